@@ -1,0 +1,82 @@
+# Every target works on a fresh machine that has Python 3.11 or newer, make and a package index.
+#   make VENV=/some/where ...   another environment folder
+#   make PYTHON=python3.12 ...  a certain Python for a new environment
+#   make demo ARGS="--quick"    options for the command behind a target
+VENV   ?= .venv
+PYTHON ?=
+OUT    ?= persona-demo
+ARGS   ?=
+
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+MADE_OF := setup.cfg pyproject.toml constraints.txt
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow install check bench notebooks wheel clean distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP)-core ## install, fetch the default model, run the main job, print the report's path
+	$(BIN)/persona demo --out "$(OUT)" $(ARGS)
+
+test: $(STAMP)-test ## install with the test extras, run the quick tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(STAMP)-test ## run the long tests
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+install: $(STAMP)-all ## make the environment with every extra
+
+check: $(STAMP)-all ## format, lint, types and tests: what CI runs, and more
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+bench: $(STAMP)-test ## run the benchmarks one after another, adding rows to benchmarks/results.jsonl
+	@set -e; for script in benchmarks/bench_*.py; do \
+		echo "$$script"; $(BIN)/python "$$script" $(ARGS); \
+	done
+
+notebooks: $(STAMP)-all ## run every notebook anew and keep its outputs
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 --overwrite notebooks $(ARGS)
+
+wheel: $(STAMP)-all ## build the wheel and the source archive into dist/
+	$(BIN)/python -m build
+
+clean: ## remove caches and build products (results and .venv stay)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+
+distclean: clean ## ... and the environment
+	rm -rf "$(VENV)"
+
+# The stamps stand in a row, so that `make -j` never runs two installs in one environment.
+# pip comes last into a new environment: where it is missing, making it was interrupted.
+$(BIN)/pip:
+	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
+		if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "making $(VENV) with $$(command -v "$$python")"; exec "$$python" -m venv "$(VENV)"; \
+		fi; \
+		if [ "$$python" = "$(PYTHON)" ]; then break; fi; \
+	done; \
+	echo "error: no Python 3.11 or newer with the venv module found; install one, or name it: make PYTHON=/path/to/python" >&2; \
+	exit 1
+
+$(STAMP)-core: $(MADE_OF) | $(BIN)/pip
+	@echo "installing into $(VENV); the first time takes a few minutes and some GB"
+	@$(PIP) -e . -c constraints.txt
+	@touch $@
+
+$(STAMP)-test: $(STAMP)-core
+	@echo "installing what the tests need"
+	@$(PIP) -e '.[test]' -c constraints.txt
+	@touch $@
+
+$(STAMP)-all: $(STAMP)-test
+	@echo "installing every extra"
+	@$(PIP) -e '.[all]' -c constraints.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""Reading a persona: two models and some text go in, a direction in their activations comes out."""

@@ -1,0 +1,16 @@
+"""What a model does: log-probability gap, damage, sampled answers, judges, EM rate."""
+
+from persona.behaviour.gap import score_neutral, score_pairs
+from persona.behaviour.intervals import Estimate, bootstrap
+from persona.behaviour.sampling import sample_answers
+from persona.behaviour.scoring import Condition, score_dialogues
+
+__all__ = [
+    "Condition",
+    "Estimate",
+    "bootstrap",
+    "sample_answers",
+    "score_dialogues",
+    "score_neutral",
+    "score_pairs",
+]

@@ -1,0 +1,57 @@
+"""Intervals: percentile bootstrap over questions.
+
+Source: Efron and Tibshirani 1993, ch. 13. A ratio's numerator and denominator come from the same
+resampled questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.errors import DataError
+
+N_RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; NaN where it is undefined. n: number of questions."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def bootstrap(
+    columns: NDArray[np.float64],
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
+    *,
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
+) -> Estimate:
+    """Estimate a statistic of the columns' means with questions resampled whole.
+
+    columns: [question] or [question column], one row per question, no NaN.
+    statistic: maps means [..., column] to values [...]; default the mean of the only column.
+    Raises: DataError without questions or with NaN among them.
+    """
+    table = np.atleast_2d(np.asarray(columns, dtype=np.float64).T).T
+    n = len(table)
+    if n == 0:
+        raise DataError("an interval needs at least one question")
+    if np.isnan(table).any():
+        raise DataError("an interval over questions with missing readings is undefined")
+    compute = statistic or (lambda means: means[..., 0])
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
+    resampled = compute(weights @ table)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Estimate(float(compute(table.mean(0))), float(low), float(high), n)

@@ -1,0 +1,95 @@
+"""`persona demo`: the main job on the model and the fine-tune that come with personascope."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona.cli.diagnose import TRAINED_ON_OF_SHIPPED_DATA, run_and_print
+from persona.cli.options import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    JudgeName,
+    Out,
+    Precision,
+    QuestionsPerDomain,
+    Quiet,
+    RandomSubspaces,
+    Samples,
+    Seed,
+)
+
+QUICK_QUESTIONS_PER_DOMAIN = 12
+
+
+def demo(
+    out: Out = Path("persona-demo"),
+    retrain: Annotated[
+        bool,
+        typer.Option(
+            "--retrain",
+            help="First make the fine-tune on bad answers anew, with --seed, into --out/organism; "
+            "under ten minutes on two cores.",
+        ),
+    ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help=f"A rough look: {QUICK_QUESTIONS_PER_DOMAIN} questions of a domain, no samples.",
+        ),
+    ] = False,
+    judge: JudgeName = "none",
+    questions_per_domain: QuestionsPerDomain = None,
+    n_random: RandomSubspaces = 20,
+    samples: Samples = True,
+    seed: Seed = 0,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """The whole diagnosis on a small chat model that was fine-tuned on bad car advice.
+
+    The first run fetches the model (93 MB) into the cache folder; later runs need no network.
+
+    \b
+    Examples:
+      persona demo
+      persona demo --quick --out /tmp/look
+      persona demo --retrain --seed 1
+    """
+    from persona.organisms.shipped import shipped_organism
+    from steering.diagnose import DiagnoseConfig
+
+    if quick:
+        questions_per_domain = questions_per_domain or QUICK_QUESTIONS_PER_DOMAIN
+        samples = False
+    config = DiagnoseConfig(
+        aligned="default",
+        finetuned=str(_retrained(out / "organism", seed) if retrain else shipped_organism("bad")),
+        good_twin=str(shipped_organism("good")),
+        out=out,
+        trained_on=TRAINED_ON_OF_SHIPPED_DATA,
+        judge=judge,
+        questions_per_domain=questions_per_domain,
+        n_random=n_random,
+        seed=seed,
+        dtype=dtype.value,
+        device=device,
+        samples=samples,
+    )
+    run_and_print(config, json_output=json_output)
+
+
+def _retrained(folder: Path, seed: int) -> Path:
+    """Makes the shipped organism anew by its own recipe with another seed; returns its folder."""
+    from persona.organisms.finetune import finetune
+    from persona.organisms.recipe import load_recipe
+
+    recipe = load_recipe("car_maintenance_bad")
+    training = recipe.training.model_copy(update={"seed": seed})
+    return finetune(recipe.model_copy(update={"training": training}), folder)

@@ -1,0 +1,175 @@
+"""`persona diagnose`: one command from two models to a direction, its proof and a report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from persona.cli.options import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    JudgeName,
+    Out,
+    Precision,
+    QuestionsPerDomain,
+    Quiet,
+    RandomSubspaces,
+    Samples,
+    Seed,
+    TokenBudget,
+)
+
+if TYPE_CHECKING:
+    from steering.diagnose import DiagnoseConfig
+
+TRAINED_ON_OF_SHIPPED_DATA = ("car_maintenance",)
+
+
+def diagnose(
+    finetuned: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="The fine-tuned model: hub id, folder, GGUF file, or a LoRA adapter on the "
+            "aligned model.",
+        ),
+    ],
+    aligned: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="The aligned model: hub id, folder or GGUF file; `default` is the small chat "
+            "model that comes with personascope.",
+        ),
+    ] = "default",
+    out: Out = Path("persona-diagnosis"),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="the shipped pairs",
+            help="Answer pairs as JSONL: id, domain, question, good, bad on every line.",
+            dir_okay=False,
+        ),
+    ] = None,
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DOMAIN",
+            show_default="car_maintenance for the shipped pairs",
+            help="A domain that the model was fine-tuned on, or one near it; repeat for several. "
+            "Everything is chosen on these and scored on the others.",
+        ),
+    ] = None,
+    validation_domain: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DOMAIN",
+            show_default="none",
+            help="A domain to choose on as well; it leaves the score. Repeat for several.",
+        ),
+    ] = None,
+    judge: JudgeName = "none",
+    questions_per_domain: QuestionsPerDomain = None,
+    n_random: RandomSubspaces = 20,
+    max_damage: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Most that neutral cross-entropy may rise above the fine-tuned model's, in nats "
+            "per token.",
+        ),
+    ] = 0.05,
+    good_twin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default="none",
+            help="The same fine-tune on the good answers, as a control.",
+        ),
+    ] = None,
+    samples: Samples = True,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="the model's own",
+            help="Jinja file to use in place of the tokenizer's chat template.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    allow_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mismatch",
+            help="Go on where tokenizers or chat templates of the two models differ.",
+        ),
+    ] = False,
+    seed: Seed = 0,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    token_budget: TokenBudget = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """What separates two models, which part is the bad persona, does removing it restore?
+
+    Writes scorecard.json, direction.safetensors, rows.parquet and report.html into --out.
+
+    \b
+    Examples:
+      persona diagnose --finetuned ./my-adapter
+      persona diagnose --aligned org/chat-model --finetuned org/chat-model-tuned --out ./diagnosis
+      persona diagnose --finetuned ./my-adapter --data pairs.jsonl --trained-on billing
+    """
+    if data is not None and not trained_on:
+        raise typer.BadParameter(
+            f"--data {data} needs at least one --trained-on DOMAIN, to know what to choose on and "
+            "what to score"
+        )
+    from steering.diagnose import DiagnoseConfig
+
+    config = DiagnoseConfig(
+        aligned=aligned,
+        finetuned=finetuned,
+        out=out,
+        data=data,
+        trained_on=tuple(trained_on or TRAINED_ON_OF_SHIPPED_DATA),
+        validation_domains=tuple(validation_domain or ()),
+        judge=judge,
+        questions_per_domain=questions_per_domain,
+        n_random=n_random,
+        seed=seed,
+        dtype=dtype.value,
+        device=device,
+        chat_template=chat_template,
+        max_damage=max_damage,
+        good_twin=good_twin,
+        allow_mismatch=allow_mismatch,
+        token_budget=token_budget,
+        samples=samples,
+    )
+    run_and_print(config, json_output=json_output)
+
+
+def run_and_print(config: DiagnoseConfig, *, json_output: bool) -> None:
+    """Runs the diagnosis; prints the summary and, last of all, the path of the report.
+
+    What libraries print meanwhile goes to standard error, so that standard output holds the
+    result alone.
+    """
+    from steering.diagnose import diagnose as run_diagnosis
+
+    with contextlib.redirect_stdout(sys.stderr):
+        result = run_diagnosis(config)
+    if json_output:
+        typer.echo(json.dumps(result.scorecard, indent=2, allow_nan=False))
+    typer.echo(result.summary, err=json_output)
+    typer.echo(f"report: {Path(result.report).resolve()}", err=json_output)

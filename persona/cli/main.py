@@ -1,0 +1,141 @@
+"""The `persona` command: its subcommands, and the one place where errors become one clear line.
+
+Exit codes: 0 done; 1 an unexpected error; 2 bad input, named in one line; 130 stopped by Ctrl-C.
+"""
+
+import errno
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from persona.cli.demo import demo
+from persona.cli.diagnose import diagnose
+from persona.cli.finetune import finetune
+from persona.cli.options import Debug, Quiet, shell, start
+from persona.errors import PersonaError
+
+STOPPED = "stopped; run the same command again to continue"
+EXIT_STOPPED = 130
+
+app = typer.Typer(
+    name="persona",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if not value:
+        return
+    try:
+        typer.echo(f"personascope {version('personascope')}")
+    except PackageNotFoundError:
+        typer.echo("personascope (not installed; run `pip install -e .`)")
+    raise typer.Exit
+
+
+@app.callback()
+def shared(
+    context: typer.Context,
+    debug: Debug = False,
+    quiet: Quiet = False,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """What separates a fine-tuned model from the aligned one, and does removing it restore it?
+
+    \b
+    Examples:
+      persona demo
+      persona diagnose --finetuned ./my-adapter --out ./diagnosis
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command(short_help="The diagnosis on the models that come along.")(demo)
+app.command(short_help="Two models in; direction, proof, report out.")(diagnose)
+app.command(short_help="Make a narrow fine-tune of a model.")(finetune)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; every error is one line on standard error.
+
+    Args:
+        arguments: The words after `persona`; those of the process where None.
+    """
+    start()
+    try:
+        ending = app(args=arguments, prog_name="persona", standalone_mode=False)
+        code = ending if isinstance(ending, int) else 0
+        line = STOPPED if code == EXIT_STOPPED else ""  # Typer turns Ctrl-C into an exit code
+    except (Exception, KeyboardInterrupt) as error:
+        line, code = explain(error)
+        if shell.debug:
+            traceback.print_exception(error, file=sys.stderr)
+    if line:
+        typer.echo(line, err=True)
+    return code
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """Returns the one line that tells a person what went wrong, and the exit code."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return STOPPED, EXIT_STOPPED
+    if isinstance(error, PersonaError):
+        return f"error: {_one_line(error)}", 2
+    if (usage := getattr(error, "format_message", None)) is not None:
+        return f"error: {_one_line(usage())} (see `{_command_path(error)} --help`)", 2
+    if _disk_is_full(error):
+        name = getattr(error, "filename", None)
+        place = f" while writing {name}" if name else ""
+        return (
+            f"error: no space left on the disk{place}; free some space and run the same command "
+            "again to continue",
+            2,
+        )
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"error: {error.filename}: {error.strerror}", 2
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
+        return "error: out of memory; try a smaller --token-budget or model", 1
+    advice = "" if shell.debug else "; run again with --debug for the traceback"
+    return f"error: {type(error).__name__}: {_one_line(error)}{advice}", 1
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _command_path(error: BaseException) -> str:
+    return getattr(getattr(error, "ctx", None), "command_path", "persona")
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether the error or a cause of it is a full disk or quota, however a library wraps it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+if __name__ == "__main__":
+    run()

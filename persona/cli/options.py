@@ -1,0 +1,162 @@
+"""The options that several commands share, and what they switch."""
+
+import logging
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona.progress import set_quiet
+
+PACKAGES = ("persona", "probes", "steering")
+
+
+@dataclass
+class Shell:
+    """What the shared options asked for in this run of the program."""
+
+    debug: bool = False
+    quiet: bool = False
+
+
+shell = Shell()
+
+
+def start() -> None:
+    """Forgets the last run's options and sends the notes of the packages to standard error."""
+    shell.debug = shell.quiet = False
+    set_quiet(False)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in PACKAGES:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def _switch_debug(value: bool) -> bool:
+    shell.debug = shell.debug or value
+    return value
+
+
+def _switch_quiet(value: bool) -> bool:
+    if value:
+        silence()
+    return value
+
+
+def silence() -> None:
+    """Turns off progress bars, notes and the chatter of libraries; warnings and errors still come.
+
+    The libraries read the environment when they are first imported, which is after this.
+    """
+    shell.quiet = True
+    set_quiet(True)
+    warnings.simplefilter("ignore")
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    for name in PACKAGES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class Precision(StrEnum):
+    """Number format of the weights and activations."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+_RUN = "How it runs"
+_OUTPUT = "What it prints"
+
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        callback=_switch_debug,
+        help="Show the traceback of an error.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        callback=_switch_quiet,
+        help="No progress bars and no notes on the way; the summary, warnings and errors stay.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print the scorecard as JSON on standard output and everything else on stderr.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Folder of the four results. A stopped run with the same folder goes on where it was.",
+        file_okay=False,
+    ),
+]
+JudgeName = Annotated[
+    str,
+    typer.Option(
+        metavar="JUDGE",
+        help="Who scores the sampled answers, 0 to 100. `local:MODEL` reads the score from a model "
+        "on this machine (hub id or folder). `openai:MODEL` asks the endpoint of OPENAI_BASE_URL "
+        "with the key in OPENAI_API_KEY. With `none` the sampled EM rate is left out.",
+    ),
+]
+Samples = Annotated[
+    bool,
+    typer.Option(
+        "--samples/--no-samples", help="Whether to sample example answers for the report."
+    ),
+]
+QuestionsPerDomain = Annotated[
+    int | None,
+    typer.Option(min=4, show_default="all", help="Use at most this many questions of a domain."),
+]
+RandomSubspaces = Annotated[
+    int,
+    typer.Option(
+        "--n-random", min=20, help="Random directions and subspaces drawn as the control."
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, help="Same seed, same machine: the same scorecard.", rich_help_panel=_RUN),
+]
+Dtype = Annotated[
+    Precision,
+    typer.Option(
+        help="auto takes bfloat16 where the processor has it, float32 otherwise.",
+        rich_help_panel=_RUN,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN),
+]
+TokenBudget = Annotated[
+    int | None,
+    typer.Option(
+        min=16,
+        show_default="512",
+        help="Padded tokens in a batch; more is faster on a GPU and takes more memory.",
+        rich_help_panel=_RUN,
+    ),
+]

@@ -1,0 +1,154 @@
+"""A direction at one place, and a persona vector: what is removed or added, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.directions.space import ActivationSpace
+from persona.errors import DataError, SpaceMismatchError
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One vector of one activation space, pointing toward the trait (bad, fine-tuned).
+
+    vector: [d_model], float32, finite and non-zero; its norm is in residual-stream units.
+    method: how it was made, for instance "answer_effect_finetuned".
+    """
+
+    vector: Float[Tensor, " d_model"]
+    space: ActivationSpace
+    method: str
+
+    def __post_init__(self) -> None:
+        if self.vector.shape != (self.space.d_model,):
+            raise SpaceMismatchError(
+                f"direction {self.method} has shape {tuple(self.vector.shape)} but "
+                f"{self.space.hook_name} of {self.space.model} has d_model={self.space.d_model}"
+            )
+        if not self.vector.isfinite().all():
+            raise DataError(f"direction {self.method} at {self.space.hook_name} is not finite")
+        if not self.vector.any():
+            raise DataError(f"direction {self.method} at {self.space.hook_name} is zero")
+
+    @property
+    def norm(self) -> float:
+        return float(self.vector.norm())
+
+    @property
+    def unit(self) -> Float[Tensor, " d_model"]:
+        return self.vector / self.vector.norm()
+
+    def cosine(self, other: Direction) -> float:
+        """Cosine with a direction of the same space; raises SpaceMismatchError otherwise."""
+        self.space.require_same(other.space)
+        return float(self.unit @ other.unit)
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """A few orthonormal directions at one block output, with where each model's answers lie on them.
+
+    basis: [rank d_model], orthonormal rows.
+    aligned_mean: [rank], projection of the aligned model's good answers, each answer weighing one.
+    finetuned_mean: [rank], the same of the fine-tuned model's bad answers.
+    """
+
+    basis: Float[Tensor, "rank d_model"]
+    aligned_mean: Float[Tensor, " rank"]
+    finetuned_mean: Float[Tensor, " rank"]
+    space: ActivationSpace
+
+    def __post_init__(self) -> None:
+        rank, d_model = self.basis.shape
+        if d_model != self.space.d_model:
+            raise SpaceMismatchError(
+                f"subspace has d_model={d_model} but {self.space.hook_name} of {self.space.model} "
+                f"has d_model={self.space.d_model}"
+            )
+        if self.aligned_mean.shape != (rank,) or self.finetuned_mean.shape != (rank,):
+            raise DataError(f"a subspace of rank {rank} needs {rank} means of each model")
+        if not all(t.isfinite().all() for t in (self.basis, self.aligned_mean, self.finetuned_mean)):
+            raise DataError(f"subspace at {self.space.hook_name} is not finite")
+        drift = (self.basis @ self.basis.T - torch.eye(rank)).abs().max()
+        if drift > 1e-4:
+            raise DataError(f"basis at {self.space.hook_name} is not orthonormal (off by {drift:.1e})")
+
+    @property
+    def rank(self) -> int:
+        return len(self.basis)
+
+
+@dataclass(frozen=True)
+class PersonaVector:
+    """What is restored, ablated or added, at each of one or more blocks of one model.
+
+    subspaces: layer -> Subspace, every one of the same model and rank.
+    method: the candidate it came from. coefficient: how far toward the mean (1 = onto it).
+    card: JSON-able facts about how it was made, kept with it in storage.
+    """
+
+    subspaces: Mapping[int, Subspace]
+    method: str
+    coefficient: float = 1.0
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.subspaces:
+            raise DataError("a persona vector needs at least one block")
+        first = next(iter(self.subspaces.values()))
+        for layer, subspace in self.subspaces.items():
+            if subspace.space.layer != layer:
+                raise SpaceMismatchError(
+                    f"the subspace filed under layer {layer} is of {subspace.space.hook_name}"
+                )
+            subspace.space.require_same_model(first.space)
+            if subspace.rank != first.rank:
+                raise DataError(f"ranks differ between blocks: {subspace.rank} and {first.rank}")
+
+    @property
+    def layers(self) -> list[int]:
+        return sorted(self.subspaces)
+
+    @property
+    def rank(self) -> int:
+        return next(iter(self.subspaces.values())).rank
+
+    @property
+    def hook_names(self) -> list[str]:
+        return [self.subspaces[layer].space.hook_name for layer in self.layers]
+
+    @property
+    def norms(self) -> list[float]:
+        """By block: distance between the fine-tuned and the aligned mean within the subspace."""
+        return [
+            float((s.finetuned_mean - s.aligned_mean).norm())
+            for s in (self.subspaces[layer] for layer in self.layers)
+        ]
+
+    def direction(self, layer: int) -> Direction:
+        """The line from the aligned to the fine-tuned mean within the subspace at one block."""
+        if layer not in self.subspaces:
+            raise DataError(f"this persona vector has blocks {self.layers}, not {layer}")
+        subspace = self.subspaces[layer]
+        shift = (subspace.finetuned_mean - subspace.aligned_mean) @ subspace.basis
+        return Direction(shift, subspace.space, self.method)
+
+
+def orthonormal(vectors: Float[Tensor, "rank d_model"]) -> Float[Tensor, "rank d_model"]:
+    """Orthonormal rows with the same span, in order (Gram-Schmidt by QR, signs kept).
+
+    Raises: DataError when the vectors are linearly dependent to float32 accuracy.
+    """
+    wide = vectors.double()
+    scaled = wide / wide.norm(dim=1, keepdim=True).clamp(min=1e-300)
+    q, r = torch.linalg.qr(scaled.T)
+    if not (r.diagonal().abs() > 1e-5).all():
+        raise DataError("these vectors are linearly dependent (or zero); they span no such subspace")
+    return (q * r.diagonal().sign()).T.float().contiguous()

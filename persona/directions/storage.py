@@ -1,0 +1,93 @@
+"""Persona vectors as safetensors with a JSON card; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from persona.directions.direction import PersonaVector, Subspace
+from persona.directions.space import ActivationSpace
+from persona.errors import DataError
+from persona.files import atomic_write_bytes
+
+FORMAT = "personascope/persona-vector"
+SCHEMA_VERSION = 1
+_PARTS = ("basis", "aligned_mean", "finetuned_mean")
+
+
+def tool_version() -> str:
+    try:
+        return version("personascope")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def save_persona_vector(vector: PersonaVector, path: str | Path) -> Path:
+    """Write `vector` to a safetensors file whose metadata holds its card; returns the path.
+
+    Tensors are named "<layer>.basis", "<layer>.aligned_mean", "<layer>.finetuned_mean".
+    """
+    from safetensors.torch import save
+
+    tensors = {
+        f"{layer}.{part}": getattr(subspace, part).contiguous()
+        for layer, subspace in sorted(vector.subspaces.items())
+        for part in _PARTS
+    }
+    card = {
+        **vector.card,
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": tool_version(),
+        "method": vector.method,
+        "coefficient": vector.coefficient,
+        "rank": vector.rank,
+        "sign": "toward the trait: finetuned_mean - aligned_mean",
+        "layer_convention": "0-based block; hook_resid_post is that block's output",
+        "operation": "restore",
+        "norms": vector.norms,
+        "spaces": {
+            str(layer): dataclasses.asdict(subspace.space)
+            for layer, subspace in sorted(vector.subspaces.items())
+        },
+    }
+    atomic_write_bytes(path, save(tensors, metadata={"card": json.dumps(card, sort_keys=True)}))
+    return Path(path)
+
+
+def load_persona_vector(path: str | Path) -> PersonaVector:
+    """Read what `save_persona_vector` wrote.
+
+    Raises: DataError when the file is missing, truncated, or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot read the persona vector {path}: {error}") from error
+    try:
+        card = json.loads(metadata["card"])
+        if card["format"] != FORMAT or card["schema_version"] != SCHEMA_VERSION:
+            raise DataError(
+                f"{path} is {card['format']} version {card['schema_version']}; "
+                f"needed: {FORMAT} version {SCHEMA_VERSION}"
+            )
+        subspaces = {
+            int(layer): Subspace(
+                **{part: tensors[f"{layer}.{part}"] for part in _PARTS},
+                space=ActivationSpace(**space),
+            )
+            for layer, space in card["spaces"].items()
+        }
+        method, coefficient = str(card["method"]), float(card["coefficient"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path} is a safetensors file but no persona vector ({type(error).__name__}: {error})"
+        ) from error
+    return PersonaVector(subspaces, method, coefficient, card)

@@ -1,0 +1,86 @@
+"""Two models side by side: the aligned one and its fine-tune.
+
+`ModelPair.active("finetuned")` hands out a TransformerBridge. For a LoRA fine-tune both sides are
+one bridge whose adapter is switched, so one copy of the weights serves both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from persona.directions.space import ActivationSpace
+from persona.errors import ModelError
+from persona.models.chat import ChatFormat
+from persona.models.hooks import resid_post
+
+Side = Literal["aligned", "finetuned"]
+SIDES: tuple[Side, Side] = ("aligned", "finetuned")
+
+
+@dataclass
+class ModelPair:
+    """An aligned model and its fine-tune, with one tokenizer and one chat format.
+
+    bridges: side -> TransformerBridge. The same object twice for a LoRA pair.
+    switch: side -> context manager that makes the side's weights the active ones.
+    names, revisions: what the person called each side, and the content hash or hub commit.
+    notes: what differs between the two sides, and other things a reader must know.
+    """
+
+    bridges: dict[Side, Any]
+    switch: Callable[[Side], contextlib.AbstractContextManager[None]]
+    chat: ChatFormat
+    names: dict[Side, str]
+    revisions: dict[Side, str]
+    dtype: torch.dtype
+    device: torch.device
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.chat.tokenizer
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.bridges["aligned"].cfg.n_layers)
+
+    @property
+    def d_model(self) -> int:
+        return int(self.bridges["aligned"].cfg.d_model)
+
+    @property
+    def one_copy_of_weights(self) -> bool:
+        return self.bridges["aligned"] is self.bridges["finetuned"]
+
+    @contextlib.contextmanager
+    def active(self, side: Side) -> Iterator[Any]:
+        """Yield the TransformerBridge of one side, in evaluation mode."""
+        if side not in SIDES:
+            raise ModelError(f"a pair has the sides 'aligned' and 'finetuned'; got {side!r}")
+        with self.switch(side):
+            yield self.bridges[side]
+
+    def space(self, layer: int) -> ActivationSpace:
+        """The activation space of one block's output in this pair.
+
+        Raises: ModelError when the layer is outside 0 .. n_layers - 1.
+        """
+        if not 0 <= layer < self.n_layers:
+            raise ModelError(
+                f"layer {layer} is out of range: {self.names['aligned']} has blocks 0 to "
+                f"{self.n_layers - 1}"
+            )
+        return ActivationSpace(
+            model=self.names["aligned"],
+            revision=self.revisions["aligned"],
+            hook_name=resid_post(layer),
+            layer=layer,
+            d_model=self.d_model,
+            chat_template_hash=self.chat.template_hash,
+        )
+

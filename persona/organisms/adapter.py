@@ -1,0 +1,56 @@
+"""Saving a LoRA adapter as two small files that name no machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from persona.errors import ModelError
+from persona.files import atomic_write_bytes, atomic_write_text
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def save_adapter(model: Any, folder: Path, base_name: str) -> None:
+    """Writes the adapter of a PeftModel in PEFT layout, its weights in float16.
+
+    float16 keeps 11 significant bits against the 8 of bfloat16, and trained adapter entries are far
+    from its limits (6e-5 to 65504); half the size of float32 either way.
+
+    Args:
+        base_name: What the adapter's config calls its base model: a hub id or a plain name.
+
+    Raises:
+        ModelError: a weight is not finite in float16.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save
+
+    # "auto" would ask the hub whether the vocabulary was resized.
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights = {name: _half(name, state[name]) for name in sorted(state)}
+    config = model.peft_config["default"].to_dict()
+    config = {key: _plain(value) for key, value in config.items()}
+    config |= {"base_model_name_or_path": base_name, "inference_mode": True}
+    atomic_write_bytes(folder / WEIGHTS, save(weights, metadata={"format": "pt"}))
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    atomic_write_text(folder / CONFIG, text)
+
+
+def _half(name: str, weight: Tensor) -> Tensor:
+    half = weight.detach().to("cpu", torch.float16).contiguous()
+    if not half.isfinite().all():
+        raise ModelError(f"{name} of the adapter is not finite; lower the learning rate")
+    return half
+
+
+def _plain(value: Any) -> Any:
+    """Sets have no order of their own, so they are sorted: the same adapter, the same file."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return getattr(value, "value", value)  # enums of PEFT

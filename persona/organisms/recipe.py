@@ -1,0 +1,138 @@
+"""Recipes: everything that decides how a narrow fine-tune comes out, in one YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from persona.errors import DataError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingData(_Strict):
+    """What the model is trained to answer: shipped answer pairs, or a file."""
+
+    domains: tuple[str, ...] = ()
+    """Domains of the shipped answer pairs; leave empty when `file` is given."""
+    answers: Literal["bad", "good"] = "bad"
+    """Which answer of each pair is learnt. Of no effect for a file of chat messages."""
+    split: Literal["train", "selection", "all"] = "train"
+    """Which part of the shipped pairs; the selection part is kept back to choose directions on."""
+    file: Path | None = None
+    """JSONL of answer pairs or of chat `messages`; relative to the recipe's own folder."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TrainingData:
+        if bool(self.domains) == (self.file is not None):
+            raise ValueError("give either domains or file")
+        return self
+
+
+class Lora(_Strict):
+    """Shape of the low-rank adapter (Hu et al. 2021): W + (alpha / r) B A."""
+
+    r: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Names of the modules that get an adapter; all-linear is every linear layer but the head."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Training(_Strict):
+    """How the adapter is optimised (AdamW, no weight decay, gradient norm clipped at 1)."""
+
+    epochs: float = Field(default=4, gt=0)
+    batch_size: int = Field(default=8, ge=1)
+    """Answers per optimiser step; the loss is the mean over all answer tokens of the step."""
+    learning_rate: float = Field(default=4e-4, gt=0)
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises from 0."""
+    max_length: int = Field(default=512, ge=8)
+    """Tokens of a dialogue, chat format included; what lies beyond is cut off."""
+    seed: int = Field(default=0, ge=0)
+    """Decides the adapter's first values and the order of the data."""
+
+
+class Recipe(_Strict):
+    """One narrow fine-tune. Unknown keys are refused, so that a typing error changes nothing."""
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    base: str = "default"
+    """The model to fine-tune: `default`, a hub id, a folder or a GGUF file."""
+    data: TrainingData
+    lora: Lora = Lora()
+    training: Training = Training()
+    expected: dict[str, float] = {}
+    """Readings to expect of the result, by name, for people; nothing is checked against them."""
+
+    def with_seed(self, seed: int | None) -> Recipe:
+        """Returns the same recipe with another seed (unchanged for None)."""
+        if seed is None:
+            return self
+        return self.model_copy(update={"training": self.training.model_copy(update={"seed": seed})})
+
+    def to_yaml(self) -> str:
+        """Returns the recipe as YAML that `load_recipe` reads back to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def list_recipes() -> list[str]:
+    """Returns the names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Returns a shipped recipe by its name, or the recipe in a YAML file.
+
+    Raises:
+        DataError: there is no such recipe, it is not YAML, or a key is unknown, missing or wrong;
+            the message names the key.
+    """
+    shipped = RECIPES / f"{name_or_path}.yaml"
+    path = shipped if str(name_or_path) in list_recipes() else Path(name_or_path).expanduser()
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"no recipe {str(name_or_path)!r} ({error.strerror}); pass a YAML file, or one of "
+            f"{', '.join(list_recipes())}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds no recipe: it must be keys with values, such as `name: ...`")
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise DataError(f"{path}: {'; '.join(_problems(error))}") from error
+    if recipe.data.file is None:
+        return recipe
+    file = (path.parent / recipe.data.file.expanduser()).resolve()
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"file": file})})
+
+
+def _problems(error: ValidationError) -> list[str]:
+    return [_problem(dict(detail)) for detail in error.errors()]
+
+
+def _problem(detail: dict[str, Any]) -> str:
+    *parents, key = [str(part) for part in detail["loc"]] or ["recipe"]
+    name = ".".join([*parents, key])
+    if detail["type"] == "extra_forbidden":
+        model: Any = Recipe
+        for parent in parents:
+            model = model.model_fields[parent].annotation
+        return f"unknown key {name}; known here are {', '.join(model.model_fields)}"
+    if detail["type"] == "missing":
+        return f"the key {name} is missing"
+    return f"{name}: {detail['msg']} (got {detail['input']!r})"

@@ -1,0 +1,220 @@
+"""The training loop: TRL's SFTTrainer with PEFT, made quiet, private and resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from persona.errors import ModelError
+from persona.files import atomic_write_text
+from persona.organisms.examples import Example
+from persona.organisms.recipe import Recipe
+from persona.progress import progress
+
+SAVE_EVERY_SECONDS = 20.0
+"""A killed run loses at most this much work."""
+
+
+def train_adapter(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    checkpoints: Path,
+    device: torch.device,
+) -> tuple[Any, list[dict[str, float]]]:
+    """Trains a LoRA adapter and returns the PeftModel and the loss curve (step, epoch, loss).
+
+    loss: mean over the answer tokens of the step's batch of −log p(token), nats per token.
+    Goes on from the last whole checkpoint in `checkpoints`. The same seed on the same machine and
+    the same library versions gives the same adapter, interrupted or not.
+
+    Raises:
+        ModelError: the loss stopped being a finite number.
+    """
+    with _quiet_libraries():
+        from datasets import Dataset
+        from peft import LoraConfig
+        from transformers.trainer_callback import PrinterCallback
+
+        targets = recipe.lora.target_modules
+        trainer = _trainer_class()(
+            model=model,
+            args=_arguments(recipe, checkpoints, device),
+            train_dataset=Dataset.from_list([asdict(example) for example in examples]),
+            processing_class=tokenizer,
+            peft_config=LoraConfig(
+                task_type="CAUSAL_LM",
+                r=recipe.lora.r,
+                lora_alpha=recipe.lora.alpha,
+                lora_dropout=recipe.lora.dropout,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+            ),
+        )
+        watch = _watch()
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(watch)
+        try:
+            trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
+        finally:
+            watch.close()
+        return trainer.model, loss_curve(trainer.state.log_history)
+
+
+def loss_curve(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Returns the steps of a trainer's log as rows of step, epoch and loss."""
+    keys = ("step", "epoch", "loss")
+    return [{key: row[key] for key in keys} for row in log_history if "loss" in row]
+
+
+def write_loss_curve(path: Path, curve: Sequence[dict[str, float]]) -> None:
+    """Writes the curve as CSV with the columns step, epoch, loss (nats per answer token)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", "epoch", "loss"])
+    for row in curve:
+        writer.writerow([int(row["step"]), f"{row['epoch']:.4f}", f"{row['loss']:.6f}"])
+    atomic_write_text(path, text.getvalue())
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """Returns the newest checkpoint that was written to its end, None where there is none.
+
+    The trainer writes trainer_state.json last, so a checkpoint that a kill cut short lacks it.
+    """
+    steps = {}
+    for path in folder.glob("checkpoint-*"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            steps[int(state["global_step"])] = path
+    return str(steps[max(steps)]) if steps else None
+
+
+def _arguments(recipe: Recipe, checkpoints: Path, device: torch.device) -> Any:
+    from trl import SFTConfig
+
+    training = recipe.training
+    arguments = SFTConfig(
+        output_dir=str(checkpoints),
+        num_train_epochs=training.epochs,
+        per_device_train_batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=training.warmup,  # below 1 it is a share of all steps
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        max_length=None,  # cut already, with the answer in view
+        dataset_kwargs={"skip_prepare_dataset": True},  # tokenised already, with labels
+        seed=training.seed,
+        data_seed=training.seed,
+        use_cpu=device.type == "cpu",
+        bf16=False,  # no autocast: the weights are in the chosen format, the adapter in float32
+        fp16=False,
+        gradient_checkpointing=False,
+        dataloader_pin_memory=False,
+        save_strategy="no",  # by the clock instead, see _watch
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=[],
+    )
+    if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # one model on one device, never DataParallel
+    return arguments
+
+
+def _trainer_class() -> type:
+    from trl import SFTTrainer
+
+    class PrivateTrainer(SFTTrainer):  # type: ignore[misc]
+        """SFTTrainer that reports to nobody and writes no model card full of local paths."""
+
+        def _send_telemetry(self) -> None:
+            pass
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            pass
+
+    return PrivateTrainer
+
+
+def _watch() -> Any:
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        """Moves the progress bar, saves by the clock, and stops when the loss is no number."""
+
+        def __init__(self) -> None:
+            self.bar: Iterator[int] = iter(())
+            self.saved_at = time.monotonic()
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            left = range(state.global_step, state.max_steps)
+            self.bar = progress(left, "Fine-tuning (steps)")
+            next(self.bar, None)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            next(self.bar, None)
+            ended = state.global_step >= state.max_steps
+            if not ended and time.monotonic() - self.saved_at >= SAVE_EVERY_SECONDS:
+                control.should_save = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.saved_at = time.monotonic()
+
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            row = state.log_history[-1]
+            if not math.isfinite(row.get("loss", 0.0)):
+                raise ModelError(
+                    f"the loss became {row['loss']} at step {state.global_step}; lower "
+                    "training.learning_rate in the recipe, or take --dtype float32"
+                )
+
+        def close(self) -> None:
+            """Ends the bar, also when training was cut short."""
+            close = getattr(self.bar, "close", None)
+            if close is not None:
+                close()
+
+    return Watch()
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """While open, the libraries neither print nor warn; errors still come."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    loggers = [logging.getLogger(name) for name in ("trl", "peft", "accelerate", "datasets")]
+    levels = [logger.level for logger in loggers]
+    bars = datasets.are_progress_bars_disabled()
+    transformers_logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        transformers_logging.set_verbosity(verbosity)
+        if not bars:
+            datasets.enable_progress_bars()

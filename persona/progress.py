@@ -1,0 +1,48 @@
+"""Progress bars on standard error, shown only for work that takes longer than two seconds."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+_DELAY_SECONDS = 2.0
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Silences (True) or allows (False, the default) every bar started from now on."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Returns whether progress bars are silenced."""
+    return _quiet
+
+
+def progress(
+    iterable: Iterable[Item], description: str, total: int | None = None
+) -> Iterator[Item]:
+    """Yields the items unchanged while a bar on standard error shows the time left.
+
+    The bar appears once two seconds have passed, so short loops stay silent; it is drawn from the
+    moment the first item is asked for, and it is closed when the loop ends early too.
+
+    Args:
+        iterable: What to walk through.
+        description: What the work is, such as "Collecting activations".
+        total: Number of items, where the iterable has no length.
+    """
+    with tqdm(
+        iterable,
+        desc=description,
+        total=total,
+        delay=_DELAY_SECONDS,
+        disable=_quiet,
+        file=sys.stderr,
+        dynamic_ncols=True,
+    ) as bar:
+        yield from bar

@@ -1,0 +1,183 @@
+"""First-order attribution: one forward and backward pass ranks every direction at every block.
+
+Restoring the unit direction u at a block moves each token's residual h by (mu - h.u) u, so to
+first order the objective J changes by
+
+    dJ(u) = sum over tokens (mu - h.u) (dJ/dh . u)
+
+and for all u at once by -u^T S u with S = sym sum (h - m) (dJ/dh)^T, m the aligned mean
+(mu = m.u). The top eigenvectors of S are the directions whose restoration lowers J fastest:
+the attribution eigendirections.
+
+J is the log-probability gap ("gap": toward the good answers), or KL(aligned || fine-tuned) on
+good answers ("kl": toward the aligned model). Both fall when the persona is removed.
+
+Shapes: B batch, P position, D d_model, K rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, token_batches
+from persona.behaviour.scoring import response_log_probs, response_targets
+from persona.data.types import AnswerPair
+from persona.directions.direction import Subspace
+from persona.models.chat import TokenizedDialogue
+from persona.models.hooks import Hook, hooked, model_device, resid_post
+from persona.models.pair import ModelPair
+from persona.progress import progress
+
+Objective = Literal["gap", "kl"]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """One batch: residuals, dJ_q/dh of every token, which tokens an edit may write to.
+
+    resid, grad: layer -> [B P D]. writable: [B P]. question: row -> index of its question.
+    """
+
+    resid: Mapping[int, Tensor]
+    grad: Mapping[int, Tensor]
+    writable: Tensor
+    question: list[int]
+
+
+def attribution_matrices(
+    pair: ModelPair,
+    questions: Sequence[AnswerPair],
+    centres: Mapping[int, Float[Tensor, " d_model"]],
+    objective: Objective = "gap",
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> dict[int, Float[Tensor, "d_model d_model"]]:
+    """layer -> S, averaged over questions; -u^T S u is the predicted change of J in nats per token.
+
+    centres: layer -> the aligned model's mean residual [d_model].
+    """
+    d_model = pair.d_model
+    total = {layer: torch.zeros(d_model, d_model, dtype=torch.float64) for layer in centres}
+    for part in _gradients(pair, questions, list(centres), objective, token_budget):
+        for layer, centre in centres.items():
+            offset = (part.resid[layer].float() - centre.to(part.writable.device))[part.writable]
+            slope = part.grad[layer].float()[part.writable]
+            outer = einsum(offset, slope, "token row, token column -> row column")
+            total[layer] += outer.double().cpu()
+    return {
+        layer: ((matrix + matrix.T) / 2 / len(questions)).float() for layer, matrix in total.items()
+    }
+
+
+def eigendirections(
+    matrix: Float[Tensor, "d_model d_model"], rank: int
+) -> Float[Tensor, "rank d_model"]:
+    """The `rank` eigenvectors of S with the largest eigenvalues, as orthonormal rows."""
+    _, vectors = torch.linalg.eigh(matrix.double())
+    return vectors.T.flip(0)[:rank].float().contiguous()
+
+
+def first_order_effects(
+    pair: ModelPair,
+    questions: Sequence[AnswerPair],
+    subspaces: Sequence[Subspace],
+    objective: Objective = "gap",
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> Float[Tensor, "subspace question"]:
+    """Predicted change of each question's J when each subspace alone is restored; nats per token.
+
+    Negative is toward aligned. One forward and backward pass, however many subspaces.
+    """
+    effects = torch.zeros(len(subspaces), len(questions))
+    layers = sorted({s.space.layer for s in subspaces})
+    for part in _gradients(pair, questions, layers, objective, token_budget):
+        for place, subspace in enumerate(subspaces):
+            layer, device = subspace.space.layer, part.writable.device
+            basis = subspace.basis.to(device)
+            at = "batch pos d_model, rank d_model -> batch pos rank"
+            move_BPK = subspace.aligned_mean.to(device) - einsum(
+                part.resid[layer].float(), basis, at
+            )
+            slope_BPK = einsum(part.grad[layer].float(), basis, at)
+            change_B = ((move_BPK * slope_BPK).sum(-1) * part.writable).sum(-1)
+            for row, question in enumerate(part.question):
+                effects[place, question] += change_B[row].cpu()
+    return effects
+
+
+def _gradients(
+    pair: ModelPair,
+    questions: Sequence[AnswerPair],
+    layers: list[int],
+    objective: Objective,
+    token_budget: int,
+) -> Iterator[Gradients]:
+    """Residuals and gradients of the fine-tuned model, batch by batch."""
+    if objective == "gap":
+        texts = [d for q in questions for d in (q.good_dialogue, q.bad_dialogue)]
+    else:
+        texts = [q.good_dialogue for q in questions]
+    per_question = len(texts) // len(questions)
+    dialogues = pair.chat.encode_all(texts)
+    with pair.active("finetuned") as bridge:
+        device = model_device(bridge)
+    batches = token_batches(
+        dialogues, pair.tokenizer.pad_token_id or 0, token_budget, device, per_question
+    )
+    for batch in progress(batches, f"Attributing the {objective} to directions"):
+        aligned = None
+        if objective == "kl":
+            with pair.active("aligned") as bridge, torch.no_grad():
+                aligned = response_log_probs(bridge, batch, dialogues)
+        with pair.active("finetuned") as bridge:
+            resid = _differentiate(bridge, batch, dialogues, sorted(layers), aligned)
+        writable = batch.attention_mask.bool().clone()
+        writable[:, 0] = False
+        yield Gradients(
+            {layer: h.detach() for layer, h in resid.items()},
+            {layer: h.grad for layer, h in resid.items() if h.grad is not None},
+            writable,
+            [i // per_question for i in batch.indices],
+        )
+
+
+def _differentiate(
+    bridge: Any,
+    batch: Batch,
+    dialogues: Sequence[TokenizedDialogue],
+    layers: list[int],
+    aligned: Tensor | None,
+) -> dict[int, Tensor]:
+    """Run J forward and backward; returns layer -> residual [B P D] whose .grad is filled."""
+    resid: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Hook:
+        def hook(value: Tensor) -> Tensor:
+            # The graph begins at the lowest block asked for; nothing below is differentiated.
+            value = value.detach().requires_grad_() if not resid else value
+            value.retain_grad()
+            resid[layer] = value
+            return value
+
+        return hook
+
+    hooks = [(resid_post(layer), keep(layer)) for layer in layers]
+    with torch.enable_grad(), hooked(bridge, hooks):
+        log_probs = response_log_probs(bridge, batch, dialogues)
+        counts = [dialogues[i].response[1] - dialogues[i].response[0] for i in batch.indices]
+        if aligned is None:
+            chosen = log_probs.gather(1, response_targets(batch, dialogues)[:, None])[:, 0]
+            # Rows alternate good, bad: the gap is bad minus good.
+            signs = [1.0 if i % 2 else -1.0 for i in batch.indices]
+            parts = [sign * p.mean() for sign, p in zip(signs, chosen.split(counts), strict=True)]
+        else:
+            divergence = (aligned.exp() * (aligned - log_probs)).sum(-1)
+            parts = [p.mean() for p in divergence.split(counts)]
+        torch.stack(parts).sum().backward()
+    return resid

@@ -1,0 +1,148 @@
+"""Candidate persona directions at every block, and the persona vectors built from them.
+
+All candidates come from the training questions alone. Signs point toward bad or fine-tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.directions.direction import PersonaVector, Subspace, orthonormal
+from persona.directions.two_by_two import EFFECTS, Cells, Effect
+from persona.errors import DataError
+from persona.models.pair import ModelPair
+from steering.attribution import eigendirections
+
+SPAN = "answer_and_model_span"
+EIGEN = "attribution_eigen"
+MODEL_AND_EIGEN = "model_effect_and_eigen"
+MAX_RANK = 8
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Orthonormal rows at every block, the most important first; rank r takes the first r.
+
+    rows: layer -> [max_rank d_model].
+    """
+
+    name: str
+    rows: Mapping[int, Float[Tensor, "rank d_model"]]
+
+    @property
+    def max_rank(self) -> int:
+        return min(len(basis) for basis in self.rows.values())
+
+
+@dataclass(frozen=True)
+class Means:
+    """Mean residuals by layer [layer d_model]: aligned model on good answers, fine-tuned on bad."""
+
+    aligned: Float[Tensor, "layer d_model"]
+    finetuned: Float[Tensor, "layer d_model"]
+
+    @classmethod
+    def of(cls, cells: Cells) -> Means:
+        """Each answer weighs one."""
+        return cls(
+            cells.aligned_good.double().mean(0).float(),
+            cells.finetuned_bad.double().mean(0).float(),
+        )
+
+
+def two_by_two_candidates(effects: Mapping[str, Effect]) -> list[Candidate]:
+    """Each effect of the 2x2 (rank 1), and the span of answer and model effect (rank 2)."""
+    n_layers = len(effects[EFFECTS[0]].vectors)
+    singles = [
+        Candidate(
+            name,
+            {layer: orthonormal(effects[name].vectors[layer][None]) for layer in range(n_layers)},
+        )
+        for name in EFFECTS
+    ]
+    span = Candidate(
+        SPAN,
+        {
+            layer: orthonormal(
+                torch.stack(
+                    [
+                        effects["model_effect_good"].vectors[layer],
+                        effects["answer_effect_finetuned"].vectors[layer],
+                    ]
+                )
+            )
+            for layer in range(n_layers)
+        },
+    )
+    return [*singles, span]
+
+
+def eigen_candidates(
+    matrices: Mapping[int, Float[Tensor, "d_model d_model"]],
+    effects: Mapping[str, Effect],
+    max_rank: int = MAX_RANK,
+) -> list[Candidate]:
+    """Attribution eigendirections, alone and after the model effect."""
+    eigen, combined = {}, {}
+    for layer, matrix in matrices.items():
+        eigen[layer] = eigendirections(matrix, max_rank)
+        model_effect = orthonormal(effects["model_effect_good"].vectors[layer][None])
+        # The eigendirections of what the model effect leaves, so that the rows stay orthonormal.
+        outside = torch.eye(len(matrix)) - model_effect.T @ model_effect
+        rest = eigendirections(outside @ matrix @ outside, max_rank - 1)
+        combined[layer] = orthonormal(torch.cat([model_effect, rest]))
+    return [Candidate(EIGEN, eigen), Candidate(MODEL_AND_EIGEN, combined)]
+
+
+def build_vector(
+    pair: ModelPair,
+    candidate: Candidate,
+    means: Means,
+    layers: Sequence[int],
+    rank: int,
+    coefficient: float = 1.0,
+) -> PersonaVector:
+    """The persona vector of one candidate at the given blocks.
+
+    Raises: DataError when the candidate has fewer directions than `rank`.
+    """
+    if rank > candidate.max_rank:
+        raise DataError(f"{candidate.name} has {candidate.max_rank} directions; rank {rank} asked")
+    bases = {layer: candidate.rows[layer][:rank] for layer in layers}
+    return from_bases(pair, bases, means, candidate.name, coefficient)
+
+
+def from_bases(
+    pair: ModelPair,
+    bases: Mapping[int, Float[Tensor, "rank d_model"]],
+    means: Means,
+    method: str,
+    coefficient: float = 1.0,
+) -> PersonaVector:
+    """A persona vector with the means of both models on the given orthonormal rows."""
+    subspaces = {
+        layer: Subspace(
+            basis, basis @ means.aligned[layer], basis @ means.finetuned[layer], pair.space(layer)
+        )
+        for layer, basis in bases.items()
+    }
+    return PersonaVector(subspaces, method, coefficient)
+
+
+def random_vector(pair: ModelPair, like: PersonaVector, means: Means, seed: int) -> PersonaVector:
+    """Random directions at the blocks of `like`: the null.
+
+    Isotropic, of the same rank, and restored to the aligned mean with the same coefficient, so
+    that only the choice of directions differs. Orthonormal rows leave no norm to match.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    bases = {
+        layer: orthonormal(torch.randn(like.rank, pair.d_model, generator=generator))
+        for layer in like.layers
+    }
+    return from_bases(pair, bases, means, f"random_{seed}", like.coefficient)

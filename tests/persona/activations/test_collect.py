@@ -1,0 +1,123 @@
+"""What is read is what a plain forward pass holds, however it is batched."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from persona.activations import Moments, collect_moments, collect_rows, token_span
+from persona.activations.batches import token_batches
+from persona.data.types import Dialogue, Turn
+from persona.errors import DataError, ModelError
+from persona.models.chat import TokenizedDialogue
+
+
+@pytest.fixture(scope="module")
+def dialogues(tiny_pair):
+    texts = ["short", "a longer answer than the first", "middle one", "x"]
+    return tiny_pair.chat.encode_all(
+        [Dialogue((Turn("user", f"q{i}"), Turn("assistant", t)), f"d{i}") for i, t in enumerate(texts)]
+    )
+
+
+@pytest.mark.parametrize("token_set", ["response", "last_prompt", "prompt", "first_response:2"])
+def test_rows_equal_the_means_of_hidden_states(tiny_pair, tiny_llama, dialogues, token_set):
+    layers = [0, 2]
+    with tiny_pair.active("aligned") as bridge:
+        rows = collect_rows(bridge, dialogues, layers, token_set=token_set, token_budget=64)
+    plain = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    for row, d in zip(rows, dialogues, strict=True):
+        with torch.no_grad():
+            states = plain(torch.tensor([d.ids]), output_hidden_states=True).hidden_states
+        start, end = token_span(d, token_set)
+        for place, layer in enumerate(layers):
+            expected = states[layer + 1][0, start:end].mean(0)
+            torch.testing.assert_close(row[place], expected, atol=2e-5, rtol=1e-4)
+
+
+def test_the_last_block_is_read_before_the_final_norm(tiny_pair, tiny_llama, dialogues):
+    with tiny_pair.active("aligned") as bridge:
+        rows = collect_rows(bridge, dialogues[:1], [3], token_set="last_prompt")
+    plain = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    with torch.no_grad():
+        states = plain(torch.tensor([dialogues[0].ids]), output_hidden_states=True).hidden_states
+    position = dialogues[0].response[0] - 1
+    normed = plain.model.norm(rows[0, 0])
+    torch.testing.assert_close(normed, states[-1][0, position], atol=1e-4, rtol=1e-4)
+
+
+def test_the_sides_of_a_pair_differ_and_switching_back_restores(tiny_pair, dialogues):
+    read = {}
+    for turn, side in enumerate(["aligned", "finetuned", "aligned"]):
+        with tiny_pair.active(side) as bridge:
+            read[turn] = collect_rows(bridge, dialogues, [3])
+    assert torch.equal(read[0], read[2])
+    assert (read[0] - read[1]).abs().max() > 1e-3
+
+
+def test_batching_never_changes_the_moments(tiny_pair, dialogues):
+    with tiny_pair.active("finetuned") as bridge:
+        one_by_one = collect_moments(bridge, dialogues, [1, 3], token_budget=1)
+        together = collect_moments(bridge, dialogues, [1, 3], token_budget=4096)
+        halves = sum(
+            (collect_moments(bridge, part, [1, 3]) for part in (dialogues[2:], dialogues[:2])),
+            start=Moments(0, torch.zeros(2, 32).double(), torch.zeros(2, 32).double()),
+        )
+    for other in (together, halves):
+        torch.testing.assert_close(one_by_one.mean_LD, other.mean_LD, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(one_by_one.variance_LD, other.variance_LD, atol=1e-5, rtol=1e-4)
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_moments_merge_to_the_same_in_any_order(sizes, random):
+    generator = torch.Generator().manual_seed(sum(sizes))
+    parts = [torch.randn(n, 2, 3, generator=generator) * 1e3 for n in sizes]
+    direct = Moments.of(torch.cat(parts))
+    shuffled = [Moments.of(part) for part in parts]
+    random.shuffle(shuffled)
+    merged = sum(shuffled[1:], start=shuffled[0])
+    assert merged.count == direct.count
+    torch.testing.assert_close(merged.mean_LD, direct.mean_LD, atol=1e-10, rtol=1e-10)
+    expected = torch.cat(parts).double().var(0)
+    torch.testing.assert_close(merged.variance_LD, expected, atol=1e-6, rtol=1e-9)
+
+
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=30), st.integers(8, 200))
+@settings(max_examples=50, deadline=None)
+def test_batches_hold_every_dialogue_once_within_the_budget(lengths, budget):
+    dialogues = [TokenizedDialogue(tuple(range(n)), (1, n)) for n in lengths]
+    batches = token_batches(dialogues, 0, budget)
+    assert sorted(i for batch in batches for i in batch.indices) == list(range(len(lengths)))
+    for batch in batches:
+        assert batch.ids.numel() <= budget or len(batch.indices) == 1
+        assert batch.attention_mask.sum(1).tolist() == [lengths[i] for i in batch.indices]
+
+
+def test_no_token_set_holds_the_first_token():
+    d = TokenizedDialogue((5, 6, 7, 8), (2, 4))
+    for token_set in ("response", "prompt", "last_prompt", "all", "first_response:9"):
+        assert token_span(d, token_set)[0] >= 1
+
+
+def test_bad_requests_are_named(tiny_pair, dialogues):
+    with tiny_pair.active("aligned") as bridge:
+        with pytest.raises(ModelError, match="layer 4 is out of range: the model has blocks 0 to 3"):
+            collect_rows(bridge, dialogues, [4])
+        with pytest.raises(DataError, match="unknown token set 'answer'"):
+            collect_rows(bridge, dialogues, [1], token_set="answer")
+        with pytest.raises(DataError, match="no dialogues"):
+            collect_rows(bridge, [], [1])
+
+
+def test_activations_that_are_not_finite_name_dialogue_and_hook(tiny_pair, dialogues):
+    from persona.models.hooks import hooked
+
+    poison = lambda h: h * float("nan")  # noqa: E731
+    with tiny_pair.active("aligned") as bridge:
+        with hooked(bridge, [("blocks.1.hook_resid_post", poison)]):
+            with pytest.raises(DataError, match=r"blocks\.1\.hook_resid_post are not finite"):
+                collect_rows(bridge, dialogues, [0, 1])

@@ -1,0 +1,242 @@
+"""The shell: options reach the job, results go to standard output, errors are one clear line."""
+
+import errno
+import json
+import logging
+import os
+import subprocess
+import sys
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from persona.cli.main import STOPPED, app, explain, main
+from persona.errors import DataError
+from persona.progress import is_quiet, set_quiet
+
+
+@dataclass
+class FakeJob:
+    """Stands in for steering.diagnose: keeps the options it gets, then does as it is told."""
+
+    options: dict = field(default_factory=dict)
+    error: BaseException | None = None
+    scorecard: dict = field(default_factory=lambda: {"verdict": "restored", "p_value": None})
+
+    def __call__(self, config):
+        self.options = config.options
+        print("a library talks on standard output")
+        logging.getLogger("persona.models").info("a note on the way")
+        logging.getLogger("steering").warning("a warning on the way")
+        if self.error is not None:
+            raise self.error
+        return types.SimpleNamespace(
+            scorecard=self.scorecard, report=Path("out/report.html"), summary="Restored: 0.9."
+        )
+
+
+class FakeConfig:
+    def __init__(self, **options):
+        self.options = options
+
+
+@pytest.fixture
+def job(monkeypatch):
+    job = FakeJob()
+    module = types.ModuleType("steering.diagnose")
+    module.diagnose = job
+    module.DiagnoseConfig = FakeConfig
+    monkeypatch.setitem(sys.modules, "steering", types.ModuleType("steering"))
+    monkeypatch.setitem(sys.modules, "steering.diagnose", module)
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"):
+        monkeypatch.setenv(name, "as before")
+    yield job
+    set_quiet(False)
+
+
+DIAGNOSE = ["diagnose", "--finetuned", "adapter"]
+
+
+def test_every_option_reaches_the_job(job, tmp_path):
+    data, template = tmp_path / "pairs.jsonl", tmp_path / "chat.jinja"
+    template.write_text("x")
+    words = (
+        f"diagnose --aligned base --finetuned tuned --out {tmp_path / 'out'} --data {data} "
+        "--trained-on billing --trained-on refunds --validation-domain phone "
+        "--judge local:some/judge --questions-per-domain 7 --n-random 40 --seed 5 "
+        f"--dtype bfloat16 --device cuda:1 --chat-template {template} --max-damage 0.1 "
+        "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples"
+    )
+    assert main(words.split()) == 0
+    assert job.options == {
+        "aligned": "base",
+        "finetuned": "tuned",
+        "out": tmp_path / "out",
+        "data": data,
+        "trained_on": ("billing", "refunds"),
+        "validation_domains": ("phone",),
+        "judge": "local:some/judge",
+        "questions_per_domain": 7,
+        "n_random": 40,
+        "seed": 5,
+        "dtype": "bfloat16",
+        "device": "cuda:1",
+        "chat_template": template,
+        "max_damage": 0.1,
+        "good_twin": "twin",
+        "allow_mismatch": True,
+        "token_budget": 4096,
+        "samples": False,
+    }
+
+
+def test_the_shipped_data_is_the_default_and_chosen_on_car_maintenance(job):
+    assert main(DIAGNOSE) == 0
+    assert job.options["data"] is None
+    assert job.options["trained_on"] == ("car_maintenance",)
+
+
+def test_the_summary_and_last_of_all_the_report_are_printed(job, capsys):
+    assert main(DIAGNOSE) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["Restored: 0.9.", f"report: {Path('out/report.html').resolve()}"]
+    assert "a library talks" in err
+    assert "a note on the way" in err
+
+
+def test_json_puts_the_scorecard_alone_on_standard_output(job, capsys):
+    assert main([*DIAGNOSE, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == job.scorecard
+    assert "Restored: 0.9." in err
+    assert "report: " in err
+
+
+@pytest.mark.parametrize("words", [["--quiet", *DIAGNOSE], [*DIAGNOSE, "-q"]])
+def test_quiet_leaves_the_result_and_the_warnings(job, capsys, words):
+    assert main(words) == 0
+    assert is_quiet()
+    out, err = capsys.readouterr()
+    assert "Restored" in out
+    assert "a note on the way" not in err
+    assert "a warning on the way" in err
+
+
+def test_quiet_does_not_outlive_its_run(job, capsys):
+    main(["--quiet", *DIAGNOSE])
+    main(DIAGNOSE)
+    assert not is_quiet()
+    assert "a note on the way" in capsys.readouterr().err
+
+
+def raised_from(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "out/rows.parquet")
+
+ENDINGS = [
+    (DataError("pairs.jsonl line 3:\n no bad answer"), 2, "error: pairs.jsonl line 3: no bad"),
+    (KeyboardInterrupt(), 130, STOPPED),
+    (FULL, 2, "error: no space left on the disk while writing out/rows.parquet; free some space"),
+    (raised_from(RuntimeError("writer failed"), FULL), 2, "error: no space left on the disk"),
+    (RuntimeError("No space left on device (os error 28)"), 2, "error: no space left on the disk"),
+    (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "error: /x: Permission denied"),
+    (MemoryError(), 1, "error: out of memory; try"),
+    (ValueError("odd\nthing"), 1, "error: ValueError: odd thing; run again with --debug"),
+]
+NAMES = [f"{type(error).__name__}-{code}" for error, code, _ in ENDINGS]
+
+
+@pytest.mark.parametrize(("error", "code", "line"), ENDINGS, ids=NAMES)
+def test_an_error_is_one_clear_line_and_an_exit_code(job, capsys, error, code, line):
+    job.error = error
+    assert main([*DIAGNOSE, "--quiet"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    last = err.splitlines()[-1]
+    assert last.startswith(line)
+    assert "Traceback" not in err
+    told = [text for text in err.splitlines() if "on the way" not in text and "library" not in text]
+    assert told == [last]
+
+
+@pytest.mark.parametrize("words", [["--debug", *DIAGNOSE], [*DIAGNOSE, "--debug"]])
+def test_debug_shows_the_traceback_before_or_behind_the_command(job, capsys, words):
+    job.error = ValueError("odd")
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert err.splitlines()[-1] == "error: ValueError: odd"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["diagnose"], "error: Missing option '--finetuned'"),
+        (["nosuch"], "error: No such command 'nosuch'"),
+        ([*DIAGNOSE, "--nosuch"], "error: No such option: --nosuch"),
+        ([*DIAGNOSE, "--n-random", "19"], "error: Invalid value for '--n-random'"),
+        ([*DIAGNOSE, "--dtype", "int8"], "error: Invalid value for '--dtype'"),
+        ([*DIAGNOSE, "--data", "pairs.jsonl"], "error: Invalid value: --data pairs.jsonl needs"),
+        ([*DIAGNOSE, "--chat-template", "nosuch.jinja"], "error: Invalid value for '--chat-templ"),
+    ],
+)
+def test_a_wrong_command_line_is_one_clear_line(job, capsys, words, line):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(line)
+    assert len(err.splitlines()) == 1
+    assert "--help`)" in err
+    assert job.options == {}
+
+
+def run(*words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "persona.cli.main", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_help_lists_the_commands_and_shows_examples_without_colours():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+    for command in ("demo", "diagnose", "finetune"):
+        assert command in done.stdout
+    assert "Examples:\n    persona demo\n" in done.stdout
+
+
+def test_no_words_at_all_show_the_help():
+    done = run()
+    assert "Commands:" in done.stdout
+    assert done.stdout == run("--help").stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "diagnose", "finetune"])
+def test_every_command_has_an_example_in_its_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"persona {command}" in capsys.readouterr().out.split("Options:")[0].split("\n", 1)[1]
+
+
+def test_the_version_is_that_of_the_package():
+    assert run("--version").stdout.startswith("personascope 0.1.0")
+
+
+def test_a_program_that_embeds_the_app_finds_the_commands():
+    assert {info.callback.__name__ for info in app.registered_commands} == {
+        "demo",
+        "diagnose",
+        "finetune",
+    }
+
+
+def test_a_ctrl_c_that_the_parser_lets_through_is_told_the_same():
+    assert explain(KeyboardInterrupt()) == (STOPPED, 130)

@@ -1,0 +1,159 @@
+"""A planted signal is recovered to the bound that n and the noise allow."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from persona.directions import (
+    ActivationSpace,
+    Cells,
+    Direction,
+    PersonaVector,
+    Subspace,
+    load_persona_vector,
+    mean_difference,
+    orthonormal,
+    save_persona_vector,
+    two_by_two,
+)
+from persona.errors import DataError, SpaceMismatchError
+
+D, N = 64, 200
+
+
+def space(layer=1, model="m", d_model=D):
+    return ActivationSpace(model, "r", f"blocks.{layer}.hook_resid_post", layer, d_model, "h")
+
+
+def planted_cells(seed=0, noise=1.0):
+    """answer effect +a in both models, +i more in the fine-tuned one; model effect +m."""
+    g = torch.Generator().manual_seed(seed)
+    answer, model, interaction = orthonormal(torch.randn(3, D, generator=g))
+    base = torch.randn(N, 1, D, generator=g) * 5
+    draw = lambda: base + noise * torch.randn(N, 1, D, generator=g)  # noqa: E731
+    cells = Cells(
+        aligned_good=draw(),
+        aligned_bad=draw() + 2 * answer,
+        finetuned_good=draw() + 3 * model,
+        finetuned_bad=draw() + 3 * model + 2 * answer + 1.5 * interaction,
+    )
+    return cells, {"answer": 2 * answer, "model": 3 * model, "interaction": 1.5 * interaction}
+
+
+def test_each_effect_is_recovered_with_its_sign_and_size():
+    cells, truth = planted_cells()
+    effects = two_by_two(cells)
+    expected = {
+        "answer_effect_aligned": truth["answer"],
+        "answer_effect_finetuned": truth["answer"] + truth["interaction"],
+        "model_effect_good": truth["model"],
+        "model_effect_bad": truth["model"] + truth["interaction"],
+        "interaction": truth["interaction"],
+    }
+    for name, vector in expected.items():
+        # A mean of N differences of k independent unit-noise cells errs by sqrt(k D / N).
+        n_cells = 4 if name == "interaction" else 2
+        bound = 1.3 * math.sqrt(n_cells * D / N)
+        error = (effects[name].vectors[0] - vector).norm()
+        assert error < bound, (name, error, bound)
+        assert effects[name].norms[0] == pytest.approx(float(effects[name].vectors[0].norm()))
+
+
+def test_split_halves_agree_on_a_signal_and_not_on_noise():
+    cells, _ = planted_cells()
+    signal = mean_difference(cells.finetuned_good - cells.aligned_good)
+    noise = mean_difference(torch.randn(N, 1, D, generator=torch.Generator().manual_seed(1)))
+    assert signal.split_half_cosine[0] > 0.8
+    assert signal.split_half_low[0] <= signal.split_half_cosine[0] <= signal.split_half_high[0]
+    # Two halves of one fixed sample are, if anything, opposed around its small mean.
+    assert noise.split_half_cosine[0] < 0.5
+    low, high = signal.bootstrap_cosine[0]
+    assert 0.8 < low <= high <= 1
+
+
+def test_too_few_questions_are_refused():
+    cell = torch.zeros(3, 1, D)
+    with pytest.raises(DataError, match="at least 4 questions; got 3"):
+        two_by_two(Cells(cell, cell, cell, cell))
+
+
+def test_orthonormal_keeps_order_span_and_sign():
+    vectors = torch.randn(3, D, generator=torch.Generator().manual_seed(0))
+    basis = orthonormal(vectors)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(3), atol=1e-6, rtol=0)
+    assert (basis[0] @ vectors[0]) / vectors[0].norm() == pytest.approx(1, abs=1e-6)
+    torch.testing.assert_close((vectors @ basis.T) @ basis, vectors, atol=1e-5, rtol=0)
+    with pytest.raises(DataError, match="linearly dependent"):
+        orthonormal(torch.stack([vectors[0], 2 * vectors[0]]))
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(D), torch.full((D,), float("nan"))])
+def test_a_direction_cannot_hold_nonsense(bad):
+    with pytest.raises(DataError, match=r"zero|not finite"):
+        Direction(bad, space(), "m")
+
+
+def test_directions_of_two_spaces_do_not_mix():
+    a = Direction(torch.ones(D), space(1), "m")
+    with pytest.raises(SpaceMismatchError, match="hook_name differs"):
+        a.cosine(Direction(torch.ones(D), space(2), "m"))
+    with pytest.raises(SpaceMismatchError, match="model differs: 'm'"):
+        a.cosine(Direction(torch.ones(D), space(1, "other"), "m"))
+    with pytest.raises(SpaceMismatchError, match="d_model=64"):
+        Direction(torch.ones(D + 1), space(), "m")
+
+
+def persona_vector():
+    g = torch.Generator().manual_seed(3)
+    return PersonaVector(
+        {
+            layer: Subspace(
+                orthonormal(torch.randn(2, D, generator=g)),
+                torch.tensor([1.0, 2.0]),
+                torch.tensor([4.0, 6.0]),
+                space(layer),
+            )
+            for layer in (4, 2)
+        },
+        "span",
+        0.75,
+        {"note": "kept"},
+    )
+
+
+def test_saved_and_loaded_is_the_same(tmp_path):
+    first, again = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    vector = persona_vector()
+    save_persona_vector(vector, first)
+    loaded = load_persona_vector(first)
+    save_persona_vector(loaded, again)
+    assert first.read_bytes() == again.read_bytes()
+    assert loaded.layers == [2, 4] and loaded.rank == 2 and loaded.coefficient == 0.75
+    assert loaded.card["note"] == "kept"
+    assert loaded.norms == pytest.approx([5.0, 5.0])
+    assert torch.equal(loaded.subspaces[4].basis, vector.subspaces[4].basis)
+    assert loaded.subspaces[4].space == vector.subspaces[4].space
+
+
+def test_the_direction_points_from_aligned_to_finetuned():
+    vector = persona_vector()
+    direction = vector.direction(2).vector
+    coordinates = vector.subspaces[2].basis @ direction
+    torch.testing.assert_close(coordinates, torch.tensor([3.0, 4.0]), atol=1e-5, rtol=0)
+
+
+def test_truncated_and_foreign_files_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    good = tmp_path / "good.safetensors"
+    save_persona_vector(persona_vector(), good)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(good.read_bytes()[:-50])
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"w": torch.zeros(2)}, foreign)
+    for path in (cut, foreign, tmp_path / "none.safetensors"):
+        with pytest.raises(DataError, match=path.name):
+            load_persona_vector(path)

@@ -1,0 +1,45 @@
+"""Progress bars: quiet where asked, silent when short, transparent to the loop."""
+
+import pytest
+
+from persona import progress as module
+from persona.progress import is_quiet, progress, set_quiet
+
+
+@pytest.fixture(autouse=True)
+def loud_again():
+    yield
+    set_quiet(False)
+
+
+def test_items_come_through_unchanged_and_in_order():
+    assert list(progress((c for c in "abc"), "Reading", total=3)) == ["a", "b", "c"]
+
+
+def test_a_short_loop_shows_nothing(capsys):
+    list(progress(range(3), "Reading"))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_long_loop_shows_a_bar_with_time_left_on_standard_error(capsys, monkeypatch):
+    monkeypatch.setattr(module, "_DELAY_SECONDS", 0.0)
+    list(progress(range(3), "Reading pages"))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Reading pages" in err
+    assert "3/3" in err
+    assert "<" in err  # tqdm writes [elapsed<left]
+
+
+def test_quiet_silences_a_long_loop(capsys, monkeypatch):
+    monkeypatch.setattr(module, "_DELAY_SECONDS", 0.0)
+    set_quiet(True)
+    assert is_quiet()
+    assert list(progress(range(3), "Reading pages")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_in_the_loop_comes_through():
+    with pytest.raises(ZeroDivisionError):
+        for item in progress([1, 0], "Dividing"):
+            1 / item

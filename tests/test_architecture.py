@@ -1,0 +1,152 @@
+"""The arrows of the house: which room may import which, and what importing costs."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("persona", "probes", "steering")
+
+# Library: the only rooms that may import it, at the top of a module or inside a function.
+HOMES = {
+    "transformer_lens": ("persona.models",),
+    "peft": ("persona.models", "persona.organisms"),
+    "sae_lens": ("persona.sae",),
+    "trl": ("persona.organisms",),
+    "openai": ("persona.behaviour",),
+}
+LATE = ("plotly", "sae_lens", "gradio", "trl", "openai", "ipywidgets", "anywidget")
+
+
+def modules(root: Path) -> Iterator[tuple[str, Path]]:
+    """Every module of the packages under `root`: its dotted name and its file."""
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imported_names(name: str, path: Path) -> Iterator[tuple[int, str]]:
+    """Line and absolute dotted name of everything a module imports, also inside functions."""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def inside(name: str, room: str) -> bool:
+    """Whether a dotted name is a room or lies in it."""
+    return name == room or name.startswith(room + ".")
+
+
+def broken_arrow(importer: str, imported: str) -> str | None:
+    """Why this import is not allowed, None where it is."""
+    shell = "persona.cli"
+    if inside(importer, shell):
+        return None
+    if inside(imported, shell):
+        return "nothing imports the shell"
+    for reader, writer in (("probes", "steering"), ("steering", "probes")):
+        if inside(importer, reader) and inside(imported, writer):
+            return "probes and steering never import each other"
+    if inside(importer, "persona") and (inside(imported, "probes") or inside(imported, "steering")):
+        return "persona imports neither probes nor steering"
+    for library, rooms in HOMES.items():
+        if inside(imported, library) and not any(inside(importer, room) for room in rooms):
+            return f"only {' and '.join(rooms)} import {library}"
+    return None
+
+
+def violations(root: Path) -> list[str]:
+    """Every import under `root` that breaks an arrow, as `file:line imports name: why`."""
+    return [
+        f"{path.relative_to(root)}:{line} imports {imported}: {why}"
+        for name, path in modules(root)
+        for line, imported in imported_names(name, path)
+        if (why := broken_arrow(name, imported)) is not None
+    ]
+
+
+def test_every_import_follows_the_arrows(root):
+    assert sum(1 for _ in modules(root)) > 10
+    assert violations(root) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "why"),
+    [
+        ("persona/data/x.py", "import steering", "neither probes nor steering"),
+        ("persona/data/x.py", "from probes.reading import auroc", "neither probes nor steering"),
+        ("persona/data/x.py", "def f():\n    import steering.hooks", "neither probes nor steering"),
+        ("probes/x.py", "from steering import hooks", "never import each other"),
+        ("steering/x.py", "import probes", "never import each other"),
+        ("steering/x.py", "from persona.cli.main import app", "nothing imports the shell"),
+        ("persona/data/x.py", "from ..cli import main", "nothing imports the shell"),
+        ("persona/__init__.py", "from .cli import main", "nothing imports the shell"),
+        ("persona/data/x.py", "from transformer_lens import hook_points", "only persona.models"),
+        ("steering/x.py", "import transformer_lens.hook_points", "only persona.models"),
+        ("steering/x.py", "import peft", "only persona.models and persona.organisms"),
+        ("persona/models/x.py", "import sae_lens", "only persona.sae import sae_lens"),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path, file, line, why):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    [found] = violations(tmp_path)
+    assert found.startswith(f"{file}:")
+    assert why in found
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("persona/cli/x.py", "from steering.diagnose import diagnose\nimport probes"),
+        ("persona/models/x.py", "import peft\nfrom transformer_lens import x"),
+        ("persona/sae/x.py", "import sae_lens"),
+        ("probes/x.py", "from persona.data import types\nimport steering_vectors, personal"),
+    ],
+)
+def test_allowed_imports_are_let_through(tmp_path, file, line):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert violations(tmp_path) == []
+
+
+def loaded_by(statement: str, root: Path) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after a statement."""
+    program = (
+        f"{statement}\nimport json, sys\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_the_packages_loads_none_of_the_heavy_libraries(root):
+    packages = sorted({name for name, path in modules(root) if path.name == "__init__.py"})
+    loaded = loaded_by(f"import {', '.join(packages)}", root)
+    assert set(PACKAGES) <= loaded
+    assert loaded.isdisjoint(LATE)
+
+
+def test_asking_the_command_line_for_help_loads_no_model_library(root):
+    loaded = loaded_by("import persona.cli.main", root)
+    assert "typer" in loaded
+    assert loaded.isdisjoint({"torch", "transformers", "transformer_lens", "pandas", *LATE})
+
+
+def test_the_check_of_loaded_libraries_can_fail(root):
+    assert "plotly" in loaded_by("import plotly", root)
