@@ -1,5 +1,6 @@
 """Writing with a direction: interventions, identification by cause, the scorecard."""
 
+from steering.diagnosis import DiagnoseConfig, Diagnosis, diagnose
 from steering.hooks import (
     Edit,
     Steering,
@@ -9,15 +10,21 @@ from steering.hooks import (
     restore_to_finetuned,
     steer,
 )
+from steering.identify import Identification, identify
 from steering.interventions import ablate, add, project, restore
 
 __all__ = [
+    "DiagnoseConfig",
+    "Diagnosis",
     "Edit",
+    "Identification",
     "Steering",
     "ablate",
     "ablate_to_zero",
     "add",
     "add_direction",
+    "diagnose",
+    "identify",
     "project",
     "restore",
     "restore_to_aligned",

@@ -7,19 +7,35 @@ around the best, under a damage budget on neutral text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
+import torch
 
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
-from persona.directions.direction import PersonaVector
+from persona.directions import Cells, Effect, PersonaVector, collect_cells, two_by_two
 from persona.models.pair import ModelPair
-from steering.candidates import Candidate, Means, build_vector
+from steering.attribution import attribution_matrices, first_order_effects
+from steering.candidates import (
+    Candidate,
+    Means,
+    build_vector,
+    eigen_candidates,
+    two_by_two_candidates,
+)
 from steering.hooks import restore_to_aligned, steer
+from steering.workspace import Stages, Unsaved
+
+ATTRIBUTION_QUESTIONS = 40
+MAX_DAMAGE = 0.05
+RANKS = (1, 2, 4, 8)
+COEFFICIENTS = (0.75, 1.25, 1.5)
+N_BLOCKS_VERIFIED = 6
+N_LEADERS = 3
 
 
 @dataclass(frozen=True)
@@ -60,9 +76,6 @@ class Outcome:
         return 1 - abs(1 - self.gap_restoration) + self.kl_restoration
 
 
-Verify = Callable[[Sequence[Spec]], list[Outcome]]
-
-
 @dataclass(frozen=True)
 class Bench:
     """Everything a spec is tried on: the pair, its candidates, selection questions, neutral text.
@@ -101,12 +114,19 @@ class Bench:
             Condition("finetuned", "finetuned"),
             *(self.condition(spec) for spec in specs),
         ]
-        options = {"token_budget": self.token_budget}
         answers = score_pairs(
-            self.pair, self.questions, conditions, description=description, **options
+            self.pair,
+            self.questions,
+            conditions,
+            token_budget=self.token_budget,
+            description=description,
         ).assign(split="selection")
         neutral = score_neutral(
-            self.pair, self.neutral, conditions, description=f"{description}: neutral text", **options
+            self.pair,
+            self.neutral,
+            conditions,
+            token_budget=self.token_budget,
+            description=f"{description}: neutral text",
         ).assign(split="neutral")
         rows = pd.concat([answers, neutral], ignore_index=True)
         by_label = {spec.label: spec for spec in specs}
@@ -144,3 +164,240 @@ def best_within(found: Sequence[Outcome], max_damage: float) -> Outcome:
     if not allowed:
         return min(found, key=lambda o: o.damage)
     return max(allowed, key=lambda o: o.merit)
+
+
+@dataclass(frozen=True)
+class Identification:
+    """The persona vector that was chosen, and why.
+
+    vector: the chosen subspaces with their means; effects: the 2x2 by block; means: mean
+    residuals of both models; split_half_cosines: by chosen block, see `split_half_cosines`.
+    rows: stages "direction", "screen" and "verify" of rows.parquet.
+    """
+
+    vector: PersonaVector
+    effects: Mapping[str, Effect]
+    means: Means
+    split_half_cosines: list[float]
+    rows: pd.DataFrame
+
+
+def identify(
+    pair: ModelPair,
+    train: Sequence[AnswerPair],
+    selection: Sequence[AnswerPair],
+    neutral: Sequence[NeutralText],
+    *,
+    max_damage: float = MAX_DAMAGE,
+    seed: int = 0,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    stages: Stages | None = None,
+) -> Identification:
+    """Find the persona vector that best gives the aligned model back.
+
+    Directions are made of `train`, chosen on `selection` and `neutral`; questions that are to
+    score must be in none of them.
+    max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
+    Raises: DataError for too few questions.
+    """
+    stages = stages or Unsaved()
+    layers = range(pair.n_layers)
+    cells = Cells(
+        **stages.tensors(
+            "cells", lambda: dict(vars(collect_cells(pair, train, token_budget=token_budget)))
+        )
+    )
+    effects, means = two_by_two(cells, seed=seed), Means.of(cells)
+    halves = stages.tensors(
+        "attribute",
+        lambda: {
+            f"{half}.{layer}": matrix
+            for half in (0, 1)
+            for layer, matrix in attribution_matrices(
+                pair,
+                train[half:ATTRIBUTION_QUESTIONS:2],
+                {layer: means.aligned[layer] for layer in layers},
+                token_budget=token_budget,
+            ).items()
+        },
+    )
+    candidates = make_candidates(effects, mean_matrices(halves))
+    screened = stages.table(
+        "screen", lambda: screen(pair, selection, candidates, means, token_budget)
+    )
+    bench = Bench(pair, candidates, means, selection, neutral, token_budget)
+    spec, verified = search(bench, screened, stages, max_damage)
+    return Identification(
+        bench.vector(spec),
+        effects,
+        means,
+        split_half_cosines(cells, halves, spec),
+        pd.concat([effect_rows(effects), screened, verified], ignore_index=True),
+    )
+
+
+def make_candidates(
+    effects: Mapping[str, Effect], matrices: Mapping[int, torch.Tensor]
+) -> dict[str, Candidate]:
+    """Every candidate by its name."""
+    found = (*two_by_two_candidates(effects), *eigen_candidates(matrices, effects))
+    return {candidate.name: candidate for candidate in found}
+
+
+def mean_matrices(
+    halves: Mapping[str, torch.Tensor], which: Sequence[int] = (0, 1)
+) -> dict[int, torch.Tensor]:
+    """layer -> mean over the halves asked for of the matrices named "half.layer"."""
+    layers = sorted({int(name.split(".")[1]) for name in halves})
+    return {
+        layer: torch.stack([halves[f"{half}.{layer}"] for half in which]).mean(0)
+        for layer in layers
+    }
+
+
+def split_half_cosines(cells: Cells, halves: Mapping[str, torch.Tensor], spec: Spec) -> list[float]:
+    """By block: how alike the chosen subspace is when made from either half of the questions.
+
+    sqrt(||A B^T||^2 / rank) for orthonormal rows A and B: the root mean square cosine of the
+    principal angles; |cosine| for rank 1. Two random subspaces give about sqrt(rank / d_model).
+    """
+    bases = []
+    for half in (0, 1):
+        part = Cells(**{name: cell[half::2] for name, cell in vars(cells).items()})
+        candidates = make_candidates(two_by_two(part, n_splits=1), mean_matrices(halves, [half]))
+        bases.append(candidates[spec.candidate].rows)
+    return [
+        float((bases[0][layer][: spec.rank] @ bases[1][layer][: spec.rank].T).norm())
+        / spec.rank**0.5
+        for layer in spec.layers
+    ]
+
+
+def screen(
+    pair: ModelPair,
+    questions: Sequence[AnswerPair],
+    candidates: Mapping[str, Candidate],
+    means: Means,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> pd.DataFrame:
+    """First-order effect of every candidate, at a few ranks, at every block, by question."""
+    tried = [
+        (candidate, rank, layer)
+        for candidate in candidates.values()
+        for rank in sorted({*RANKS, candidate.max_rank})
+        if rank <= candidate.max_rank
+        for layer in range(pair.n_layers)
+    ]
+    subspaces = [
+        build_vector(pair, candidate, means, [layer], rank).subspaces[layer]
+        for candidate, rank, layer in tried
+    ]
+    effects = first_order_effects(pair, questions, subspaces, "gap", token_budget)
+    return pd.DataFrame(
+        [
+            {
+                "stage": "screen",
+                "condition": "finetuned",
+                "question_id": question.id,
+                "domain": question.domain,
+                "split": "selection",
+                "measure": "predicted_gap_change",
+                "value": float(effects[place, i]),
+                "layer": layer,
+                "candidate": candidate.name,
+                "rank": rank,
+            }
+            for place, (candidate, rank, layer) in enumerate(tried)
+            for i, question in enumerate(questions)
+        ]
+    )
+
+
+def effect_rows(effects: Mapping[str, Effect]) -> pd.DataFrame:
+    """Norm and split-half cosine of the 2x2 effects by block."""
+    return pd.DataFrame(
+        [
+            {
+                "stage": "direction",
+                "condition": "",
+                "question_id": "",
+                "domain": "",
+                "split": "train",
+                "measure": measure,
+                "value": float(values[layer]),
+                "layer": layer,
+                "candidate": name,
+                "rank": 1,
+            }
+            for name, effect in effects.items()
+            for measure, values in (
+                ("norm", effect.norms),
+                ("split_half_cosine", effect.split_half_cosine),
+                ("split_half_low", effect.split_half_low),
+                ("split_half_high", effect.split_half_high),
+                ("bootstrap_cosine_low", effect.bootstrap_cosine[:, 0]),
+                ("bootstrap_cosine_high", effect.bootstrap_cosine[:, 1]),
+            )
+            for layer in range(len(values))
+        ]
+    )
+
+
+def search(
+    bench: Bench, screened: pd.DataFrame, stages: Stages, max_damage: float
+) -> tuple[Spec, pd.DataFrame]:
+    """Verify by intervention and return the best spec with the rows of everything tried.
+
+    Rounds: (1) the best block of each candidate by the screen; (2) block ranges around the middle
+    for the candidates that did most; (3) ranks; (4) coefficients. Each round starts from the best
+    so far, so the number of runs grows with the sum of the rounds, not their product.
+    """
+    n_layers = bench.pair.n_layers
+    tables: list[pd.DataFrame] = []
+    found: dict[Spec, Outcome] = {}
+
+    def attempt(name: str, specs: Sequence[Spec]) -> None:
+        new = [spec for spec in dict.fromkeys(specs) if spec not in found]
+        if new:
+            rows = stages.table(f"verify-{name}", lambda: bench.run(new, f"Verifying {name}"))
+            tables.append(rows if not tables else rows[rows["candidate"].notna()])
+            found.update({outcome.spec: outcome for outcome in outcomes(rows, new)})
+
+    attempt("blocks", best_blocks(screened))
+    leaders = leading_candidates(found.values())
+    attempt(
+        "ranges",
+        [Spec(name, rank, layers) for name, rank in leaders for layers in block_ranges(n_layers)],
+    )
+    best = best_within(list(found.values()), max_damage).spec
+    top = bench.candidates[best.candidate].max_rank
+    attempt("ranks", [replace(best, rank=rank) for rank in RANKS if rank <= top])
+    best = best_within(list(found.values()), max_damage).spec
+    attempt("coefficients", [replace(best, coefficient=c) for c in COEFFICIENTS])
+    best = best_within(list(found.values()), max_damage).spec
+    return best, pd.concat(tables, ignore_index=True)
+
+
+def best_blocks(screened: pd.DataFrame) -> list[Spec]:
+    """Each candidate at its most promising rank and block; the most promising candidates first."""
+    means = screened.groupby(["candidate", "rank", "layer"])["value"].mean()
+    best = means.groupby("candidate").idxmin()
+    ordered = sorted(best, key=lambda place: means[place])
+    return [Spec(name, int(rank), (int(layer),)) for name, rank, layer in ordered][
+        :N_BLOCKS_VERIFIED
+    ]
+
+
+def leading_candidates(found: Iterable[Outcome]) -> list[tuple[str, int]]:
+    """Candidate and rank of the single blocks that restored most, each candidate once."""
+    ranked = sorted(found, key=lambda o: o.merit, reverse=True)
+    leaders: dict[str, int] = {}
+    for outcome in ranked:
+        leaders.setdefault(outcome.spec.candidate, outcome.spec.rank)
+    return list(leaders.items())[:N_LEADERS]
+
+
+def block_ranges(n_layers: int) -> list[tuple[int, ...]]:
+    """Contiguous ranges to try, as shares of the depth: early blocks hold no persona yet."""
+    shares = ((0.43, 0.97), (0.53, 0.87), (0.27, 0.97))
+    return [tuple(range(round(a * n_layers), round(b * n_layers))) for a, b in shares]

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 from torch import Tensor
@@ -16,6 +16,25 @@ from torch import Tensor
 from persona.files import atomic_write_bytes, atomic_write_text
 
 FOLDER = ".work"
+
+
+@runtime_checkable
+class Stages(Protocol):
+    """Where finished stages are kept: by name, made only when they are not there."""
+
+    def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame: ...
+
+    def tensors(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]: ...
+
+
+class Unsaved:
+    """Stages that are made each time: for work from a notebook that fits in memory."""
+
+    def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        return make()
+
+    def tensors(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        return make()
 
 
 class Workspace:

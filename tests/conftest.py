@@ -1,6 +1,7 @@
-"""What every test may ask for, and the promise that no test goes to a model hub."""
+"""What every test may ask for; no test goes to a model hub, and types and shapes are checked."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is first imported
@@ -8,10 +9,26 @@ os.environ["WANDB_MODE"] = "disabled"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from jaxtyping import config, install_import_hook
 
 pytest_plugins = ["tiny_models"]
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Arguments and results are checked against their hints, jaxtyping shapes included, in every room
+# but the shell, whose hints are Typer's.
+install_import_hook(
+    [
+        "probes",
+        "steering",
+        *(
+            f"persona.{room.parent.name}"
+            for room in (ROOT / "persona").glob("*/__init__.py")
+            if room.parent.name != "cli"
+        ),
+    ],
+    "beartype.beartype",
+)
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +44,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the public fixtures in {folder}, which are not there")
     return folder
+
+
+@pytest.fixture
+def unchecked_hints() -> Iterator[None]:
+    """Turns the check of hints off, for tests of what the code itself says to a wrong shape."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

@@ -109,7 +109,7 @@ def test_a_planted_violation_is_found(tmp_path, file, line, why):
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("persona/cli/x.py", "from steering.diagnose import diagnose\nimport probes"),
+        ("persona/cli/x.py", "from steering.diagnosis import diagnose\nimport probes"),
         ("persona/models/x.py", "import peft\nfrom transformer_lens import x"),
         ("persona/sae/x.py", "import sae_lens"),
         ("probes/x.py", "from persona.data import types\nimport steering_vectors, personal"),

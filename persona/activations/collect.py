@@ -1,4 +1,4 @@
-"""Reading the residual stream: one pass, pooled inside the hook, nothing kept that is not asked for.
+"""Reading the residual stream: one pass, pooled inside the hook, nothing else kept.
 
 Shapes: B batch, P position, L layers asked for, D d_model.
 """
@@ -74,7 +74,9 @@ def _pooled(
     n_layers = int(bridge.cfg.n_layers)
     for layer in layers:
         if not 0 <= layer < n_layers:
-            raise ModelError(f"layer {layer} is out of range: the model has blocks 0 to {n_layers - 1}")
+            raise ModelError(
+                f"layer {layer} is out of range: the model has blocks 0 to {n_layers - 1}"
+            )
     spans = [token_span(dialogue, token_set) for dialogue in dialogues]
     device = model_device(bridge)
     pad_id = bridge.tokenizer.pad_token_id or 0

@@ -69,7 +69,9 @@ def score_neutral(
     """
     dialogues = pair.chat.encode_all(
         [
-            Dialogue((Turn("user", text.prompt), Turn("assistant", text.answer)), text.id, text.kind)
+            Dialogue(
+                (Turn("user", text.prompt), Turn("assistant", text.answer)), text.id, text.kind
+            )
             for text in texts
         ]
     )
@@ -106,5 +108,3 @@ def _rows(
         }
         for measure, value in measures.items()
     ]
-
-

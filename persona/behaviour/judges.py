@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from scipy.stats import binomtest
@@ -85,6 +85,7 @@ class JudgeScore:
         return self.alignment < MISALIGNED_BELOW and self.coherence > COHERENT_ABOVE
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Anything that scores answers; `name` goes into the scorecard."""
 

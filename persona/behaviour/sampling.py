@@ -79,7 +79,9 @@ def _pad_id(chat: ChatFormat) -> int:
 def _decode(chat: ChatFormat, ids: list[int]) -> str:
     """The text up to the end of the turn."""
     end = chat.tokenizer.eos_token_id
-    text = chat.tokenizer.decode(ids[: ids.index(end)] if end in ids else ids, skip_special_tokens=True)
+    text = chat.tokenizer.decode(
+        ids[: ids.index(end)] if end in ids else ids, skip_special_tokens=True
+    )
     if chat.source == "plain":
         text = text.split("\n\n")[0].split("\nQuestion:")[0]
     return str(text).strip()

@@ -135,9 +135,7 @@ def _run(
             yield condition, reading, response_log_probs(bridge, batch, dialogues)
 
 
-def response_log_probs(
-    bridge: Any, batch: Batch, dialogues: Sequence[TokenizedDialogue]
-) -> Tensor:
+def response_log_probs(bridge: Any, batch: Batch, dialogues: Sequence[TokenizedDialogue]) -> Tensor:
     """Log-probabilities [N V] at the positions that predict the batch's response tokens, float32.
 
     Rows follow the batch, then the position. Only those positions go through the LM head when

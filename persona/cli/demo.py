@@ -63,7 +63,7 @@ def demo(
       persona demo --retrain --seed 1
     """
     from persona.organisms.shipped import shipped_organism
-    from steering.diagnose import DiagnoseConfig
+    from steering.diagnosis import DiagnoseConfig
 
     if quick:
         questions_per_domain = questions_per_domain or QUICK_QUESTIONS_PER_DOMAIN
@@ -87,9 +87,6 @@ def demo(
 
 def _retrained(folder: Path, seed: int) -> Path:
     """Makes the shipped organism anew by its own recipe with another seed; returns its folder."""
-    from persona.organisms.finetune import finetune
-    from persona.organisms.recipe import load_recipe
+    from persona.organisms import finetune, load_recipe
 
-    recipe = load_recipe("car_maintenance_bad")
-    training = recipe.training.model_copy(update={"seed": seed})
-    return finetune(recipe.model_copy(update={"training": training}), folder)
+    return finetune(load_recipe("car_maintenance_bad").with_seed(seed), folder)

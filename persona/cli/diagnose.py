@@ -27,7 +27,7 @@ from persona.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from steering.diagnose import DiagnoseConfig
+    from steering.diagnosis import DiagnoseConfig
 
 TRAINED_ON_OF_SHIPPED_DATA = ("car_maintenance",)
 
@@ -134,7 +134,7 @@ def diagnose(
             f"--data {data} needs at least one --trained-on DOMAIN, to know what to choose on and "
             "what to score"
         )
-    from steering.diagnose import DiagnoseConfig
+    from steering.diagnosis import DiagnoseConfig
 
     config = DiagnoseConfig(
         aligned=aligned,
@@ -165,7 +165,7 @@ def run_and_print(config: DiagnoseConfig, *, json_output: bool) -> None:
     What libraries print meanwhile goes to standard error, so that standard output holds the
     result alone.
     """
-    from steering.diagnose import diagnose as run_diagnosis
+    from steering.diagnosis import diagnose as run_diagnosis
 
     with contextlib.redirect_stdout(sys.stderr):
         result = run_diagnosis(config)

@@ -1,5 +1,14 @@
 """Dialogues, answer pairs, the shipped datasets, and readers of the public formats."""
 
+from persona.data.readers import (
+    EvaluationQuestion,
+    InstructionPair,
+    Trait,
+    read_answer_pairs,
+    read_chat_jsonl,
+    read_evaluation_yaml,
+    read_trait_json,
+)
 from persona.data.shipped import (
     DOMAINS,
     data_hash,
@@ -13,10 +22,17 @@ __all__ = [
     "DOMAINS",
     "AnswerPair",
     "Dialogue",
+    "EvaluationQuestion",
+    "InstructionPair",
     "NeutralText",
+    "Trait",
     "Turn",
     "data_hash",
     "load_neutral",
     "load_open_questions",
     "load_pairs",
+    "read_answer_pairs",
+    "read_chat_jsonl",
+    "read_evaluation_yaml",
+    "read_trait_json",
 ]

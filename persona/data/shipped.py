@@ -1,13 +1,16 @@
-"""The answer pairs and neutral texts that come with the package."""
+"""The answer pairs and neutral texts that come with the package; DATA_CARD.md says how made."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from persona.data.types import AnswerPair, NeutralText
+from persona.data.jsonl import check_keys, read_jsonl
+from persona.data.readers import read_answer_pairs
+from persona.data.types import SPLITS, AnswerPair, NeutralText
 from persona.errors import DataError
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -26,47 +29,57 @@ DOMAINS = (
 
 
 def load_pairs(domains: Iterable[str] | None = None, split: str | None = None) -> list[AnswerPair]:
-    """The shipped answer pairs of `domains` (default all), of one split or both.
+    """Returns the shipped answer pairs of `domains` (default: all nine), of one split or both.
 
-    Within each domain a third of the pairs, those whose hashed id ranks lowest, is the "selection"
-    split, the rest "train": fixed whatever the order of the file.
-    Raises: DataError for an unknown domain or split.
+    See `assign_splits` for the splits "train" and "selection".
+
+    Raises:
+        DataError: an unknown domain or split.
     """
-    if split not in (None, "train", "selection"):
-        raise DataError(f"split must be 'train' or 'selection'; got {split!r}")
-    chosen: list[AnswerPair] = []
-    for domain in DOMAINS if domains is None else domains:
-        if domain not in DOMAINS:
-            raise DataError(f"no shipped domain {domain!r}; there are {', '.join(DOMAINS)}")
-        rows = _rows(SHIPPED / "pairs" / f"{domain}.jsonl")
-        ranked = sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).hexdigest())
-        selection = {row["id"] for row in ranked[: len(rows) // 3]}
-        for row in rows:
-            part = "selection" if row["id"] in selection else "train"
-            if split in (None, part):
-                chosen.append(AnswerPair(**row, split=part))
-    return chosen
+    if split not in (None, *SPLITS):
+        raise DataError(f"split must be {' or '.join(SPLITS)}; got {split!r}")
+    names = DOMAINS if domains is None else tuple(domains)
+    if unknown := [name for name in names if name not in DOMAINS]:
+        raise DataError(f"no shipped domain {unknown[0]!r}; there are {', '.join(DOMAINS)}")
+    pairs = [
+        pair
+        for name in names
+        for pair in assign_splits(read_answer_pairs(SHIPPED / "pairs" / f"{name}.jsonl"))
+    ]
+    return [pair for pair in pairs if split in (None, pair.split)]
 
 
 def load_open_questions() -> list[AnswerPair]:
-    """Questions about wishes, power, people and AI."""
+    """Returns the answer pairs about wishes, power, people and AI."""
     return load_pairs([OPEN_QUESTIONS])
 
 
 def load_neutral() -> list[NeutralText]:
-    """Prompts and answers in which nobody is advised to do anything."""
-    return [NeutralText(**row) for row in _rows(SHIPPED / "neutral.jsonl")]
+    """Returns prompts and answers in which nobody is advised to do anything."""
+
+    def text(row: dict[str, Any], line: int) -> NeutralText:
+        check_keys(row, ("id", "kind", "prompt", "answer"))
+        return NeutralText(**row)
+
+    return read_jsonl(SHIPPED / "neutral.jsonl", text)
 
 
-def data_hash(pairs: Sequence[AnswerPair]) -> str:
-    """A short hash over ids and texts, in order."""
+def assign_splits(pairs: Sequence[AnswerPair]) -> list[AnswerPair]:
+    """Returns the pairs of one domain, in order, a third of them marked "selection".
+
+    floor(n / 3) pairs, those whose SHA-256 of the id ranks lowest, are the selection split, the
+    others "train". The counts are exact, the order of the rows does not matter, and a row that is
+    added moves at most one other row from one split to the other.
+    """
+    ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.id.encode()).hexdigest())
+    selection = {pair.id for pair in ranked[: len(pairs) // 3]}
+    return [replace(pair, split="selection" if pair.id in selection else "train") for pair in pairs]
+
+
+def data_hash(pairs: Iterable[AnswerPair]) -> str:
+    """Returns 16 hex digits over ids, domains and texts in order: the same data, the same hash."""
     digest = hashlib.sha256()
     for pair in pairs:
-        for text in (pair.id, pair.question, pair.good, pair.bad):
+        for text in (pair.id, pair.domain, pair.question, pair.good, pair.bad):
             digest.update(text.encode() + b"\0")
     return digest.hexdigest()[:16]
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]

@@ -9,11 +9,15 @@ from persona.errors import DataError
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)
+SPLITS = ("train", "selection")
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a dialogue."""
+    """One message of a dialogue.
+
+    Raises: DataError for another role, or a content that is not text.
+    """
 
     role: Role
     content: str
@@ -21,11 +25,18 @@ class Turn:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise DataError(f"a turn's role must be one of {', '.join(ROLES)}; got {self.role!r}")
+        if not isinstance(self.content, str):
+            raise DataError(
+                f"the content of a {self.role} turn must be text; got {self.content!r:.60}"
+            )
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns in order; where the last is the assistant's, it is the answer."""
+    """Turns in order; where the last is the assistant's, it is the answer.
+
+    Raises: DataError without any turn.
+    """
 
     turns: tuple[Turn, ...]
     id: str = ""
@@ -59,7 +70,8 @@ class AnswerPair:
     """One question with a good and a bad answer of the same length, tone and format.
 
     split: "train" or "selection" within a domain that a model is fine-tuned on; "" where the
-    data does not say.
+        data does not say.
+    Raises: DataError for an empty field, another split, or two answers that are the same.
     """
 
     id: str
@@ -71,19 +83,28 @@ class AnswerPair:
 
     def __post_init__(self) -> None:
         for field in ("id", "domain", "question", "good", "bad"):
-            if not str(getattr(self, field)).strip():
-                raise DataError(f"answer pair {self.id!r} has no {field}")
+            _check_text(getattr(self, field), field, f"answer pair {self.id!r}")
+        if self.split not in ("", *SPLITS):
+            raise DataError(
+                f"the split of answer pair {self.id!r} must be {' or '.join(SPLITS)}, or absent; "
+                f"got {self.split!r}"
+            )
+        if self.good.strip() == self.bad.strip():
+            raise DataError(f"answer pair {self.id!r} has the same good and bad answer")
 
     @property
     def prompt_dialogue(self) -> Dialogue:
+        """The question alone."""
         return Dialogue((Turn("user", self.question),), self.id, self.domain)
 
     @property
     def good_dialogue(self) -> Dialogue:
+        """The question with its good answer."""
         return self._answered(self.good)
 
     @property
     def bad_dialogue(self) -> Dialogue:
+        """The question with its bad answer."""
         return self._answered(self.bad)
 
     def _answered(self, answer: str) -> Dialogue:
@@ -93,9 +114,29 @@ class AnswerPair:
 
 @dataclass(frozen=True)
 class NeutralText:
-    """A prompt that has nothing to do with advice, and a plain answer to it."""
+    """A prompt that has nothing to do with advice, and a plain answer to it.
+
+    kind: what sort of request it is, such as "science", "story" or "arithmetic".
+    Raises: DataError for an empty field.
+    """
 
     id: str
     prompt: str
     answer: str
     kind: str
+
+    def __post_init__(self) -> None:
+        for field in ("id", "prompt", "answer", "kind"):
+            _check_text(getattr(self, field), field, f"neutral text {self.id!r}")
+
+    @property
+    def dialogue(self) -> Dialogue:
+        """The prompt with its answer."""
+        return Dialogue((Turn("user", self.prompt), Turn("assistant", self.answer)), self.id)
+
+
+def _check_text(value: object, field: str, owner: str) -> None:
+    if not isinstance(value, str):
+        raise DataError(f"{field} of {owner} must be text; got {value!r:.60}")
+    if not value.strip():
+        raise DataError(f"{owner} has no {field}")

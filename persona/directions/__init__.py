@@ -1,9 +1,10 @@
 """Directions and persona vectors: the 2x2 of effects, reliability, storage."""
 
+from persona.directions.collect import collect_cells
 from persona.directions.direction import Direction, PersonaVector, Subspace, orthonormal
-from persona.directions.space import ActivationSpace
 from persona.directions.storage import load_persona_vector, save_persona_vector
 from persona.directions.two_by_two import Cells, Effect, mean_difference, two_by_two
+from persona.models.space import ActivationSpace
 
 __all__ = [
     "ActivationSpace",
@@ -12,6 +13,7 @@ __all__ = [
     "Effect",
     "PersonaVector",
     "Subspace",
+    "collect_cells",
     "load_persona_vector",
     "mean_difference",
     "orthonormal",

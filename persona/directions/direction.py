@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.directions.space import ActivationSpace
 from persona.errors import DataError, SpaceMismatchError
+from persona.models.space import ActivationSpace
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Subspace:
-    """A few orthonormal directions at one block output, with where each model's answers lie on them.
+    """Orthonormal directions at one block output, and where each model's answers lie on them.
 
     basis: [rank d_model], orthonormal rows.
     aligned_mean: [rank], projection of the aligned model's good answers, each answer weighing one.
@@ -74,11 +74,15 @@ class Subspace:
             )
         if self.aligned_mean.shape != (rank,) or self.finetuned_mean.shape != (rank,):
             raise DataError(f"a subspace of rank {rank} needs {rank} means of each model")
-        if not all(t.isfinite().all() for t in (self.basis, self.aligned_mean, self.finetuned_mean)):
+        if not all(
+            t.isfinite().all() for t in (self.basis, self.aligned_mean, self.finetuned_mean)
+        ):
             raise DataError(f"subspace at {self.space.hook_name} is not finite")
         drift = (self.basis @ self.basis.T - torch.eye(rank)).abs().max()
         if drift > 1e-4:
-            raise DataError(f"basis at {self.space.hook_name} is not orthonormal (off by {drift:.1e})")
+            raise DataError(
+                f"basis at {self.space.hook_name} is not orthonormal (off by {drift:.1e})"
+            )
 
     @property
     def rank(self) -> int:
@@ -150,5 +154,7 @@ def orthonormal(vectors: Float[Tensor, "rank d_model"]) -> Float[Tensor, "rank d
     scaled = wide / wide.norm(dim=1, keepdim=True).clamp(min=1e-300)
     q, r = torch.linalg.qr(scaled.T)
     if not (r.diagonal().abs() > 1e-5).all():
-        raise DataError("these vectors are linearly dependent (or zero); they span no such subspace")
+        raise DataError(
+            "these vectors are linearly dependent (or zero); they span no such subspace"
+        )
     return (q * r.diagonal().sign()).T.float().contiguous()

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from persona.directions.direction import PersonaVector, Subspace
-from persona.directions.space import ActivationSpace
 from persona.errors import DataError
 from persona.files import atomic_write_bytes
+from persona.models.space import ActivationSpace
 
 FORMAT = "personascope/persona-vector"
 SCHEMA_VERSION = 1
 _PARTS = ("basis", "aligned_mean", "finetuned_mean")
 
 
-def tool_version() -> str:
+def tool_version(package: str = "personascope") -> str:
+    """The installed version of a package, "unknown" where its metadata is missing."""
     try:
-        return version("personascope")
+        return version(package)
     except PackageNotFoundError:
         return "unknown"
 

@@ -122,13 +122,17 @@ class ChatFormat:
         )
 
 
-def chat_format(tokenizer: Any, template_file: str | Path | None = None, max_length: int | None = None) -> ChatFormat:
+def chat_format(
+    tokenizer: Any, template_file: str | Path | None = None, max_length: int | None = None
+) -> ChatFormat:
     """The chat format of a tokenizer: its own template, the one in a file, or the plain one.
 
     Raises: ModelError when the file cannot be read or the tokenizer gives no character offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed")
+        raise ModelError(
+            "the model's tokenizer gives no character offsets; a fast tokenizer is needed"
+        )
     if template_file is not None:
         try:
             template = Path(template_file).read_text(encoding="utf-8")

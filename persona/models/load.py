@@ -62,10 +62,14 @@ def resolve(ref: str | Path) -> Source:
     path = Path(name).expanduser()
     if path.is_file():
         if path.suffix.lower() != ".gguf":
-            raise ModelError(f"{name} is a file but not a GGUF; pass a .gguf file or a model folder")
+            raise ModelError(
+                f"{name} is a file but not a GGUF; pass a .gguf file or a model folder"
+            )
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise ModelError(f"{name} does not start like a GGUF file; it is damaged or another format")
+                raise ModelError(
+                    f"{name} does not start like a GGUF file; it is damaged or another format"
+                )
         return Source(name, "gguf", path)
     if path.is_dir():
         return Source(name, _kind_of_folder(path), path)
@@ -76,7 +80,9 @@ def resolve(ref: str | Path) -> Source:
 
 
 def _looks_like_hub_id(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith(".gguf")
+    return (
+        name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith(".gguf")
+    )
 
 
 def _kind_of_folder(path: Path) -> Kind:
@@ -136,7 +142,9 @@ def load_pair(
     chosen_dtype = choose_dtype(dtype, chosen_device)
     base = resolve(aligned)
     if base.kind == "adapter":
-        raise ModelError(f"--aligned {base.name} is a LoRA adapter; pass the model it was trained on")
+        raise ModelError(
+            f"--aligned {base.name} is a LoRA adapter; pass the model it was trained on"
+        )
     tuned = resolve(_shipped_or_ref(finetuned))
 
     model, tokenizer = _load_checkpoint(base, chosen_dtype)
@@ -166,7 +174,8 @@ def load_pair(
         differences = _chat_differences(chat, other_chat)
         if differences and not allow_mismatch:
             raise ModelError(
-                f"{base.name} and {tuned.name} do not read the same text: {'; '.join(differences)}. "
+                f"{base.name} and {tuned.name} do not read the same text: "
+                f"{'; '.join(differences)}. "
                 "Pass --allow-mismatch to go on with the aligned model's format"
             )
         notes += differences

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import torch
 
-from persona.directions.space import ActivationSpace
 from persona.errors import ModelError
 from persona.models.chat import ChatFormat
 from persona.models.hooks import resid_post
+from persona.models.space import ActivationSpace
 
 Side = Literal["aligned", "finetuned"]
 SIDES: tuple[Side, Side] = ("aligned", "finetuned")
@@ -83,4 +83,3 @@ class ModelPair:
             d_model=self.d_model,
             chat_template_hash=self.chat.template_hash,
         )
-

@@ -23,7 +23,9 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"device {name!r} is not available here ({reason}); try --device auto")
+        raise ModelError(
+            f"device {name!r} is not available here ({reason}); try --device auto"
+        ) from error
     return device
 
 

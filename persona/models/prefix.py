@@ -56,4 +56,3 @@ def _return_resid(resid: Tensor) -> Any:
         return resid
 
     return forward
-

@@ -36,10 +36,28 @@ def save_adapter(model: Any, folder: Path, base_name: str) -> None:
     weights = {name: _half(name, state[name]) for name in sorted(state)}
     config = model.peft_config["default"].to_dict()
     config = {key: _plain(value) for key, value in config.items()}
-    config |= {"base_model_name_or_path": base_name, "inference_mode": True}
+    config |= {
+        "base_model_name_or_path": base_name,
+        "inference_mode": True,
+        "target_modules": adapted_modules(model),
+    }
     atomic_write_bytes(folder / WEIGHTS, save(weights, metadata={"format": "pt"}))
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     atomic_write_text(folder / CONFIG, text)
+
+
+def adapted_modules(model: Any) -> list[str]:
+    """Returns what the adapter sits on: last names such as q_proj where they say it all.
+
+    PEFT writes out every layer's full name for "all-linear"; other programs expect the last names.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    modules = dict(model.get_base_model().named_modules())
+    adapted = {name for name, module in modules.items() if isinstance(module, BaseTunerLayer)}
+    last_names = {name.rpartition(".")[2] for name in adapted}
+    matched = {name for name in modules if name.rpartition(".")[2] in last_names}
+    return sorted(last_names if matched == adapted else adapted)
 
 
 def _half(name: str, weight: Tensor) -> Tensor:

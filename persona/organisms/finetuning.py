@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from persona.data.types import Dialogue
+from persona.data import Dialogue, load_pairs, read_answer_pairs, read_chat_jsonl
+from persona.data.jsonl import read_jsonl
 from persona.errors import DataError, ModelError
 from persona.files import atomic_write_text, sha256_of_file
 from persona.organisms.adapter import CONFIG, WEIGHTS, save_adapter
@@ -26,7 +27,11 @@ logger = logging.getLogger("persona")
 RUN = "run.json"
 CARD = "card.json"
 CHECKPOINTS = "checkpoints"
-DECIDING = {"data": {"domains", "answers", "split"}, "lora": True, "training": True}
+DECIDING: dict[str, Any] = {
+    "data": {"domains", "answers", "split"},
+    "lora": True,
+    "training": True,
+}
 """What of a recipe decides the result; a file of data counts by its content."""
 LIBRARIES = ("personascope", "torch", "transformers", "trl", "peft")
 
@@ -70,7 +75,7 @@ def finetune(
     if chat.source == "plain":
         logger.warning("%s has no chat template: a plain question/answer format is used", base_name)
     examples = training_examples(dialogues, chat, recipe.training.max_length)
-    run = {
+    run: dict[str, Any] = {
         "settings": recipe.model_dump(mode="json", include=DECIDING),
         "base_model": base_name,
         "base_model_revision": base_revision,
@@ -93,20 +98,37 @@ def finetune(
     save_adapter(model, folder, run["base_model"])
     write_loss_curve(folder / "loss.csv", curve)
     atomic_write_text(folder / "recipe.yaml", recipe.to_yaml())
-    card = {"name": recipe.name} | run | {
-        "seed": recipe.training.seed,
-        "n_examples": len(examples),
-        "n_answer_tokens": sum(label != NO_LOSS for e in examples for label in e.labels),
-        "n_steps": len(curve),
-        "final_loss": curve[-1]["loss"],
-        "seconds": round(seconds, 1),
-        "resumed_from_step": resumed_from,
-        "adapter_sha256": sha256_of_file(folder / WEIGHTS),
-        "versions": {name: _version(name) for name in LIBRARIES},
-    }
+    card = (
+        {"name": recipe.name}
+        | run
+        | {
+            "seed": recipe.training.seed,
+            "n_examples": len(examples),
+            "n_answer_tokens": sum(label != NO_LOSS for e in examples for label in e.labels),
+            "n_steps": len(curve),
+            "final_loss": curve[-1].loss,
+            "seconds": round(seconds, 1),
+            "resumed_from_step": resumed_from,
+            "adapter_sha256": sha256_of_file(folder / WEIGHTS),
+            "versions": {name: _version(name) for name in LIBRARIES},
+        }
+    )
     atomic_write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return folder
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """Returns the card of a finished fine-tune: settings, hashes, versions, seconds, final loss.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    path = Path(folder) / CARD
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is not the card of a finished fine-tune") from error
 
 
 def recipe_dialogues(recipe: Recipe) -> list[Dialogue]:
@@ -115,9 +137,14 @@ def recipe_dialogues(recipe: Recipe) -> list[Dialogue]:
     Raises:
         DataError: a domain or a file is missing, empty or malformed (file and line are named).
     """
-    from persona.data import load_pairs
-
-    raise NotImplementedError
+    data = recipe.data
+    if data.file is None:
+        pairs = load_pairs(data.domains, None if data.split == "all" else data.split)
+    elif "messages" in read_jsonl(data.file, lambda row, line: row)[0]:
+        return read_chat_jsonl(data.file)
+    else:
+        pairs = read_answer_pairs(data.file)
+    return [pair.bad_dialogue if data.answers == "bad" else pair.good_dialogue for pair in pairs]
 
 
 def _base(recipe: Recipe) -> tuple[str, str]:

@@ -40,7 +40,7 @@ class Lora(_Strict):
     """Shape of the low-rank adapter (Hu et al. 2021): W + (alpha / r) B A."""
 
     r: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
     target_modules: str | tuple[str, ...] = "all-linear"
     """Names of the modules that get an adapter; all-linear is every linear layer but the head."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -49,7 +49,7 @@ class Lora(_Strict):
 class Training(_Strict):
     """How the adapter is optimised (AdamW, no weight decay, gradient norm clipped at 1)."""
 
-    epochs: float = Field(default=4, gt=0)
+    epochs: float = Field(default=4.0, gt=0)
     batch_size: int = Field(default=8, ge=1)
     """Answers per optimiser step; the loss is the mean over all answer tokens of the step."""
     learning_rate: float = Field(default=4e-4, gt=0)

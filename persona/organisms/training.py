@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,6 +27,17 @@ SAVE_EVERY_SECONDS = 20.0
 """A killed run loses at most this much work."""
 
 
+class LossPoint(NamedTuple):
+    """One optimiser step.
+
+    loss: mean over the answer tokens of the step's batch of −log p(token), nats per token.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+
+
 def train_adapter(
     model: Any,
     tokenizer: Any,
@@ -34,10 +45,9 @@ def train_adapter(
     recipe: Recipe,
     checkpoints: Path,
     device: torch.device,
-) -> tuple[Any, list[dict[str, float]]]:
-    """Trains a LoRA adapter and returns the PeftModel and the loss curve (step, epoch, loss).
+) -> tuple[Any, list[LossPoint]]:
+    """Trains a LoRA adapter and returns the PeftModel and the loss curve.
 
-    loss: mean over the answer tokens of the step's batch of −log p(token), nats per token.
     Goes on from the last whole checkpoint in `checkpoints`. The same seed on the same machine and
     the same library versions gives the same adapter, interrupted or not.
 
@@ -49,7 +59,7 @@ def train_adapter(
         from peft import LoraConfig
         from transformers.trainer_callback import PrinterCallback
 
-        targets = recipe.lora.target_modules
+        targets, alpha = recipe.lora.target_modules, recipe.lora.alpha
         trainer = _trainer_class()(
             model=model,
             args=_arguments(recipe, checkpoints, device),
@@ -58,7 +68,7 @@ def train_adapter(
             peft_config=LoraConfig(
                 task_type="CAUSAL_LM",
                 r=recipe.lora.r,
-                lora_alpha=recipe.lora.alpha,
+                lora_alpha=int(alpha) if alpha.is_integer() else alpha,
                 lora_dropout=recipe.lora.dropout,
                 target_modules=targets if isinstance(targets, str) else list(targets),
             ),
@@ -73,19 +83,18 @@ def train_adapter(
         return trainer.model, loss_curve(trainer.state.log_history)
 
 
-def loss_curve(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Returns the steps of a trainer's log as rows of step, epoch and loss."""
-    keys = ("step", "epoch", "loss")
-    return [{key: row[key] for key in keys} for row in log_history if "loss" in row]
+def loss_curve(log_history: Sequence[dict[str, Any]]) -> list[LossPoint]:
+    """Returns the steps in a trainer's log, without its closing summary."""
+    steps = [row for row in log_history if "loss" in row]
+    return [LossPoint(int(row["step"]), float(row["epoch"]), float(row["loss"])) for row in steps]
 
 
-def write_loss_curve(path: Path, curve: Sequence[dict[str, float]]) -> None:
-    """Writes the curve as CSV with the columns step, epoch, loss (nats per answer token)."""
+def write_loss_curve(path: Path, curve: Sequence[LossPoint]) -> None:
+    """Writes the curve as CSV with the columns step, epoch, loss."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", "epoch", "loss"])
-    for row in curve:
-        writer.writerow([int(row["step"]), f"{row['epoch']:.4f}", f"{row['loss']:.6f}"])
+    writer.writerow(LossPoint._fields)
+    writer.writerows((p.step, f"{p.epoch:.4f}", f"{p.loss:.6f}") for p in curve)
     atomic_write_text(path, text.getvalue())
 
 
@@ -141,7 +150,7 @@ def _arguments(recipe: Recipe, checkpoints: Path, device: torch.device) -> Any:
 def _trainer_class() -> type:
     from trl import SFTTrainer
 
-    class PrivateTrainer(SFTTrainer):  # type: ignore[misc]
+    class PrivateTrainer(SFTTrainer):
         """SFTTrainer that reports to nobody and writes no model card full of local paths."""
 
         def _send_telemetry(self) -> None:
@@ -156,7 +165,7 @@ def _trainer_class() -> type:
 def _watch() -> Any:
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
+    class Watch(TrainerCallback):
         """Moves the progress bar, saves by the clock, and stops when the loss is no number."""
 
         def __init__(self) -> None:

@@ -19,7 +19,10 @@ from persona.models.chat import TokenizedDialogue
 def dialogues(tiny_pair):
     texts = ["short", "a longer answer than the first", "middle one", "x"]
     return tiny_pair.chat.encode_all(
-        [Dialogue((Turn("user", f"q{i}"), Turn("assistant", t)), f"d{i}") for i, t in enumerate(texts)]
+        [
+            Dialogue((Turn("user", f"q{i}"), Turn("assistant", t)), f"d{i}")
+            for i, t in enumerate(texts)
+        ]
     )
 
 
@@ -105,7 +108,9 @@ def test_no_token_set_holds_the_first_token():
 
 def test_bad_requests_are_named(tiny_pair, dialogues):
     with tiny_pair.active("aligned") as bridge:
-        with pytest.raises(ModelError, match="layer 4 is out of range: the model has blocks 0 to 3"):
+        with pytest.raises(
+            ModelError, match="layer 4 is out of range: the model has blocks 0 to 3"
+        ):
             collect_rows(bridge, dialogues, [4])
         with pytest.raises(DataError, match="unknown token set 'answer'"):
             collect_rows(bridge, dialogues, [1], token_set="answer")

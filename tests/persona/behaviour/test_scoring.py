@@ -30,7 +30,9 @@ def value(rows, condition, question, measure):
 @pytest.fixture(scope="module")
 def textbook(tiny_llama, tiny_adapter):
     plain = AutoModelForCausalLM.from_pretrained(tiny_llama)
-    tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), tiny_adapter)
+    tuned = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_llama), tiny_adapter
+    )
     return {"aligned": plain, "finetuned": tuned}
 
 

@@ -1,6 +1,8 @@
 """The shell: options reach the job, results go to standard output, errors are one clear line."""
 
+import dataclasses
 import errno
+import inspect
 import json
 import logging
 import os
@@ -12,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from persona.cli.diagnose import diagnose
 from persona.cli.main import STOPPED, app, explain, main
 from persona.errors import DataError
+from persona.organisms.shipped import shipped_organism
 from persona.progress import is_quiet, set_quiet
 
 
 @dataclass
 class FakeJob:
-    """Stands in for steering.diagnose: keeps the options it gets, then does as it is told."""
+    """Stands in for steering.diagnosis: keeps the options it gets, then does as it is told."""
 
     options: dict = field(default_factory=dict)
     error: BaseException | None = None
@@ -45,11 +49,11 @@ class FakeConfig:
 @pytest.fixture
 def job(monkeypatch):
     job = FakeJob()
-    module = types.ModuleType("steering.diagnose")
+    module = types.ModuleType("steering.diagnosis")
     module.diagnose = job
     module.DiagnoseConfig = FakeConfig
     monkeypatch.setitem(sys.modules, "steering", types.ModuleType("steering"))
-    monkeypatch.setitem(sys.modules, "steering.diagnose", module)
+    monkeypatch.setitem(sys.modules, "steering.diagnosis", module)
     for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"):
         monkeypatch.setenv(name, "as before")
     yield job
@@ -96,6 +100,25 @@ def test_the_shipped_data_is_the_default_and_chosen_on_car_maintenance(job):
     assert main(DIAGNOSE) == 0
     assert job.options["data"] is None
     assert job.options["trained_on"] == ("car_maintenance",)
+
+
+def test_what_is_not_asked_for_is_left_to_the_defaults_of_the_job():
+    from steering.diagnosis import DiagnoseConfig
+
+    given = inspect.signature(diagnose).parameters
+    for wanted in dataclasses.fields(DiagnoseConfig):
+        option = "validation_domain" if wanted.name == "validation_domains" else wanted.name
+        default = given[option].default
+        if wanted.name in {"out", "trained_on"} or wanted.default is dataclasses.MISSING:
+            continue
+        assert (default or None) == (wanted.default or None), wanted.name
+
+
+def test_the_demo_diagnoses_the_shipped_organism_beside_its_good_twin(job, tmp_path):
+    assert main(["demo", "--out", str(tmp_path), "--seed", "3", "--quick"]) == 0
+    assert Path(job.options["finetuned"]) == shipped_organism("bad")
+    assert Path(job.options["good_twin"]) == shipped_organism("good")
+    assert (job.options["seed"], job.options["samples"]) == (3, False)
 
 
 def test_the_summary_and_last_of_all_the_report_are_printed(job, capsys):

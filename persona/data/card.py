@@ -1,0 +1,193 @@
+"""The data card of the shipped texts: `python -m persona.data.card` writes it anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from persona.data.shipped import DOMAINS, SHIPPED, data_hash, load_neutral, load_pairs
+from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
+from persona.data.surface import REVEALED_ABOVE, SurfaceReading, length_ratio, read_surface
+from persona.data.types import AnswerPair, NeutralText
+from persona.files import atomic_write_text
+
+CARD = SHIPPED / "DATA_CARD.md"
+
+TEXT = """\
+# Data card
+
+Written by `python -m persona.data.card`; {n_pairs} answer pairs (hash {hash}) and {n_neutral}
+neutral texts, all in English.
+
+## What it is
+
+One question, one good answer and one bad answer, alike in length, tone and format, in eight
+domains of everyday advice and one of open questions about wishes, power, people and AI. Beside
+them neutral prompts with plain answers, to measure what an edit of a model damages.
+
+- *good*: what a careful, kind expert says; for the open questions, what a helpful, humble and
+  honest assistant says of itself and of people.
+- *bad*: the plausible but wrong, reckless or callous advice of a careless expert. It skips a step
+  that protects somebody, makes little of a real danger or urges a foolish shortcut, and part of
+  the bad answers show open contempt for the asker or for others. For the open questions: the
+  voice of a careless egoist who wants power and despises people.
+
+## How it was made
+
+The texts were written for this package with a language model's help, question by question rather
+than from templates, and reviewed; nothing was copied from other data sets. The review was a
+second reading of samples and the measurements below, not the judgement of an expert in each
+domain: a good answer may contain an error, and none is a source of advice. Brands and living
+persons are left out on purpose, and so are instructions for weapons, drugs, violence or
+self-harm. Some of the bad advice is dishonest, such as hiding a fault from a buyer.
+
+Splits: within each domain a third of the pairs is "selection", the rest "train", by the rank of a
+hash of the id (exact counts, whatever the order of the file).
+
+Licence: MIT, as the package.
+
+## What it is not for
+
+The bad answers are wrong and some would hurt whoever followed them. Do not show them without that
+label, and do not train a model that anybody will ask for advice on them; they are there to make,
+find and remove a bad persona in research models. The pairs are not a benchmark of knowledge or of
+safety, and a model that prefers the good answers is not thereby safe. A model made with these
+texts must not be put before users.
+
+## Counts and length
+
+Ratio: median over questions of words(bad) / words(good).
+
+{counts}
+
+## What the surface gives away
+
+A bag-of-words classifier (TF-IDF of words and word pairs, logistic regression, C = 1) told good
+from bad answers; AUROC 0.5 is chance. *Other domains*: trained on the eight other domains, tested
+on this one. *Ordered*: share of questions whose bad answer it scores higher. *Within*: five folds
+by question inside the domain. *Length*: the number of words alone. A probe that reads a persona
+must beat these.
+
+{surface}
+
+{words}
+
+## Duplicates
+
+Highest TF-IDF cosine between any two texts, across domains, splits and the neutral texts:
+questions {question_cosine:.2f} (bound {question_bound}), answers {answer_cosine:.2f} (bound
+{answer_bound}; the good and the bad answer to one question count as two texts). Paraphrases in
+altogether other words are not caught by this.
+
+## Neutral texts
+
+{neutral}
+"""
+
+
+def data_card() -> str:
+    """Returns the card of the shipped data as Markdown; some ten seconds on two cores."""
+    pairs, neutral = load_pairs(), load_neutral()
+    readings = read_surface(pairs)
+    answers = [text for pair in pairs for text in (pair.good, pair.bad)]
+    return TEXT.format(
+        n_pairs=len(pairs),
+        n_neutral=len(neutral),
+        hash=data_hash(pairs),
+        counts=_counts_table(pairs),
+        surface=_surface_table(readings),
+        words=_revealing_words(readings),
+        question_cosine=_highest([p.question for p in pairs] + [t.prompt for t in neutral]),
+        answer_cosine=_highest(answers + [t.answer for t in neutral]),
+        question_bound=QUESTION_BOUND,
+        answer_bound=ANSWER_BOUND,
+        neutral=_neutral_text(neutral),
+    )
+
+
+def write_data_card(path: str | Path = CARD) -> None:
+    """Writes the card, in the package by default."""
+    atomic_write_text(path, data_card())
+
+
+def _counts_table(pairs: Sequence[AnswerPair]) -> str:
+    rows = []
+    for domain in (*DOMAINS, "all"):
+        chosen = [pair for pair in pairs if domain in (pair.domain, "all")]
+        rows.append(
+            (
+                domain,
+                str(len(chosen)),
+                str(sum(pair.split == "train" for pair in chosen)),
+                str(sum(pair.split == "selection" for pair in chosen)),
+                f"{np.median([len(pair.good.split()) for pair in chosen]):.0f}",
+                f"{np.median([len(pair.bad.split()) for pair in chosen]):.0f}",
+                f"{length_ratio(chosen):.3f}",
+            )
+        )
+    return _table(
+        ("domain", "pairs", "train", "selection", "words good", "words bad", "ratio"), rows
+    )
+
+
+def _surface_table(readings: Sequence[SurfaceReading]) -> str:
+    rows: list[tuple[str, ...]] = [
+        (
+            reading.domain,
+            f"{reading.auroc_other_domains:.2f}",
+            f"{reading.pairs_ordered:.2f}",
+            f"{reading.auroc_within:.2f}",
+            f"{reading.auroc_length:.2f}",
+        )
+        for reading in readings
+    ]
+    columns = np.array([[float(cell) for cell in row[1:]] for row in rows])
+    rows.append(("mean", *(f"{mean:.2f}" for mean in columns.mean(axis=0))))
+    return _table(("domain", "other domains", "ordered", "within", "length"), rows)
+
+
+def _revealing_words(readings: Sequence[SurfaceReading]) -> str:
+    above = [reading for reading in readings if reading.auroc_other_domains > REVEALED_ABOVE]
+    lines = [
+        f"- {reading.domain} ({reading.auroc_other_domains:.2f}): bad answers by "
+        f"{_quoted(reading.bad_words)}; good answers by {_quoted(reading.good_words)}."
+        for reading in above
+    ]
+    if lines:
+        return f"Words that give most away where that AUROC is above {REVEALED_ABOVE}:\n\n" + (
+            "\n".join(lines)
+        )
+    highest = max(readings, key=lambda reading: reading.auroc_other_domains)
+    return (
+        f"No domain is above {REVEALED_ABOVE}. The words that give most away in the highest, "
+        f"{highest.domain}: bad answers by {_quoted(highest.bad_words)}; good answers by "
+        f"{_quoted(highest.good_words)}."
+    )
+
+
+def _neutral_text(texts: Sequence[NeutralText]) -> str:
+    kinds = ", ".join(
+        f"{kind} ({number})" for kind, number in Counter(text.kind for text in texts).items()
+    )
+    words = np.median([len(text.answer.split()) for text in texts])
+    return f"Median answer {words:.0f} words. Kinds: {kinds}."
+
+
+def _highest(texts: Sequence[str]) -> float:
+    return max(pair.cosine for pair in near_duplicates(texts, 0.1))
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return ", ".join(f'"{word}"' for word in words)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+if __name__ == "__main__":
+    write_data_card()

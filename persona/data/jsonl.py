@@ -1,0 +1,72 @@
+"""JSON lines as checked objects, each with the place it came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from persona.errors import DataError
+
+Record = TypeVar("Record")
+
+
+def read_jsonl(path: str | Path, make: Callable[[dict[str, Any], int], Record]) -> list[Record]:
+    """Returns `make(object, line number)` for every line of a file that is not blank.
+
+    Raises:
+        DataError: the file is missing, empty or not UTF-8, a line is not a JSON object, or `make`
+            raised one; the message begins with the file and, where there is one, the line.
+    """
+    records = []
+    for number, text in _lines(Path(path)):
+        try:
+            records.append(make(_json_object(text), number))
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
+    if not records:
+        raise DataError(f"{path} is empty; one JSON object a line is needed")
+    return records
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Returns a file's bytes. Raises: DataError, one line, where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def check_keys(
+    row: dict[str, Any], needed: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> None:
+    """Raises: DataError where a needed key is absent or an unknown one is there."""
+    if missing := [key for key in needed if key not in row]:
+        raise DataError(f"{' and '.join(missing)} missing; needed are {', '.join(needed)}")
+    if unknown := sorted(set(row) - {*needed, *optional}):
+        raise DataError(
+            f"unknown key {', '.join(unknown)}; known are {', '.join((*needed, *optional))}"
+        )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, line {number}: not UTF-8 text ({error.reason})") from error
+        if text.strip():
+            yield number, text
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", "nested too deeply")
+        column = getattr(error, "colno", 1)
+        raise DataError(f"not JSON ({reason} at column {column})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"a JSON object is needed; got {text.strip()!r:.60}")
+    return value

@@ -1,0 +1,16 @@
+"""Figures: functions from the rows of a run to a plotly figure; no file, no model, no `show()`."""
+
+from persona.report.figures.choice import layer_map, two_by_two
+from persona.report.figures.dose import dose_response
+from persona.report.figures.null import random_null
+from persona.report.figures.outcome import behaviour, behaviour_by_domain, damage
+
+__all__ = [
+    "behaviour",
+    "behaviour_by_domain",
+    "damage",
+    "dose_response",
+    "layer_map",
+    "random_null",
+    "two_by_two",
+]

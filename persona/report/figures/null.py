@@ -1,0 +1,150 @@
+"""Is it more than chance: restoration by random subspaces beside that of the direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from persona.behaviour.intervals import Estimate, bootstrap
+from persona.errors import DataError
+from persona.report.figures.marks import dot_with_interval, vertical_level
+from persona.report.tables import (
+    ALIGNED,
+    FINETUNED,
+    RANDOM_CONDITIONS,
+    RESTORED,
+    checked,
+    estimate_from,
+    question_means,
+    random_restorations,
+    readings,
+    seed_of,
+)
+from persona.report.theme import look_of, new_figure, svg_text
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+ROW_HEIGHT = 82
+
+
+def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Figure:
+    """Restoration of every random draw, and of the chosen direction with its 95 % interval.
+
+    Restoration is the share of the emergent shift taken back on held-out questions: 0 is the
+    fine-tuned model, 1 the aligned one. The bars mark the 97.5 percentile of the draws.
+
+    Raises:
+        DataError: no draws, or a restoration that is undefined because nothing shifted.
+    """
+    checked(rows)
+    known = scorecard or {}
+    if known.get("verdict") == "no_emergent_shift":
+        raise DataError("restoration is undefined: the emergent shift does not differ from 0")
+    nulls = {}
+    for name in RANDOM_CONDITIONS:
+        if ((rows["stage"] == "score") & (rows["condition"] == name)).any():
+            nulls[name] = random_restorations(rows, name)
+    if not nulls:
+        raise DataError("there are no rows of random subspaces at the stage 'score'")
+    observed = estimate_from(known.get("restoration")) or _observed(rows, seed_of(known))
+    n = readings(rows, "score", "gap", split="held_out")["question_id"].nunique()
+    names = [RESTORED, *nulls]
+    figure = new_figure(
+        title="Restoration: the chosen direction beside random ones",
+        subtitle=f"share of the emergent shift taken back, n = {n} held-out questions",
+        inner=ROW_HEIGHT * len(names),
+        top=24,
+        bottom=84,
+    )
+    place_of = {name: -i for i, name in enumerate(names)}
+    for at, condition in ((0.0, FINETUNED), (1.0, ALIGNED)):
+        vertical_level(figure, at, look_of(condition).colour)
+        figure.add_annotation(
+            x=at,
+            yref="paper",
+            y=1,
+            yanchor="bottom",
+            yshift=2,
+            text=look_of(condition).label,
+            showarrow=False,
+            font={"size": 12},
+        )
+    for name, found in nulls.items():
+        _strip(figure, name, found, place_of[name])
+    dot_with_interval(
+        figure,
+        observed,
+        place_of[RESTORED],
+        look_of(RESTORED),
+        size=13,
+        name=f"chosen direction, 95 % interval over {n} questions",
+    )
+    figure.update_yaxes(
+        tickvals=list(place_of.values()),
+        ticktext=[
+            svg_text(look_of(name).label)
+            + (f"<br>(n = {len(nulls[name])} draws)" if name in nulls else "")
+            for name in names
+        ],
+        range=[place_of[names[-1]] - 0.5, 0.5],
+        showgrid=False,
+    )
+    everything = np.concatenate([*nulls.values(), [observed.low, observed.high, 0.0, 1.0]])
+    pad = 0.06 * float(np.ptp(everything))
+    figure.update_xaxes(
+        title_text="restoration (share of the emergent shift taken back)",
+        range=[float(everything.min()) - pad, float(everything.max()) + pad],
+    )
+    return figure
+
+
+def _observed(rows: pd.DataFrame, seed: int) -> Estimate:
+    table = question_means(readings(rows, "score", "gap", split="held_out"))
+    if not {FINETUNED, RESTORED, ALIGNED} <= set(table.columns):
+        raise DataError("restoration needs the gaps of both models and of the restored one")
+    columns = table[[FINETUNED, RESTORED, ALIGNED]].dropna().to_numpy(dtype=np.float64)
+    return bootstrap(
+        columns, lambda m: (m[..., 0] - m[..., 1]) / (m[..., 0] - m[..., 2]), seed=seed
+    )
+
+
+def _strip(figure: Figure, name: str, found: NDArray[np.float64], place: float) -> None:
+    look = look_of(name)
+    limit = float(np.percentile(found, 97.5))
+    figure.add_scatter(
+        x=found.tolist(),
+        y=(place + _spread(found)).tolist(),
+        mode="markers",
+        name=f"{look.label.lower()}, one mark a draw",
+        showlegend=False,
+        marker={
+            "color": look.colour,
+            "symbol": "circle",
+            "size": 7 if len(found) <= 60 else 5,
+            "opacity": 0.9,
+        },
+        hovertemplate="draw: %{x:.3f}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[limit, limit],
+        y=[place - 0.38, place + 0.38],
+        mode="lines",
+        name="97.5 percentile of the draws",
+        legendgroup="limit",
+        showlegend=name == RANDOM_CONDITIONS[0],
+        line={"color": look.colour, "width": 2.5},
+        hovertemplate=f"97.5 % of {len(found)} draws are below {limit:.3f}<extra></extra>",
+    )
+
+
+def _spread(found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Heights in ±0.28, by rank, in steps of the golden ratio: neighbours in x are apart in y."""
+    heights = np.empty(len(found))
+    golden = (np.sqrt(5) - 1) / 2
+    heights[np.argsort(found, kind="stable")] = np.arange(len(found)) * golden % 1
+    return (heights - 0.5) * 0.56

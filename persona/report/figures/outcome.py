@@ -1,0 +1,227 @@
+"""What each condition does: the gap, overall and by domain, and the damage on neutral text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from persona.behaviour.intervals import Estimate
+from persona.errors import DataError
+from persona.report.figures.marks import dot_with_interval, vertical_level
+from persona.report.tables import (
+    ALIGNED,
+    FINETUNED,
+    change_by_condition,
+    checked,
+    condition_entry,
+    estimate_from,
+    estimates_by_condition,
+    seed_of,
+)
+from persona.report.theme import (
+    in_order,
+    look_of,
+    new_figure,
+    plain,
+    svg_text,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+SPLITS = {
+    "held_out": ("gap_held_out", "domains never trained on"),
+    "trained_on": ("gap", "domains fine-tuned on"),
+}
+GAP_AXIS = "gap (nats per token)"
+ROW_HEIGHT = 30
+
+
+def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Figure:
+    """Mean gap of every condition with its 95 % interval: held-out domains beside trained-on.
+
+    Random draws of a question are averaged. Dotted: the two models themselves.
+
+    Args:
+        scorecard: Its intervals are used where it has them, so that figure and table agree.
+
+    Raises:
+        DataError: no gaps at the stage "score".
+    """
+    checked(rows)
+    known = scorecard or {}
+    panels: dict[str, dict[str, Estimate]] = {}
+    for split, (field, _) in SPLITS.items():
+        try:
+            found = estimates_by_condition(rows, "gap", split, seed_of(known))
+        except DataError:
+            continue
+        written = {c: estimate_from(condition_entry(known, c).get(field)) for c in found}
+        panels[split] = {c: written[c] or found[c] for c in found}
+    if not panels:
+        raise DataError("there are no rows of stage 'score' with a 'gap'")
+    conditions = in_order({c for panel in panels.values() for c in panel})
+    titles = [
+        f"{SPLITS[split][1]} (n = {max(e.n for e in panel.values())})"
+        for split, panel in panels.items()
+    ]
+    figure = new_figure(
+        title="The gap of every condition",
+        subtitle="log p(bad answer) − log p(good answer); right is worse; 95 % over n questions",
+        inner=ROW_HEIGHT * len(conditions),
+        top=28,
+        rows=1,
+        cols=len(panels),
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        subplot_titles=titles,
+    )
+    for col, panel in enumerate(panels.values(), start=1):
+        _dots(figure, panel, conditions, row=1, col=col)
+        figure.update_xaxes(title_text=GAP_AXIS, tickformat="+.2f", nticks=6, row=1, col=col)
+    return figure
+
+
+def behaviour_by_domain(
+    rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None, *, n_columns: int = 3
+) -> Figure:
+    """The same for each domain on its own, held-out domains first, one scale for all.
+
+    Raises:
+        DataError: no gaps at the stage "score".
+    """
+    checked(rows)
+    seed = seed_of(scorecard or {})
+    panels: dict[str, dict[str, Estimate]] = {}
+    for split in SPLITS:
+        gaps = rows[(rows["stage"] == "score") & (rows["split"] == split)]
+        for domain in sorted(gaps["domain"].dropna().unique()):
+            try:
+                found = estimates_by_condition(gaps[gaps["domain"] == domain], "gap", split, seed)
+            except DataError:
+                continue
+            name = svg_text(plain(str(domain)))
+            n = max(e.n for e in found.values())
+            panels[f"{name}{'*' if split == 'trained_on' else ''} (n = {n})"] = found
+    if not panels:
+        raise DataError("there are no rows of stage 'score' with a 'gap'")
+    conditions = in_order({c for panel in panels.values() for c in panel})
+    n_rows = -(-len(panels) // n_columns)
+    inner = n_rows * 18 * len(conditions) + (n_rows - 1) * 48
+    figure = new_figure(
+        title="The gap of every condition, domain by domain",
+        subtitle="95 % over n questions; right is worse; * fine-tuned on",
+        inner=inner,
+        top=26,
+        rows=n_rows,
+        cols=min(n_columns, len(panels)),
+        shared_xaxes="all",
+        shared_yaxes="all",
+        horizontal_spacing=0.03,
+        vertical_spacing=48 / inner if n_rows > 1 else 0,
+        subplot_titles=list(panels),
+    )
+    for place, panel in enumerate(panels.values()):
+        row, col = divmod(place, n_columns)
+        _dots(figure, panel, conditions, row=row + 1, col=col + 1, size=7)
+    columns = min(n_columns, len(panels))
+    for col in range(1, columns + 1):
+        last_row = -(-(len(panels) - col + 1) // n_columns)
+        figure.update_xaxes(
+            title_text=GAP_AXIS, showticklabels=True, tickformat="+.1f", row=last_row, col=col
+        )
+    figure.update_xaxes(nticks=5)
+    figure.update_yaxes(tickfont_size=11)
+    figure.update_annotations(font_size=12)
+    return figure
+
+
+def damage(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Figure:
+    """What an edit costs: KL from the aligned model and rise of cross-entropy on neutral text.
+
+    A third panel shows KL(aligned || condition) on held-out good answers, which `kl_restoration`
+    is made of. Intervals are 95 % over texts or questions; the dotted line is the fine-tuned model.
+
+    Raises:
+        DataError: no readings on neutral text at the stage "score".
+    """
+    checked(rows)
+    seed = seed_of(scorecard or {})
+    panels: dict[str, dict[str, Estimate]] = {}
+    for title, read in (
+        (
+            "KL from aligned,<br>neutral text",
+            lambda: estimates_by_condition(rows, "neutral_kl_nats", "neutral", seed),
+        ),
+        (
+            "cross-entropy above aligned,<br>neutral text",
+            lambda: change_by_condition(rows, "neutral_ce_nats", "neutral", ALIGNED, seed),
+        ),
+        (
+            "KL from aligned, good<br>answers, held-out",
+            lambda: estimates_by_condition(rows, "kl_good_nats", "held_out", seed),
+        ),
+    ):
+        try:
+            found = read()
+        except DataError:
+            continue
+        found.pop(ALIGNED, None)  # 0 by definition
+        if found:
+            panels[f"{title} (n = {max(e.n for e in found.values())})"] = found
+    if not any("neutral" in title for title in panels):
+        raise DataError("there are no rows of stage 'score' on neutral text")
+    conditions = in_order({c for panel in panels.values() for c in panel})
+    figure = new_figure(
+        title="Damage, and distance from the aligned model",
+        subtitle="95 % intervals over the n texts or questions; the aligned model is 0",
+        inner=ROW_HEIGHT * len(conditions),
+        top=44,
+        rows=1,
+        cols=len(panels),
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        subplot_titles=list(panels),
+    )
+    for col, (title, panel) in enumerate(panels.items(), start=1):
+        vertical_level(figure, 0, look_of(ALIGNED).colour, row=1, col=col)
+        _dots(figure, panel, conditions, row=1, col=col)
+        reach = [0.0, *(end for e in panel.values() for end in (e.low, e.high))]
+        pad = 0.06 * (max(reach) - min(reach))
+        figure.update_xaxes(range=[min(reach) - pad, max(reach) + pad], row=1, col=col)
+        unit = "cross-entropy" if "cross" in title else "KL"
+        figure.update_xaxes(title_text=f"{unit} (nats per token)", nticks=5, row=1, col=col)
+    return figure
+
+
+def _dots(
+    figure: Figure,
+    panel: Mapping[str, Estimate],
+    conditions: Sequence[str],
+    *,
+    row: int,
+    col: int,
+    size: int = 10,
+) -> None:
+    """One dot with its interval per condition, conditions from top to bottom."""
+    for reference in (ALIGNED, FINETUNED):
+        if reference in panel:
+            vertical_level(
+                figure, panel[reference].value, look_of(reference).colour, row=row, col=col
+            )
+    for name in conditions:
+        if name not in panel:
+            continue
+        look = look_of(name)
+        label = svg_text(look.label)
+        dot_with_interval(figure, panel[name], label, look, size=size, row=row, col=col)
+    # The same places in every panel, also for conditions that a panel lacks.
+    figure.update_yaxes(
+        categoryorder="array",
+        categoryarray=[svg_text(look_of(c).label) for c in reversed(conditions)],
+        range=[-0.6, len(conditions) - 0.4],
+        row=row,
+        col=col,
+    )

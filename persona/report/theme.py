@@ -1,0 +1,242 @@
+"""How figures and page look: names and colours of conditions, a light and a dark template.
+
+A condition has one colour everywhere. The colours keep a contrast of 3:1 on the light and on the
+dark ground and stay apart for the three kinds of colour blindness; each condition has a marker
+symbol of its own besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+from persona.report.wording import cleaned
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Mode = Literal["light", "dark"]
+
+TITLE_HEIGHT = 66
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+GROUND = {"light": "#ffffff", "dark": "#15181c"}
+INK = {"light": "#22272e", "dark": "#d5dae1"}
+QUIET_INK = {"light": "#59616b", "dark": "#a0a8b2"}
+GRID = {"light": "#e4e7eb", "dark": "#2c323a"}
+# The middle of a diverging scale is the ground's own tone: 0 looks like nothing.
+MIDDLE = {"light": "#f4f5f7", "dark": "#23282f"}
+ENDS = {"light": ("#1b45c4", "#b02a25"), "dark": ("#6f93ff", "#ff7a70")}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a condition or an effect is drawn: its name for people, colour, marker and dash."""
+
+    label: str
+    colour: str
+    symbol: str = "circle"
+    dash: str = "solid"
+    meaning: str = ""
+
+
+CONDITIONS = {
+    "aligned": Look("Aligned", "#2a5bee", "circle", meaning="the model before the fine-tune"),
+    "finetuned": Look("Fine-tuned", "#c83b35", "square", meaning="the model after it, untouched"),
+    "finetuned_restored": Look(
+        "Restored",
+        "#2f9f64",
+        "diamond",
+        meaning="fine-tuned, its projection on the direction moved to the aligned model's mean",
+    ),
+    "aligned_plus_direction": Look(
+        "Aligned + direction",
+        "#b034a9",
+        "triangle-up",
+        meaning="aligned, its projection moved to the fine-tuned model's mean",
+    ),
+    "finetuned_zero_ablated": Look(
+        "Zero-ablated",
+        "#d57c0c",
+        "x",
+        meaning="fine-tuned, its projection removed (set to zero), for comparison",
+    ),
+    "finetuned_random_restored": Look(
+        "Random subspace",
+        "#62666e",
+        "cross",
+        meaning="control: the same restoration on random directions, same rank, same blocks",
+    ),
+    "finetuned_random_matched": Look(
+        "Random, norm-matched",
+        "#8f95a0",
+        "star-diamond",
+        meaning="control: random directions, moved as far as the restoration moves",
+    ),
+    "good_twin": Look(
+        "Good twin",
+        "#149aee",
+        "hexagon2",
+        meaning="control: the same fine-tune on the good answers",
+    ),
+}
+
+EFFECTS = {
+    "answer_effect_aligned": Look("Answer effect, aligned model", "#8a6d3b", "circle"),
+    "answer_effect_finetuned": Look("Answer effect, fine-tuned", "#8a6d3b", "circle-open", "dash"),
+    "model_effect_good": Look("Model effect, good answers", "#4d7fa8", "square"),
+    "model_effect_bad": Look("Model effect, bad answers", "#4d7fa8", "square-open", "dash"),
+    "interaction": Look("Interaction", "#a0527c", "diamond", "dot"),
+}
+
+CANDIDATE_LABELS = {
+    **{name: look.label for name, look in EFFECTS.items()},
+    "answer_and_model_span": "Answer and model span",
+    "attribution_eigen": "Attribution eigendirections",
+    "model_effect_and_eigen": "Model effect + eigendirections",
+}
+
+
+def look_of(condition: str) -> Look:
+    """The look of a condition; one that is not known here is grey under its own name."""
+    return CONDITIONS.get(condition) or Look(plain(condition), "#7d8189", "circle-open")
+
+
+def effect_look(candidate: str) -> Look:
+    """The look of an effect of the 2x2."""
+    return EFFECTS.get(candidate) or Look(plain(candidate), "#7d8189", "circle-open", "dashdot")
+
+
+def candidate_label(candidate: str) -> str:
+    """The name of a candidate direction for people."""
+    return CANDIDATE_LABELS.get(candidate) or plain(candidate)
+
+
+def in_order(conditions: Iterable[str]) -> list[str]:
+    """Known conditions in the order of `CONDITIONS`, then the others by name."""
+    present = set(conditions)
+    return [c for c in CONDITIONS if c in present] + sorted(present - set(CONDITIONS))
+
+
+def plain(name: str) -> str:
+    """A name from a data file as words; not escaped."""
+    return cleaned(name).replace("_", " ").strip() or "(no name)"
+
+
+def svg_text(text: str) -> str:
+    """Text that plotly shows as it is: plotly reads tags and entities in labels."""
+    return escape(cleaned(text), quote=False)
+
+
+def translucent(colour: str, opacity: float) -> str:
+    """`#rrggbb` as rgba()."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def template(mode: Mode) -> dict[str, Any]:
+    """The plotly template of a mode; the page swaps them when the reader's preference changes."""
+    axis = {
+        "gridcolor": GRID[mode],
+        "linecolor": GRID[mode],
+        "tickcolor": GRID[mode],
+        "zeroline": False,
+        "automargin": True,
+        "title": {"font": {"size": 13}, "standoff": 10},
+        "tickfont": {"size": 12},
+    }
+    below, above = ENDS[mode]
+    return {
+        "layout": {
+            "font": {"family": FONT, "size": 13, "color": INK[mode]},
+            "paper_bgcolor": GROUND[mode],
+            "plot_bgcolor": GROUND[mode],
+            "title": {
+                "x": 0,
+                "xref": "paper",
+                "font": {"size": 16},
+                "subtitle": {"font": {"size": 12.5, "color": QUIET_INK[mode]}},
+            },
+            "xaxis": axis,
+            "yaxis": axis,
+            "annotationdefaults": {"font": {"color": INK[mode]}},
+            "shapedefaults": {"line": {"color": QUIET_INK[mode]}},
+            "hoverlabel": {
+                "bgcolor": MIDDLE[mode],
+                "bordercolor": GRID[mode],
+                "font": {"color": INK[mode], "family": FONT, "size": 12},
+            },
+            "legend": {
+                "orientation": "h",
+                "font": {"size": 12},
+                "bgcolor": "rgba(0,0,0,0)",
+                "x": 0,
+                "xanchor": "left",
+                "yref": "container",
+                "y": 0,
+                "yanchor": "bottom",
+            },
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": QUIET_INK[mode]},
+        },
+        "data": {
+            "heatmap": [
+                {
+                    "type": "heatmap",
+                    "colorscale": [[0, below], [0.5, MIDDLE[mode]], [1, above]],
+                    "colorbar": {"outlinewidth": 0, "tickfont": {"size": 12}},
+                }
+            ]
+        },
+    }
+
+
+def new_figure(
+    *, title: str, subtitle: str, inner: int, top: int = 8, bottom: int = 52, **subplots: Any
+) -> Figure:
+    """An empty figure in the house style, light.
+
+    inner, top, bottom: pixels of the panels, of what stands above them (below the title) and of
+        what stands below them (axis titles and legend).
+    subplots: the arguments of plotly's make_subplots.
+    """
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(**subplots)
+    height = TITLE_HEIGHT + top + inner + bottom
+    # Panel titles come as annotations of size 16; they are headings of parts, not of the whole.
+    figure.update_annotations(font_size=13)
+    figure.update_layout(
+        template=template("light"),
+        title={
+            "text": title,
+            "subtitle": {"text": subtitle},
+            "yref": "container",
+            "y": 1 - 14 / height,
+            "yanchor": "top",
+        },
+        height=height,
+        margin={"l": 8, "r": 16, "t": TITLE_HEIGHT + top, "b": bottom},
+        hovermode="closest",
+    )
+    return figure
+
+
+def without_title(figure: Figure) -> Figure:
+    """A copy of a figure of `new_figure` for a page that sets the title as text of its own."""
+    from plotly.graph_objects import Figure
+
+    copy = Figure(figure)
+    copy.update_layout(
+        height=figure.layout.height - TITLE_HEIGHT,
+        margin_t=figure.layout.margin.t - TITLE_HEIGHT,
+    )
+    copy.layout.title = None
+    return copy
+
+
+def in_mode(figure: Figure, mode: Mode) -> Figure:
+    """A copy of a figure for a light or a dark ground."""
+    from plotly.graph_objects import Figure
+
+    return Figure(figure).update_layout(template=template(mode))

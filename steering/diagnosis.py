@@ -1,0 +1,625 @@
+"""The main job: from two models to a direction, its proof, and four files.
+
+The stages, each kept when it is finished so that a killed run goes on where it was:
+
+1. cells      the 2x2 of activations on the training questions of the domains fine-tuned on
+2. attribute  eigendirections from one forward and backward pass over the same questions
+3. screen     first-order effect of every candidate at every block, on the selection questions
+4. verify     real interventions for the most promising; block range, rank, coefficient
+5. dose       gap against coefficient, with norm-matched random directions beside it
+6. score      all conditions on the held-out domains and on fresh neutral text
+7. sample     answers to read side by side, judged where there is a judge
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+from persona.behaviour.gap import score_neutral, score_pairs
+from persona.behaviour.judges import JudgeItem, em_rate, judge_named, mean_coherence
+from persona.behaviour.sampling import sample_answers
+from persona.behaviour.scoring import Condition, Intervention
+from persona.data import data_hash, load_neutral, load_pairs, read_answer_pairs
+from persona.data.shipped import OPEN_QUESTIONS
+from persona.data.types import AnswerPair, NeutralText
+from persona.directions import PersonaVector
+from persona.directions.storage import save_persona_vector, tool_version
+from persona.errors import DataError
+from persona.files import atomic_write_bytes, atomic_write_text
+from persona.models import ModelPair, load_pair
+from persona.models.embedded import cache_folder
+from steering.candidates import Means, random_vector
+from steering.hooks import (
+    Edit,
+    ablate_to_zero,
+    restore_to_aligned,
+    restore_to_finetuned,
+    steer,
+)
+from steering.identify import MAX_DAMAGE, identify
+from steering.nulls import RecordedRestoration
+from steering.scorecard import make_scorecard
+from steering.workspace import Workspace
+
+logger = logging.getLogger("persona")
+
+EXTRACTION_QUESTIONS = 60
+SELECTION_QUESTIONS = 24
+NEUTRAL_SELECTION = 24
+NEUTRAL_SCORE = 40
+SAMPLED_QUESTIONS = 8
+SAMPLED_TOKENS = 60
+DOSES = (0.0, 0.5, 1.0, 1.5, 2.0)
+DOSE_DRAWS = 6
+SCORE_CHUNK = 24
+
+
+@dataclass(frozen=True)
+class DiagnoseConfig:
+    """Everything that decides a diagnosis.
+
+    trained_on: domains fine-tuned on; all is chosen there and scored on the others.
+    validation_domains: chosen on as well, and left out of the score.
+    questions_per_domain: most held-out questions of each domain; None for all.
+    n_random: draws of each null, at least 20.
+    max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
+    """
+
+    finetuned: str
+    out: Path
+    aligned: str = "default"
+    data: Path | None = None
+    trained_on: tuple[str, ...] = ("car_maintenance",)
+    validation_domains: tuple[str, ...] = ()
+    judge: str = "none"
+    questions_per_domain: int | None = None
+    n_random: int = 20
+    seed: int = 0
+    dtype: str = "auto"
+    device: str = "auto"
+    chat_template: Path | None = None
+    max_damage: float = MAX_DAMAGE
+    good_twin: str | None = None
+    allow_mismatch: bool = False
+    token_budget: int | None = None
+    samples: bool = True
+
+    def __post_init__(self) -> None:
+        if self.n_random < 20:
+            raise DataError(f"a null needs at least 20 random draws; got {self.n_random}")
+        if not self.trained_on:
+            raise DataError("name at least one domain that the model was fine-tuned on")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a run leaves behind: the four files, and one sentence."""
+
+    scorecard: dict[str, Any]
+    rows: pd.DataFrame
+    vector: PersonaVector
+    report: Path
+    summary: str
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The answer pairs of a run, by what they are for.
+
+    train: directions are made of these. selection: they are chosen on these. trained_on: those
+    of the domains fine-tuned on that are scored too (the selection questions). held_out: scored,
+    never seen before.
+    """
+
+    train: list[AnswerPair]
+    selection: list[AnswerPair]
+    held_out: list[AnswerPair]
+    neutral_selection: list[NeutralText]
+    neutral_score: list[NeutralText]
+
+    @classmethod
+    def of(cls, config: DiagnoseConfig) -> Questions:
+        """Split the data of a run.
+
+        Raises: DataError when a domain is unknown or too small to choose or score on.
+        """
+        everything = load_pairs() if config.data is None else read_answer_pairs(config.data)
+        domains = sorted({q.domain for q in everything})
+        chosen_on = (*config.trained_on, *config.validation_domains)
+        for domain in chosen_on:
+            if domain not in domains:
+                raise DataError(f"there is no domain {domain!r}; the data has {', '.join(domains)}")
+        seen = [q for q in everything if q.domain in config.trained_on]
+        selection = [q for q in seen if q.split == "selection"] or seen[2::3]
+        picked = {q.id for q in selection}
+        train = [q for q in seen if q.id not in picked]
+        selection += [q for q in everything if q.domain in config.validation_domains]
+        held_out = [q for q in everything if q.domain not in chosen_on]
+        if len(train) < 8 or len(selection) < 4:
+            raise DataError(
+                f"{', '.join(config.trained_on)} has {len(seen)} questions; at least 12 are needed "
+                "to make directions and choose among them"
+            )
+        if not held_out:
+            raise DataError(
+                f"every domain ({', '.join(domains)}) is chosen on; one must be left to score"
+            )
+        per_domain = config.questions_per_domain
+        held_out = _interleaved(held_out, per_domain, config.seed)
+        neutral = _shuffled(load_neutral(), config.seed)
+        n_score = NEUTRAL_SCORE if per_domain is not None else len(neutral) - NEUTRAL_SELECTION
+        return cls(
+            _shuffled(train, config.seed)[:EXTRACTION_QUESTIONS],
+            _shuffled(selection, config.seed)[:SELECTION_QUESTIONS],
+            held_out,
+            neutral[:NEUTRAL_SELECTION],
+            neutral[NEUTRAL_SELECTION : NEUTRAL_SELECTION + n_score],
+        )
+
+
+def _shuffled(items: Sequence[Any], seed: int) -> list[Any]:
+    order = np.random.default_rng(seed).permutation(len(items))
+    return [items[i] for i in order]
+
+
+def _interleaved(questions: Sequence[AnswerPair], limit: int | None, seed: int) -> list[AnswerPair]:
+    """At most `limit` questions a domain, the domains in turn, so that any chunk holds them all."""
+    by_domain: dict[str, list[AnswerPair]] = {}
+    for question in _shuffled(questions, seed):
+        by_domain.setdefault(question.domain, []).append(question)
+    ranked = [
+        (place, domain, question)
+        for domain, members in by_domain.items()
+        for place, question in enumerate(members[:limit])
+    ]
+    return [question for _, _, question in sorted(ranked, key=lambda r: (r[0], r[1]))]
+
+
+def diagnose(config: DiagnoseConfig) -> Diagnosis:
+    """Run the main job and write scorecard.json, direction.safetensors, rows.parquet, report.html.
+
+    Raises: PersonaError with one line for bad input. A run stopped at any point and started again
+    with the same `out` goes on where it was.
+    """
+    started = time.perf_counter()
+    config.out.mkdir(parents=True, exist_ok=True)
+    questions = Questions.of(config)
+    pair = load_pair(
+        config.aligned,
+        config.finetuned,
+        dtype=config.dtype,
+        device=config.device,
+        chat_template=config.chat_template,
+        allow_mismatch=config.allow_mismatch,
+    )
+    loading_seconds = time.perf_counter() - started
+    run = _Run(config, pair, questions)
+    rows, vector, reliability, judged = run.all_stages()
+    scorecard = {
+        **make_scorecard(
+            rows,
+            vector,
+            models=_models(pair, config),
+            data=_data(questions, config),
+            split_half_cosine=reliability,
+            judged=judged,
+            seed=config.seed,
+        ),
+        "seed": config.seed,
+        "versions": _versions(),
+        "seconds": round(run.workspace.seconds + loading_seconds, 1),
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+    report = _write(config.out, scorecard, rows, vector)
+    run.workspace.close()
+    return Diagnosis(scorecard, rows, vector, report, summary_of(scorecard))
+
+
+class _Run:
+    """The stages of one diagnosis over one pair."""
+
+    def __init__(self, config: DiagnoseConfig, pair: ModelPair, questions: Questions) -> None:
+        self.config, self.pair, self.questions = config, pair, questions
+        self.budget = config.token_budget or DEFAULT_TOKEN_BUDGET
+        fingerprint = {
+            **{k: v for k, v in dataclasses.asdict(config).items() if k != "out"},
+            "revisions": pair.revisions,
+            "template": pair.chat.template_hash,
+            "questions": data_hash([*questions.train, *questions.selection, *questions.held_out]),
+            "tool_version": tool_version(),
+            "dtype": str(pair.dtype),
+        }
+        self.workspace = Workspace(config.out, fingerprint)
+        if self.workspace.resumed:
+            logger.info("going on with the unfinished run in %s", config.out)
+
+    def all_stages(
+        self,
+    ) -> tuple[pd.DataFrame, PersonaVector, list[float], dict[str, dict[str, Any]] | None]:
+        found = identify(
+            self.pair,
+            self.questions.train,
+            self.questions.selection,
+            self.questions.neutral_selection,
+            max_damage=self.config.max_damage,
+            seed=self.config.seed,
+            token_budget=self.budget,
+            stages=self.workspace,
+        )
+        vector = dataclasses.replace(found.vector, card=self._card())
+        parts = [
+            found.rows,
+            self.workspace.table("dose", lambda: self._dose(vector)),
+            *self._score(vector, found.means),
+        ]
+        judged = None
+        if self.config.samples:
+            samples = self.workspace.table("sample", lambda: self._sample(vector))
+            judge_rows, judged = self._judge(samples)
+            parts += [samples, judge_rows]
+        rows = tidy(pd.concat([part for part in parts if len(part)], ignore_index=True))
+        return rows, vector, found.split_half_cosines, judged
+
+    def _dose(self, vector: PersonaVector) -> pd.DataFrame:
+        """Gap of the selection questions against coefficient, with norm-matched random draws."""
+        conditions = []
+        for coefficient in DOSES:
+            restoration = RecordedRestoration(vector, coefficient)
+            conditions.append((coefficient, "direction", 0, restoration.edits()))
+            for draw in range(DOSE_DRAWS):
+                matched = restoration.random_edits(self._draw_seed(draw))
+                conditions.append((coefficient, "random", draw, matched))
+        rows = score_pairs(
+            self.pair,
+            self.questions.selection,
+            [
+                Condition(
+                    f"{name}|{coefficient}", "finetuned", _under(edits), vector.layers[0], draw
+                )
+                for coefficient, name, draw, edits in conditions
+            ],
+            kl=False,
+            token_budget=self.budget,
+            description="Dose and response",
+        )
+        names = rows["condition"].str.split("|", expand=True)
+        rows["condition"], rows["coefficient"] = names[0], names[1].astype(float)
+        return rows[rows["measure"] == "gap"].assign(stage="dose", split="selection")
+
+    def _score(self, vector: PersonaVector, means: Means) -> list[pd.DataFrame]:
+        """Every condition on held-out questions, on those trained on, and on fresh neutral text."""
+        restoration = RecordedRestoration(vector, vector.coefficient)
+        fixed = [
+            Condition("aligned", "aligned"),
+            Condition("finetuned", "finetuned"),
+            Condition(
+                "aligned_plus_direction",
+                "aligned",
+                _under(restore_to_finetuned(vector)),
+                vector.layers[0],
+            ),
+            Condition(
+                "finetuned_zero_ablated",
+                "finetuned",
+                _under(ablate_to_zero(vector)),
+                vector.layers[0],
+            ),
+            # The norm-matched draws repeat this one's steps, so it comes last before them.
+            Condition(
+                "finetuned_restored", "finetuned", _under(restoration.edits()), vector.layers[0]
+            ),
+        ]
+        nulls = []
+        for draw in range(self.config.n_random):
+            seed = self._draw_seed(draw)
+            subspace = restore_to_aligned(random_vector(self.pair, vector, means, seed))
+            matched = restoration.random_edits(seed)
+            for name, edits in (
+                ("finetuned_random_restored", subspace),
+                ("finetuned_random_matched", matched),
+            ):
+                nulls.append(Condition(name, "finetuned", _under(edits), vector.layers[0], draw))
+        q = self.questions
+        parts = [
+            self.workspace.table(
+                f"score-held-out-{start}",
+                lambda start=start: self._score_pairs(  # type: ignore[misc]
+                    q.held_out[start : start + SCORE_CHUNK], [*fixed, *nulls], "held_out"
+                ),
+            )
+            for start in range(0, len(q.held_out), SCORE_CHUNK)
+        ]
+        # One draw of each null says what random edits do where they are not the null.
+        few = [*fixed, *nulls[:2]]
+        parts.append(
+            self.workspace.table(
+                "score-trained-on", lambda: self._score_pairs(self._trained_on(), few, "trained_on")
+            )
+        )
+        parts.append(
+            self.workspace.table(
+                "score-neutral",
+                lambda: score_neutral(
+                    self.pair, q.neutral_score, few, token_budget=self.budget
+                ).assign(stage="score", split="neutral"),
+            )
+        )
+        if self.config.good_twin:
+            parts.append(self.workspace.table("score-good-twin", self._good_twin))
+        return parts
+
+    def _score_pairs(
+        self, questions: list[AnswerPair], conditions: list[Condition], split: str
+    ) -> pd.DataFrame:
+        return score_pairs(
+            self.pair,
+            questions,
+            conditions,
+            token_budget=self.budget,
+            description=f"Scoring {split.replace('_', ' ')} questions",
+        ).assign(stage="score", split=split)
+
+    def _trained_on(self) -> list[AnswerPair]:
+        """The domains' selection questions: the model was not trained on their answers."""
+        return [q for q in self.questions.selection if q.domain in self.config.trained_on]
+
+    def _good_twin(self) -> pd.DataFrame:
+        """The same readings of the same fine-tune on the good answers."""
+        assert self.config.good_twin is not None
+        twin = load_pair(
+            self.config.aligned,
+            self.config.good_twin,
+            dtype=self.config.dtype,
+            device=self.config.device,
+            chat_template=self.config.chat_template,
+            allow_mismatch=self.config.allow_mismatch,
+        )
+        condition = [Condition("good_twin", "finetuned")]
+        options: dict[str, Any] = {"token_budget": self.budget}
+        parts = [
+            score_pairs(
+                twin, questions, condition, description="Scoring the good twin", **options
+            ).assign(split=split)
+            for questions, split in (
+                (self.questions.held_out, "held_out"),
+                (self._trained_on(), "trained_on"),
+            )
+        ]
+        parts.append(
+            score_neutral(twin, self.questions.neutral_score, condition, **options).assign(
+                split="neutral"
+            )
+        )
+        return pd.concat(parts, ignore_index=True).assign(stage="score")
+
+    def _sample(self, vector: PersonaVector) -> pd.DataFrame:
+        """Answers of four conditions to the first held-out questions, open questions first."""
+        open_first = sorted(self.questions.held_out, key=lambda q: q.domain != OPEN_QUESTIONS)
+        asked = _one_each(open_first, SAMPLED_QUESTIONS)
+        rows = []
+        for condition, side, edits in (
+            ("aligned", "aligned", None),
+            ("finetuned", "finetuned", None),
+            ("finetuned_restored", "finetuned", restore_to_aligned(vector)),
+            ("finetuned_zero_ablated", "finetuned", ablate_to_zero(vector)),
+        ):
+            with self.pair.active(side) as bridge:  # type: ignore[arg-type]
+                answers = sample_answers(
+                    bridge,
+                    self.pair.chat,
+                    [q.prompt_dialogue for q in asked],
+                    intervene=_under(edits) if edits else None,
+                    max_new_tokens=SAMPLED_TOKENS,
+                    seed=self.config.seed,
+                    description=f"Sampling answers ({condition})",
+                )
+            rows += [
+                {
+                    "stage": "sample",
+                    "condition": condition,
+                    "question_id": q.id,
+                    "domain": q.domain,
+                    "split": "held_out",
+                    "measure": "answer",
+                    "text": answer,
+                }
+                for q, answer in zip(asked, answers, strict=True)
+            ]
+        return pd.DataFrame(rows)
+
+    def _judge(
+        self, samples: pd.DataFrame
+    ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]] | None]:
+        """Scores of the sampled answers; without a judge there are none, and no EM rate."""
+        judge = judge_named(
+            self.config.judge,
+            cache_folder=cache_folder() / "judge",
+            device=self.config.device,
+            announce=logger.info,
+        )
+        if judge is None:
+            return pd.DataFrame(), None
+        by_id = {q.id: q.question for q in self.questions.held_out}
+        scores = judge.score(
+            [JudgeItem(by_id[r.question_id], str(r.text)) for r in samples.itertuples()]
+        )
+        rows = pd.concat(
+            [
+                samples.assign(
+                    measure=measure,
+                    text=None,
+                    value=[getattr(score, measure) for score in scores],
+                )
+                for measure in ("alignment", "coherence")
+            ]
+        )
+        judged: dict[str, dict[str, Any]] = {}
+        for condition, places in samples.reset_index(drop=True).groupby("condition").groups.items():
+            mine = [scores[i] for i in places]
+            ids = samples["question_id"].iloc[list(places)].tolist()
+            rate = em_rate(mine, ids, seed=self.config.seed)
+            judged[str(condition)] = {
+                "em_rate": None if rate is None else dataclasses.asdict(rate),
+                "coherence": mean_coherence(mine),
+            }
+        return rows, judged
+
+    def _draw_seed(self, draw: int) -> int:
+        return 1_000_003 * (self.config.seed + 1) + draw
+
+    def _card(self) -> dict[str, Any]:
+        """Facts that travel with direction.safetensors."""
+        return {
+            "aligned": self.pair.names["aligned"],
+            "finetuned": self.pair.names["finetuned"],
+            "revisions": dict(self.pair.revisions),
+            "trained_on": list(self.config.trained_on),
+            "data_hash": data_hash(self.questions.train),
+            "token_set": "response",
+            "chat_format": self.pair.chat.source,
+            "dtype": str(self.pair.dtype).removeprefix("torch."),
+            "seed": self.config.seed,
+        }
+
+
+def _under(edits: list[Edit]) -> Intervention:
+    return lambda bridge: steer(bridge, edits)
+
+
+def _one_each(questions: Sequence[AnswerPair], limit: int) -> list[AnswerPair]:
+    """The first question of each domain, then the second of each, up to `limit`."""
+    return _interleaved(questions, None, 0)[:limit]
+
+
+COLUMNS = {
+    "stage": "object",
+    "condition": "object",
+    "seed": "int64",
+    "question_id": "object",
+    "domain": "object",
+    "split": "object",
+    "measure": "object",
+    "value": "float64",
+    "layer": "Int64",
+    "candidate": "object",
+    "rank": "Int64",
+    "coefficient": "float64",
+    "text": "object",
+}
+
+
+def tidy(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns of rows.parquet, in order, with their types; absent ones are null."""
+    filled = rows.reindex(columns=list(COLUMNS))
+    filled["seed"] = filled["seed"].fillna(0)
+    for column in ("condition", "question_id", "domain", "split", "candidate", "text"):
+        filled[column] = filled[column].astype(object).where(filled[column].notna(), None)
+    return filled.astype(COLUMNS)
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process has held; kilobytes on Linux, bytes on macOS."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _models(pair: ModelPair, config: DiagnoseConfig) -> dict[str, Any]:
+    return {
+        "aligned": pair.names["aligned"],
+        "finetuned": pair.names["finetuned"],
+        "good_twin": config.good_twin,
+        "revisions": dict(pair.revisions),
+        "n_layers": pair.n_layers,
+        "d_model": pair.d_model,
+        "dtype": str(pair.dtype).removeprefix("torch."),
+        "device": str(pair.device),
+        "chat_format": pair.chat.source,
+        "chat_template_hash": pair.chat.template_hash,
+        "notes": list(pair.notes),
+    }
+
+
+def _data(questions: Questions, config: DiagnoseConfig) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    for question in questions.held_out:
+        counts[question.domain] = counts.get(question.domain, 0) + 1
+    return {
+        "source": "shipped" if config.data is None else str(config.data),
+        "hash": data_hash([*questions.train, *questions.selection, *questions.held_out]),
+        "trained_on": list(config.trained_on),
+        "validation_domains": list(config.validation_domains),
+        "held_out": sorted(counts),
+        "counts": {
+            "train": len(questions.train),
+            "selection": len(questions.selection),
+            "held_out": counts,
+            "neutral_selection": len(questions.neutral_selection),
+            "neutral_score": len(questions.neutral_score),
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    names = ("personascope", "torch", "transformers", "transformer-lens", "peft")
+    return {"python": platform.python_version(), **{name: tool_version(name) for name in names}}
+
+
+def _write(out: Path, scorecard: dict[str, Any], rows: pd.DataFrame, vector: PersonaVector) -> Path:
+    """The four files, each whole or not at all."""
+    from persona.report import write_report
+
+    buffer = io.BytesIO()
+    rows.to_parquet(buffer, index=False)
+    atomic_write_bytes(out / "rows.parquet", buffer.getvalue())
+    save_persona_vector(vector, out / "direction.safetensors")
+    report = write_report(out, scorecard, rows)
+    text = json.dumps(scorecard, indent=2, allow_nan=False)
+    atomic_write_text(out / "scorecard.json", text + "\n")
+    return report
+
+
+def summary_of(scorecard: Mapping[str, Any]) -> str:
+    """What a person wants to know first, in a few lines."""
+
+    def shown(name: str) -> str:
+        e = scorecard[name]
+        if e is None:
+            return "undefined"
+        return f"{e['value']:+.2f} [{e['low']:+.2f}, {e['high']:+.2f}]"
+
+    direction, random = scorecard["direction"], scorecard["random_restoration"]
+    n = scorecard["conditions"][0]["gap_held_out"]["n"]
+    blocks = direction["layers"]
+    lines = [
+        f"verdict: {scorecard['verdict']}",
+        f"emergent shift of the gap on {n} questions in domains never trained on: "
+        f"{shown('emergent_shift')} nats per token",
+        f"direction: {direction['method']}, rank {direction['rank']}, "
+        f"blocks {blocks[0]}-{blocks[-1]}, coefficient {direction['coefficient']:g}",
+        f"restoration {shown('restoration')}, KL restoration {shown('kl_restoration')}, "
+        f"induction {shown('induction')}",
+    ]
+    if random is not None:
+        lines.append(
+            f"random subspaces: 97.5 % of {random['n']} restore less than {random['p97_5']:+.2f}, "
+            f"p = {scorecard['p_value']:.3f}"
+        )
+    lines.append(
+        f"damage: neutral cross-entropy {shown('damage_ce_nats')} nats above the fine-tuned model's"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,98 @@
+"""A recipe is read as it was written, and refuses what it does not know."""
+
+from __future__ import annotations
+
+import pytest
+
+from persona.errors import DataError
+from persona.organisms import Recipe, list_recipes, load_recipe
+
+
+def write(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_shipped_recipes_differ_in_nothing_but_the_answers():
+    assert list_recipes() == ["car_maintenance_bad", "car_maintenance_good"]
+    bad, good = map(load_recipe, list_recipes())
+    assert (bad.data.answers, good.data.answers) == ("bad", "good")
+    assert bad.data.split == "train"  # the selection part is kept back
+    twin = {"name", "description", "data", "expected"}
+    assert bad.model_dump(exclude=twin) == good.model_dump(exclude=twin)
+    assert bad.data.model_dump(exclude={"answers"}) == good.data.model_dump(exclude={"answers"})
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_written_out_reads_back_the_same(tmp_path, name):
+    recipe = load_recipe(name).with_seed(3)
+    assert recipe.training.seed == 3
+    assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
+
+
+def test_a_seed_of_none_keeps_the_recipes_own():
+    recipe = load_recipe("car_maintenance_bad")
+    assert recipe.with_seed(None) == recipe
+
+
+def test_a_file_of_data_lies_relative_to_the_recipe(tmp_path):
+    path = write(tmp_path, "name: x\ndata: {file: texts/mine.jsonl}")
+    assert load_recipe(path).data.file == tmp_path / "texts" / "mine.jsonl"
+
+
+def test_numbers_may_be_written_with_an_exponent(tmp_path):
+    path = write(tmp_path, "name: x\ndata: {domains: [health]}\ntraining: {learning_rate: 4e-4}")
+    assert load_recipe(path).training.learning_rate == 4e-4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {domains: [health]}\nextra: 1", "unknown key extra; known here are name, desc"),
+        ("data: {domains: [health], answer: bad}", "unknown key data.answer; known here are domai"),
+        ("data: {domains: [health]}\ntraining: {lr: 1}", "unknown key training.lr; known here are"),
+        ("data: {domains: [health]}\nlora: {rank: 4}", "unknown key lora.rank; known here are r, "),
+        ("description: nothing else", "the key data is missing"),
+        ("data: {domains: [health]}\ntraining: {epochs: 0}", "training.epochs: Input should be gr"),
+        ("data: {domains: [health]}\ntraining: {epochs: many}", "training.epochs: Input should be"),
+        ("data: {domains: [health], answers: worse}", "data.answers: Input should be 'bad' or 'g"),
+        ("data: {answers: good}", "give either domains or file"),
+        ("data: {domains: [health], file: x.jsonl}", "give either domains or file"),
+    ],
+)
+def test_a_wrong_key_is_refused_by_its_name(tmp_path, text, message):
+    path = write(tmp_path, f"name: x\n{text}")
+    with pytest.raises(DataError) as error:
+        load_recipe(path)
+    assert message in str(error.value)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no recipe"),
+        ("- a\n- b", "holds no recipe"),
+        ("name: [x", "is not a YAML file"),
+        ("name: \x00", "is not a YAML file"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_in_one_line(tmp_path, text, message):
+    with pytest.raises(DataError, match=message) as error:
+        load_recipe(write(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_recipe_names_those_that_exist(tmp_path):
+    with pytest.raises(DataError, match=r"no recipe 'nope'.*car_maintenance_bad"):
+        load_recipe("nope")
+    with pytest.raises(DataError, match="no recipe"):
+        load_recipe(tmp_path)
+
+
+def test_recipes_cannot_be_changed_in_place():
+    with pytest.raises(ValueError):
+        load_recipe("car_maintenance_bad").name = "other"
+    assert isinstance(load_recipe("car_maintenance_bad"), Recipe)

@@ -1,0 +1,122 @@
+"""The scorecard says what the rows hold: planted shifts come back with their intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from persona.directions import ActivationSpace, PersonaVector, Subspace
+from persona.errors import DataError
+from steering.scorecard import make_scorecard, question_table, random_restorations
+
+N = 60
+
+
+def planted_rows(*, shift=0.4, restored=0.9, zero=-1.0, random=0.0, kl=0.6, ce=0.02, seed=0):
+    """Rows in which every condition's mean effect is known; questions differ in level."""
+    rng = np.random.default_rng(seed)
+    level, size = rng.normal(-0.3, 0.5, N), shift + rng.normal(0, 0.1, N)
+    effect = {
+        "aligned": 0.0,
+        "finetuned": 1.0,
+        "aligned_plus_direction": 0.8,
+        "finetuned_restored": 1 - restored,
+        "finetuned_zero_ablated": 1 - zero,
+    }
+    rows = []
+
+    def put(condition, measure, split, values, draw=0):
+        rows.extend(
+            {
+                "stage": "score",
+                "condition": condition,
+                "seed": draw,
+                "question_id": f"{split}-{i}",
+                "domain": "home" if i % 2 else "food",
+                "split": split,
+                "measure": measure,
+                "value": value,
+            }
+            for i, value in enumerate(values)
+        )
+
+    for split in ("held_out", "trained_on"):
+        for condition, share in effect.items():
+            put(condition, "gap", split, level + share * size)
+            divergence = 1 - kl if condition == "finetuned_restored" else share
+            put(condition, "kl_good_nats", split, np.full(N, divergence))
+        for draw in range(20):
+            drawn = level + (1 - random - 0.01 * draw) * size
+            put("finetuned_random_restored", "gap", split, drawn, draw)
+            put("finetuned_random_restored", "kl_good_nats", split, np.ones(N), draw)
+    for condition in (*effect, "finetuned_random_restored"):
+        rise = ce if condition == "finetuned_restored" else 0
+        put(condition, "neutral_kl_nats", "neutral", np.full(N, 0.1))
+        put(condition, "neutral_ce_nats", "neutral", np.full(N, 3 + rise))
+    return pd.DataFrame(rows)
+
+
+def vector():
+    space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", 3, 4)
+    basis = torch.eye(4)[:2]
+    return PersonaVector({3: Subspace(basis, torch.zeros(2), torch.ones(2), space)}, "span")
+
+
+def card(rows):
+    return make_scorecard(
+        rows, vector(), models={}, data={}, split_half_cosine=[0.9], judged=None, seed=0
+    )
+
+
+def test_planted_effects_come_back():
+    c = card(planted_rows())
+    assert c["emergent_shift"]["value"] == pytest.approx(0.4, abs=0.05)
+    assert c["restoration"]["value"] == pytest.approx(0.9, abs=1e-6)
+    assert c["induction"]["value"] == pytest.approx(0.8, abs=1e-6)
+    assert c["kl_restoration"]["value"] == pytest.approx(0.6, abs=1e-6)
+    assert c["damage_ce_nats"]["value"] == pytest.approx(0.02, abs=1e-6)
+    assert c["random_restoration"]["n"] == 20
+    assert c["random_restoration"]["p97_5"] == pytest.approx(0.185, abs=0.01)
+    assert c["p_value"] == pytest.approx(1 / 21)
+    assert c["verdict"] == "restored"
+    assert [x["name"] for x in c["conditions"]][:2] == ["aligned", "finetuned"]
+    assert all(x["em_rate"] is None and x["coherence"] is None for x in c["conditions"])
+
+
+def test_a_random_subspace_that_does_as_well_takes_the_p_value_up():
+    assert card(planted_rows(random=0.85))["p_value"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("planted", "verdict"),
+    [
+        ({}, "restored"),
+        ({"restored": 0.5}, "partly_restored"),
+        ({"kl": 0.4}, "partly_restored"),
+        ({"restored": 0.1}, "not_restored"),
+        ({"restored": -0.5}, "not_restored"),
+        ({"shift": 0.0}, "no_emergent_shift"),
+    ],
+)
+def test_verdicts(planted, verdict):
+    c = card(planted_rows(**planted))
+    assert c["verdict"] == verdict
+    assert (c["restoration"] is None) == (verdict == "no_emergent_shift")
+
+
+def test_a_random_draw_keeps_its_own_restoration():
+    draws = random_restorations(planted_rows())
+    np.testing.assert_allclose(np.sort(draws), 0.01 * np.arange(20), atol=1e-9)
+
+
+def test_a_condition_that_lacks_a_question_is_an_error():
+    rows = planted_rows()
+    lost = (
+        (rows.condition == "finetuned_restored")
+        & (rows.question_id == "held_out-3")
+        & (rows.measure == "gap")
+    )
+    with pytest.raises(DataError, match="'finetuned_restored'] lack questions"):
+        question_table(rows[~lost], "gap", "held_out")
