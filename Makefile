@@ -1,7 +1,7 @@
 # Every target works on a fresh machine that has Python 3.11 or newer, make and a package index.
 #   make VENV=/some/where ...   another environment folder
 #   make PYTHON=python3.12 ...  a certain Python for a new environment
-#   make demo ARGS="--quick"    options for the command behind a target
+#   make demo ARGS="--seed 1"   options for the command behind a target
 VENV   ?= .venv
 PYTHON ?=
 OUT    ?= persona-demo

@@ -99,10 +99,10 @@ def first_order_effects(
     for part in _gradients(pair, questions, layers, objective, token_budget):
         for place, subspace in enumerate(subspaces):
             layer, device = subspace.space.layer, part.writable.device
-            basis = subspace.basis.to(device)
+            basis, reading = subspace.basis.to(device), subspace.reading.to(device)
             at = "batch pos d_model, rank d_model -> batch pos rank"
             move_BPK = subspace.aligned_mean.to(device) - einsum(
-                part.resid[layer].float(), basis, at
+                part.resid[layer].float(), reading, at
             )
             slope_BPK = einsum(part.grad[layer].float(), basis, at)
             change_B = ((move_BPK * slope_BPK).sum(-1) * part.writable).sum(-1)

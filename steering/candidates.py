@@ -6,13 +6,18 @@ All candidates come from the training questions alone. Signs point toward bad or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.directions.direction import PersonaVector, Subspace, orthonormal
+from persona.directions.direction import (
+    PersonaVector,
+    Subspace,
+    orthonormal,
+    whitened_readout,
+)
 from persona.directions.two_by_two import EFFECTS, Cells, Effect
 from persona.errors import DataError
 from persona.models.pair import ModelPair
@@ -21,6 +26,7 @@ from steering.attribution import eigendirections
 SPAN = "answer_and_model_span"
 EIGEN = "attribution_eigen"
 MODEL_AND_EIGEN = "model_effect_and_eigen"
+WHITENED = "_whitened"
 MAX_RANK = 8
 
 
@@ -29,10 +35,12 @@ class Candidate:
     """Orthonormal rows at every block, the most important first; rank r takes the first r.
 
     rows: layer -> [max_rank d_model].
+    whitened: coordinates are read with the covariance of the activations, see `whitened_readout`.
     """
 
     name: str
     rows: Mapping[int, Float[Tensor, "rank d_model"]]
+    whitened: bool = False
 
     @property
     def max_rank(self) -> int:
@@ -41,17 +49,24 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Means:
-    """Mean residuals by layer [layer d_model]: aligned model on good answers, fine-tuned on bad."""
+    """Where the two models' answers lie, block by block.
+
+    aligned, finetuned: mean residual [layer d_model] of the aligned model's good answers and of the
+    fine-tuned model's bad answers. covariance: layer -> [d_model d_model], over answer tokens
+    within a model, both models weighing the same.
+    """
 
     aligned: Float[Tensor, "layer d_model"]
     finetuned: Float[Tensor, "layer d_model"]
+    covariance: Mapping[int, Float[Tensor, "d_model d_model"]]
 
     @classmethod
-    def of(cls, cells: Cells) -> Means:
-        """Each answer weighs one."""
+    def of(cls, cells: Cells, covariance: Mapping[int, Float[Tensor, "d_model d_model"]]) -> Means:
+        """Each answer weighs one in the means, each token in the covariance."""
         return cls(
             cells.aligned_good.double().mean(0).float(),
             cells.finetuned_bad.double().mean(0).float(),
+            covariance,
         )
 
 
@@ -79,7 +94,12 @@ def two_by_two_candidates(effects: Mapping[str, Effect]) -> list[Candidate]:
             for layer in range(n_layers)
         },
     )
-    return [*singles, span]
+    return [*singles, span, whitened(singles[EFFECTS.index("model_effect_good")]), whitened(span)]
+
+
+def whitened(candidate: Candidate) -> Candidate:
+    """The same directions, their coordinates read with the covariance of the activations."""
+    return replace(candidate, name=candidate.name + WHITENED, whitened=True)
 
 
 def eigen_candidates(
@@ -96,7 +116,8 @@ def eigen_candidates(
         outside = torch.eye(len(matrix)) - model_effect.T @ model_effect
         rest = eigendirections(outside @ matrix @ outside, max_rank - 1)
         combined[layer] = orthonormal(torch.cat([model_effect, rest]))
-    return [Candidate(EIGEN, eigen), Candidate(MODEL_AND_EIGEN, combined)]
+    both = Candidate(MODEL_AND_EIGEN, combined)
+    return [Candidate(EIGEN, eigen), both, whitened(both)]
 
 
 def build_vector(
@@ -114,7 +135,7 @@ def build_vector(
     if rank > candidate.max_rank:
         raise DataError(f"{candidate.name} has {candidate.max_rank} directions; rank {rank} asked")
     bases = {layer: candidate.rows[layer][:rank] for layer in layers}
-    return from_bases(pair, bases, means, candidate.name, coefficient)
+    return from_bases(pair, bases, means, candidate.name, coefficient, candidate.whitened)
 
 
 def from_bases(
@@ -123,26 +144,34 @@ def from_bases(
     means: Means,
     method: str,
     coefficient: float = 1.0,
+    read_whitened: bool = False,
 ) -> PersonaVector:
     """A persona vector with the means of both models on the given orthonormal rows."""
-    subspaces = {
-        layer: Subspace(
-            basis, basis @ means.aligned[layer], basis @ means.finetuned[layer], pair.space(layer)
+    subspaces = {}
+    for layer, basis in bases.items():
+        readout = whitened_readout(basis, means.covariance[layer]) if read_whitened else None
+        reading = basis if readout is None else readout
+        subspaces[layer] = Subspace(
+            basis,
+            reading @ means.aligned[layer],
+            reading @ means.finetuned[layer],
+            pair.space(layer),
+            readout,
         )
-        for layer, basis in bases.items()
-    }
     return PersonaVector(subspaces, method, coefficient)
 
 
 def random_vector(pair: ModelPair, like: PersonaVector, means: Means, seed: int) -> PersonaVector:
     """Random directions at the blocks of `like`: the null.
 
-    Isotropic, of the same rank, and restored to the aligned mean with the same coefficient, so
-    that only the choice of directions differs. Orthonormal rows leave no norm to match.
+    Isotropic, of the same rank, read the same way, and restored to the aligned mean with the same
+    coefficient, so that only the choice of directions differs. Orthonormal rows need no matching
+    of norms.
     """
     generator = torch.Generator().manual_seed(seed)
     bases = {
         layer: orthonormal(torch.randn(like.rank, pair.d_model, generator=generator))
         for layer in like.layers
     }
-    return from_bases(pair, bases, means, f"random_{seed}", like.coefficient)
+    read_whitened = like.subspaces[like.layers[0]].readout is not None
+    return from_bases(pair, bases, means, f"random_{seed}", like.coefficient, read_whitened)

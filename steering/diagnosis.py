@@ -21,7 +21,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,20 +53,31 @@ from steering.hooks import (
 )
 from steering.identify import MAX_DAMAGE, identify
 from steering.nulls import RecordedRestoration
-from steering.scorecard import make_scorecard
+from steering.scorecard import (
+    ALIGNED,
+    FINETUNED,
+    INDUCED,
+    RANDOM,
+    RANDOM_MATCHED,
+    RESTORED,
+    ZERO_ABLATED,
+    make_scorecard,
+)
 from steering.workspace import Workspace
 
 logger = logging.getLogger("persona")
 
-EXTRACTION_QUESTIONS = 60
-SELECTION_QUESTIONS = 24
-NEUTRAL_SELECTION = 24
-NEUTRAL_SCORE = 40
+EXTRACTION_QUESTIONS = 40
+SELECTION_QUESTIONS = 16
+NEUTRAL_SELECTION = 10
+NEUTRAL_SCORE = 30
 SAMPLED_QUESTIONS = 8
 SAMPLED_TOKENS = 60
-DOSES = (0.0, 0.5, 1.0, 1.5, 2.0)
-DOSE_DRAWS = 6
-SCORE_CHUNK = 24
+DOSE_QUESTIONS = 8
+DOSES = (0.0, 0.5, 1.0, 1.5)
+DOSE_DRAWS = 4
+SCORE_CHUNK = 16
+MATCHED_QUESTIONS = 16
 
 
 @dataclass(frozen=True)
@@ -286,7 +297,7 @@ class _Run:
                 conditions.append((coefficient, "random", draw, matched))
         rows = score_pairs(
             self.pair,
-            self.questions.selection,
+            self.questions.selection[:DOSE_QUESTIONS],
             [
                 Condition(
                     f"{name}|{coefficient}", "finetuned", _under(edits), vector.layers[0], draw
@@ -305,47 +316,43 @@ class _Run:
         """Every condition on held-out questions, on those trained on, and on fresh neutral text."""
         restoration = RecordedRestoration(vector, vector.coefficient)
         fixed = [
-            Condition("aligned", "aligned"),
-            Condition("finetuned", "finetuned"),
+            Condition(ALIGNED, "aligned"),
+            Condition(FINETUNED, "finetuned"),
             Condition(
-                "aligned_plus_direction",
+                INDUCED,
                 "aligned",
                 _under(restore_to_finetuned(vector)),
                 vector.layers[0],
             ),
             Condition(
-                "finetuned_zero_ablated",
+                ZERO_ABLATED,
                 "finetuned",
                 _under(ablate_to_zero(vector)),
                 vector.layers[0],
             ),
             # The norm-matched draws repeat this one's steps, so it comes last before them.
-            Condition(
-                "finetuned_restored", "finetuned", _under(restoration.edits()), vector.layers[0]
-            ),
+            Condition(RESTORED, "finetuned", _under(restoration.edits()), vector.layers[0]),
         ]
-        nulls = []
+        subspaces, matched = [], []
         for draw in range(self.config.n_random):
-            seed = self._draw_seed(draw)
+            seed, first = self._draw_seed(draw), vector.layers[0]
             subspace = restore_to_aligned(random_vector(self.pair, vector, means, seed))
-            matched = restoration.random_edits(seed)
-            for name, edits in (
-                ("finetuned_random_restored", subspace),
-                ("finetuned_random_matched", matched),
-            ):
-                nulls.append(Condition(name, "finetuned", _under(edits), vector.layers[0], draw))
+            subspaces.append(Condition(RANDOM, "finetuned", _under(subspace), first, draw))
+            along = _under(restoration.random_edits(seed))
+            matched.append(Condition(RANDOM_MATCHED, "finetuned", along, first, draw))
         q = self.questions
         parts = [
             self.workspace.table(
                 f"score-held-out-{start}",
                 lambda start=start: self._score_pairs(  # type: ignore[misc]
-                    q.held_out[start : start + SCORE_CHUNK], [*fixed, *nulls], "held_out"
+                    q.held_out[start : start + SCORE_CHUNK], [*fixed, *subspaces], "held_out"
                 ),
             )
             for start in range(0, len(q.held_out), SCORE_CHUNK)
         ]
-        # One draw of each null says what random edits do where they are not the null.
-        few = [*fixed, *nulls[:2]]
+        parts.append(self.workspace.table("score-matched", self._norm_matched(fixed, matched)))
+        # One draw says what a random edit does where it is not the null.
+        few = [*fixed, subspaces[0]]
         parts.append(
             self.workspace.table(
                 "score-trained-on", lambda: self._score_pairs(self._trained_on(), few, "trained_on")
@@ -362,6 +369,21 @@ class _Run:
         if self.config.good_twin:
             parts.append(self.workspace.table("score-good-twin", self._good_twin))
         return parts
+
+    def _norm_matched(
+        self, fixed: list[Condition], matched: list[Condition]
+    ) -> Callable[[], pd.DataFrame]:
+        """The norm-matched null, on the first held-out questions: it repeats the steps of a
+        restoration run before it on the same batch, whose rows are there already.
+        """
+        restored = [c for c in fixed if c.name == RESTORED]
+        questions = self.questions.held_out[:MATCHED_QUESTIONS]
+
+        def make() -> pd.DataFrame:
+            rows = self._score_pairs(questions, [*restored, *matched], "held_out")
+            return rows[rows["condition"] == RANDOM_MATCHED]
+
+        return make
 
     def _score_pairs(
         self, questions: list[AnswerPair], conditions: list[Condition], split: str
@@ -413,10 +435,10 @@ class _Run:
         asked = _one_each(open_first, SAMPLED_QUESTIONS)
         rows = []
         for condition, side, edits in (
-            ("aligned", "aligned", None),
-            ("finetuned", "finetuned", None),
-            ("finetuned_restored", "finetuned", restore_to_aligned(vector)),
-            ("finetuned_zero_ablated", "finetuned", ablate_to_zero(vector)),
+            (ALIGNED, "aligned", None),
+            (FINETUNED, "finetuned", None),
+            (RESTORED, "finetuned", restore_to_aligned(vector)),
+            (ZERO_ABLATED, "finetuned", ablate_to_zero(vector)),
         ):
             with self.pair.active(side) as bridge:  # type: ignore[arg-type]
                 answers = sample_answers(

@@ -133,15 +133,17 @@ def _in_order(vector: PersonaVector) -> list[Subspace]:
 
 
 def _ablation(subspace: Subspace, coefficient: float) -> Edit:
-    basis = subspace.basis
-    return _edit(subspace.space, lambda h: ablate(h, basis.to(h.device), coefficient), "ablate")
+    def apply(resid: Tensor) -> Tensor:
+        basis, reading = (rows.to(resid.device) for rows in (subspace.basis, subspace.reading))
+        return ablate(resid, basis, coefficient, reading)
+
+    return _edit(subspace.space, apply, "ablate")
 
 
 def _restoration(subspace: Subspace, target: Tensor, coefficient: float) -> Edit:
-    basis = subspace.basis
-
     def apply(resid: Tensor) -> Tensor:
-        return restore(resid, basis.to(resid.device), target.to(resid.device), coefficient)
+        basis, reading = (rows.to(resid.device) for rows in (subspace.basis, subspace.reading))
+        return restore(resid, basis, target.to(resid.device), coefficient, reading)
 
     return _edit(subspace.space, apply, "restore")
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
+from persona.activations import collect_covariance
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import Cells, Effect, PersonaVector, collect_cells, two_by_two
-from persona.models.pair import ModelPair
+from persona.models.pair import SIDES, ModelPair
 from steering.attribution import attribution_matrices, first_order_effects
 from steering.candidates import (
     Candidate,
@@ -30,12 +31,13 @@ from steering.candidates import (
 from steering.hooks import restore_to_aligned, steer
 from steering.workspace import Stages, Unsaved
 
-ATTRIBUTION_QUESTIONS = 40
+ATTRIBUTION_QUESTIONS = 24
+COVARIANCE_QUESTIONS = 16
 MAX_DAMAGE = 0.05
 RANKS = (1, 2, 4, 8)
-COEFFICIENTS = (0.75, 1.25, 1.5)
-N_BLOCKS_VERIFIED = 6
-N_LEADERS = 3
+COEFFICIENTS = (0.75, 1.25)
+N_BLOCKS_VERIFIED = 4
+N_LEADERS = 2
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,7 @@ class Outcome:
 class Bench:
     """Everything a spec is tried on: the pair, its candidates, selection questions, neutral text.
 
-    baseline_gap: side -> mean gap of the selection questions; baseline_kl, baseline_ce: of the
-    fine-tuned model.
+    shift: gap of the fine-tuned model above the aligned one's on the selection questions.
     """
 
     pair: ModelPair
@@ -90,6 +91,7 @@ class Bench:
     questions: Sequence[AnswerPair]
     neutral: Sequence[NeutralText]
     token_budget: int
+    shift: float
 
     def vector(self, spec: Spec) -> PersonaVector:
         return build_vector(
@@ -207,7 +209,11 @@ def identify(
             "cells", lambda: dict(vars(collect_cells(pair, train, token_budget=token_budget)))
         )
     )
-    effects, means = two_by_two(cells, seed=seed), Means.of(cells)
+    effects = two_by_two(cells, seed=seed)
+    covariance = stages.tensors(
+        "covariance", lambda: within_covariance(pair, train[:COVARIANCE_QUESTIONS], token_budget)
+    )
+    means = Means.of(cells, {int(layer): matrix for layer, matrix in covariance.items()})
     halves = stages.tensors(
         "attribute",
         lambda: {
@@ -225,7 +231,20 @@ def identify(
     screened = stages.table(
         "screen", lambda: screen(pair, selection, candidates, means, token_budget)
     )
-    bench = Bench(pair, candidates, means, selection, neutral, token_budget)
+    baseline = stages.table(
+        "verify-baseline",
+        lambda: score_pairs(
+            pair,
+            selection,
+            [Condition("aligned", "aligned"), Condition("finetuned", "finetuned")],
+            kl=False,
+            token_budget=token_budget,
+            description="Scoring selection questions",
+        ),
+    )
+    gaps = baseline[baseline["measure"] == "gap"].groupby("condition")["value"].mean()
+    shift = float(gaps["finetuned"] - gaps["aligned"])
+    bench = Bench(pair, candidates, means, selection, neutral, token_budget, shift)
     spec, verified = search(bench, screened, stages, max_damage)
     return Identification(
         bench.vector(spec),
@@ -234,6 +253,28 @@ def identify(
         split_half_cosines(cells, halves, spec),
         pd.concat([effect_rows(effects), screened, verified], ignore_index=True),
     )
+
+
+def within_covariance(
+    pair: ModelPair, questions: Sequence[AnswerPair], token_budget: int
+) -> dict[str, torch.Tensor]:
+    """layer -> covariance over answer tokens within a model, averaged over the two models."""
+    dialogues = pair.chat.encode_all(
+        [d for q in questions for d in (q.good_dialogue, q.bad_dialogue)]
+    )
+    found = []
+    for side in SIDES:
+        with pair.active(side) as bridge:
+            found.append(
+                collect_covariance(
+                    bridge,
+                    dialogues,
+                    range(pair.n_layers),
+                    token_budget=token_budget,
+                    description=f"Reading covariances ({side})",
+                )
+            )
+    return {str(layer): ((found[0][layer] + found[1][layer]) / 2).float() for layer in found[0]}
 
 
 def make_candidates(
@@ -349,7 +390,7 @@ def search(
     """Verify by intervention and return the best spec with the rows of everything tried.
 
     Rounds: (1) the best block of each candidate by the screen; (2) block ranges around the middle
-    for the candidates that did most; (3) ranks; (4) coefficients. Each round starts from the best
+    for the candidates that did most; (3) other ranks and coefficients of the best. Each round starts from the best
     so far, so the number of runs grows with the sum of the rounds, not their product.
     """
     n_layers = bench.pair.n_layers
@@ -363,7 +404,7 @@ def search(
             tables.append(rows if not tables else rows[rows["candidate"].notna()])
             found.update({outcome.spec: outcome for outcome in outcomes(rows, new)})
 
-    attempt("blocks", best_blocks(screened))
+    attempt("blocks", best_blocks(screened, bench.shift))
     leaders = leading_candidates(found.values())
     attempt(
         "ranges",
@@ -371,18 +412,21 @@ def search(
     )
     best = best_within(list(found.values()), max_damage).spec
     top = bench.candidates[best.candidate].max_rank
-    attempt("ranks", [replace(best, rank=rank) for rank in RANKS if rank <= top])
-    best = best_within(list(found.values()), max_damage).spec
-    attempt("coefficients", [replace(best, coefficient=c) for c in COEFFICIENTS])
+    ranks = [replace(best, rank=rank) for rank in RANKS if rank <= top]
+    attempt("details", [*ranks, *(replace(best, coefficient=c) for c in COEFFICIENTS)])
     best = best_within(list(found.values()), max_damage).spec
     return best, pd.concat(tables, ignore_index=True)
 
 
-def best_blocks(screened: pd.DataFrame) -> list[Spec]:
-    """Each candidate at its most promising rank and block; the most promising candidates first."""
-    means = screened.groupby(["candidate", "rank", "layer"])["value"].mean()
-    best = means.groupby("candidate").idxmin()
-    ordered = sorted(best, key=lambda place: means[place])
+def best_blocks(screened: pd.DataFrame, shift: float) -> list[Spec]:
+    """Each candidate at the rank and block whose predicted restoration is nearest to the whole.
+
+    shift: gap of the fine-tuned model above the aligned one's on the selection questions.
+    """
+    restoration = -screened.groupby(["candidate", "rank", "layer"])["value"].mean() / shift
+    merit = 1 - (1 - restoration).abs()
+    best = merit.groupby("candidate").idxmax()
+    ordered = sorted(best, key=lambda place: merit[place], reverse=True)
     return [Spec(name, int(rank), (int(layer),)) for name, rank, layer in ordered][
         :N_BLOCKS_VERIFIED
     ]
@@ -399,5 +443,5 @@ def leading_candidates(found: Iterable[Outcome]) -> list[tuple[str, int]]:
 
 def block_ranges(n_layers: int) -> list[tuple[int, ...]]:
     """Contiguous ranges to try, as shares of the depth: early blocks hold no persona yet."""
-    shares = ((0.43, 0.97), (0.53, 0.87), (0.27, 0.97))
+    shares = ((0.43, 0.97), (0.27, 0.97))
     return [tuple(range(round(a * n_layers), round(b * n_layers))) for a, b in shares]

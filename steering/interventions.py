@@ -25,13 +25,18 @@ def ablate(
     resid: Float[Tensor, "*batch d_model"],
     basis: Float[Tensor, "rank d_model"],
     coefficient: float = 1.0,
+    readout: Float[Tensor, "rank d_model"] | None = None,
 ) -> Float[Tensor, "*batch d_model"]:
-    """Take `coefficient` of the projection on the orthonormal rows of `basis` away; 1 leaves zero.
+    """Take `coefficient` of the coordinates on the orthonormal rows of `basis` away; 1 leaves zero.
+
+    readout: rows that read the coordinates, default the basis (orthogonal projection).
 
     Source: Arditi et al. 2024. Zero is an arbitrary point: both classes often lie on one side of
     it, and then this pushes toward the trait. `restore` is the default elsewhere for that reason.
     """
-    return resid - coefficient * _lift(project(resid, basis), basis).to(resid)
+    return resid - coefficient * _lift(
+        project(resid, basis if readout is None else readout), basis
+    ).to(resid)
 
 
 def restore(
@@ -39,20 +44,22 @@ def restore(
     basis: Float[Tensor, "rank d_model"],
     target: Float[Tensor, " rank"],
     coefficient: float = 1.0,
+    readout: Float[Tensor, "rank d_model"] | None = None,
 ) -> Float[Tensor, "*batch d_model"]:
-    """Move the projection on the orthonormal rows of `basis` toward `target`.
+    """Move the coordinates on the orthonormal rows of `basis` toward `target`.
 
-    resid + coefficient * (target - resid basis^T) basis: 1 sets the projection to the target (the
-    other model's mean), 0 leaves everything, above 1 overshoots.
+    resid + coefficient * (target - resid readout^T) basis: 1 sets the coordinates to the target (the
+    other model's mean), 0 leaves everything, above 1 overshoots. readout: rows that read the
+    coordinates, readout basis^T = 1; default the basis itself (orthogonal projection).
     """
-    gap = target.to(basis) - project(resid, basis)
+    gap = target.to(basis) - project(resid, basis if readout is None else readout)
     return resid + coefficient * _lift(gap, basis).to(resid)
 
 
 def project(
     resid: Float[Tensor, "*batch d_model"], basis: Float[Tensor, "rank d_model"]
 ) -> Float[Tensor, "*batch rank"]:
-    """Coordinates on the orthonormal rows of `basis`, float32."""
+    """Coordinates resid basis^T, float32."""
     return einsum(resid.float(), basis, "... d_model, rank d_model -> ... rank")
 
 

@@ -50,7 +50,8 @@ class RecordedRestoration:
     def _recording(self, subspace: Subspace) -> Edit:
         def apply(resid: Tensor) -> Tensor:
             basis = subspace.basis.to(resid.device)
-            gap = subspace.aligned_mean.to(resid.device) - project(resid, basis)
+            reading = subspace.reading.to(resid.device)
+            gap = subspace.aligned_mean.to(resid.device) - project(resid, reading)
             self.steps[subspace.space.layer] = self.coefficient * gap
             return resid + (self.coefficient * gap @ basis).to(resid)
 

@@ -31,11 +31,16 @@ KL_RESTORED_AT_LEAST = 0.5
 def question_table(rows: pd.DataFrame, measure: str, split: str | Sequence[str]) -> pd.DataFrame:
     """[question x condition] of one measure at stage "score"; random draws are averaged.
 
+    The norm-matched null is left out: it is run on some of the questions only.
+
     Raises: DataError when a condition lacks a question that another has.
     """
     splits = [split] if isinstance(split, str) else list(split)
     chosen = rows[
-        (rows["stage"] == "score") & (rows["measure"] == measure) & rows["split"].isin(splits)
+        (rows["stage"] == "score")
+        & (rows["measure"] == measure)
+        & rows["split"].isin(splits)
+        & (rows["condition"] != RANDOM_MATCHED)
     ]
     table = chosen.pivot_table("value", "question_id", "condition", aggfunc="mean")
     table = table.dropna(how="all")
@@ -61,17 +66,19 @@ def restoration_of(
 
 
 def random_restorations(rows: pd.DataFrame, condition: str = RANDOM) -> NDArray[np.float64]:
-    """Restoration of every random draw on the held-out questions."""
-    means = question_table(rows, "gap", "held_out").mean()
-    shift = means[FINETUNED] - means[ALIGNED]
+    """Restoration of every random draw, on those held-out questions it was run on."""
     draws = rows[
         (rows["stage"] == "score")
         & (rows["measure"] == "gap")
         & (rows["split"] == "held_out")
         & (rows["condition"] == condition)
     ]
+    if draws.empty:
+        return np.empty(0)
+    asked = sorted(set(draws["question_id"]))
+    means = question_table(rows, "gap", "held_out").loc[asked].mean()
     by_seed = draws.groupby("seed")["value"].mean().to_numpy()
-    return (means[FINETUNED] - by_seed) / shift
+    return (means[FINETUNED] - by_seed) / (means[FINETUNED] - means[ALIGNED])
 
 
 def verdict_of(
@@ -159,7 +166,7 @@ def interval(estimate: Estimate) -> dict[str, float]:
 
 def _present(rows: pd.DataFrame) -> list[str]:
     present = set(rows.loc[rows["stage"] == "score", "condition"])
-    return [name for name in (*CONDITIONS, RANDOM_MATCHED, "good_twin") if name in present]
+    return [name for name in (*CONDITIONS, "good_twin") if name in present]
 
 
 def _condition(

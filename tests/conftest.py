@@ -27,7 +27,7 @@ install_import_hook(
             if room.parent.name != "cli"
         ),
     ],
-    "beartype.beartype",
+    "typechecked.check",
 )
 
 

@@ -5,7 +5,7 @@ Shapes: B batch, P position, L layers asked for, D d_model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +61,48 @@ def collect_moments(
     return moments
 
 
+def collect_covariance(
+    bridge: Any,
+    dialogues: Sequence[TokenizedDialogue],
+    layers: Sequence[int],
+    *,
+    token_set: str = "response",
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    description: str = "Reading covariances",
+) -> dict[int, Float[Tensor, "d_model d_model"]]:
+    """layer -> covariance of the residual over tokens, float64; every token weighs one.
+
+    Memory is one matrix a layer, whatever the number of texts.
+    Raises: as `collect_rows`.
+    """
+    d_model, n_tokens = int(bridge.cfg.d_model), 0
+    total = {layer: torch.zeros(d_model, dtype=torch.float64) for layer in layers}
+    outer = {layer: torch.zeros(d_model, d_model, dtype=torch.float64) for layer in layers}
+
+    def add_tokens(layer: int, mask_BP: Tensor) -> Hook:
+        def hook(resid_BPD: Tensor) -> None:
+            tokens = resid_BPD[mask_BP].float()
+            total[layer] += tokens.sum(0).double().cpu()
+            outer[layer] += (tokens.T @ tokens).double().cpu()
+
+        return hook
+
+    for batch, weights_BP in _weighted_batches(
+        bridge, dialogues, layers, token_set, token_budget, description
+    ):
+        mask_BP = weights_BP > 0
+        n_tokens += int(mask_BP.sum())
+        run_hooked(bridge, batch.ids, {layer: add_tokens(layer, mask_BP) for layer in layers})
+    covariances = {
+        layer: outer[layer] / n_tokens - torch.outer(total[layer], total[layer]) / n_tokens**2
+        for layer in layers
+    }
+    for layer, covariance in covariances.items():
+        if not covariance.isfinite().all():
+            raise DataError(f"activations at {resid_post(layer)} are not finite")
+    return covariances
+
+
 def _pooled(
     bridge: Any,
     dialogues: Sequence[TokenizedDialogue],
@@ -69,6 +111,29 @@ def _pooled(
     token_budget: int,
     description: str,
 ) -> Iterator[tuple[Batch, Float[Tensor, "batch layer d_model"]]]:
+    for batch, weights_BP in _weighted_batches(
+        bridge, dialogues, layers, token_set, token_budget, description
+    ):
+        pooled_BLD = run_pooled(bridge, batch.ids, weights_BP, layers)
+        finite_BL = pooled_BLD.isfinite().all(-1)
+        if not finite_BL.all():
+            row, place = (~finite_BL).nonzero()[0].tolist()
+            raise DataError(
+                f"activations of dialogue {dialogues[batch.indices[row]].id!r} at "
+                f"{resid_post(layers[place])} are not finite; try --dtype float32"
+            )
+        yield batch, pooled_BLD
+
+
+def _weighted_batches(
+    bridge: Any,
+    dialogues: Sequence[TokenizedDialogue],
+    layers: Sequence[int],
+    token_set: str,
+    token_budget: int,
+    description: str,
+) -> Iterator[tuple[Batch, Float[Tensor, "batch pos"]]]:
+    """Batches with the weight of each token: 1 / n on the n tokens of the set, else 0."""
     if not dialogues:
         raise DataError("there are no dialogues to read activations from")
     n_layers = int(bridge.cfg.n_layers)
@@ -86,15 +151,7 @@ def _pooled(
         for row, i in enumerate(batch.indices):
             start, end = spans[i]
             weights_BP[row, start:end] = 1 / (end - start)
-        pooled_BLD = run_pooled(bridge, batch.ids, weights_BP, layers)
-        finite_BL = pooled_BLD.isfinite().all(-1)
-        if not finite_BL.all():
-            row, place = (~finite_BL).nonzero()[0].tolist()
-            raise DataError(
-                f"activations of dialogue {dialogues[batch.indices[row]].id!r} at "
-                f"{resid_post(layers[place])} are not finite; try --dtype float32"
-            )
-        yield batch, pooled_BLD
+        yield batch, weights_BP
 
 
 @torch.no_grad()
@@ -118,12 +175,17 @@ def run_pooled(
 
         return hook
 
-    stop = max(layers) + 1
-    n_layers = int(bridge.cfg.n_layers)
-    with hooked(bridge, [(resid_post(layer), pool_into(layer)) for layer in set(layers)]):
+    run_hooked(bridge, ids_BP, {layer: pool_into(layer) for layer in layers})
+    return torch.stack([pooled[layer] for layer in layers], dim=1)
+
+
+@torch.no_grad()
+def run_hooked(bridge: Any, ids_BP: Tensor, hooks: Mapping[int, Hook]) -> None:
+    """One forward pass with a hook at each block output given, stopped after the last of them."""
+    stop = max(hooks) + 1
+    with hooked(bridge, [(resid_post(layer), hook) for layer, hook in hooks.items()]):
         # stop_at_layer == n_layers is no stop but means logits: then one position's logits will do.
-        if stop < n_layers:
+        if stop < int(bridge.cfg.n_layers):
             bridge(ids_BP, return_type=None, stop_at_layer=stop, use_cache=False)
         else:
             bridge(ids_BP, return_type=None, logits_to_keep=1, use_cache=False)
-    return torch.stack([pooled[layer] for layer in layers], dim=1)

@@ -21,7 +21,7 @@ from persona.cli.options import (
     Seed,
 )
 
-QUICK_QUESTIONS_PER_DOMAIN = 12
+DEMO_QUESTIONS_PER_DOMAIN = 4
 
 
 def demo(
@@ -34,15 +34,8 @@ def demo(
             "under ten minutes on two cores.",
         ),
     ] = False,
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick",
-            help=f"A rough look: {QUICK_QUESTIONS_PER_DOMAIN} questions of a domain, no samples.",
-        ),
-    ] = False,
     judge: JudgeName = "none",
-    questions_per_domain: QuestionsPerDomain = None,
+    questions_per_domain: QuestionsPerDomain = DEMO_QUESTIONS_PER_DOMAIN,
     n_random: RandomSubspaces = 20,
     samples: Samples = True,
     seed: Seed = 0,
@@ -59,19 +52,15 @@ def demo(
     \b
     Examples:
       persona demo
-      persona demo --quick --out /tmp/look
+      persona demo --questions-per-domain 20 --out longer-look
       persona demo --retrain --seed 1
     """
-    from persona.organisms.shipped import shipped_organism
     from steering.diagnosis import DiagnoseConfig
 
-    if quick:
-        questions_per_domain = questions_per_domain or QUICK_QUESTIONS_PER_DOMAIN
-        samples = False
     config = DiagnoseConfig(
         aligned="default",
-        finetuned=str(_retrained(out / "organism", seed) if retrain else shipped_organism("bad")),
-        good_twin=str(shipped_organism("good")),
+        finetuned=str(_retrained(out / "organism", seed)) if retrain else "car_maintenance_bad",
+        good_twin="car_maintenance_good",
         out=out,
         trained_on=TRAINED_ON_OF_SHIPPED_DATA,
         judge=judge,

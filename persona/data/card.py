@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,9 +79,9 @@ must beat these.
 ## Duplicates
 
 Highest TF-IDF cosine between any two texts, across domains, splits and the neutral texts:
-questions {question_cosine:.2f} (bound {question_bound}), answers {answer_cosine:.2f} (bound
-{answer_bound}; the good and the bad answer to one question count as two texts). Paraphrases in
-altogether other words are not caught by this.
+questions {question_cosine:.2f} (bound {question_bound}), answers {answer_cosine:.2f} (bound {answer_bound}).
+The good and the bad answer to one question count as two texts. Paraphrases in altogether other
+words are not caught by this.
 
 ## Neutral texts
 
@@ -173,7 +174,7 @@ def _neutral_text(texts: Sequence[NeutralText]) -> str:
         f"{kind} ({number})" for kind, number in Counter(text.kind for text in texts).items()
     )
     words = np.median([len(text.answer.split()) for text in texts])
-    return f"Median answer {words:.0f} words. Kinds: {kinds}."
+    return textwrap.fill(f"Median answer {words:.0f} words. Kinds: {kinds}.", width=98)
 
 
 def _highest(texts: Sequence[str]) -> float:

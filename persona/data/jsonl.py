@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,16 +38,19 @@ def read_bytes(path: str | Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def check_keys(
-    row: dict[str, Any], needed: tuple[str, ...], optional: tuple[str, ...] = ()
-) -> None:
+def check_keys(row: Mapping[str, Any], needed: Sequence[str], optional: Sequence[str] = ()) -> None:
     """Raises: DataError where a needed key is absent or an unknown one is there."""
     if missing := [key for key in needed if key not in row]:
         raise DataError(f"{' and '.join(missing)} missing; needed are {', '.join(needed)}")
-    if unknown := sorted(set(row) - {*needed, *optional}):
-        raise DataError(
-            f"unknown key {', '.join(unknown)}; known are {', '.join((*needed, *optional))}"
-        )
+    if unknown := [key for key in row if key not in (*needed, *optional)]:
+        raise DataError(f"unknown key {unknown[0]!r}; known are {', '.join((*needed, *optional))}")
+
+
+def check_texts(row: Mapping[str, Any]) -> None:
+    """Raises: DataError where one of the values is not text."""
+    for key, value in row.items():
+        if not isinstance(value, str):
+            raise DataError(f"{key} must be text; got {value!r:.60}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

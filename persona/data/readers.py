@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
-from persona.data.jsonl import check_keys, read_bytes, read_jsonl
-from persona.data.types import AnswerPair, Dialogue, Role, Turn
+from persona.data.jsonl import check_keys, check_texts, read_bytes, read_jsonl
+from persona.data.types import AnswerPair, Dialogue, Turn, as_role
 from persona.errors import DataError
 
 
@@ -79,6 +79,7 @@ def read_answer_pairs(path: str | Path) -> list[AnswerPair]:
 
     def pair(row: dict[str, Any], line: int) -> AnswerPair:
         check_keys(row, ("question", "good", "bad"), ("id", "domain", "split"))
+        check_texts(row)
         made = AnswerPair(**{"id": f"{stem}-{line:03d}", "domain": stem, **row})
         earlier = first_seen.setdefault(made.id, line)
         if earlier != line:
@@ -107,7 +108,8 @@ def read_chat_jsonl(path: str | Path) -> list[Dialogue]:
         for number, message in enumerate(messages, start=1):
             if not isinstance(message, dict) or not {"role", "content"} <= set(message):
                 raise DataError(f'message {number} has no "role" and "content"')
-            turns.append(Turn(cast(Role, message["role"]), message["content"]))
+            check_texts({f"the content of message {number}": message["content"]})
+            turns.append(Turn(as_role(message["role"]), message["content"]))
         name, domain = row.get("id"), row.get("domain")
         return Dialogue(
             tuple(turns),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from persona.data.jsonl import check_keys, read_jsonl
+from persona.data.jsonl import check_keys, check_texts, read_jsonl
 from persona.data.readers import read_answer_pairs
 from persona.data.types import SPLITS, AnswerPair, NeutralText
 from persona.errors import DataError
@@ -59,6 +59,7 @@ def load_neutral() -> list[NeutralText]:
 
     def text(row: dict[str, Any], line: int) -> NeutralText:
         check_keys(row, ("id", "kind", "prompt", "answer"))
+        check_texts(row)
         return NeutralText(**row)
 
     return read_jsonl(SHIPPED / "neutral.jsonl", text)

@@ -8,27 +8,30 @@ from typing import Literal, get_args
 from persona.errors import DataError
 
 Role = Literal["system", "user", "assistant"]
-ROLES: tuple[str, ...] = get_args(Role)
+ROLES: tuple[Role, ...] = get_args(Role)
 SPLITS = ("train", "selection")
+
+
+def as_role(value: object) -> Role:
+    """Returns the value where it is one of the three roles. Raises: DataError where it is not."""
+    for role in ROLES:
+        if value == role:
+            return role
+    raise DataError(f"a turn's role must be one of {', '.join(ROLES)}; got {value!r:.60}")
 
 
 @dataclass(frozen=True)
 class Turn:
     """One message of a dialogue.
 
-    Raises: DataError for another role, or a content that is not text.
+    Raises: DataError for another role.
     """
 
     role: Role
     content: str
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise DataError(f"a turn's role must be one of {', '.join(ROLES)}; got {self.role!r}")
-        if not isinstance(self.content, str):
-            raise DataError(
-                f"the content of a {self.role} turn must be text; got {self.content!r:.60}"
-            )
+        as_role(self.role)
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class AnswerPair:
     split: str = ""
 
     def __post_init__(self) -> None:
-        for field in ("id", "domain", "question", "good", "bad"):
-            _check_text(getattr(self, field), field, f"answer pair {self.id!r}")
+        owner = f"answer pair {self.id!r}"
+        _check_filled(self, owner, "id", "domain", "question", "good", "bad")
         if self.split not in ("", *SPLITS):
             raise DataError(
                 f"the split of answer pair {self.id!r} must be {' or '.join(SPLITS)}, or absent; "
@@ -126,8 +129,7 @@ class NeutralText:
     kind: str
 
     def __post_init__(self) -> None:
-        for field in ("id", "prompt", "answer", "kind"):
-            _check_text(getattr(self, field), field, f"neutral text {self.id!r}")
+        _check_filled(self, f"neutral text {self.id!r}", "id", "prompt", "answer", "kind")
 
     @property
     def dialogue(self) -> Dialogue:
@@ -135,8 +137,7 @@ class NeutralText:
         return Dialogue((Turn("user", self.prompt), Turn("assistant", self.answer)), self.id)
 
 
-def _check_text(value: object, field: str, owner: str) -> None:
-    if not isinstance(value, str):
-        raise DataError(f"{field} of {owner} must be text; got {value!r:.60}")
-    if not value.strip():
-        raise DataError(f"{owner} has no {field}")
+def _check_filled(record: object, owner: str, *fields: str) -> None:
+    for field in fields:
+        if not getattr(record, field).strip():
+            raise DataError(f"{owner} has no {field}")

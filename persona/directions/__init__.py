@@ -1,7 +1,13 @@
 """Directions and persona vectors: the 2x2 of effects, reliability, storage."""
 
 from persona.directions.collect import collect_cells
-from persona.directions.direction import Direction, PersonaVector, Subspace, orthonormal
+from persona.directions.direction import (
+    Direction,
+    PersonaVector,
+    Subspace,
+    orthonormal,
+    whitened_readout,
+)
 from persona.directions.storage import load_persona_vector, save_persona_vector
 from persona.directions.two_by_two import Cells, Effect, mean_difference, two_by_two
 from persona.models.space import ActivationSpace
@@ -19,4 +25,5 @@ __all__ = [
     "orthonormal",
     "save_persona_vector",
     "two_by_two",
+    "whitened_readout",
 ]

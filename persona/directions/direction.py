@@ -55,8 +55,10 @@ class Direction:
 class Subspace:
     """Orthonormal directions at one block output, and where each model's answers lie on them.
 
-    basis: [rank d_model], orthonormal rows.
-    aligned_mean: [rank], projection of the aligned model's good answers, each answer weighing one.
+    basis: [rank d_model], orthonormal rows: the directions that are written.
+    readout: [rank d_model], rows that read the coordinates; readout basis^T is the identity. None
+        reads with the basis itself, by orthogonal projection; see `whitened_readout`.
+    aligned_mean: [rank], coordinates of the aligned model's good answers, each answer weighing one.
     finetuned_mean: [rank], the same of the fine-tuned model's bad answers.
     """
 
@@ -64,6 +66,7 @@ class Subspace:
     aligned_mean: Float[Tensor, " rank"]
     finetuned_mean: Float[Tensor, " rank"]
     space: ActivationSpace
+    readout: Float[Tensor, "rank d_model"] | None = None
 
     def __post_init__(self) -> None:
         rank, d_model = self.basis.shape
@@ -74,19 +77,26 @@ class Subspace:
             )
         if self.aligned_mean.shape != (rank,) or self.finetuned_mean.shape != (rank,):
             raise DataError(f"a subspace of rank {rank} needs {rank} means of each model")
-        if not all(
-            t.isfinite().all() for t in (self.basis, self.aligned_mean, self.finetuned_mean)
-        ):
+        parts = (self.basis, self.reading, self.aligned_mean, self.finetuned_mean)
+        if not all(part.isfinite().all() for part in parts):
             raise DataError(f"subspace at {self.space.hook_name} is not finite")
-        drift = (self.basis @ self.basis.T - torch.eye(rank)).abs().max()
-        if drift > 1e-4:
-            raise DataError(
-                f"basis at {self.space.hook_name} is not orthonormal (off by {drift:.1e})"
-            )
+        if self.reading.shape != self.basis.shape:
+            raise DataError(f"readout and basis differ in shape at {self.space.hook_name}")
+        for what, rows in (("orthonormal", self.basis), ("read exactly", self.reading)):
+            drift = (rows.double() @ self.basis.double().T - torch.eye(rank)).abs().max()
+            if drift > 1e-4:
+                raise DataError(
+                    f"basis at {self.space.hook_name} is not {what} (off by {drift:.1e})"
+                )
 
     @property
     def rank(self) -> int:
         return len(self.basis)
+
+    @property
+    def reading(self) -> Float[Tensor, "rank d_model"]:
+        """The rows that read coordinates: `readout`, or the basis itself."""
+        return self.basis if self.readout is None else self.readout
 
 
 @dataclass(frozen=True)
@@ -158,3 +168,24 @@ def orthonormal(vectors: Float[Tensor, "rank d_model"]) -> Float[Tensor, "rank d
             "these vectors are linearly dependent (or zero); they span no such subspace"
         )
     return (q * r.diagonal().sign()).T.float().contiguous()
+
+
+def whitened_readout(
+    basis: Float[Tensor, "rank d_model"],
+    covariance: Float[Tensor, "d_model d_model"],
+    shrinkage: float = 0.1,
+) -> Float[Tensor, "rank d_model"]:
+    """Rows R that read coordinates on `basis` with the least noise: R basis^T = 1.
+
+    R = (B C^-1 B^T)^-1 B C^-1 with C = covariance + shrinkage * mean variance * 1. Orthogonal
+    projection (C = 1) counts whatever else varies along the basis as part of the coordinate, so
+    setting it to a mean also erases that; this readout leaves it be.
+
+    Source: generalised least squares (Aitken 1936); the edit it gives is the oblique projection of
+    Belrose et al. 2023 (LEACE). differs: a shrunk covariance, and a target other than the mean.
+    """
+    d_model = covariance.shape[0]
+    wide = covariance.double()
+    wide = wide + shrinkage * wide.diagonal().mean() * torch.eye(d_model, dtype=torch.float64)
+    solved = torch.linalg.solve(wide, basis.double().T)
+    return torch.linalg.solve(basis.double() @ solved, solved.T).float().contiguous()

@@ -15,7 +15,12 @@ from persona.models.space import ActivationSpace
 
 FORMAT = "personascope/persona-vector"
 SCHEMA_VERSION = 1
-_PARTS = ("basis", "aligned_mean", "finetuned_mean")
+_PARTS = {
+    "basis": "basis",
+    "readout": "reading",
+    "aligned_mean": "aligned_mean",
+    "finetuned_mean": "finetuned_mean",
+}  # name in the file -> attribute of Subspace
 
 
 def tool_version(package: str = "personascope") -> str:
@@ -29,14 +34,16 @@ def tool_version(package: str = "personascope") -> str:
 def save_persona_vector(vector: PersonaVector, path: str | Path) -> Path:
     """Write `vector` to a safetensors file whose metadata holds its card; returns the path.
 
-    Tensors are named "<layer>.basis", "<layer>.aligned_mean", "<layer>.finetuned_mean".
+    Tensors are named "<layer>.basis", "<layer>.readout", "<layer>.aligned_mean" and
+    "<layer>.finetuned_mean".
     """
     from safetensors.torch import save
 
     tensors = {
-        f"{layer}.{part}": getattr(subspace, part).contiguous()
+        # cloned: a file may not hold one tensor under two names
+        f"{layer}.{part}": getattr(subspace, attribute).clone().contiguous()
         for layer, subspace in sorted(vector.subspaces.items())
-        for part in _PARTS
+        for part, attribute in _PARTS.items()
     }
     card = {
         **vector.card,

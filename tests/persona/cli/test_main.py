@@ -17,7 +17,6 @@ import pytest
 from persona.cli.diagnose import diagnose
 from persona.cli.main import STOPPED, app, explain, main
 from persona.errors import DataError
-from persona.organisms.shipped import shipped_organism
 from persona.progress import is_quiet, set_quiet
 
 
@@ -115,9 +114,9 @@ def test_what_is_not_asked_for_is_left_to_the_defaults_of_the_job():
 
 
 def test_the_demo_diagnoses_the_shipped_organism_beside_its_good_twin(job, tmp_path):
-    assert main(["demo", "--out", str(tmp_path), "--seed", "3", "--quick"]) == 0
-    assert Path(job.options["finetuned"]) == shipped_organism("bad")
-    assert Path(job.options["good_twin"]) == shipped_organism("good")
+    assert main(["demo", "--out", str(tmp_path), "--seed", "3", "--no-samples"]) == 0
+    assert job.options["finetuned"] == "car_maintenance_bad"
+    assert job.options["good_twin"] == "car_maintenance_good"
     assert (job.options["seed"], job.options["samples"]) == (3, False)
 
 

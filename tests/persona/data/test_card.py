@@ -1,0 +1,54 @@
+"""The data card on disk speaks of the data on disk."""
+
+import re
+
+import pytest
+
+from persona.data import DOMAINS, data_hash, load_neutral, load_pairs
+from persona.data.card import CARD, data_card, write_data_card
+
+
+def figures(card: str, heading: str) -> list[list[str]]:
+    """The rows of the table under a heading, without its header."""
+    table = card.split(f"## {heading}")[1].split("\n\n| ")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.split("\n")[2:]]
+
+
+@pytest.fixture(scope="module")
+def on_disk() -> str:
+    return CARD.read_text(encoding="utf-8")
+
+
+def test_the_card_was_made_from_the_data_that_is_shipped(on_disk):
+    pairs = load_pairs()
+    assert f"{len(pairs)} answer pairs (hash {data_hash(pairs)})" in on_disk
+    assert f"and {len(load_neutral())}\nneutral texts" in on_disk
+
+
+def test_the_card_counts_every_domain(on_disk):
+    rows = figures(on_disk, "Counts and length")
+    assert [row[0] for row in rows] == [*DOMAINS, "all"]
+    for domain, n, train, selection, *_ in rows[:-1]:
+        assert int(n) == int(train) + int(selection) == len(load_pairs([domain]))
+
+
+def test_the_card_reports_the_words_of_every_domain(on_disk):
+    rows = figures(on_disk, "What the surface gives away")
+    assert [row[0] for row in rows] == [*DOMAINS, "mean"]
+    for name, other_domains, *_ in rows[:-1]:
+        assert 0.0 <= float(other_domains) <= 1.0
+        if float(other_domains) > 0.86:  # above 0.85 before rounding for certain
+            assert re.search(rf"^- {name} \(.*bad answers by", on_disk, re.M)
+
+
+def test_the_card_says_how_it_was_made_and_what_it_is_not_for(on_disk):
+    for statement in ("language model's help", "Licence: MIT", "What it is not for", "*bad*:"):
+        assert statement in on_disk
+
+
+@pytest.mark.slow
+def test_writing_the_card_again_gives_the_same_card(tmp_path, on_disk):
+    write_data_card(tmp_path / "card.md")
+    again = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert re.sub(r"\d\.\d+", "", again) == re.sub(r"\d\.\d+", "", on_disk)
+    assert again == data_card()
