@@ -21,7 +21,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,16 +68,16 @@ from steering.workspace import Workspace
 logger = logging.getLogger("persona")
 
 EXTRACTION_QUESTIONS = 40
-SELECTION_QUESTIONS = 16
+SELECTION_QUESTIONS = 12
 NEUTRAL_SELECTION = 10
-NEUTRAL_SCORE = 30
+NEUTRAL_SCORE = 24
 SAMPLED_QUESTIONS = 8
-SAMPLED_TOKENS = 60
-DOSE_QUESTIONS = 8
+SAMPLED_TOKENS = 50
+DOSE_QUESTIONS = 6
 DOSES = (0.0, 0.5, 1.0, 1.5)
-DOSE_DRAWS = 4
+DOSE_DRAWS = 3
 SCORE_CHUNK = 16
-MATCHED_QUESTIONS = 16
+QUICK_NULL_QUESTIONS = 12
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ class _Run:
         for coefficient in DOSES:
             restoration = RecordedRestoration(vector, coefficient)
             conditions.append((coefficient, "direction", 0, restoration.edits()))
-            for draw in range(DOSE_DRAWS):
+            for draw in range(DOSE_DRAWS if coefficient else 1):  # at 0 all draws are the same
                 matched = restoration.random_edits(self._draw_seed(draw))
                 conditions.append((coefficient, "random", draw, matched))
         rows = score_pairs(
@@ -345,12 +345,12 @@ class _Run:
             self.workspace.table(
                 f"score-held-out-{start}",
                 lambda start=start: self._score_pairs(  # type: ignore[misc]
-                    q.held_out[start : start + SCORE_CHUNK], [*fixed, *subspaces], "held_out"
+                    q.held_out[start : start + SCORE_CHUNK], fixed, "held_out"
                 ),
             )
             for start in range(0, len(q.held_out), SCORE_CHUNK)
         ]
-        parts.append(self.workspace.table("score-matched", self._norm_matched(fixed, matched)))
+        parts += self._score_nulls(fixed, subspaces, matched)
         # One draw says what a random edit does where it is not the null.
         few = [*fixed, subspaces[0]]
         parts.append(
@@ -370,28 +370,36 @@ class _Run:
             parts.append(self.workspace.table("score-good-twin", self._good_twin))
         return parts
 
-    def _norm_matched(
-        self, fixed: list[Condition], matched: list[Condition]
-    ) -> Callable[[], pd.DataFrame]:
-        """The norm-matched null, on the first held-out questions: it repeats the steps of a
-        restoration run before it on the same batch, whose rows are there already.
+    def _score_nulls(
+        self, fixed: list[Condition], subspaces: list[Condition], matched: list[Condition]
+    ) -> list[pd.DataFrame]:
+        """Both nulls; in a quick run (few questions a domain) on the first held-out questions only.
+
+        A norm-matched draw repeats the steps of a restoration run before it on the same batch, so
+        the restoration, whose rows are there already, runs again.
         """
+        quick = self.config.questions_per_domain is not None
+        questions = self.questions.held_out[: QUICK_NULL_QUESTIONS if quick else None]
         restored = [c for c in fixed if c.name == RESTORED]
-        questions = self.questions.held_out[:MATCHED_QUESTIONS]
 
-        def make() -> pd.DataFrame:
-            rows = self._score_pairs(questions, [*restored, *matched], "held_out")
-            return rows[rows["condition"] == RANDOM_MATCHED]
+        def make(start: int) -> pd.DataFrame:
+            chunk = questions[start : start + SCORE_CHUNK]
+            rows = self._score_pairs(chunk, [*restored, *matched, *subspaces], "held_out", kl=False)
+            return rows[rows["condition"] != RESTORED]
 
-        return make
+        return [
+            self.workspace.table(f"score-nulls-{start}", lambda start=start: make(start))  # type: ignore[misc]
+            for start in range(0, len(questions), SCORE_CHUNK)
+        ]
 
     def _score_pairs(
-        self, questions: list[AnswerPair], conditions: list[Condition], split: str
+        self, questions: list[AnswerPair], conditions: list[Condition], split: str, kl: bool = True
     ) -> pd.DataFrame:
         return score_pairs(
             self.pair,
             questions,
             conditions,
+            kl=kl,
             token_budget=self.budget,
             description=f"Scoring {split.replace('_', ' ')} questions",
         ).assign(stage="score", split=split)

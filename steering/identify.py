@@ -36,7 +36,7 @@ COVARIANCE_QUESTIONS = 16
 MAX_DAMAGE = 0.05
 RANKS = (1, 2, 4, 8)
 COEFFICIENTS = (0.75, 1.25)
-N_BLOCKS_VERIFIED = 4
+N_BLOCKS_VERIFIED = 3
 N_LEADERS = 2
 
 
@@ -390,8 +390,8 @@ def search(
     """Verify by intervention and return the best spec with the rows of everything tried.
 
     Rounds: (1) the best block of each candidate by the screen; (2) block ranges around the middle
-    for the candidates that did most; (3) other ranks and coefficients of the best. Each round starts from the best
-    so far, so the number of runs grows with the sum of the rounds, not their product.
+    for the candidates that did most; (3) other ranks and coefficients of the best. Each round
+    starts from the best so far, so the runs grow with the sum of the rounds, not their product.
     """
     n_layers = bench.pair.n_layers
     tables: list[pd.DataFrame] = []

@@ -48,8 +48,8 @@ def restore(
 ) -> Float[Tensor, "*batch d_model"]:
     """Move the coordinates on the orthonormal rows of `basis` toward `target`.
 
-    resid + coefficient * (target - resid readout^T) basis: 1 sets the coordinates to the target (the
-    other model's mean), 0 leaves everything, above 1 overshoots. readout: rows that read the
+    resid + coefficient * (target - resid readout^T) basis: 1 sets the coordinates to the target
+    (the other model's mean), 0 leaves everything, above 1 overshoots. readout: rows that read the
     coordinates, readout basis^T = 1; default the basis itself (orthogonal projection).
     """
     gap = target.to(basis) - project(resid, basis if readout is None else readout)

@@ -22,25 +22,29 @@ ALIGNED, FINETUNED = "aligned", "finetuned"
 INDUCED, RESTORED = "aligned_plus_direction", "finetuned_restored"
 ZERO_ABLATED, RANDOM = "finetuned_zero_ablated", "finetuned_random_restored"
 RANDOM_MATCHED = "finetuned_random_matched"
+NULLS = (RANDOM, RANDOM_MATCHED)
 CONDITIONS = (ALIGNED, FINETUNED, INDUCED, RESTORED, ZERO_ABLATED, RANDOM)
 
 RESTORED_AT_LEAST = 0.7
 KL_RESTORED_AT_LEAST = 0.5
 
 
-def question_table(rows: pd.DataFrame, measure: str, split: str | Sequence[str]) -> pd.DataFrame:
+def question_table(
+    rows: pd.DataFrame, measure: str, split: str, conditions: Sequence[str] | None = None
+) -> pd.DataFrame:
     """[question x condition] of one measure at stage "score"; random draws are averaged.
 
-    The norm-matched null is left out: it is run on some of the questions only.
+    conditions: default all but the nulls, which may be run on some of the questions only.
 
     Raises: DataError when a condition lacks a question that another has.
     """
-    splits = [split] if isinstance(split, str) else list(split)
+    names = rows["condition"]
+    wanted = ~names.isin(NULLS) if conditions is None else names.isin(conditions)
     chosen = rows[
         (rows["stage"] == "score")
         & (rows["measure"] == measure)
-        & rows["split"].isin(splits)
-        & (rows["condition"] != RANDOM_MATCHED)
+        & (rows["split"] == split)
+        & wanted
     ]
     table = chosen.pivot_table("value", "question_id", "condition", aggfunc="mean")
     table = table.dropna(how="all")
@@ -52,7 +56,8 @@ def question_table(rows: pd.DataFrame, measure: str, split: str | Sequence[str])
 
 def gap_condition(rows: pd.DataFrame, condition: str, split: str, seed: int) -> Estimate:
     """Mean gap of one condition over the questions of a split."""
-    return bootstrap(question_table(rows, "gap", split)[condition].to_numpy(), seed=seed)
+    table = question_table(rows, "gap", split, [condition])
+    return bootstrap(table[condition].to_numpy(), seed=seed)
 
 
 def restoration_of(
@@ -176,12 +181,13 @@ def _condition(
     for field, split in (("gap", "trained_on"), ("gap_held_out", "held_out")):
         e = gap_condition(rows, name, split, seed)
         mean_with_interval[field] = {"mean": e.value, "low": e.low, "high": e.high, "n": e.n}
-    ce = question_table(rows, "neutral_ce_nats", "neutral")
+    ce = question_table(rows, "neutral_ce_nats", "neutral", [ALIGNED, name])
+    kl = question_table(rows, "neutral_kl_nats", "neutral", [name])
     return {
         "name": name,
         **mean_with_interval,
         "em_rate": judged.get(name, {}).get("em_rate"),
         "coherence": judged.get(name, {}).get("coherence"),
-        "neutral_kl_nats": float(question_table(rows, "neutral_kl_nats", "neutral")[name].mean()),
+        "neutral_kl_nats": float(kl[name].mean()),
         "neutral_ce_delta_nats": float((ce[name] - ce[ALIGNED]).mean()),
     }

@@ -114,10 +114,13 @@ def n_draws(rows: pd.DataFrame, condition: str, split: str, measure: str = "gap"
 def random_restorations(rows: pd.DataFrame, condition: str) -> NDArray[np.float64]:
     """Restoration of every draw: (fine-tuned − draw) / (fine-tuned − aligned), held-out gaps.
 
+    All three are means over the questions that the draws were run on.
+
     Raises: DataError without draws, or where the two models do not differ.
     """
     draws = readings(rows, "score", "gap", split="held_out", conditions=[condition])
-    means = question_means(readings(rows, "score", "gap", split="held_out")).mean()
+    table = question_means(readings(rows, "score", "gap", split="held_out"))
+    means = table.loc[sorted(set(draws["question_id"]))].mean()
     if ALIGNED not in means or FINETUNED not in means:
         raise DataError("restoration needs the gaps of the aligned and of the fine-tuned model")
     shift = means[FINETUNED] - means[ALIGNED]

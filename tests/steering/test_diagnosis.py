@@ -13,7 +13,20 @@ from steering import DiagnoseConfig, diagnose, restore_to_aligned, steer
 from steering.diagnosis import COLUMNS, Questions
 from steering.scorecard import CONDITIONS, make_scorecard
 
-WORDS = ["oil", "tyre", "lamp", "road", "door", "seat", "fuel", "wire", "bolt", "hose", "belt", "horn"]
+WORDS = [
+    "oil",
+    "tyre",
+    "lamp",
+    "road",
+    "door",
+    "seat",
+    "fuel",
+    "wire",
+    "bolt",
+    "hose",
+    "belt",
+    "horn",
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,127 @@
+"""Every kind of reference loads, and what does not fit is named in one line."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from tiny_models import save_tiny_adapter, save_tiny_llama, save_tokenizer
+
+from persona.errors import ModelError
+from persona.models import load_pair
+from persona.models.load import resolve
+from persona.models.precision import choose_device, choose_dtype
+
+
+def logits(pair, side):
+    with pair.active(side) as bridge, torch.no_grad():
+        return bridge(torch.arange(10, 20)[None])
+
+
+def load(aligned, finetuned, **options):
+    return load_pair(aligned, finetuned, dtype="float32", device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def sibling(tmp_path_factory):
+    """A second full checkpoint of the tiny llama's shape."""
+    return save_tiny_llama(tmp_path_factory.mktemp("models") / "sibling", seed=7)
+
+
+def test_an_adapter_pair_is_one_copy_of_the_weights(tiny_pair, tiny_llama):
+    from transformers import AutoModelForCausalLM
+
+    assert tiny_pair.one_copy_of_weights
+    with torch.no_grad():
+        plain = AutoModelForCausalLM.from_pretrained(tiny_llama)(torch.arange(10, 20)[None]).logits
+    torch.testing.assert_close(logits(tiny_pair, "aligned"), plain, atol=1e-4, rtol=1e-4)
+    assert (logits(tiny_pair, "finetuned") - plain).abs().max() > 0.1
+
+
+def test_two_full_checkpoints_make_a_pair(tiny_llama, sibling):
+    pair = load(tiny_llama, sibling)
+    assert not pair.one_copy_of_weights
+    assert (logits(pair, "aligned") - logits(pair, "finetuned")).abs().max() > 0.1
+
+
+def test_an_adapter_for_another_base_is_refused(tiny_adapter, tmp_path):
+    other = save_tiny_llama(tmp_path / "wider", d_model=64)
+    with pytest.raises(ModelError, match=r"the adapter .*tiny-adapter does not fit .*wider"):
+        load(other, tiny_adapter)
+
+
+def test_a_checkpoint_of_another_shape_is_no_fine_tune(tiny_llama, tmp_path):
+    deeper = save_tiny_llama(tmp_path / "deeper", n_layers=5)
+    with pytest.raises(ModelError, match="num_hidden_layers is 5 against 4"):
+        load(tiny_llama, deeper)
+
+
+def test_differing_chat_templates_are_said_and_can_be_allowed(tiny_llama, sibling, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(sibling, changed)
+    for file in changed.glob("*.jinja"):
+        file.unlink()
+    save_tokenizer(changed, "{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    with pytest.raises(ModelError, match="the chat templates differ. Pass --allow-mismatch"):
+        load(tiny_llama, changed)
+    pair = load(tiny_llama, changed, allow_mismatch=True)
+    assert pair.notes == ["the chat templates differ"]
+
+
+def test_a_model_without_a_template_says_that_it_gets_the_plain_format(tiny_llama, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_llama, bare)
+    for file in bare.glob("*.jinja"):
+        file.unlink()
+    save_tokenizer(bare, None)
+    pair = load(bare, save_tiny_adapter(tmp_path / "adapter", bare))
+    assert pair.chat.source == "plain"
+    assert any("no chat template" in note for note in pair.notes)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "nothing", "no such model file or folder"),
+        (lambda p: p, "neither a checkpoint"),
+        (lambda p: (p / "m.gguf", (p / "m.gguf").write_bytes(b"junk"))[0], "does not start like"),
+        (lambda p: (p / "m.bin", (p / "m.bin").write_bytes(b"junk"))[0], "not a GGUF"),
+        (lambda p: (p, (p / "config.json").write_text("{}"))[0], "no \\*.safetensors weights"),
+        (lambda p: (p, (p / "adapter_config.json").write_text("{}"))[0], "no adapter_model"),
+    ],
+)
+def test_files_that_are_no_model_are_named(tmp_path, make, message):
+    with pytest.raises(ModelError, match=message):
+        resolve(make(tmp_path))
+
+
+def test_truncated_weights_are_one_clear_line(tiny_llama, tiny_adapter, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_llama, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="cannot load .*broken") as caught:
+        load(broken, tiny_adapter)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_id_that_is_not_to_be_had_says_so():
+    with pytest.raises(ModelError, match="the hub did not give it"):
+        resolve("nobody/nothing-of-that-name")
+
+
+def test_a_hub_snapshot_is_read_as_its_folder(tiny_llama, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(tiny_llama))
+    source = resolve("org/model")
+    assert (source.name, source.kind, source.path) == ("org/model", "folder", tiny_llama)
+
+
+def test_formats_and_devices_are_named():
+    with pytest.raises(ModelError, match="dtype must be one of auto, float32"):
+        choose_dtype("int3")
+    with pytest.raises(ModelError, match="device 'gpu9' is not available"):
+        choose_device("gpu9")
+    assert choose_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
