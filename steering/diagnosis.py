@@ -85,7 +85,7 @@ class DiagnoseConfig:
     """Everything that decides a diagnosis.
 
     trained_on: domains fine-tuned on; all is chosen there and scored on the others.
-    validation_domains: chosen on as well, and left out of the score.
+    validation_domains: chosen on in place of the domains fine-tuned on, and left out of the score.
     questions_per_domain: most held-out questions of each domain; None for all.
     n_random: draws of each null, at least 20.
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
@@ -132,13 +132,14 @@ class Diagnosis:
 class Questions:
     """The answer pairs of a run, by what they are for.
 
-    train: directions are made of these. selection: they are chosen on these. trained_on: those
-    of the domains fine-tuned on that are scored too (the selection questions). held_out: scored,
-    never seen before.
+    train: directions are made of these. selection: they are chosen on these, of the validation
+    domains where there are any, else of the domains fine-tuned on. trained_on: of the domains
+    fine-tuned on, kept back from training, scored too. held_out: scored, never seen before.
     """
 
     train: list[AnswerPair]
     selection: list[AnswerPair]
+    trained_on: list[AnswerPair]
     held_out: list[AnswerPair]
     neutral_selection: list[NeutralText]
     neutral_score: list[NeutralText]
@@ -156,10 +157,11 @@ class Questions:
             if domain not in domains:
                 raise DataError(f"there is no domain {domain!r}; the data has {', '.join(domains)}")
         seen = [q for q in everything if q.domain in config.trained_on]
-        selection = [q for q in seen if q.split == "selection"] or seen[2::3]
-        picked = {q.id for q in selection}
+        kept_back = [q for q in seen if q.split == "selection"] or seen[2::3]
+        picked = {q.id for q in kept_back}
         train = [q for q in seen if q.id not in picked]
-        selection += [q for q in everything if q.domain in config.validation_domains]
+        validation = [q for q in everything if q.domain in config.validation_domains]
+        selection = validation or kept_back
         held_out = [q for q in everything if q.domain not in chosen_on]
         if len(train) < 8 or len(selection) < 4:
             raise DataError(
@@ -177,6 +179,7 @@ class Questions:
         return cls(
             _shuffled(train, config.seed)[:EXTRACTION_QUESTIONS],
             _shuffled(selection, config.seed)[:SELECTION_QUESTIONS],
+            _shuffled(kept_back, config.seed)[:SELECTION_QUESTIONS],
             held_out,
             neutral[:NEUTRAL_SELECTION],
             neutral[NEUTRAL_SELECTION : NEUTRAL_SELECTION + n_score],
@@ -355,7 +358,7 @@ class _Run:
         few = [*fixed, subspaces[0]]
         parts.append(
             self.workspace.table(
-                "score-trained-on", lambda: self._score_pairs(self._trained_on(), few, "trained_on")
+                "score-trained-on", lambda: self._score_pairs(q.trained_on, few, "trained_on")
             )
         )
         parts.append(
@@ -404,10 +407,6 @@ class _Run:
             description=f"Scoring {split.replace('_', ' ')} questions",
         ).assign(stage="score", split=split)
 
-    def _trained_on(self) -> list[AnswerPair]:
-        """The domains' selection questions: the model was not trained on their answers."""
-        return [q for q in self.questions.selection if q.domain in self.config.trained_on]
-
     def _good_twin(self) -> pd.DataFrame:
         """The same readings of the same fine-tune on the good answers."""
         assert self.config.good_twin is not None
@@ -427,7 +426,7 @@ class _Run:
             ).assign(split=split)
             for questions, split in (
                 (self.questions.held_out, "held_out"),
-                (self._trained_on(), "trained_on"),
+                (self.questions.trained_on, "trained_on"),
             )
         ]
         parts.append(
@@ -597,6 +596,7 @@ def _data(questions: Questions, config: DiagnoseConfig) -> dict[str, Any]:
         "counts": {
             "train": len(questions.train),
             "selection": len(questions.selection),
+            "trained_on": len(questions.trained_on),
             "held_out": counts,
             "neutral_selection": len(questions.neutral_selection),
             "neutral_score": len(questions.neutral_score),

@@ -72,7 +72,8 @@ def diagnose(
         typer.Option(
             metavar="DOMAIN",
             show_default="none",
-            help="A domain to choose on as well; it leaves the score. Repeat for several.",
+            help="A domain to choose on in place of the trained-on ones; it leaves the score. "
+            "Repeat for several.",
         ),
     ] = None,
     judge: JudgeName = "none",

@@ -79,7 +79,8 @@ must beat these.
 ## Duplicates
 
 Highest TF-IDF cosine between any two texts, across domains, splits and the neutral texts:
-questions {question_cosine:.2f} (bound {question_bound}), answers {answer_cosine:.2f} (bound {answer_bound}).
+questions {question_cosine:.2f} (bound {question_bound}),
+answers {answer_cosine:.2f} (bound {answer_bound}).
 The good and the bad answer to one question count as two texts. Paraphrases in altogether other
 words are not caught by this.
 

@@ -101,13 +101,9 @@ class Plot:
 
 def _plots(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Plot]:
     direction = scorecard.get("direction") or {}
-    models = scorecard.get("models")
-    d_model = as_float(models.get("d_model")) if isinstance(models, Mapping) else None
     make: dict[str, Callable[[], Figure]] = {
         "layer_map": lambda: figures.layer_map(rows, direction),
-        "two_by_two": lambda: figures.two_by_two(
-            rows, direction, d_model=int(d_model) if d_model else None
-        ),
+        "two_by_two": lambda: figures.two_by_two(rows, direction, d_model=_d_model(scorecard)),
         "dose_response": lambda: figures.dose_response(
             rows,
             chosen_coefficient=as_float(direction.get("coefficient")),
@@ -171,6 +167,7 @@ def _context(
         "coefficient": number(direction.get("coefficient")),
         "chosen": chosen,
         "cosine_range": sections.cosine_range(chosen),
+        "chance_cosine": sections.chance_cosine(direction.get("rank"), _d_model(scorecard)),
         "tried": sections.tried_lines(rows, direction, seed_of(scorecard)),
         "examples": found,
         "limits": limits_of(scorecard, judged=judged),
@@ -188,6 +185,13 @@ def _context(
             ("scorecard version", cleaned(scorecard.get("schema_version", "not recorded"))),
         ],
     }
+
+
+def _d_model(scorecard: Mapping[str, Any]) -> int | None:
+    """Width of the residual stream, where the scorecard says it."""
+    models = scorecard.get("models")
+    known = as_float(models.get("d_model")) if isinstance(models, Mapping) else None
+    return int(known) if known else None
 
 
 def _names(models: Any) -> dict[str, str]:

@@ -29,6 +29,7 @@ from persona.report.wording import (
     as_float,
     cleaned,
     interval,
+    n_is,
     number,
     with_interval,
 )
@@ -77,7 +78,7 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
         null = scorecard.get(key)
         if null or key == "random_restoration":
             value = number((null or {}).get("p97_5"))
-            n = f"n = {int(as_float((null or {}).get('n')) or 0)} draws" if null else ""
+            n = f"{n_is(as_float((null or {}).get('n')) or 0)} draws" if null else ""
             numbers.append(KeyNumber(key, name, value, n, "97.5 percentile", meaning))
     p = number(scorecard.get("p_value"), 3)
     numbers.append(KeyNumber("p_value", "p-value", p, "", "", _P))
@@ -186,7 +187,7 @@ def _rate(value: Any) -> str:
     ends = {end: None if known is None else 100 * known for end, known in found.items()}
     n = as_float(value.get("n"))
     text = f"{number(ends.get('value'), 0)} % {interval(ends, 0)}".strip()
-    return f"{text}, n{NO_BREAK}={NO_BREAK}{int(n)}" if n else text
+    return f"{text}, {n_is(n)}" if n else text
 
 
 def _score(value: Any, digits: int) -> str:
@@ -227,6 +228,12 @@ def chosen_blocks(direction: Mapping[str, Any]) -> list[ChosenBlock]:
         )
         for i, layer in enumerate(layers)
     ]
+
+
+def chance_cosine(rank: Any, d_model: Any) -> str:
+    """Split-half cosine of two random subspaces, about sqrt(rank / d_model)."""
+    known, width = as_float(rank), as_float(d_model)
+    return number((known / width) ** 0.5) if known and width else UNDEFINED
 
 
 def cosine_range(found: Sequence[ChosenBlock]) -> str:

@@ -87,14 +87,15 @@ EFFECTS = {
     "answer_effect_finetuned": Look("Answer effect, fine-tuned", "#8a6d3b", "circle-open", "dash"),
     "model_effect_good": Look("Model effect, good answers", "#4d7fa8", "square"),
     "model_effect_bad": Look("Model effect, bad answers", "#4d7fa8", "square-open", "dash"),
-    "interaction": Look("Interaction", "#a0527c", "diamond", "dot"),
+    "interaction": Look("Interaction", "#b0527c", "diamond", "dot"),
 }
 
+WHITENED = "_whitened"
 CANDIDATE_LABELS = {
     **{name: look.label for name, look in EFFECTS.items()},
     "answer_and_model_span": "Answer and model span",
     "attribution_eigen": "Attribution eigendirections",
-    "model_effect_and_eigen": "Model effect + eigendirections",
+    "model_effect_and_eigen": "Model + eigendirections",
 }
 
 
@@ -110,7 +111,16 @@ def effect_look(candidate: str) -> Look:
 
 def candidate_label(candidate: str) -> str:
     """The name of a candidate direction for people."""
-    return CANDIDATE_LABELS.get(candidate) or plain(candidate)
+    base, whitened = candidate.removesuffix(WHITENED), candidate.endswith(WHITENED)
+    label = CANDIDATE_LABELS.get(base) or plain(base)
+    return f"{label}, whitened" if whitened else label
+
+
+def candidate_place(candidate: str) -> tuple[int, str]:
+    """Sorts known candidates into their order, whitened ones after their own, others last."""
+    known = list(CANDIDATE_LABELS)
+    base = candidate.removesuffix(WHITENED)
+    return (known.index(base) if base in known else len(known), candidate)
 
 
 def in_order(conditions: Iterable[str]) -> list[str]:

@@ -42,6 +42,11 @@ def number(value: Any, digits: int = 2, *, signed: bool = False) -> str:
     return text.replace("-", "\u2212")
 
 
+def n_is(count: Any) -> str:
+    """`n = 16` on one line."""
+    return f"n{NO_BREAK}={NO_BREAK}{int(count)}"
+
+
 def interval(estimate: Mapping[str, Any] | None, digits: int = 2, *, signed: bool = False) -> str:
     """`[low, high]` on one line, empty where either end is missing."""
     if not estimate or as_float(estimate.get("low")) is None:

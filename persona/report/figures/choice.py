@@ -12,16 +12,16 @@ from persona.behaviour.intervals import Estimate
 from persona.report.figures.marks import ribbon
 from persona.report.tables import checked, estimate, readings
 from persona.report.theme import (
-    CANDIDATE_LABELS,
     CONDITIONS,
     EFFECTS,
     candidate_label,
+    candidate_place,
     effect_look,
     new_figure,
     svg_text,
     translucent,
 )
-from persona.report.wording import as_float
+from persona.report.wording import as_float, n_is
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -48,7 +48,7 @@ def layer_map(rows: pd.DataFrame, direction: Mapping[str, Any] | None = None) ->
     screened = screened.assign(rank=screened["rank"].fillna(1).astype(int))
     means = screened.groupby(["candidate", "rank", "layer"])["value"].mean()
     grid = means.unstack("layer").sort_index(axis=1)
-    grid = grid.loc[sorted(grid.index, key=_place)]
+    grid = grid.loc[sorted(grid.index, key=lambda key: (*candidate_place(key[0]), key[1]))]
     method, rank, chosen_layers = _chosen(direction)
     shown = (method, rank) if (method, rank) in grid.index else grid.min(axis=1).idxmin()
     layers = [int(layer) for layer in grid.columns]
@@ -58,7 +58,7 @@ def layer_map(rows: pd.DataFrame, direction: Mapping[str, Any] | None = None) ->
     inner = height_of_map + 40 + 190
     figure = new_figure(
         title="Where restoring would move the gap: first-order prediction",
-        subtitle=f"mean over n = {n} selection questions; blue is toward the aligned model",
+        subtitle=f"mean over {n_is(n)} selection questions; blue is toward the aligned model",
         inner=inner,
         bottom=108,
         rows=2,
@@ -182,13 +182,6 @@ def two_by_two(
     figure.update_yaxes(title_text="split-half cosine (−1 to 1)", range=[low, 1.04], row=1, col=2)
     figure.update_xaxes(title_text="block (0-based)", range=[first - 0.7, last + 0.7])
     return figure
-
-
-def _place(key: tuple[str, int]) -> tuple[int, str, int]:
-    """Known candidates in their order, then the others, each by rank."""
-    known = list(CANDIDATE_LABELS)
-    name, rank = key
-    return (known.index(name) if name in known else len(known), name, rank)
 
 
 def _row_label(name: str, rank: int) -> str:

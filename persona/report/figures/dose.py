@@ -12,6 +12,7 @@ from persona.errors import DataError
 from persona.report.figures.marks import ribbon
 from persona.report.tables import ALIGNED, FINETUNED, checked, estimate, readings
 from persona.report.theme import CONDITIONS, new_figure, translucent
+from persona.report.wording import n_is
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -43,7 +44,7 @@ def dose_response(
     n = mine["question_id"].nunique()
     figure = new_figure(
         title="Dose and response on the selection questions",
-        subtitle=f"n = {n} selection questions; gap = log p(bad answer) − log p(good answer)",
+        subtitle=f"{n_is(n)} selection questions; gap = log p(bad answer) − log p(good answer)",
         inner=300,
         bottom=108,
     )
@@ -76,7 +77,9 @@ def dose_response(
             },
             hoverinfo="skip",
         )
-    figure.update_xaxes(title_text="coefficient (0 = no edit, 1 = onto the aligned model's mean)")
+    figure.update_xaxes(
+        title_text="coefficient (0 = no edit, 1 = onto the aligned model's mean)", tickvals=x
+    )
     figure.update_yaxes(title_text="gap, bad − good (nats per token)", tickformat="+.2f")
     return figure
 

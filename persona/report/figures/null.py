@@ -25,6 +25,7 @@ from persona.report.tables import (
     seed_of,
 )
 from persona.report.theme import look_of, new_figure, svg_text
+from persona.report.wording import n_is
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -52,11 +53,13 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
     if not nulls:
         raise DataError("there are no rows of random subspaces at the stage 'score'")
     observed = estimate_from(known.get("restoration")) or _observed(rows, seed_of(known))
-    n = readings(rows, "score", "gap", split="held_out")["question_id"].nunique()
+    gaps = readings(rows, "score", "gap", split="held_out")
+    asked = gaps.groupby("condition")["question_id"].nunique()
+    n = asked.get(RESTORED, 0)
     names = [RESTORED, *nulls]
     figure = new_figure(
         title="Restoration: the chosen direction beside random ones",
-        subtitle=f"share of the emergent shift taken back, n = {n} held-out questions",
+        subtitle=f"share of the emergent shift taken back, {n_is(n)} held-out questions",
         inner=ROW_HEIGHT * len(names),
         top=24,
         bottom=84,
@@ -88,7 +91,7 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
         tickvals=list(place_of.values()),
         ticktext=[
             svg_text(look_of(name).label)
-            + (f"<br>(n = {len(nulls[name])} draws)" if name in nulls else "")
+            + (f"<br>({len(nulls[name])} draws on<br>n = {asked[name]})" if name in nulls else "")
             for name in names
         ],
         range=[place_of[names[-1]] - 0.5, 0.5],

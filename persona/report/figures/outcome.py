@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -27,6 +28,7 @@ from persona.report.theme import (
     plain,
     svg_text,
 )
+from persona.report.wording import n_is
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -59,7 +61,7 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
         except DataError:
             continue
         written = {c: estimate_from(condition_entry(known, c).get(field)) for c in found}
-        panels[split] = {c: written[c] or found[c] for c in found}
+        panels[split] = {c: e if e and e.n else found[c] for c, e in written.items()}
     if not panels:
         raise DataError("there are no rows of stage 'score' with a 'gap'")
     conditions = in_order({c for panel in panels.values() for c in panel})
@@ -69,7 +71,8 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
     ]
     figure = new_figure(
         title="The gap of every condition",
-        subtitle="log p(bad answer) − log p(good answer); right is worse; 95 % over n questions",
+        subtitle="log p(bad answer) − log p(good answer); right is worse; 95 % over n questions"
+        + _fewer(panels),
         inner=ROW_HEIGHT * len(conditions),
         top=28,
         rows=1,
@@ -80,7 +83,7 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
     )
     for col, panel in enumerate(panels.values(), start=1):
         _dots(figure, panel, conditions, row=1, col=col)
-        figure.update_xaxes(title_text=GAP_AXIS, tickformat="+.2f", nticks=6, row=1, col=col)
+        figure.update_xaxes(title_text=GAP_AXIS, tickformat="+.2f", nticks=8, row=1, col=col)
     return figure
 
 
@@ -112,7 +115,7 @@ def behaviour_by_domain(
     inner = n_rows * 18 * len(conditions) + (n_rows - 1) * 48
     figure = new_figure(
         title="The gap of every condition, domain by domain",
-        subtitle="95 % over n questions; right is worse; * fine-tuned on",
+        subtitle="95 % over n questions; right is worse; * fine-tuned on" + _fewer(panels),
         inner=inner,
         top=26,
         rows=n_rows,
@@ -152,15 +155,15 @@ def damage(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Fi
     panels: dict[str, dict[str, Estimate]] = {}
     for title, read in (
         (
-            "KL from aligned,<br>neutral text",
+            "KL,<br>neutral text",
             lambda: estimates_by_condition(rows, "neutral_kl_nats", "neutral", seed),
         ),
         (
-            "cross-entropy above aligned,<br>neutral text",
+            "rise of cross-entropy,<br>neutral text",
             lambda: change_by_condition(rows, "neutral_ce_nats", "neutral", ALIGNED, seed),
         ),
         (
-            "KL from aligned, good<br>answers, held-out",
+            "KL, good answers,<br>held-out",
             lambda: estimates_by_condition(rows, "kl_good_nats", "held_out", seed),
         ),
     ):
@@ -176,7 +179,8 @@ def damage(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Fi
     conditions = in_order({c for panel in panels.values() for c in panel})
     figure = new_figure(
         title="Damage, and distance from the aligned model",
-        subtitle="95 % intervals over the n texts or questions; the aligned model is 0",
+        subtitle="measured from the aligned model, which is 0; 95 % over n texts or questions"
+        + _fewer(panels),
         inner=ROW_HEIGHT * len(conditions),
         top=44,
         rows=1,
@@ -191,9 +195,25 @@ def damage(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Fi
         reach = [0.0, *(end for e in panel.values() for end in (e.low, e.high))]
         pad = 0.06 * (max(reach) - min(reach))
         figure.update_xaxes(range=[min(reach) - pad, max(reach) + pad], row=1, col=col)
-        unit = "cross-entropy" if "cross" in title else "KL"
+        unit = "CE" if "cross" in title else "KL"
         figure.update_xaxes(title_text=f"{unit} (nats per token)", nticks=5, row=1, col=col)
     return figure
+
+
+def _fewer(panels: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """Names the conditions that were run on fewer questions than their panel's n."""
+    counts: dict[str, set[int]] = {}
+    for panel in panels.values():
+        n = max(e.n for e in panel.values())
+        for name, e in panel.items():
+            if e.n < n:
+                counts.setdefault(name, set()).add(e.n)
+    parts = []
+    for name in in_order(counts):
+        fewest, most = min(counts[name]), max(counts[name])
+        upto = "" if fewest == most else f" to {most}"
+        parts.append(f"{svg_text(look_of(name).label)} ({n_is(fewest)}{upto})")
+    return f"; open marks: fewer questions, {', '.join(parts)}" if parts else ""
 
 
 def _dots(
@@ -205,7 +225,11 @@ def _dots(
     col: int,
     size: int = 10,
 ) -> None:
-    """One dot with its interval per condition, conditions from top to bottom."""
+    """One dot with its interval per condition, conditions from top to bottom.
+
+    A condition that was run on fewer questions has an open mark: its level is not comparable.
+    """
+    n = max(e.n for e in panel.values())
     for reference in (ALIGNED, FINETUNED):
         if reference in panel:
             vertical_level(
@@ -216,6 +240,8 @@ def _dots(
             continue
         look = look_of(name)
         label = svg_text(look.label)
+        if panel[name].n < n and not look.symbol.endswith("-open"):
+            look = replace(look, symbol=f"{look.symbol}-open")
         dot_with_interval(figure, panel[name], label, look, size=size, row=row, col=col)
     # The same places in every panel, also for conditions that a panel lacks.
     figure.update_yaxes(
