@@ -22,7 +22,6 @@ from persona.cli.options import (
 )
 
 DEMO_QUESTIONS_PER_DOMAIN = 4
-VALIDATION_DOMAINS = ("food_safety",)
 
 
 def demo(
@@ -64,7 +63,6 @@ def demo(
         good_twin="car_maintenance_good",
         out=out,
         trained_on=TRAINED_ON_OF_SHIPPED_DATA,
-        validation_domains=VALIDATION_DOMAINS,
         judge=judge,
         questions_per_domain=questions_per_domain,
         n_random=n_random,
