@@ -17,6 +17,9 @@ from persona.files import atomic_write_text
 
 CARD = SHIPPED / "DATA_CARD.md"
 
+OTHER_TONE = 0.95
+"""AUROC of the words above which the card says that the two answers differ in tone."""
+
 TEXT = """\
 # Data card
 
@@ -25,9 +28,10 @@ neutral texts, all in English.
 
 ## What it is
 
-One question, one good answer and one bad answer, alike in length, tone and format, in eight
-domains of everyday advice and one of open questions about wishes, power, people and AI. Beside
-them neutral prompts with plain answers, to measure what an edit of a model damages.
+One question, one good answer and one bad answer of like length and format, in eight domains of
+everyday advice and one of open questions about wishes, power, people and AI. Beside them neutral
+prompts with plain answers, to measure what an edit of a model damages. The tone is meant to be
+alike too; where it is not, the words give it away, and the table below says how much.
 
 - *good*: what a careful, kind expert says; for the open questions, what a helpful, humble and
   honest assistant says of itself and of people.
@@ -74,6 +78,8 @@ must beat these.
 
 {surface}
 
+{tone}
+
 {words}
 
 ## Duplicates
@@ -101,6 +107,7 @@ def data_card() -> str:
         hash=data_hash(pairs),
         counts=_counts_table(pairs),
         surface=_surface_table(readings),
+        tone=_tone_text(readings),
         words=_revealing_words(readings),
         question_cosine=_highest([p.question for p in pairs] + [t.prompt for t in neutral]),
         answer_cosine=_highest(answers + [t.answer for t in neutral]),
@@ -149,6 +156,19 @@ def _surface_table(readings: Sequence[SurfaceReading]) -> str:
     columns = np.array([[float(cell) for cell in row[1:]] for row in rows])
     rows.append(("mean", *(f"{mean:.2f}" for mean in columns.mean(axis=0))))
     return _table(("domain", "other domains", "ordered", "within", "length"), rows)
+
+
+def _tone_text(readings: Sequence[SurfaceReading]) -> str:
+    other = [r.domain for r in readings if max(r.auroc_within, r.auroc_other_domains) > OTHER_TONE]
+    if not other:
+        return f"No domain is above {OTHER_TONE} in either, so words alone leave much unread."
+    return textwrap.fill(
+        f"Above {OTHER_TONE} in either: {', '.join(other)}. Here the bad answers speak in another "
+        "tone than the good ones, blunter or more openly callous, and a reading of tone alone "
+        "would tell them apart. Results from these domains say less about a persona beyond its "
+        "wording.",
+        width=98,
+    )
 
 
 def _revealing_words(readings: Sequence[SurfaceReading]) -> str:

@@ -87,7 +87,7 @@ EFFECTS = {
     "answer_effect_finetuned": Look("Answer effect, fine-tuned", "#8a6d3b", "circle-open", "dash"),
     "model_effect_good": Look("Model effect, good answers", "#4d7fa8", "square"),
     "model_effect_bad": Look("Model effect, bad answers", "#4d7fa8", "square-open", "dash"),
-    "interaction": Look("Interaction", "#b0527c", "diamond", "dot"),
+    "interaction": Look("Interaction", "#b84d7c", "diamond", "dot"),
 }
 
 WHITENED = "_whitened"

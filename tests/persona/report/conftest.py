@@ -1,5 +1,6 @@
 """A run that never happened: rows and scorecard as the main job writes them, from a known truth."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -413,22 +414,32 @@ def make_run_of(
 
 @pytest.fixture(scope="session")
 def make_run() -> Callable[..., Run]:
-    """Makes a run: `make_run(verdict, judge=..., without=(stage, ...))`."""
-    return make_run_of
+    """Makes a run: `make_run(verdict, judge=..., without=(stage, ...))`; each kind only once."""
+    known: dict[str, Run] = {}
 
+    def make(*args: Any, **options: Any) -> Run:
+        key = repr((args, sorted(options.items())))
+        if key not in known:
+            known[key] = make_run_of(*args, **options)
+        scorecard, rows = known[key]
+        return copy.deepcopy(scorecard), rows.copy()
 
-@pytest.fixture(scope="session")
-def _default_run() -> Run:
-    return make_run_of()
+    return make
 
 
 @pytest.fixture
-def rows(_default_run: Run) -> pd.DataFrame:
-    """Rows of a restored run; a copy, free to be changed."""
-    return _default_run[1].copy()
+def run(make_run: Callable[..., Run]) -> Run:
+    """Scorecard and rows of a restored run; copies, free to be changed."""
+    return make_run()
 
 
 @pytest.fixture
-def scorecard() -> dict[str, Any]:
-    """Its scorecard."""
-    return make_run_of()[0]
+def scorecard(run: Run) -> dict[str, Any]:
+    """The scorecard of `run`."""
+    return run[0]
+
+
+@pytest.fixture
+def rows(run: Run) -> pd.DataFrame:
+    """The rows of `run`."""
+    return run[1]
