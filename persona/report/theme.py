@@ -85,9 +85,9 @@ CONDITIONS = {
 EFFECTS = {
     "answer_effect_aligned": Look("Answer effect, aligned model", "#8a6d3b", "circle"),
     "answer_effect_finetuned": Look("Answer effect, fine-tuned", "#8a6d3b", "circle-open", "dash"),
-    "model_effect_good": Look("Model effect, good answers", "#4d7fa8", "square"),
-    "model_effect_bad": Look("Model effect, bad answers", "#4d7fa8", "square-open", "dash"),
-    "interaction": Look("Interaction", "#b84d7c", "diamond", "dot"),
+    "model_effect_good": Look("Model effect, good answers", "#4d82b0", "square"),
+    "model_effect_bad": Look("Model effect, bad answers", "#4d82b0", "square-open", "dash"),
+    "interaction": Look("Interaction", "#b0527c", "diamond", "dot"),
 }
 
 WHITENED = "_whitened"

@@ -258,7 +258,7 @@ def _by_layer(screened: pd.DataFrame, key: tuple[str, int]) -> tuple[list[int], 
     return sorted(found), [found[layer] for layer in sorted(found)]
 
 
-def _line_of_one(figure: Figure, screened: pd.DataFrame, key: tuple[str, Any]) -> None:
+def _line_of_one(figure: Any, screened: pd.DataFrame, key: Any) -> None:
     layers, estimates = _by_layer(screened, key)
     n = estimates[0].n
     low, high = [e.low for e in estimates], [e.high for e in estimates]
