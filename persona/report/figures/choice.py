@@ -249,7 +249,7 @@ def _shade_blocks(
         )
 
 
-def _by_layer(screened: pd.DataFrame, key: tuple[str, int]) -> tuple[list[int], list[Estimate]]:
+def _by_layer(screened: pd.DataFrame, key: Any) -> tuple[list[int], list[Estimate]]:
     mine = screened[(screened["candidate"] == key[0]) & (screened["rank"] == key[1])]
     found = {
         int(layer): estimate(group.groupby("question_id")["value"].mean())
@@ -277,7 +277,7 @@ def _line_of_one(figure: Any, screened: pd.DataFrame, key: Any) -> None:
     )
 
 
-def _line_of_null(figure: Figure, screened: pd.DataFrame, key: tuple[str, int]) -> None:
+def _line_of_null(figure: Figure, screened: pd.DataFrame, key: Any) -> None:
     layers, estimates = _by_layer(screened, key)
     figure.add_scatter(
         x=layers,
