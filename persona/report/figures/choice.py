@@ -184,7 +184,7 @@ def two_by_two(
     return figure
 
 
-def _row_label(name: str, rank: int) -> str:
+def _row_label(name: str, rank: Any) -> str:
     return svg_text(candidate_label(name)) + f" · r{rank}"
 
 
