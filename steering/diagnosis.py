@@ -68,7 +68,8 @@ from steering.workspace import Workspace
 logger = logging.getLogger("persona")
 
 EXTRACTION_QUESTIONS = 40
-SELECTION_QUESTIONS = 12
+SELECTION_QUESTIONS = 16
+TRAINED_ON_QUESTIONS = 12
 NEUTRAL_SELECTION = 10
 NEUTRAL_SCORE = 24
 SAMPLED_QUESTIONS = 8
@@ -77,7 +78,7 @@ DOSE_QUESTIONS = 6
 DOSES = (0.0, 0.5, 1.0, 1.5)
 DOSE_DRAWS = 3
 SCORE_CHUNK = 16
-QUICK_NULL_QUESTIONS = 12
+QUICK_NULL_QUESTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class Questions:
         return cls(
             _shuffled(train, config.seed)[:EXTRACTION_QUESTIONS],
             _shuffled(selection, config.seed)[:SELECTION_QUESTIONS],
-            _shuffled(kept_back, config.seed)[:SELECTION_QUESTIONS],
+            _shuffled(kept_back, config.seed)[:TRAINED_ON_QUESTIONS],
             held_out,
             neutral[:NEUTRAL_SELECTION],
             neutral[NEUTRAL_SELECTION : NEUTRAL_SELECTION + n_score],
@@ -422,7 +423,7 @@ class _Run:
         options: dict[str, Any] = {"token_budget": self.budget}
         parts = [
             score_pairs(
-                twin, questions, condition, description="Scoring the good twin", **options
+                twin, questions, condition, kl=False, description="Scoring the good twin", **options
             ).assign(split=split)
             for questions, split in (
                 (self.questions.held_out, "held_out"),

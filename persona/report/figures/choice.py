@@ -151,7 +151,7 @@ def two_by_two(
                 y=by_layer.tolist(),
                 mode="lines+markers",
                 name=svg_text(look.label),
-                legendgroup=group,
+                legendgroup=svg_text(group),
                 showlegend=col == 1,
                 line={"color": look.colour, "width": 1.8, "dash": look.dash},
                 marker={"symbol": look.symbol, "size": 6, "color": look.colour},

@@ -34,7 +34,7 @@ def ribbon(
         hoverinfo="skip",
         name=label,
         showlegend=bool(label),
-        legendgroup=group,
+        legendgroup=svg_text(group),
         **where,
     )
 

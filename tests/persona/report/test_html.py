@@ -1,0 +1,493 @@
+"""The page: its numbers are those of the rows, it asks nothing of the network, it escapes."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from persona.errors import DataError
+from persona.report import write_report
+from persona.report.html import render_report
+
+VOID = {"meta", "br", "img", "link", "input", "hr", "base"}
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&amp; \"'\ud800\x00"
+HOSTILE_UTF8 = HOSTILE.split("\ud800")[0]
+FIGURES = {
+    "layer_map",
+    "two_by_two",
+    "dose_response",
+    "random_null",
+    "behaviour",
+    "behaviour_by_domain",
+    "damage",
+}
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict
+    text: str = ""
+    children: list = field(default_factory=list)
+
+
+class Page(HTMLParser):
+    """The elements of a page in order; text of an element includes that of the ones inside it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements, self.open = [], []
+        self.feed(html)
+        assert self.open == [], "every element is closed"
+
+    def handle_starttag(self, tag, attrs):
+        element = Element(tag, dict(attrs))
+        self.elements.append(element)
+        if self.open:
+            self.open[-1].children.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop().tag == tag, "elements are nested properly"
+
+    def handle_data(self, data):
+        for element in self.open:
+            element.text += data
+
+    def all(self, tag, **attributes):
+        wanted = {name.rstrip("_"): value for name, value in attributes.items()}
+        return [
+            e
+            for e in self.elements
+            if e.tag == tag and all(e.attributes.get(k) == v for k, v in wanted.items())
+        ]
+
+    def one(self, tag, **attributes):
+        [found] = self.all(tag, **attributes)
+        return found
+
+    def key(self, key):
+        """Value and interval of a line of the key numbers."""
+        cells = self.one("tr", **{"data-key": key}).children
+        return [plain(cell.text) for cell in cells[1:3]]
+
+    @property
+    def words(self):
+        return plain(self.one("body").text)
+
+
+def plain(text):
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def figures_of(page):
+    """key -> the figure's JSON."""
+    return {
+        figure.attributes["id"].removeprefix("figure-"): json.loads(
+            next(c for c in figure.children if c.attributes.get("class") == "plot-data").text
+        )
+        for figure in page.all("figure")
+    }
+
+
+@pytest.fixture(scope="module")
+def html(make_run):
+    return render_report(*make_run())
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def held_out(rows, measure, split="held_out"):
+    chosen = rows[
+        (rows["stage"] == "score") & (rows["measure"] == measure) & (rows["split"] == split)
+    ]
+    return chosen.groupby(["condition", "question_id"])["value"].mean().unstack("condition").mean()
+
+
+def shown(value, digits=2, signed=False):
+    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+
+# One file, nothing from outside
+
+
+def test_the_report_is_written_under_its_name_and_is_the_same_bytes_again(make_run, tmp_path):
+    scorecard, rows = make_run(n_per_domain=2)
+    path = write_report(tmp_path / "new", scorecard, rows)
+    assert path == tmp_path / "new" / "report.html"
+    first = path.read_bytes()
+    assert write_report(tmp_path / "new", scorecard, rows).read_bytes() == first
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_no_element_loads_anything(page):
+    for element in page.elements:
+        for attribute in ("src", "srcset", "data", "action", "poster", "background"):
+            assert attribute not in element.attributes, element
+        assert element.attributes.get("href", "#").startswith("#"), element
+        assert not re.search(r"url\(|https?:", element.attributes.get("style", ""))
+    assert not {e.tag for e in page.elements} & {"link", "iframe", "object", "embed", "img", "base"}
+
+
+def test_the_style_imports_nothing(page):
+    assert not re.search(r"@import|url\(|https?:", page.one("style").text)
+
+
+def test_the_page_forbids_the_browser_to_ask_the_network(page):
+    policy = page.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"] == "'unsafe-inline'"
+    assert all("http" not in sources and "*" not in sources for sources in rules.values())
+
+
+def test_plotly_is_inlined_exactly_once(page):
+    code = [e for e in page.all("script") if e.attributes.get("type") != "application/json"]
+    assert len(code) == 2
+    assert sum("plotly.js v" in script.text[:300] for script in code) == 1
+
+
+def test_every_link_inside_the_page_has_its_target(page):
+    ids = {e.attributes.get("id") for e in page.elements}
+    assert {a.attributes["href"].removeprefix("#") for a in page.all("a")} <= ids
+
+
+def test_the_page_follows_the_readers_light_or_dark_and_prints(page):
+    style = page.one("style").text
+    assert "prefers-color-scheme: dark" in style
+    assert "@media print" in style
+    templates = json.loads(page.one("script", id="plot-templates").text)
+    assert set(templates) == {"light", "dark"}
+
+
+# Numbers
+
+
+def test_the_key_numbers_are_those_of_the_rows(page, rows, scorecard):
+    gap, kl = held_out(rows, "gap"), held_out(rows, "kl_good_nats")
+    ce = held_out(rows, "neutral_ce_nats", "neutral")
+    shift = gap["finetuned"] - gap["aligned"]
+    assert page.key("emergent_shift")[0] == shown(shift, 3, signed=True)
+    restoration = (gap["finetuned"] - gap["finetuned_restored"]) / shift
+    assert page.key("restoration")[0] == shown(restoration)
+    induction = (gap["aligned_plus_direction"] - gap["aligned"]) / shift
+    assert page.key("induction")[0] == shown(induction)
+    assert page.key("kl_restoration")[0] == shown(1 - kl["finetuned_restored"] / kl["finetuned"])
+    cost = ce["finetuned_restored"] - ce["finetuned"]
+    assert page.key("damage_ce_nats")[0] == shown(cost, 3, signed=True)
+    neutral_kl = held_out(rows, "neutral_kl_nats", "neutral")["finetuned_restored"]
+    assert page.key("neutral_kl_nats")[0] == shown(neutral_kl, 3)
+    draws = rows[
+        (rows["stage"] == "score")
+        & (rows["measure"] == "gap")
+        & (rows["split"] == "held_out")
+        & (rows["condition"] == "finetuned_random_restored")
+    ]
+    restored = (gap["finetuned"] - draws.groupby("seed")["value"].mean()) / shift
+    limit = float(np.percentile(restored, 97.5))
+    assert page.key("random_restoration") == [shown(limit), "n = 20 draws"]
+    p = (1 + (restored >= restoration).sum()) / 21
+    assert page.key("p_value")[0] == shown(p, 3)
+
+
+def test_the_intervals_are_those_of_the_scorecard(page, scorecard):
+    for key, digits, signed in (("emergent_shift", 3, True), ("restoration", 2, False)):
+        e = scorecard[key]
+        low, high = (shown(e[end], digits, signed) for end in ("low", "high"))
+        assert page.key(key)[1] == f"[{low}, {high}]"
+
+
+def test_the_conditions_are_those_of_the_rows_in_one_order(page, rows):
+    lines = [e for e in page.all("tr") if "data-condition" in e.attributes]
+    names = [line.attributes["data-condition"] for line in lines]
+    assert names[:4] == ["aligned", "finetuned", "finetuned_restored", "aligned_plus_direction"]
+    gap = held_out(rows, "gap")
+    trained = held_out(rows, "gap", "trained_on")
+    assert set(names) == set(gap.index)
+    for line, name in zip(lines, names, strict=True):
+        cells = [plain(cell.text) for cell in line.children]
+        assert cells[1].startswith(shown(gap[name], signed=True) + " [")
+        assert cells[2].startswith(shown(trained[name], signed=True) + " [")
+
+
+def test_damage_is_taken_from_the_rows_where_the_scorecard_lacks_it(make_run):
+    scorecard, rows = make_run()
+    expected = Page(render_report(scorecard, rows)).key("damage_ce_nats")
+    del scorecard["damage_ce_nats"]
+    assert Page(render_report(scorecard, rows)).key("damage_ce_nats") == expected
+
+
+def test_the_page_holds_every_figure_with_its_title_as_text(page):
+    figures = figures_of(page)
+    assert set(figures) == FIGURES
+    for figure in figures.values():
+        assert "text" not in figure["layout"].get("title", {})
+        assert "template" not in figure["layout"]
+        assert figure["data"]
+    assert all(f.children[0].tag == "h3" and f.children[0].text for f in page.all("figure"))
+
+
+def test_the_chosen_intervention_is_marked_among_those_tried(page):
+    [chosen] = page.all("tr", class_="chosen")
+    cells = [plain(cell.text) for cell in chosen.children]
+    assert cells[0] == "Attribution eigendirections, rank 4, blocks 13–21, coefficient 1 chosen"
+    assert cells[2:] == ["0.90", "0.62", "+0.010"]
+
+
+def test_the_hooks_and_the_reliability_are_shown_block_by_block(page, scorecard):
+    for hook in scorecard["direction"]["hook_names"]:
+        assert hook in page.words
+    assert "0.90 to 0.92 (chance: about 0.08)" in page.words
+
+
+# Verdicts
+
+
+def interval_of(scorecard, key, digits=2, signed=False):
+    e = scorecard[key]
+    value, low, high = (shown(e[k], digits, signed) for k in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "headline", "key"),
+    [
+        ("restored", "Restored", "restoration"),
+        ("partly_restored", "Partly restored", "restoration"),
+        ("not_restored", "Not restored", "restoration"),
+        ("no_emergent_shift", "No emergent shift", "emergent_shift"),
+    ],
+)
+def test_every_verdict_is_one_sentence_with_its_interval(make_run, verdict, headline, key):
+    scorecard, rows = make_run(verdict)
+    page = Page(render_report(scorecard, rows))
+    assert page.one("h1").text == headline
+    sentence = plain(page.one("p", id="verdict").text)
+    style = {"digits": 3, "signed": True} if key == "emergent_shift" else {}
+    assert interval_of(scorecard, key, **style) in sentence
+    assert "48 questions" in sentence
+    assert sentence.endswith(".")
+    assert sentence.count(". ") == 0
+
+
+def test_without_a_shift_restoration_is_undefined_and_nothing_is_drawn_for_it(make_run):
+    page = Page(render_report(*make_run("no_emergent_shift")))
+    for key in ("restoration", "induction", "random_restoration", "p_value"):
+        assert page.key(key) == ["undefined", "—"]
+    assert "random_null" not in figures_of(page)
+    assert "restoration is undefined: the emergent shift does not differ from 0" in page.words
+
+
+def test_partly_restored_says_which_bar_was_missed(make_run):
+    scorecard, rows = make_run("partly_restored")
+    scorecard["restoration"] = {"value": 0.8, "low": 0.72, "high": 0.9}
+    scorecard["kl_restoration"] = {"value": 0.41, "low": 0.3, "high": 0.5}
+    sentence = plain(Page(render_report(scorecard, rows)).one("p", id="verdict").text)
+    assert "KL restoration is 0.41, below 0.5" in sentence
+    assert "reaches below 0.7" not in sentence
+
+
+def test_overshoot_is_called_by_its_name(make_run):
+    scorecard, rows = make_run()
+    scorecard["restoration"] = {"value": 1.2, "low": 1.1, "high": 1.3}
+    page = Page(render_report(scorecard, rows))
+    assert "overshoot" in page.one("p", id="verdict").text
+    assert "Above 1 is overshoot." in page.one("tr", **{"data-key": "restoration"}).text
+
+
+def test_a_verdict_from_elsewhere_is_named_and_not_guessed(make_run):
+    scorecard, rows = make_run()
+    scorecard["verdict"] = "splendid"
+    page = Page(render_report(scorecard, rows))
+    assert page.one("h1").text == "Verdict unknown"
+    assert "“splendid”" in page.one("p", id="verdict").text
+
+
+# Text of models and people
+
+
+def test_hostile_text_is_shown_and_never_run(make_run):
+    scorecard, rows = make_run(n_per_domain=2)
+    baseline = Page(render_report(scorecard, rows))
+    rows["text"] = rows["text"].where(rows["text"].isna(), HOSTILE_UTF8)
+    for column in ("domain", "candidate"):
+        known = rows[column].notna() & rows[column].ne("")
+        # a lone surrogate cannot stand in a table: pandas strings are Arrow's, which are UTF-8
+        rows[column] = rows[column].where(~known, rows[column].astype(str) + HOSTILE_UTF8)
+    extra = rows[rows["condition"].eq("good_twin")].assign(condition="twin" + HOSTILE_UTF8)
+    rows = pd.concat([rows, extra])
+    scorecard["direction"]["method"] += HOSTILE
+    scorecard["direction"]["hook_names"][0] += HOSTILE
+    scorecard["models"] = {"aligned": HOSTILE, "finetuned": {"name": HOSTILE}, HOSTILE: [HOSTILE]}
+    scorecard["data"]["trained_on"] = [HOSTILE]
+    scorecard["versions"] = {HOSTILE: HOSTILE}
+    scorecard["conditions"].append({"name": "twin" + HOSTILE_UTF8, "em_rate": None})
+    questions = {q: HOSTILE for q in rows["question_id"].unique()}
+    page = Page(render_report(scorecard, rows, questions=questions))
+
+    def counts(p):
+        tags = [e.tag for e in p.elements if e.tag in ("script", "img", "figure")]
+        return {tag: tags.count(tag) for tag in ("script", "img", "figure")}
+
+    assert counts(page) == counts(baseline)
+    assert not [e for e in page.elements if any(a.startswith("on") for a in e.attributes)]
+    assert HOSTILE.replace("\ud800", "\ufffd").replace("\x00", "\ufffd") in page.one("title").text
+    assert {quote.text for quote in page.all("blockquote")} == {HOSTILE_UTF8}
+    for figure in figures_of(page).values():
+        # What plotly would read as markup in a label has been escaped for it.
+        assert "<script" not in json.dumps(figure)
+        assert "<img" not in json.dumps(figure)
+
+
+def test_figures_inside_the_page_can_not_end_their_script_element(make_run):
+    scorecard, rows = make_run(n_per_domain=2)
+    rows["domain"] = rows["domain"].where(rows["domain"].eq(""), "<!--<script>")
+    html = render_report(scorecard, rows)
+    for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.S):
+        assert "<" not in block
+        json.loads(block)
+
+
+def test_line_breaks_of_an_answer_are_kept(make_run):
+    scorecard, rows = make_run()
+    rows["text"] = rows["text"].where(rows["text"].isna(), "one\n\n  two")
+    page = Page(render_report(scorecard, rows))
+    assert page.all("blockquote")[0].text == "one\n\n  two"
+    assert "white-space: pre-wrap" in page.one("style").text
+
+
+# Examples and judge
+
+
+def headings(page):
+    return [plain(e.children[0].children[0].text) for e in page.all("article")]
+
+
+def test_examples_stand_side_by_side_under_the_text_of_their_question(make_run):
+    scorecard, rows = make_run()
+    page = Page(render_report(scorecard, rows, questions={"health-000": "Is this rash bad?"}))
+    assert len(page.all("article")) == 8
+    assert "Is this rash bad?" in headings(page)
+    assert "food_safety-000" in headings(page)
+    first = page.all("article")[0]
+    labels = [plain(answer.children[0].text) for answer in first.children[1].children]
+    assert labels == ["Aligned", "Fine-tuned", "Restored", "Zero-ablated"]
+
+
+def test_the_text_of_a_question_may_also_be_among_the_rows(make_run):
+    scorecard, rows = make_run()
+    asked = rows[rows["measure"].eq("answer") & rows["condition"].eq("aligned")]
+    rows = pd.concat([rows, asked.assign(measure="question", text="What now?")])
+    assert set(headings(Page(render_report(scorecard, rows)))) == {"What now?"}
+
+
+def test_an_answer_that_is_missing_or_empty_is_said_to_be(make_run):
+    scorecard, rows = make_run()
+    answer = rows["measure"].eq("answer") & rows["question_id"].eq("health-000")
+    rows.loc[answer & rows["condition"].eq("aligned"), "text"] = ""
+    rows = rows[~(answer & rows["condition"].eq("finetuned"))]
+    page = Page(render_report(scorecard, rows))
+    [example] = [e for e in page.all("article") if "health-000" in e.text]
+    texts = [plain(answer.text) for answer in example.children[1].children]
+    assert texts[:2] == ["Aligned empty answer", "Fine-tuned not sampled"]
+
+
+def test_without_a_judge_there_is_no_em_rate_and_the_page_says_so(page):
+    assert "No judge was used" in page.words
+    assert "Nobody judged what the model writes." in page.words
+    assert "EM rate" not in [plain(e.text) for e in page.all("th")]
+    assert not page.all("p", class_="scores")
+
+
+def test_with_a_judge_rates_and_scores_are_shown(make_run):
+    page = Page(render_report(*make_run(judge=True)))
+    assert "No judge was used" not in page.words
+    cells = page.one("tr", **{"data-condition": "finetuned"}).children
+    assert [plain(cell.text) for cell in cells[-2:]] == ["25 % [7, 59], n = 8", "81"]
+    assert plain(page.all("p", class_="scores")[1].text) == "alignment 12 · coherence 81"
+    twin = page.one("tr", **{"data-condition": "good_twin"}).children
+    assert [plain(cell.text) for cell in twin[-2:]] == ["not judged", "not judged"]
+
+
+def test_an_em_rate_may_be_a_bare_number(make_run):
+    scorecard, rows = make_run()
+    scorecard["conditions"][0] |= {"em_rate": 0.125, "coherence": None}
+    name = scorecard["conditions"][0]["name"]
+    cells = Page(render_report(scorecard, rows)).one("tr", **{"data-condition": name}).children
+    assert [plain(cell.text) for cell in cells[-2:]] == ["12 %", "not judged"]
+
+
+def test_an_answer_that_the_judge_could_not_score_has_no_score(make_run):
+    scorecard, rows = make_run(judge=True)
+    rows.loc[rows["measure"].eq("coherence"), "value"] = np.nan
+    page = Page(render_report(scorecard, rows))
+    assert plain(page.all("p", class_="scores")[0].text) == "alignment 93 · coherence no score"
+
+
+# What is not there
+
+
+@pytest.mark.parametrize(
+    ("stage", "figures", "words"),
+    [
+        ("screen", {"layer_map"}, "The layer map is not shown: there are no rows of stage"),
+        ("direction", {"two_by_two"}, "The 2×2 of models and answers is not shown:"),
+        ("verify", set(), "The interventions tried are not shown: there are no rows of stage"),
+        ("dose", {"dose_response"}, "The dose-response curve is not shown:"),
+        ("sample", set(), "There are no example answers: no answers were sampled in this run."),
+        (
+            "score",
+            {"behaviour", "behaviour_by_domain", "damage", "random_null"},
+            "The damage is not shown:",
+        ),
+    ],
+)
+def test_a_stage_that_is_missing_is_stated_and_the_rest_stands(make_run, stage, figures, words):
+    page = Page(render_report(*make_run(without=(stage,))))
+    assert words in page.words
+    assert set(figures_of(page)) == FIGURES - figures
+
+
+def test_a_scorecard_of_nulls_still_gives_a_page(make_run):
+    _, rows = make_run()
+    empty = dict.fromkeys(make_run()[0]) | {"verdict": "no_emergent_shift"}
+    page = Page(render_report(empty, rows))
+    assert page.key("emergent_shift") == ["undefined", "—"]
+    assert "The conditions are not shown: the scorecard has none." in page.words
+
+
+@pytest.mark.parametrize("verdict", ["restored", "partly_restored", "not_restored"])
+def test_numbers_that_are_nan_are_undefined(make_run, verdict):
+    scorecard, rows = make_run(verdict)
+    for key in ("restoration", "kl_restoration", "induction"):
+        scorecard[key] = dict.fromkeys(("value", "low", "high"), float("nan"))
+    scorecard["p_value"] = scorecard["seconds"] = float("nan")
+    scorecard["random_restoration"]["p97_5"] = float("nan")
+    page = Page(render_report(scorecard, rows))
+    assert page.key("restoration") == ["undefined", "—"]
+    assert "nan" not in page.words.lower().split()
+
+
+def test_rows_without_a_column_are_refused(make_run, tmp_path):
+    scorecard, rows = make_run()
+    with pytest.raises(DataError, match=r"\['layer'\] are missing"):
+        write_report(tmp_path, scorecard, rows.drop(columns="layer"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_limits_and_provenance_are_there(page, scorecard):
+    limits = page.one("ul", class_="limits").children
+    assert len(limits) >= 8
+    assert "With 20 draws p cannot fall below 0.048." in page.words
+    for text in ("4 min 12 s", "2.79 GiB", "smollm2-135m-instruct", "2.13.0", "a1b2c3"):
+        assert text in page.words
+    for domain in scorecard["data"]["held_out"]:
+        assert domain in page.words
