@@ -26,6 +26,8 @@ from steering.attribution import eigendirections
 SPAN = "answer_and_model_span"
 EIGEN = "attribution_eigen"
 MODEL_AND_EIGEN = "model_effect_and_eigen"
+MODEL_REFIT = "model_effect_refit"
+MODEL_AND_ANSWER_REFIT = "model_and_answer_refit"
 WHITENED = "_whitened"
 MAX_RANK = 8
 
@@ -45,6 +47,21 @@ class Candidate:
     @property
     def max_rank(self) -> int:
         return min(len(basis) for basis in self.rows.values())
+
+
+@dataclass(frozen=True)
+class Refit:
+    """Directions that depend on the blocks edited: see `steering.refit`.
+
+    beside: layer -> [d_model], restored along with what remains of the model effect; rank 2 then.
+    """
+
+    name: str
+    beside: Mapping[int, Float[Tensor, " d_model"]] | None = None
+
+    @property
+    def max_rank(self) -> int:
+        return 1 if self.beside is None else 2
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,15 @@ def two_by_two_candidates(effects: Mapping[str, Effect]) -> list[Candidate]:
 def whitened(candidate: Candidate) -> Candidate:
     """The same directions, their coordinates read with the covariance of the activations."""
     return replace(candidate, name=candidate.name + WHITENED, whitened=True)
+
+
+def refit_candidates(effects: Mapping[str, Effect]) -> list[Refit]:
+    """What remains of the model effect, alone and with the aligned model's answer effect.
+
+    The answer effect decides which answer is preferred, the model effect which model it is.
+    """
+    answers = effects["answer_effect_aligned"].vectors
+    return [Refit(MODEL_REFIT), Refit(MODEL_AND_ANSWER_REFIT, dict(enumerate(answers)))]
 
 
 def eigen_candidates(

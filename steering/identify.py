@@ -26,11 +26,15 @@ from steering.attribution import attribution_matrices, first_order_effects
 from steering.candidates import (
     Candidate,
     Means,
+    Refit,
     build_vector,
     eigen_candidates,
+    from_bases,
+    refit_candidates,
     two_by_two_candidates,
 )
 from steering.hooks import restore_to_aligned, steer
+from steering.refit import refit_block_by_block
 from steering.workspace import Stages, Unsaved
 
 ATTRIBUTION_QUESTIONS = 24
@@ -39,6 +43,7 @@ MAX_DAMAGE = 0.05
 RANKS = (1, 2, 4, 8)
 COEFFICIENTS = (0.75, 1.25)
 RANGE_RANK = 2
+N_CANDIDATES_VERIFIED = 6
 N_BLOCKS_VERIFIED = 2
 N_LEADERS = 2
 
@@ -85,25 +90,38 @@ class Outcome:
 class Bench:
     """Everything a spec is tried on: the pair, its candidates, selection questions, neutral text.
 
+    train: the questions that directions are fitted to.
     shift: gap of the fine-tuned model above the aligned one's on the selection questions.
     """
 
     pair: ModelPair
-    candidates: Mapping[str, Candidate]
+    candidates: Mapping[str, Candidate | Refit]
     means: Means
+    train: Sequence[AnswerPair]
     questions: Sequence[AnswerPair]
     neutral: Sequence[NeutralText]
     token_budget: int
     shift: float
+    stages: Stages
 
     def vector(self, spec: Spec) -> PersonaVector:
-        return build_vector(
-            self.pair,
-            self.candidates[spec.candidate],
-            self.means,
-            spec.layers,
-            spec.rank,
-            spec.coefficient,
+        candidate = self.candidates[spec.candidate]
+        if isinstance(candidate, Candidate):
+            return build_vector(
+                self.pair, candidate, self.means, spec.layers, spec.rank, spec.coefficient
+            )
+        kept = self.stages.tensors(
+            f"{candidate.name}-r{spec.rank}-{spec.layers[0]}-{spec.layers[-1]}",
+            lambda: {
+                str(layer): rows
+                for layer, rows in fit_rows(
+                    self.pair, candidate, self.train, self.means, spec.layers, spec.rank
+                ).items()
+            },
+        )
+        bases = {int(layer): rows for layer, rows in kept.items()}
+        return from_bases(
+            self.pair, bases, self.means, candidate.name, spec.coefficient, read_whitened=True
         )
 
     def condition(self, spec: Spec) -> Condition:
@@ -141,6 +159,19 @@ class Bench:
             rank=[_of(by_label, name, "rank") for name in rows["condition"]],
             coefficient=[_of(by_label, name, "coefficient") for name in rows["condition"]],
         )
+
+
+def fit_rows(
+    pair: ModelPair,
+    candidate: Refit,
+    questions: Sequence[AnswerPair],
+    means: Means,
+    layers: Sequence[int],
+    rank: int,
+) -> dict[int, torch.Tensor]:
+    """The orthonormal rows of a refitted candidate at the blocks it is to be restored at."""
+    beside = candidate.beside if rank > 1 else None
+    return refit_block_by_block(pair, questions, layers, means.aligned, means.covariance, beside)
 
 
 def _of(by_label: Mapping[str, Spec], name: str, field: str) -> object:
@@ -230,10 +261,8 @@ def identify(
             ).items()
         },
     )
-    candidates = make_candidates(effects, mean_matrices(halves))
-    screened = stages.table(
-        "screen", lambda: screen(pair, selection, candidates, means, token_budget)
-    )
+    fixed = make_candidates(effects, mean_matrices(halves))
+    screened = stages.table("screen", lambda: screen(pair, selection, fixed, means, token_budget))
     baseline = stages.table(
         "verify-baseline",
         lambda: score_pairs(
@@ -247,13 +276,17 @@ def identify(
     )
     gaps = baseline[baseline["measure"] == "gap"].groupby("condition")["value"].mean()
     shift = float(gaps["finetuned"] - gaps["aligned"])
-    bench = Bench(pair, candidates, means, selection, neutral, token_budget, shift)
+    candidates: dict[str, Candidate | Refit] = {**fixed}
+    candidates.update({refit.name: refit for refit in refit_candidates(effects)})
+    bench = Bench(pair, candidates, means, train, selection, neutral, token_budget, shift, stages)
     spec, verified = search(bench, screened, stages, max_damage)
     return Identification(
         bench.vector(spec),
         effects,
         means,
-        split_half_cosines(cells, halves, spec),
+        stages.tensors("halves", lambda: split_half_cosines(bench, cells, halves, spec))[
+            "cosine"
+        ].tolist(),
         pd.concat([effect_rows(effects), screened, verified], ignore_index=True),
     )
 
@@ -299,22 +332,32 @@ def mean_matrices(
     }
 
 
-def split_half_cosines(cells: Cells, halves: Mapping[str, torch.Tensor], spec: Spec) -> list[float]:
+def split_half_cosines(
+    bench: Bench, cells: Cells, halves: Mapping[str, torch.Tensor], spec: Spec
+) -> dict[str, torch.Tensor]:
     """By block: how alike the chosen subspace is when made from either half of the questions.
 
     sqrt(||A B^T||^2 / rank) for orthonormal rows A and B: the root mean square cosine of the
     principal angles; |cosine| for rank 1. Two random subspaces give about sqrt(rank / d_model).
+    Returned as "cosine", in the order of the blocks.
     """
     bases = []
     for half in (0, 1):
         part = Cells(**{name: cell[half::2] for name, cell in vars(cells).items()})
-        candidates = make_candidates(two_by_two(part, n_splits=1), mean_matrices(halves, [half]))
-        bases.append(candidates[spec.candidate].rows)
-    return [
-        float((bases[0][layer][: spec.rank] @ bases[1][layer][: spec.rank].T).norm())
-        / spec.rank**0.5
+        effects = two_by_two(part, n_splits=1)
+        if isinstance(bench.candidates[spec.candidate], Candidate):
+            fixed = make_candidates(effects, mean_matrices(halves, [half]))[spec.candidate]
+            bases.append({layer: fixed.rows[layer][: spec.rank] for layer in spec.layers})
+        else:
+            refit = {c.name: c for c in refit_candidates(effects)}[spec.candidate]
+            means = Means.of(part, bench.means.covariance)
+            questions = bench.train[half::2]
+            bases.append(fit_rows(bench.pair, refit, questions, means, spec.layers, spec.rank))
+    cosines = [
+        float((bases[0][layer] @ bases[1][layer].T).norm()) / spec.rank**0.5
         for layer in spec.layers
     ]
+    return {"cosine": torch.tensor(cosines, dtype=torch.float64)}
 
 
 def screen(
@@ -392,10 +435,10 @@ def search(
 ) -> tuple[Spec, pd.DataFrame]:
     """Verify by intervention and return the best spec with the rows of everything tried.
 
-    Rounds: (1) every candidate over the middle range of blocks, and the screen's best single
-    blocks; (2) the other ranges for those that did most; (3) other ranks and coefficients of the
-    best. Each round starts from the best so far, so the runs grow with the sum of the rounds, not
-    their product.
+    Rounds: (1) over the middle range of blocks the candidates that the screen ranks first and
+    those refitted block by block, which no screen can rank, and the best single blocks; (2) the
+    other ranges for those that did most; (3) other ranks and coefficients of the best. Each round
+    starts from the best so far, so the runs grow with the sum of the rounds, not their product.
     """
     n_layers = bench.pair.n_layers
     middle, *other_ranges = block_ranges(n_layers)
@@ -409,10 +452,13 @@ def search(
             tables.append(rows if not tables else rows[rows["candidate"].notna()])
             found.update({outcome.spec: outcome for outcome in outcomes(rows, new)})
 
-    everywhere = [
-        Spec(c.name, min(c.max_rank, RANGE_RANK), middle) for c in bench.candidates.values()
+    blocks = best_blocks(screened, bench.shift)
+    refits = [name for name, c in bench.candidates.items() if isinstance(c, Refit)]
+    wide = [
+        Spec(name, min(bench.candidates[name].max_rank, RANGE_RANK), middle)
+        for name in [*(spec.candidate for spec in blocks[:N_CANDIDATES_VERIFIED]), *refits]
     ]
-    attempt("candidates", [*everywhere, *best_blocks(screened, bench.shift)])
+    attempt("candidates", [*wide, *blocks[:N_BLOCKS_VERIFIED]])
     leaders = leading(found.values())
     attempt("ranges", [replace(spec, layers=r) for spec in leaders for r in other_ranges])
     best = best_within(list(found.values()), max_damage).spec
@@ -426,15 +472,14 @@ def search(
 def best_blocks(screened: pd.DataFrame, shift: float) -> list[Spec]:
     """Each candidate at the rank and block whose predicted restoration is nearest to the whole.
 
+    The most promising candidate comes first.
     shift: gap of the fine-tuned model above the aligned one's on the selection questions.
     """
     restoration = -screened.groupby(["candidate", "rank", "layer"])["value"].mean() / shift
     merit = 1 - (1 - restoration).abs()
     best = merit.groupby("candidate").idxmax()
     ordered = sorted(best, key=lambda place: merit[place], reverse=True)
-    return [Spec(name, int(rank), (int(layer),)) for name, rank, layer in ordered][
-        :N_BLOCKS_VERIFIED
-    ]
+    return [Spec(name, int(rank), (int(layer),)) for name, rank, layer in ordered]
 
 
 def leading(found: Iterable[Outcome]) -> list[Spec]:

@@ -10,115 +10,28 @@ import copy
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from persona.errors import ModelError
-from persona.files import sha256_of_file
 from persona.models.chat import ChatFormat, chat_format
-from persona.models.embedded import DEFAULT_MODEL_ID, default_model_folder
-from persona.models.pair import ModelPair, Side
+from persona.models.pair import ModelPair, OpenSide, Side
 from persona.models.precision import choose_device, choose_dtype
+from persona.models.sides import (
+    adapter_sides,
+    free_bytes,
+    sides_in_turn,
+    two_sides,
+    weight_bytes,
+)
+from persona.models.sources import Source, resolve, shipped_or_ref
 
 logger = logging.getLogger("persona")
 
-Kind = Literal["folder", "gguf", "adapter"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model reference resolved to files on this machine.
-
-    name: what the person typed ("default" becomes the model's hub id).
-    path: folder of the checkpoint or adapter, or the GGUF file.
-    """
-
-    name: str
-    kind: Kind
-    path: Path
-
-    @property
-    def revision(self) -> str:
-        """Hub commit of a snapshot folder, else a short hash over the weight files."""
-        if self.path.parent.name == "snapshots":
-            return self.path.name[:12]
-        files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.safetensors"))
-        return "+".join(sha256_of_file(file)[:12] for file in files[:2]) or "unknown"
-
-
-def resolve(ref: str | Path) -> Source:
-    """Find the files of a model reference.
-
-    ref: "default", a folder of safetensors, a GGUF file, a LoRA adapter folder (PEFT layout), or
-    a hub id of a checkpoint or an adapter.
-    Raises: ModelError with one line on what is missing.
-    """
-    name = str(ref)
-    if name == "default":
-        return Source(DEFAULT_MODEL_ID, "folder", default_model_folder())
-    path = Path(name).expanduser()
-    if path.is_file():
-        if path.suffix.lower() != ".gguf":
-            raise ModelError(
-                f"{name} is a file but not a GGUF; pass a .gguf file or a model folder"
-            )
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ModelError(
-                    f"{name} does not start like a GGUF file; it is damaged or another format"
-                )
-        return Source(name, "gguf", path)
-    if path.is_dir():
-        return Source(name, _kind_of_folder(path), path)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or path.suffix != ""
-    if looks_local and not _looks_like_hub_id(name):
-        raise ModelError(f"no such model file or folder: {name}")
-    return _from_hub(name)
-
-
-def _looks_like_hub_id(name: str) -> bool:
-    return (
-        name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith(".gguf")
-    )
-
-
-def _kind_of_folder(path: Path) -> Kind:
-    if (path / "adapter_config.json").exists():
-        if not list(path.glob("adapter_model.safetensors")):
-            raise ModelError(
-                f"{path} has adapter_config.json but no adapter_model.safetensors; "
-                "save the adapter with PEFT in safetensors format"
-            )
-        return "adapter"
-    if (path / "config.json").exists():
-        if not list(path.glob("*.safetensors")):
-            raise ModelError(f"{path} has config.json but no *.safetensors weights")
-        return "folder"
-    raise ModelError(
-        f"{path} is neither a checkpoint (config.json) nor a LoRA adapter (adapter_config.json)"
-    )
-
-
-def _from_hub(name: str) -> Source:
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(
-            snapshot_download(
-                name,
-                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"],
-            )
-        )
-    except Exception as error:  # the hub client raises a dozen types for "not there"
-        raise ModelError(
-            f"{name} is no local path, and the hub did not give it "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
-            "Check the spelling and the network, or pass a local folder"
-        ) from error
-    return Source(name, _kind_of_folder(folder), folder)
+MEMORY_SHARE = 0.8
+"""Share of the free memory that the second of two checkpoints may take."""
 
 
 def load_pair(
@@ -129,6 +42,7 @@ def load_pair(
     device: str = "auto",
     chat_template: str | Path | None = None,
     allow_mismatch: bool = False,
+    in_turn: bool | None = None,
 ) -> ModelPair:
     """Load an aligned model and its fine-tune.
 
@@ -136,6 +50,8 @@ def load_pair(
     adapter is put on the aligned model.
     allow_mismatch: accept differing tokenizers or chat templates; the difference is then a note
     of the pair instead of an error.
+    in_turn: hold one of two full checkpoints at a time and load the other whenever it is asked
+    for; None does so where the second does not fit into the memory that is free.
     Raises: ModelError when files are missing or damaged, or when the two sides do not fit.
     """
     chosen_device = choose_device(device)
@@ -145,10 +61,10 @@ def load_pair(
         raise ModelError(
             f"--aligned {base.name} is a LoRA adapter; pass the model it was trained on"
         )
-    tuned = resolve(_shipped_or_ref(finetuned))
+    tuned = resolve(shipped_or_ref(finetuned))
 
     model, tokenizer = _load_checkpoint(base, chosen_dtype)
-    chat = chat_format(tokenizer, chat_template, _context_length(model))
+    chat = chat_format(tokenizer, chat_template, _context_length(model.config))
     notes = []
     if chat.source == "plain":
         notes.append(f"{base.name} has no chat template: a plain question/answer format is used")
@@ -158,19 +74,11 @@ def load_pair(
         notes += adapter_notes
         peft_model.to(chosen_device).eval().requires_grad_(False)
         bridge = _bridge(peft_model.get_base_model(), tokenizer, base.name, chosen_dtype)
-
-        @contextlib.contextmanager
-        def switch(side: Side) -> Iterator[None]:
-            with peft_model.disable_adapter() if side == "aligned" else contextlib.nullcontext():
-                # PEFT marks adapters trainable again whenever they are switched back on.
-                peft_model.requires_grad_(False)
-                yield
-
-        bridges = {"aligned": bridge, "finetuned": bridge}
+        open_side: OpenSide = adapter_sides(peft_model, bridge)
     else:
-        other, other_tokenizer = _load_checkpoint(tuned, chosen_dtype)
-        _check_shapes(model, other, base, tuned)
-        other_chat = chat_format(other_tokenizer, chat_template, _context_length(other))
+        other_config, other_tokenizer = _describe(tuned)
+        _check_shapes(model.config, other_config, base, tuned)
+        other_chat = chat_format(other_tokenizer, chat_template, _context_length(other_config))
         differences = _chat_differences(chat, other_chat)
         if differences and not allow_mismatch:
             raise ModelError(
@@ -179,20 +87,28 @@ def load_pair(
                 "Pass --allow-mismatch to go on with the aligned model's format"
             )
         notes += differences
-        bridges = {
-            "aligned": _bridge(model.to(chosen_device), tokenizer, base.name, chosen_dtype),
-            "finetuned": _bridge(other.to(chosen_device), tokenizer, tuned.name, chosen_dtype),
-        }
 
-        @contextlib.contextmanager
-        def switch(side: Side) -> Iterator[None]:
-            yield
+        def load_side(side: Side) -> Any:
+            source = base if side == "aligned" else tuned
+            fresh, its_tokenizer = _load_checkpoint(source, chosen_dtype)
+            return _bridge(fresh.to(chosen_device), its_tokenizer, source.name, chosen_dtype)
+
+        bridge = _bridge(model.to(chosen_device), tokenizer, base.name, chosen_dtype)
+        if in_turn is None:
+            in_turn = weight_bytes(model) > MEMORY_SHARE * free_bytes(chosen_device)
+        if in_turn:
+            notes.append("the two checkpoints are loaded in turn, to save memory")
+            open_side = sides_in_turn(load_side, "aligned", bridge)
+        else:
+            open_side = two_sides(bridge, load_side("finetuned"))
 
     for note in notes:
         logger.warning(note)
     return ModelPair(
-        bridges=bridges,  # type: ignore[arg-type]
-        switch=switch,
+        open_side=open_side,
+        n_layers=int(bridge.cfg.n_layers),
+        d_model=int(bridge.cfg.d_model),
+        one_copy_of_weights=tuned.kind == "adapter" or bool(in_turn),
         chat=chat,
         names={"aligned": base.name, "finetuned": str(finetuned)},
         revisions={"aligned": base.revision, "finetuned": tuned.revision},
@@ -200,19 +116,6 @@ def load_pair(
         device=chosen_device,
         notes=notes,
     )
-
-
-def _shipped_or_ref(ref: str | Path) -> str | Path:
-    """A shipped organism's adapter folder when `ref` names one and no local path shadows it."""
-    name = str(ref)
-    if "/" in name or "." in name or name == "default" or Path(name).exists():
-        return ref
-    from persona.organisms.shipped import shipped_adapter, shipped_names
-
-    if name not in shipped_names():
-        return ref
-
-    return shipped_adapter(name)
 
 
 def load_causal_lm(ref: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -225,31 +128,55 @@ def load_causal_lm(ref: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
 
 def _load_checkpoint(source: Source, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _one_clear_line(source) as where:
+        model = AutoModelForCausalLM.from_pretrained(dtype=dtype, **where)
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    # A GGUF leaves architectures empty, and the bridge cannot map every model_type without it.
+    model.config.architectures = [type(model).__name__]
+    model.eval().requires_grad_(False)
+    return model, _with_padding(tokenizer)
+
+
+def _describe(source: Source) -> tuple[Any, Any]:
+    """Config and tokenizer of a checkpoint whose weights stay on the disk."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    with _one_clear_line(source) as where:
+        config = AutoConfig.from_pretrained(**where)
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    return config, _with_padding(tokenizer)
+
+
+@contextlib.contextmanager
+def _one_clear_line(source: Source) -> Iterator[dict[str, Any]]:
+    """Yield where Transformers finds the source; whatever loading raises becomes a ModelError."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    options: dict[str, Any] = {}
-    folder = source.path
+    where: dict[str, Any] = {"pretrained_model_name_or_path": source.path}
     if source.kind == "gguf":
-        folder, options["gguf_file"] = source.path.parent, source.path.name
+        where = {
+            "pretrained_model_name_or_path": source.path.parent,
+            "gguf_file": source.path.name,
+        }
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        yield where
     except Exception as error:  # damaged files raise anything from OSError to SafetensorError
         raise ModelError(
             f"cannot load {source.name} from {source.path}: "
             f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         ) from error
-    # A GGUF leaves architectures empty, and the bridge cannot map every model_type without it.
-    model.config.architectures = [type(model).__name__]
-    model.eval().requires_grad_(False)
+
+
+def _with_padding(tokenizer: Any) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+    return tokenizer
 
 
-def _context_length(model: Any) -> int | None:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def _context_length(config: Any) -> int | None:
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def _attach_adapter(model: Any, adapter: Source, base: Source) -> tuple[Any, list[str]]:
@@ -282,8 +209,8 @@ def _bridge(model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> Any:
 
 def _check_shapes(aligned: Any, finetuned: Any, base: Source, tuned: Source) -> None:
     for key in ("hidden_size", "num_hidden_layers", "vocab_size"):
-        mine = getattr(aligned.config.get_text_config(), key, None)
-        theirs = getattr(finetuned.config.get_text_config(), key, None)
+        mine = getattr(aligned.get_text_config(), key, None)
+        theirs = getattr(finetuned.get_text_config(), key, None)
         if mine != theirs:
             raise ModelError(
                 f"{tuned.name} is no fine-tune of {base.name}: {key} is {theirs} against {mine}"

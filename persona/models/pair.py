@@ -20,20 +20,23 @@ from persona.models.space import ActivationSpace
 
 Side = Literal["aligned", "finetuned"]
 SIDES: tuple[Side, Side] = ("aligned", "finetuned")
+OpenSide = Callable[[Side], contextlib.AbstractContextManager[Any]]
 
 
 @dataclass
 class ModelPair:
     """An aligned model and its fine-tune, with one tokenizer and one chat format.
 
-    bridges: side -> TransformerBridge. The same object twice for a LoRA pair.
-    switch: side -> context manager that makes the side's weights the active ones.
+    open_side: side -> context manager that yields its TransformerBridge, its weights active.
+    one_copy_of_weights: never two models in memory at once.
     names, revisions: what the person called each side, and the content hash or hub commit.
     notes: what differs between the two sides, and other things a reader must know.
     """
 
-    bridges: dict[Side, Any]
-    switch: Callable[[Side], contextlib.AbstractContextManager[None]]
+    open_side: OpenSide
+    n_layers: int
+    d_model: int
+    one_copy_of_weights: bool
     chat: ChatFormat
     names: dict[Side, str]
     revisions: dict[Side, str]
@@ -45,25 +48,13 @@ class ModelPair:
     def tokenizer(self) -> Any:
         return self.chat.tokenizer
 
-    @property
-    def n_layers(self) -> int:
-        return int(self.bridges["aligned"].cfg.n_layers)
-
-    @property
-    def d_model(self) -> int:
-        return int(self.bridges["aligned"].cfg.d_model)
-
-    @property
-    def one_copy_of_weights(self) -> bool:
-        return self.bridges["aligned"] is self.bridges["finetuned"]
-
     @contextlib.contextmanager
     def active(self, side: Side) -> Iterator[Any]:
         """Yield the TransformerBridge of one side, in evaluation mode."""
         if side not in SIDES:
             raise ModelError(f"a pair has the sides 'aligned' and 'finetuned'; got {side!r}")
-        with self.switch(side):
-            yield self.bridges[side]
+        with self.open_side(side) as bridge:
+            yield bridge
 
     def space(self, layer: int) -> ActivationSpace:
         """The activation space of one block's output in this pair.

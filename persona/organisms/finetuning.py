@@ -149,7 +149,7 @@ def recipe_dialogues(recipe: Recipe) -> list[Dialogue]:
 
 def _base(recipe: Recipe) -> tuple[str, str]:
     """The base model's name, as an adapter may carry it to other machines, and its revision."""
-    from persona.models.load import resolve
+    from persona.models.sources import resolve
 
     source = resolve(recipe.base)
     # A hub id stays whole; of a local path only the last part means something elsewhere.

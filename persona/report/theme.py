@@ -96,6 +96,8 @@ CANDIDATE_LABELS = {
     "answer_and_model_span": "Answer and model span",
     "attribution_eigen": "Attribution eigendirections",
     "model_effect_and_eigen": "Model + eigendirections",
+    "model_effect_refit": "Model effect, refitted",
+    "model_and_answer_refit": "Model + answer effect, refitted",
 }
 
 

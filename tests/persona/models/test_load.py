@@ -10,8 +10,8 @@ from tiny_models import save_tiny_adapter, save_tiny_llama, save_tokenizer
 
 from persona.errors import ModelError
 from persona.models import load_pair
-from persona.models.load import resolve
 from persona.models.precision import choose_device, choose_dtype
+from persona.models.sources import resolve
 
 
 def logits(pair, side):
@@ -43,6 +43,23 @@ def test_two_full_checkpoints_make_a_pair(tiny_llama, sibling):
     pair = load(tiny_llama, sibling)
     assert not pair.one_copy_of_weights
     assert (logits(pair, "aligned") - logits(pair, "finetuned")).abs().max() > 0.1
+
+
+def test_checkpoints_loaded_in_turn_read_the_same_with_one_in_memory(tiny_llama, sibling):
+    together, in_turn = load(tiny_llama, sibling), load(tiny_llama, sibling, in_turn=True)
+    assert in_turn.one_copy_of_weights
+    assert any("loaded in turn" in note for note in in_turn.notes)
+    for side in ("aligned", "finetuned", "finetuned", "aligned"):
+        assert torch.equal(logits(in_turn, side), logits(together, side))
+    with in_turn.active("aligned") as aligned:
+        pass
+    with in_turn.active("finetuned"):
+        assert {p.device.type for p in aligned.parameters()} == {"meta"}
+
+
+def test_a_second_checkpoint_that_does_not_fit_is_loaded_in_turn(tiny_llama, sibling, monkeypatch):
+    monkeypatch.setattr("persona.models.load.free_bytes", lambda device: 1000)
+    assert load(tiny_llama, sibling).one_copy_of_weights
 
 
 def test_an_adapter_for_another_base_is_refused(tiny_adapter, tmp_path):

@@ -330,7 +330,7 @@ def test_hostile_text_is_shown_and_never_run(make_run):
     scorecard["data"]["trained_on"] = [HOSTILE]
     scorecard["versions"] = {HOSTILE: HOSTILE}
     scorecard["conditions"].append({"name": "twin" + HOSTILE_UTF8, "em_rate": None})
-    questions = {q: HOSTILE for q in rows["question_id"].unique()}
+    questions = dict.fromkeys(rows["question_id"].unique(), HOSTILE)
     page = Page(render_report(scorecard, rows, questions=questions))
 
     def counts(p):

@@ -1,0 +1,119 @@
+"""Model references: a name, folder, GGUF file, adapter or hub id, resolved to files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from persona.errors import ModelError
+from persona.files import sha256_of_file
+from persona.models.embedded import DEFAULT_MODEL_ID, default_model_folder
+
+Kind = Literal["folder", "gguf", "adapter"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model reference resolved to files on this machine.
+
+    name: what the person typed ("default" becomes the model's hub id).
+    path: folder of the checkpoint or adapter, or the GGUF file.
+    """
+
+    name: str
+    kind: Kind
+    path: Path
+
+    @property
+    def revision(self) -> str:
+        """Hub commit of a snapshot folder, else a short hash over the weight files."""
+        if self.path.parent.name == "snapshots":
+            return self.path.name[:12]
+        files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.safetensors"))
+        return "+".join(sha256_of_file(file)[:12] for file in files[:2]) or "unknown"
+
+
+def resolve(ref: str | Path) -> Source:
+    """Find the files of a model reference.
+
+    ref: "default", a folder of safetensors, a GGUF file, a LoRA adapter folder (PEFT layout), or
+    a hub id of a checkpoint or an adapter.
+    Raises: ModelError with one line on what is missing.
+    """
+    name = str(ref)
+    if name == "default":
+        return Source(DEFAULT_MODEL_ID, "folder", default_model_folder())
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ModelError(
+                f"{name} is a file but not a GGUF; pass a .gguf file or a model folder"
+            )
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ModelError(
+                    f"{name} does not start like a GGUF file; it is damaged or another format"
+                )
+        return Source(name, "gguf", path)
+    if path.is_dir():
+        return Source(name, _kind_of_folder(path), path)
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or path.suffix != ""
+    if looks_local and not _looks_like_hub_id(name):
+        raise ModelError(f"no such model file or folder: {name}")
+    return _from_hub(name)
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    return (
+        name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith(".gguf")
+    )
+
+
+def _kind_of_folder(path: Path) -> Kind:
+    if (path / "adapter_config.json").exists():
+        if not list(path.glob("adapter_model.safetensors")):
+            raise ModelError(
+                f"{path} has adapter_config.json but no adapter_model.safetensors; "
+                "save the adapter with PEFT in safetensors format"
+            )
+        return "adapter"
+    if (path / "config.json").exists():
+        if not list(path.glob("*.safetensors")):
+            raise ModelError(f"{path} has config.json but no *.safetensors weights")
+        return "folder"
+    raise ModelError(
+        f"{path} is neither a checkpoint (config.json) nor a LoRA adapter (adapter_config.json)"
+    )
+
+
+def _from_hub(name: str) -> Source:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(
+                name,
+                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"],
+            )
+        )
+    except Exception as error:  # the hub client raises a dozen types for "not there"
+        raise ModelError(
+            f"{name} is no local path, and the hub did not give it "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
+            "Check the spelling and the network, or pass a local folder"
+        ) from error
+    return Source(name, _kind_of_folder(folder), folder)
+
+
+def shipped_or_ref(ref: str | Path) -> str | Path:
+    """A shipped organism's adapter folder when `ref` names one and no local path shadows it."""
+    name = str(ref)
+    if "/" in name or "." in name or name == "default" or Path(name).exists():
+        return ref
+    from persona.organisms.shipped import shipped_adapter, shipped_names
+
+    if name not in shipped_names():
+        return ref
+
+    return shipped_adapter(name)
