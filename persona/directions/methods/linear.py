@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -61,7 +63,7 @@ def logistic_direction(
     """Weights of a logistic regression, at length 1, toward positive.
 
     Minimises mean log(1 + exp(-y (z.w + b))) + penalty/2 |w|^2 over standardised activations z,
-    each class weighing half; returns w / scale. All layers are one L-BFGS problem.
+    each class weighing half; returns w / scale.
     penalty: scikit-learn's C is 1 / (n penalty) for n answers.
     Raises: DataError for another rank than 1, a penalty not above 0, fewer than two answers in a
         class, or equal means.
@@ -71,40 +73,49 @@ def logistic_direction(
     """
     require_rank_one(rank, "logistic_direction")
     problem = _standardised(contrast, penalty, "logistic_direction")
-    n_answers, d_model = problem.z_LND.shape[1:]
-    z, back = problem.z_LND, None
-    if n_answers < d_model:
-        # The solution lies in the span of the answers: N coordinates say it all.
-        back, triangular = torch.linalg.qr(z.mT)
-        z = triangular.mT
-    # No Hessian exceeds that at w = 0. In coordinates where it is the identity, L-BFGS needs
-    # some twenty steps, whatever the spread of the activations.
-    weighted = z * problem.share_N[:, None].sqrt()
-    bound = weighted.mT @ weighted / 4 + penalty * torch.eye(z.shape[-1], dtype=z.dtype)
-    factor = torch.linalg.cholesky(bound).mT
+    sided = problem.label_N[:, None] * problem.z_LND
+    weights = [_fit_logistic(rows, problem, penalty) for rows in sided]
+    return problem.in_raw_space(torch.stack(weights))
 
-    u = torch.zeros(z.shape[0], z.shape[-1], 1, dtype=z.dtype, requires_grad=True)
-    intercept = torch.zeros(z.shape[0], 1, 1, dtype=z.dtype, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [u, intercept],
-        max_iter=MAX_ITERATIONS,
-        tolerance_grad=1e-7,
-        tolerance_change=1e-12,
-        line_search_fn="strong_wolfe",
-    )
 
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        w = torch.linalg.solve_triangular(factor, u, upper=True)
-        margin = problem.label_N * (z @ w + intercept)[..., 0]
-        total = (softplus(-margin) * problem.share_N).sum() + penalty / 2 * w.square().sum()
-        total.backward()
-        return total
+def _fit_logistic(
+    sided_ND: Float[Tensor, "answer d_model"], problem: _Standardised, penalty: float
+) -> Float[Tensor, " d_model"]:
+    """Weights at one layer, by L-BFGS; sided: each answer's z times its label.
 
-    with torch.enable_grad():
-        optimiser.step(loss)
-    weights = torch.linalg.solve_triangular(factor, u.detach(), upper=True)
-    return problem.in_raw_space((weights if back is None else back @ weights)[..., 0])
+    The Hessian nowhere exceeds that at w = 0. In coordinates where that one is the identity some
+    twenty steps are enough, whatever the spread of the activations.
+    """
+    from scipy.optimize import minimize
+
+    back = None
+    if len(sided_ND) < sided_ND.shape[1]:
+        # The solution lies in the span of the answers: as many coordinates as answers say it all.
+        back, triangular = torch.linalg.qr(sided_ND.T)
+        sided_ND = triangular.T
+    rows = torch.cat([sided_ND, problem.label_N[:, None]], dim=1)  # the last weight is b
+    penalties = torch.full((rows.shape[1],), penalty, dtype=torch.float64)
+    penalties[-1] = 0
+    weighted = rows * problem.share_N[:, None].sqrt()
+    factor = torch.linalg.cholesky(weighted.T @ weighted / 4 + penalties.diag())
+
+    def in_weights(u: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(factor.T, u[:, None], upper=True)[:, 0]
+
+    def loss_and_slope(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        w = in_weights(torch.from_numpy(point))
+        margin = rows @ w
+        loss = problem.share_N @ softplus(-margin) + penalties @ w.square() / 2
+        slope = penalties * w - rows.T @ (problem.share_N * torch.sigmoid(-margin))
+        return float(loss), torch.linalg.solve_triangular(factor, slope[:, None], upper=False)[
+            :, 0
+        ].numpy()
+
+    start = np.zeros(rows.shape[1])
+    options = {"maxiter": MAX_ITERATIONS, "gtol": 1e-7, "ftol": 1e-14}
+    found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", options=options)
+    w = in_weights(torch.from_numpy(found.x))[:-1]
+    return w if back is None else back @ w
 
 
 @dataclass(frozen=True)
