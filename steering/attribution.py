@@ -30,6 +30,7 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, token_batch
 from persona.behaviour.scoring import response_log_probs, response_targets
 from persona.data.types import AnswerPair
 from persona.directions.direction import Subspace
+from persona.directions.methods.eigen import eigendirections as eigendirections
 from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import Hook, hooked, model_device, resid_post
 from persona.models.pair import ModelPair
@@ -73,14 +74,6 @@ def attribution_matrices(
     return {
         layer: ((matrix + matrix.T) / 2 / len(questions)).float() for layer, matrix in total.items()
     }
-
-
-def eigendirections(
-    matrix: Float[Tensor, "d_model d_model"], rank: int
-) -> Float[Tensor, "rank d_model"]:
-    """The `rank` eigenvectors of S with the largest eigenvalues, as orthonormal rows."""
-    _, vectors = torch.linalg.eigh(matrix.double())
-    return vectors.T.flip(0)[:rank].float().contiguous()
 
 
 def first_order_effects(

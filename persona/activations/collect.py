@@ -136,12 +136,7 @@ def _weighted_batches(
     """Batches with the weight of each token: 1 / n on the n tokens of the set, else 0."""
     if not dialogues:
         raise DataError("there are no dialogues to read activations from")
-    n_layers = int(bridge.cfg.n_layers)
-    for layer in layers:
-        if not 0 <= layer < n_layers:
-            raise ModelError(
-                f"layer {layer} is out of range: the model has blocks 0 to {n_layers - 1}"
-            )
+    require_layers(bridge, layers)
     spans = [token_span(dialogue, token_set) for dialogue in dialogues]
     device = model_device(bridge)
     pad_id = bridge.tokenizer.pad_token_id or 0
@@ -152,6 +147,18 @@ def _weighted_batches(
             start, end = spans[i]
             weights_BP[row, start:end] = 1 / (end - start)
         yield batch, weights_BP
+
+
+def require_layers(bridge: Any, layers: Sequence[int]) -> None:
+    """Raise ModelError unless the model has every one of these blocks, at least one."""
+    n_layers = int(bridge.cfg.n_layers)
+    if not layers:
+        raise ModelError(f"no layer was asked for: the model has blocks 0 to {n_layers - 1}")
+    for layer in layers:
+        if not 0 <= layer < n_layers:
+            raise ModelError(
+                f"layer {layer} is out of range: the model has blocks 0 to {n_layers - 1}"
+            )
 
 
 @torch.no_grad()

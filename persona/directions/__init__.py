@@ -1,6 +1,10 @@
-"""Directions and persona vectors: the 2x2 of effects, reliability, storage."""
+"""Directions and persona vectors: the 2x2 of effects, contrasts, reliability, storage.
+
+The extraction methods are in `persona.directions.methods`.
+"""
 
 from persona.directions.collect import collect_cells
+from persona.directions.contrast import Contrast
 from persona.directions.direction import (
     Direction,
     PersonaVector,
@@ -8,6 +12,7 @@ from persona.directions.direction import (
     orthonormal,
     whitened_readout,
 )
+from persona.directions.planted import planted_contrast
 from persona.directions.storage import load_persona_vector, save_persona_vector
 from persona.directions.two_by_two import Cells, Effect, mean_difference, two_by_two
 from persona.models.space import ActivationSpace
@@ -15,6 +20,7 @@ from persona.models.space import ActivationSpace
 __all__ = [
     "ActivationSpace",
     "Cells",
+    "Contrast",
     "Direction",
     "Effect",
     "PersonaVector",
@@ -23,6 +29,7 @@ __all__ = [
     "load_persona_vector",
     "mean_difference",
     "orthonormal",
+    "planted_contrast",
     "save_persona_vector",
     "two_by_two",
     "whitened_readout",
