@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from persona.cli.allocator import keep_freed_memory
 from persona.progress import set_quiet
 
 PACKAGES = ("persona", "probes", "steering")
@@ -31,6 +32,7 @@ def start() -> None:
     """Forgets the last run's options and sends the notes of the packages to standard error."""
     shell.debug = shell.quiet = False
     set_quiet(False)
+    keep_freed_memory()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     for name in PACKAGES:
