@@ -11,6 +11,7 @@ from typing import Any
 from persona.directions.direction import PersonaVector, Subspace
 from persona.errors import DataError
 from persona.files import atomic_write_bytes
+from persona.models.pair import ModelPair
 from persona.models.space import ActivationSpace
 
 FORMAT = "personascope/persona-vector"
@@ -66,11 +67,33 @@ def save_persona_vector(vector: PersonaVector, path: str | Path) -> Path:
     return Path(path)
 
 
-def load_persona_vector(path: str | Path) -> PersonaVector:
-    """Read what `save_persona_vector` wrote.
+def load_persona_vector(
+    path: str | Path, pair: ModelPair | None = None, *, allow_mismatch: bool = False
+) -> PersonaVector:
+    """Read what `save_persona_vector` wrote; given a pair, a vector that may be used on it.
 
-    Raises: DataError when the file is missing, truncated, or of another kind.
+    pair: the models it is meant for. A vector of another model, revision, chat template or width
+    is refused, and the difference named.
+    allow_mismatch: take it all the same, as a vector of this pair; the width and the blocks must
+    fit even then.
+    Raises: DataError when the file is missing, truncated, or of another kind; SpaceMismatchError
+    when it does not belong to the pair.
     """
+    vector = _read(path)
+    return vector if pair is None else _fitted(vector, pair, allow_mismatch)
+
+
+def _fitted(vector: PersonaVector, pair: ModelPair, allow_mismatch: bool) -> PersonaVector:
+    subspaces = {}
+    for layer in vector.layers:
+        theirs, ours = vector.subspaces[layer].space, pair.space(layer)
+        if not allow_mismatch or theirs.d_model != ours.d_model:
+            theirs.require_same(ours)
+        subspaces[layer] = dataclasses.replace(vector.subspaces[layer], space=ours)
+    return dataclasses.replace(vector, subspaces=subspaces)
+
+
+def _read(path: str | Path) -> PersonaVector:
     from safetensors import SafetensorError, safe_open
 
     try:
