@@ -6,7 +6,6 @@ raises a DataError that names the file and the line.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from persona.data.jsonl import check_keys, check_texts, read_bytes, read_jsonl
+from persona.data.jsonl import check_keys, check_texts, read_json, read_jsonl, read_text
 from persona.data.types import AnswerPair, Dialogue, Turn, as_role
 from persona.errors import DataError
 
@@ -128,7 +127,7 @@ def read_evaluation_yaml(path: str | Path) -> list[EvaluationQuestion]:
     Raises:
         DataError: the file is not YAML, not a list, or an entry is malformed.
     """
-    text = _text(path)
+    text = read_text(path)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         entries = yaml.safe_load(text)
@@ -159,12 +158,7 @@ def read_trait_json(path: str | Path) -> Trait:
     Raises:
         DataError: the file is not such JSON; the message names the line, or the entry, at fault.
     """
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise DataError(f"{path}, line 1: nested too deeply") from error
+    content = read_json(path)
     try:
         if not isinstance(content, dict):
             raise DataError("a JSON object is needed")
@@ -210,15 +204,6 @@ def _evaluation_question(entry: object) -> EvaluationQuestion:
         samples_per_paraphrase=samples,
         judge=_text_of(entry, "judge") if "judge" in entry else "",
     )
-
-
-def _text(path: str | Path) -> str:
-    data = read_bytes(path)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from error
 
 
 def _text_of(entry: dict[str, Any], key: str, owner: str = "") -> str:
