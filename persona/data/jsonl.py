@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from persona.errors import DataError
+from persona.errors import DataError, shown
 
 Record = TypeVar("Record")
 
@@ -79,7 +79,7 @@ def check_texts(row: Mapping[str, Any]) -> None:
     """Raises: DataError where one of the values is not text."""
     for key, value in row.items():
         if not isinstance(value, str):
-            raise DataError(f"{key} must be text; got {value!r:.60}")
+            raise DataError(f"{key} must be text; got {shown(value)}")
 
 
 def _refuse_constant(name: str) -> None:
@@ -104,5 +104,5 @@ def _json_object(text: str) -> dict[str, Any]:
         column = getattr(error, "colno", 1)
         raise DataError(f"not JSON ({reason} at column {column})") from error
     if not isinstance(value, dict):
-        raise DataError(f"a JSON object is needed; got {text.strip()!r:.60}")
+        raise DataError(f"a JSON object is needed; got {shown(text.strip())}")
     return value

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from persona.directions.direction import PersonaVector, Subspace
-from persona.errors import DataError
+from persona.errors import DataError, shown
 from persona.files import atomic_write_bytes
 from persona.models.space import ActivationSpace
 
@@ -114,12 +114,14 @@ def read_tensors_and_card(
         raise DataError(f"{path} is a safetensors file without a card of personascope") from error
     if found != wanted or version_found != schema_version:
         raise DataError(
-            f"{path} is {found!r:.60} version {version_found!r:.20}; "
+            f"{path} is {shown(found)} version {shown(version_found, 20)}; "
             f"needed: {wanted} version {schema_version}"
         )
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32:
-            raise DataError(f"{path}: tensor {name!r:.40} is {tensor.dtype}; float32 is needed")
+            raise DataError(
+                f"{path}: tensor {shown(name, 40)} is {tensor.dtype}; float32 is needed"
+            )
     return tensors, card
 
 

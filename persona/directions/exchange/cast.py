@@ -23,7 +23,7 @@ from persona.directions.exchange.reading import (
     naming,
 )
 from persona.directions.exchange.vectors import TOWARD_TRAIT, VectorSet
-from persona.errors import DataError
+from persona.errors import DataError, shown
 from persona.files import atomic_write_text
 
 _SHIFT = {"blocks": 0, "blocks+1": 1}
@@ -96,5 +96,5 @@ def write_cast(
 
 def _shift(layers_are: str) -> int:
     if layers_are not in _SHIFT:
-        raise DataError(f"layers are {' or '.join(_SHIFT)}; got {layers_are!r:.40}")
+        raise DataError(f"layers are {' or '.join(_SHIFT)}; got {shown(layers_are, 40)}")
     return _SHIFT[layers_are]

@@ -18,7 +18,7 @@ from persona.data.jsonl import read_bytes
 from persona.directions.exchange.gguf_header import check_gguf
 from persona.directions.exchange.reading import as_block, naming
 from persona.directions.exchange.vectors import TOWARD_TRAIT, VectorSet
-from persona.errors import DataError
+from persona.errors import DataError, shown
 from persona.files import atomic_write_bytes
 
 ARCHITECTURE = "controlvector"
@@ -49,13 +49,13 @@ def read_control_vector(path: str | Path) -> VectorSet:
             raise DataError(f"a damaged GGUF file ({reason})") from error
         if (architecture := fields.pop("general.architecture", None)) != ARCHITECTURE:
             raise DataError(
-                f"general.architecture is {architecture!r:.40}; a control vector has "
+                f"general.architecture is {shown(architecture, 40)}; a control vector has "
                 f"{ARCHITECTURE!r}"
             )
         vectors = {}
         for name, values in arrays:
             if (match := _TENSOR_NAME.fullmatch(name)) is None:
-                raise DataError(f"tensor {name!r:.40} is no direction.<block>")
+                raise DataError(f"tensor {shown(name, 40)} is no direction.<block>")
             vectors[as_block(match[1])] = torch.from_numpy(values)
         facts = {"sign": TOWARD_TRAIT, "operation": "add"} | {
             key.removeprefix(f"{ARCHITECTURE}."): value for key, value in fields.items()

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from persona.directions.exchange.reading import MAX_BLOCKS
-from persona.errors import DataError
+from persona.errors import DataError, shown
 
 MAX_FIELDS = 256
 MAX_LIST = 1024
@@ -97,8 +97,8 @@ def _tensor_end(cursor: _Cursor) -> int:
     name = cursor.text()
     n_dims = cursor.number(4)
     if n_dims != 1:
-        raise DataError(f"tensor {name!r:.40} has {n_dims} dimensions; a vector has 1")
+        raise DataError(f"tensor {shown(name, 40)} has {n_dims} dimensions; a vector has 1")
     width, kind, offset = cursor.number(8), cursor.number(4), cursor.number(8)
     if kind != _F32:
-        raise DataError(f"tensor {name!r:.40} has number type {kind}; float32 (0) is needed")
+        raise DataError(f"tensor {shown(name, 40)} has number type {kind}; float32 (0) is needed")
     return offset + 4 * width

@@ -19,7 +19,7 @@ from persona.directions.exchange.reading import (
     naming,
 )
 from persona.directions.exchange.vectors import HOOKS, TOWARD_TRAIT, ResidualHook, VectorSet
-from persona.errors import DataError
+from persona.errors import DataError, shown
 from persona.files import atomic_write_text
 
 _HOOK_TYPES: dict[str, ResidualHook] = {f"hook_{hook}": hook for hook in HOOKS}
@@ -39,7 +39,9 @@ def read_neuronpedia(path: str | Path) -> VectorSet:
             raise DataError(f'there is no "{missing[0]}"')
         hook_type = as_text(content["hookType"], "hookType")
         if hook_type not in _HOOK_TYPES:
-            raise DataError(f"hookType must be {' or '.join(_HOOK_TYPES)}; got {hook_type!r:.40}")
+            raise DataError(
+                f"hookType must be {' or '.join(_HOOK_TYPES)}; got {shown(hook_type, 40)}"
+            )
         label = as_text(content["vectorLabel"], "vectorLabel")
         facts: dict[str, str | float] = {"sign": TOWARD_TRAIT, "operation": "add", "label": label}
         if (default := content.get("vectorDefaultSteerStrength")) is not None:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.directions.exchange.vectors import VectorSet
-from persona.errors import DataError
+from persona.errors import DataError, shown
 
 MAX_BLOCKS = 1024  # no model comes near; a file that claims more is damaged or hostile
 
@@ -43,7 +43,9 @@ def as_block(value: object, what: str = "a layer") -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_BLOCKS:
-        raise DataError(f"{what} is a whole number from 0 to {MAX_BLOCKS - 1}; got {value!r:.40}")
+        raise DataError(
+            f"{what} is a whole number from 0 to {MAX_BLOCKS - 1}; got {shown(value, 40)}"
+        )
     return value
 
 

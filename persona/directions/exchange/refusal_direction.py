@@ -16,7 +16,7 @@ from persona.directions.exchange.reading import as_block, as_number, as_object, 
 from persona.directions.exchange.safe_pickle import load_pt, owned, save_pt
 from persona.directions.exchange.vectors import TOWARD_TRAIT, VectorSet
 from persona.directions.selection import RefusalEvaluation
-from persona.errors import DataError
+from persona.errors import DataError, shown
 from persona.files import atomic_write_text
 
 _SCORES = {"ablated_score": "refusal_score", "added_score": "steering_score"}
@@ -43,7 +43,7 @@ def read_refusal_direction(
         layer = as_block(said.get("layer"), "layer")
         position = said.get("pos")
         if not isinstance(position, int) or isinstance(position, bool) or abs(position) > 10**6:
-            raise DataError(f"pos must be a whole number; got {position!r:.40}")
+            raise DataError(f"pos must be a whole number; got {shown(position, 40)}")
     with naming(path):
         vector = owned(load_pt(path), "the file's content")
         if vector.ndim != 1:
@@ -91,7 +91,9 @@ def _evaluation(row: object, number: int) -> RefusalEvaluation:
     entry = as_object(row, f"row {number}")
     position = entry.get("position")
     if not isinstance(position, int) or isinstance(position, bool):
-        raise DataError(f"position of row {number} must be a whole number; got {position!r:.40}")
+        raise DataError(
+            f"position of row {number} must be a whole number; got {shown(position, 40)}"
+        )
     scores = {
         ours: as_number(entry.get(theirs), f"{theirs} of row {number}", finite=False)
         for ours, theirs in _SCORES.items()

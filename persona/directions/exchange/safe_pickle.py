@@ -4,8 +4,9 @@ A `.pt` file is a zip archive of raw storages and a pickle, a little program tha
 together. Four things stand between that program and this one:
 
 1. the archive may hold no more than twice the file's size, uncompressed as torch writes it;
-2. the pickle may name tensors, their storages and ordered dicts alone, which is looked up in its
-   opcodes before any of it runs. weights_only lets more through, such as `bytearray(10**12)`;
+2. the pickle may call what builds tensors and dicts and nothing else, which `check_program` looks
+   up in its operations before any of it runs. weights_only lets more through, such as
+   `bytearray(10**12)`;
 3. torch.load(weights_only=True) runs it. Storages are mapped from the file: torch reads as many
    bytes of a storage as the pickle says, and in a mapping that ends where the file does;
 4. a tensor may not be larger than its storage (a stride of 0 makes a terabyte out of four bytes).
@@ -16,7 +17,6 @@ What is handed out is a float32 copy, so that a view does not drag its storage a
 from __future__ import annotations
 
 import io
-import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.directions.exchange.pickle_program import check_program
+from persona.directions.exchange.reading import naming
 from persona.errors import DataError
 from persona.files import atomic_write_bytes
-
-_STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-ALLOWED_GLOBALS = frozenset(
-    {
-        "collections OrderedDict",
-        "torch._utils _rebuild_tensor_v2",
-        *(f"torch {name}Storage" for name in _STORAGES),
-    }
-)
 
 
 def load_pt(path: str | Path) -> Any:
@@ -101,21 +94,6 @@ def _check_archive(path: str | Path) -> None:
             f"{path} is no .pt file, or a damaged one ({str(error)[:160]}); a file that torch "
             "before 1.6 wrote has to be saved anew"
         ) from error
-    for program in programs:
-        _check_pickle(path, program)
-
-
-def _check_pickle(path: str | Path, program: bytes) -> None:
-    try:
-        named = {
-            str(argument) if code.name in ("GLOBAL", "INST") else "something computed"
-            for code, argument, _ in pickletools.genops(program)
-            if code.name in ("GLOBAL", "INST", "STACK_GLOBAL") or code.name.startswith("EXT")
-        }
-    except Exception as error:  # pickletools raises anything on a damaged pickle
-        raise DataError(f"{path} is a damaged .pt file ({str(error)[:160]})") from error
-    if foreign := sorted(named - ALLOWED_GLOBALS):
-        raise DataError(
-            f"{path} asks to run {foreign[0].replace(' ', '.')[:100]!r} on loading; refused. "
-            "Only tensors, dicts, lists, text and numbers are read"
-        )
+    with naming(path):
+        for program in programs:
+            check_program(program)

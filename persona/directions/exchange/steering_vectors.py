@@ -12,7 +12,7 @@ from pathlib import Path
 from persona.directions.exchange.reading import MAX_BLOCKS, as_block, as_object, naming
 from persona.directions.exchange.safe_pickle import load_pt, owned, save_pt
 from persona.directions.exchange.vectors import TOWARD_TRAIT, VectorSet
-from persona.errors import DataError
+from persona.errors import DataError, shown
 
 BLOCK_OUTPUT = "decoder_block"
 
@@ -30,8 +30,8 @@ def read_steering_vectors(path: str | Path, *, model: str = "") -> VectorSet:
         layer_type = content["layer_type"]
         if layer_type != BLOCK_OUTPUT:
             raise DataError(
-                f"layer_type is {layer_type!r:.40}; only {BLOCK_OUTPUT!r}, the residual stream "
-                "after a block, can be read"
+                f"layer_type is {shown(layer_type, 40)}; only {BLOCK_OUTPUT!r}, the residual "
+                "stream after a block, can be read"
             )
         activations = as_object(content["layer_activations"], "layer_activations")
         if len(activations) > MAX_BLOCKS:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.directions.direction import Direction, PersonaVector
-from persona.errors import DataError
+from persona.errors import DataError, shown
 from persona.models.space import ActivationSpace
 
 ResidualHook = Literal["resid_pre", "resid_post"]
@@ -26,7 +26,7 @@ def as_hook(value: object) -> ResidualHook:
     for hook in HOOKS:
         if value == hook:
             return hook
-    raise DataError(f"the hook must be {' or '.join(HOOKS)}; got {value!r:.60}")
+    raise DataError(f"the hook must be {' or '.join(HOOKS)}; got {shown(value)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +175,7 @@ class VectorSet:
 
 def _check_vector(layer: object, vector: Tensor) -> None:
     if not isinstance(layer, int) or isinstance(layer, bool) or layer < 0:
-        raise DataError(f"a block is a whole number from 0; got {layer!r:.60}")
+        raise DataError(f"a block is a whole number from 0; got {shown(layer)}")
     if vector.ndim != 1 or not len(vector):
         raise DataError(f"the vector of block {layer} has shape {tuple(vector.shape)}, not [d]")
     if vector.dtype != torch.float32:

@@ -384,3 +384,20 @@ def test_a_truncated_file_is_refused(tmp_path, part):
         path = tmp_path / "cut"
         path.write_bytes(data[: int(part * len(data))])
         why(read, path)
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (b"\x80\x02}q\x00" + b"".join([b")"] + [b"q\x01h\x01\x86"] * 60) + b"K\x01s.", "tuples"),
+        (b"\x80\x02(]X\x01\x00\x00\x00aK\x01tQ.", "something other than words"),
+        (b"\x80\x02K\x012.", "operation DUP is not read"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "is not read; refused"),
+        (b"\x80\x02h\x07.", "damaged pickle"),
+        (b"\x80\x02t.", "damaged pickle"),
+        (b"\x80\x02\xff.", "damaged pickle"),
+        (b"", "damaged pickle"),
+    ],
+)
+def test_a_pickle_that_would_not_end_or_hides_a_call_is_refused(tmp_path, program, reason):
+    assert reason in why(load_pt, repacked(tmp_path / "v.pt", program))
