@@ -24,10 +24,12 @@ Hugging Face `hidden_states`, which is the output of block k - 1."""
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Puts the file's name before every DataError of the block."""
+    """Puts the file's name before every DataError of the block that does not begin with it."""
     try:
         yield
     except DataError as error:
+        if str(error).startswith(str(path)):
+            raise
         raise DataError(f"{path}: {error}") from error
 
 

@@ -80,7 +80,8 @@ def _check_archive(path: str | Path) -> None:
                 raise DataError(
                     f"{path} claims to hold {held} bytes in a file of {size}; refused as a zip bomb"
                 )
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            # zipfile sets aside as much memory as compress_size claims
+            if any(e.compress_type or e.compress_size != e.file_size for e in entries):
                 raise DataError(f"{path} is a compressed archive; torch writes them uncompressed")
             # torch finds the pickle whatever the case of its name
             pickles = [e for e in entries if e.filename.lower().endswith("data.pkl")]
