@@ -255,7 +255,7 @@ def mutate_text(data: bytes, rng: random.Random) -> bytes:
 
 OPERATIONS = (
     b"cposix\nsystem\nX\x0d\x00\x00\x00touch {shout}\x85R",
-    b"cbuiltins\nbytearray\n\x8a\x06" + (10**12).to_bytes(6, "little") + b"\x85R",
+    b"cbuiltins\nbytearray\nJ\x00\x00\x00\x40\x85R",
     b"ctorch\nFloatTensor\nJ\x00\x00\x00\x7f\x85R",
     *(b"h\x01", b"q\x01", b"t", b"\x85", b"\x86", b"R", b"Q", b"b", b"s", b"u", b"(", b"0", b"2"),
     *(b"}", b"]", b")", b"N", b"J\xff\xff\xff\x7f", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"."),
@@ -290,6 +290,17 @@ def mutate_archive(data: bytes, rng: random.Random) -> bytes:
     return changed.getvalue()
 
 
+def mutate_gguf(data: bytes, rng: random.Random) -> bytes:
+    """A count of the header made enormous, or a field made a list that claims to be."""
+    number = rng.choice((1 << 62, 1 << 32, 10**7, 5))
+    if rng.random() < 0.5:
+        at = rng.choice((8, 16, 24))  # tensors, fields, letters of the first name
+        return data[:at] + struct.pack("<Q", number) + data[at + 8 :]
+    at = data.index(b"layer_count") + len(b"layer_count")
+    a_list = struct.pack("<IIQ", 9, rng.choice((0, 4, 8, 9)), number)
+    return data[:at] + a_list + data[at + 8 :]
+
+
 def mutate_safetensors(data: bytes, rng: random.Random) -> bytes:
     """The JSON header, or the card within it, changed and packed up again with its right length."""
     length = int.from_bytes(data[:8], "little")
@@ -306,6 +317,8 @@ def mutate_safetensors(data: bytes, rng: random.Random) -> bytes:
 def mutate(name: str, data: bytes, rng: random.Random) -> bytes:
     """A damaged version of a file, by what kind of file it is."""
     suffix = Path(name).suffix
+    if suffix == ".gguf" and rng.random() < 0.3:
+        return mutate_gguf(data, rng)
     if rng.random() < 0.3 or suffix == ".gguf":
         for _ in range(rng.choice((1, 1, 2, 3))):
             data = rng.choice(BINARY)(data, rng) if data else data
