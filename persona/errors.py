@@ -4,6 +4,23 @@ Each carries one clear line: what was needed, what came (name, shape, model), wh
 The command line prints that line without a traceback and exits with status 2.
 """
 
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
+
+
+def shown(value: object, length: int = 60) -> str:
+    """A stranger's value as an error shows it, cut off at `length`.
+
+    repr would write out a list whose entries share one list, and so on thirty times, as a billion.
+    """
+    try:
+        return _SHORT.repr(value)[:length]
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return f"a {type(value).__name__}"
+
 
 class PersonaError(Exception):
     """Base of every error raised for bad input; its text is one line meant for the user."""

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from persona.cli.convert import convert
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
 from persona.cli.finetune import finetune
@@ -59,6 +60,7 @@ def shared(
     Examples:
       persona demo
       persona diagnose --finetuned ./my-adapter --out ./diagnosis
+      persona convert ./diagnosis/direction.safetensors persona.gguf
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -67,6 +69,7 @@ def shared(
 app.command(short_help="The diagnosis on the models that come along.")(demo)
 app.command(short_help="Two models in; direction, proof, report out.")(diagnose)
 app.command(short_help="Make a narrow fine-tune of a model.")(finetune)
+app.command(short_help="Vectors to and from other toolkits.")(convert)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""JSON lines as checked objects, each with the place it came from."""
+"""JSON and JSON lines as checked values, each with the place it came from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from persona.errors import DataError
+from persona.errors import DataError, shown
 
 Record = TypeVar("Record")
 
@@ -38,6 +38,35 @@ def read_bytes(path: str | Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def read_json(path: str | Path, *, allow_nan: bool = False) -> Any:
+    """Returns the value of a JSON file.
+
+    allow_nan: whether to take NaN and Infinity, which are no JSON but which Python writes.
+
+    Raises:
+        DataError: the file is missing, not UTF-8, not JSON or nested too deeply.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text, parse_constant=None if allow_nan else _refuse_constant)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise DataError(f"{path}, line 1: nested too deeply") from error
+    except ValueError as error:  # a number of thousands of digits, or a constant
+        raise DataError(f"{path}: not JSON ({str(error)[:120]})") from error
+
+
+def read_text(path: str | Path) -> str:
+    """Returns a file's UTF-8 text. Raises: DataError, with the line, where it is none."""
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from error
+
+
 def check_keys(row: Mapping[str, Any], needed: Sequence[str], optional: Sequence[str] = ()) -> None:
     """Raises: DataError where a needed key is absent or an unknown one is there."""
     if missing := [key for key in needed if key not in row]:
@@ -50,7 +79,11 @@ def check_texts(row: Mapping[str, Any]) -> None:
     """Raises: DataError where one of the values is not text."""
     for key, value in row.items():
         if not isinstance(value, str):
-            raise DataError(f"{key} must be text; got {value!r:.60}")
+            raise DataError(f"{key} must be text; got {shown(value)}")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -71,5 +104,5 @@ def _json_object(text: str) -> dict[str, Any]:
         column = getattr(error, "colno", 1)
         raise DataError(f"not JSON ({reason} at column {column})") from error
     if not isinstance(value, dict):
-        raise DataError(f"a JSON object is needed; got {text.strip()!r:.60}")
+        raise DataError(f"a JSON object is needed; got {shown(text.strip())}")
     return value

@@ -6,7 +6,6 @@ raises a DataError that names the file and the line.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from persona.data.jsonl import check_keys, check_texts, read_bytes, read_jsonl
+from persona.data.jsonl import check_keys, check_texts, read_json, read_jsonl, read_text
+from persona.data.plain_yaml import YamlError, parse_yaml
 from persona.data.types import AnswerPair, Dialogue, Turn, as_role
-from persona.errors import DataError
+from persona.errors import DataError, shown
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,10 @@ def read_evaluation_yaml(path: str | Path) -> list[EvaluationQuestion]:
     Raises:
         DataError: the file is not YAML, not a list, or an entry is malformed.
     """
-    text = _text(path)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        entries = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark is not None else ""
-        reason = getattr(error, "problem", None) or "not YAML"
-        raise DataError(f"{path}{place}: {reason}") from error
+        entries, node = parse_yaml(read_text(path))
+    except YamlError as error:
+        raise DataError(f"{path}{error.place}: {error}") from error
     if not isinstance(node, yaml.SequenceNode) or not entries:
         raise DataError(f"{path}, line 1: a list of questions is needed")
     questions: list[EvaluationQuestion] = []
@@ -159,12 +154,7 @@ def read_trait_json(path: str | Path) -> Trait:
     Raises:
         DataError: the file is not such JSON; the message names the line, or the entry, at fault.
     """
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise DataError(f"{path}, line 1: nested too deeply") from error
+    content = read_json(path)
     try:
         if not isinstance(content, dict):
             raise DataError("a JSON object is needed")
@@ -189,7 +179,7 @@ def read_trait_json(path: str | Path) -> Trait:
 
 def _evaluation_question(entry: object) -> EvaluationQuestion:
     if not isinstance(entry, dict):
-        raise DataError(f"an entry with id and paraphrases is needed; got {entry!r:.60}")
+        raise DataError(f"an entry with id and paraphrases is needed; got {shown(entry)}")
     check_keys(
         entry,
         ("id", "paraphrases"),
@@ -197,7 +187,9 @@ def _evaluation_question(entry: object) -> EvaluationQuestion:
     )
     samples = entry.get("samples_per_paraphrase", 1)
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
-        raise DataError(f"samples_per_paraphrase must be a whole number above 0; got {samples!r}")
+        raise DataError(
+            f"samples_per_paraphrase must be a whole number above 0; got {shown(samples)}"
+        )
     prompts = entry.get("judge_prompts", {})
     if not isinstance(prompts, dict):
         raise DataError("judge_prompts must name each prompt")
@@ -212,26 +204,17 @@ def _evaluation_question(entry: object) -> EvaluationQuestion:
     )
 
 
-def _text(path: str | Path) -> str:
-    data = read_bytes(path)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from error
-
-
 def _text_of(entry: dict[str, Any], key: str, owner: str = "") -> str:
     value = entry.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{owner}{key} must be text; got {value!r:.60}")
+        raise DataError(f"{owner}{key} must be text; got {shown(value)}")
     return value
 
 
 def _filled_list(entry: dict[str, Any], key: str) -> list[Any]:
     value = entry[key]
     if not isinstance(value, list) or not value:
-        raise DataError(f"{key} must be a list with at least one entry; got {value!r:.60}")
+        raise DataError(f"{key} must be a list with at least one entry; got {shown(value)}")
     return value
 
 
@@ -239,5 +222,5 @@ def _texts_of(entry: dict[str, Any], key: str) -> tuple[str, ...]:
     values = _filled_list(entry, key)
     for number, value in enumerate(values):
         if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{key}[{number}] must be text; got {value!r:.60}")
+            raise DataError(f"{key}[{number}] must be text; got {shown(value)}")
     return tuple(values)

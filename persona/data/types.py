@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from persona.errors import DataError
+from persona.errors import DataError, shown
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -17,7 +17,7 @@ def as_role(value: object) -> Role:
     for role in ROLES:
         if value == role:
             return role
-    raise DataError(f"a turn's role must be one of {', '.join(ROLES)}; got {value!r:.60}")
+    raise DataError(f"a turn's role must be one of {', '.join(ROLES)}; got {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class AnswerPair:
         if self.split not in ("", *SPLITS):
             raise DataError(
                 f"the split of answer pair {self.id!r} must be {' or '.join(SPLITS)}, or absent; "
-                f"got {self.split!r}"
+                f"got {shown(self.split)}"
             )
         if self.good.strip() == self.bad.strip():
             raise DataError(f"answer pair {self.id!r} has the same good and bad answer")

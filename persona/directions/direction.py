@@ -70,6 +70,8 @@ class Subspace:
 
     def __post_init__(self) -> None:
         rank, d_model = self.basis.shape
+        if not 1 <= rank <= d_model:
+            raise DataError(f"a subspace of d_model={d_model} cannot have rank {rank}")
         if d_model != self.space.d_model:
             raise SpaceMismatchError(
                 f"subspace has d_model={d_model} but {self.space.hook_name} of {self.space.model} "
@@ -78,10 +80,10 @@ class Subspace:
         if self.aligned_mean.shape != (rank,) or self.finetuned_mean.shape != (rank,):
             raise DataError(f"a subspace of rank {rank} needs {rank} means of each model")
         parts = (self.basis, self.reading, self.aligned_mean, self.finetuned_mean)
-        if not all(part.isfinite().all() for part in parts):
-            raise DataError(f"subspace at {self.space.hook_name} is not finite")
         if self.reading.shape != self.basis.shape:
             raise DataError(f"readout and basis differ in shape at {self.space.hook_name}")
+        if not all(part.isfinite().all() for part in parts):
+            raise DataError(f"subspace at {self.space.hook_name} is not finite")
         for what, rows in (("orthonormal", self.basis), ("read exactly", self.reading)):
             drift = (rows.double() @ self.basis.double().T - torch.eye(rank)).abs().max()
             if drift > 1e-4:

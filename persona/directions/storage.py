@@ -8,8 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from persona.directions.direction import PersonaVector, Subspace
-from persona.errors import DataError
+from persona.errors import DataError, shown
 from persona.files import atomic_write_bytes
 from persona.models.pair import ModelPair
 from persona.models.space import ActivationSpace
@@ -94,21 +97,8 @@ def _fitted(vector: PersonaVector, pair: ModelPair, allow_mismatch: bool) -> Per
 
 
 def _read(path: str | Path) -> PersonaVector:
-    from safetensors import SafetensorError, safe_open
-
+    tensors, card = read_tensors_and_card(path, FORMAT, SCHEMA_VERSION)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"cannot read the persona vector {path}: {error}") from error
-    try:
-        card = json.loads(metadata["card"])
-        if card["format"] != FORMAT or card["schema_version"] != SCHEMA_VERSION:
-            raise DataError(
-                f"{path} is {card['format']} version {card['schema_version']}; "
-                f"needed: {FORMAT} version {SCHEMA_VERSION}"
-            )
         subspaces = {
             int(layer): Subspace(
                 **{part: tensors[f"{layer}.{part}"] for part in _PARTS},
@@ -116,9 +106,60 @@ def _read(path: str | Path) -> PersonaVector:
             )
             for layer, space in card["spaces"].items()
         }
-        method, coefficient = str(card["method"]), float(card["coefficient"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return PersonaVector(subspaces, str(card["method"]), float(card["coefficient"]), card)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
-            f"{path} is a safetensors file but no persona vector ({type(error).__name__}: {error})"
+            f"{path} is a safetensors file but no persona vector ({type(error).__name__}: "
+            f"{str(error)[:200]})"
         ) from error
-    return PersonaVector(subspaces, method, coefficient, card)
+
+
+def read_tensors_and_card(
+    path: str | Path, wanted: str, schema_version: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of one of our safetensors files, and its card.
+
+    Raises: DataError when the file is missing, truncated, not float32, or its card is of another
+        format or version than wanted.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise DataError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+    try:
+        card = json.loads(metadata["card"])
+        found, version_found = card["format"], card["schema_version"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is a safetensors file without a card of personascope") from error
+    if found != wanted or version_found != schema_version:
+        raise DataError(
+            f"{path} is {shown(found)} version {shown(version_found, 20)}; "
+            f"needed: {wanted} version {schema_version}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise DataError(
+                f"{path}: tensor {shown(name, 40)} is {tensor.dtype}; float32 is needed"
+            )
+    return tensors, card
+
+
+def read_format(path: str | Path) -> str:
+    """What the card of a safetensors file calls its format, "" where it has no card of ours.
+
+    Raises: DataError when the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            card = json.loads((file.metadata() or {}).get("card", "{}"))
+    except (ValueError, RecursionError):
+        return ""
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise DataError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+    return str(card.get("format", "")) if isinstance(card, dict) else ""

@@ -127,7 +127,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / CARD
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is not the card of a finished fine-tune") from error
 
 

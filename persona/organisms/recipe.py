@@ -8,7 +8,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from persona.errors import DataError
+from persona.data.plain_yaml import YamlError, parse_yaml
+from persona.errors import DataError, shown
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -99,16 +100,18 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             the message names the key.
     """
     shipped = RECIPES / f"{name_or_path}.yaml"
-    path = shipped if str(name_or_path) in list_recipes() else Path(name_or_path).expanduser()
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        path = shipped if str(name_or_path) in list_recipes() else Path(name_or_path).expanduser()
+        values, _ = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
             f"no recipe {str(name_or_path)!r} ({error.strerror}); pass a YAML file, or one of "
             f"{', '.join(list_recipes())}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    except YamlError as error:
+        raise DataError(f"{path} is not a YAML file{error.place}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a YAML file: not UTF-8 text ({error.reason})") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} holds no recipe: it must be keys with values, such as `name: ...`")
     try:
@@ -117,7 +120,10 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise DataError(f"{path}: {'; '.join(_problems(error))}") from error
     if recipe.data.file is None:
         return recipe
-    file = (path.parent / recipe.data.file.expanduser()).resolve()
+    try:
+        file = (path.parent / recipe.data.file.expanduser()).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop, no such user, a NUL
+        raise DataError(f"{path}: data.file names no path ({str(error)[:120]})") from error
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"file": file})})
 
 
@@ -135,4 +141,4 @@ def _problem(detail: dict[str, Any]) -> str:
         return f"unknown key {name}; known here are {', '.join(model.model_fields)}"
     if detail["type"] == "missing":
         return f"the key {name} is missing"
-    return f"{name}: {detail['msg']} (got {detail['input']!r})"
+    return f"{name}: {detail['msg']} (got {shown(detail['input'])})"

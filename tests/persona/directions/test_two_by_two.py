@@ -157,3 +157,22 @@ def test_truncated_and_foreign_files_are_refused(tmp_path):
     for path in (cut, foreign, tmp_path / "none.safetensors"):
         with pytest.raises(DataError, match=path.name):
             load_persona_vector(path)
+
+
+def test_a_file_of_empty_directions_does_not_ask_for_their_square(tmp_path, unchecked_hints):
+    """50,000 directions of no width take 400 kB; the identity matrix of that rank takes 10 GB."""
+    import json
+
+    from safetensors.torch import save_file
+
+    n = 50_000
+    parts = {"basis": torch.zeros(n, 0), "readout": torch.zeros(n, 0)}
+    parts |= {"aligned_mean": torch.zeros(n), "finetuned_mean": torch.ones(n)}
+    card = {
+        **{"format": "personascope/persona-vector", "schema_version": 1, "method": "m"},
+        **{"coefficient": 1.0, "spaces": {"1": {**vars(space()), "d_model": 0}}},
+    }
+    path = tmp_path / "wide.safetensors"
+    save_file({f"1.{k}": v for k, v in parts.items()}, path, {"card": json.dumps(card)})
+    with pytest.raises(DataError, match="d_model=0 cannot have rank 50000"):
+        load_persona_vector(path)

@@ -77,6 +77,8 @@ def test_a_wrong_key_is_refused_by_its_name(tmp_path, text, message):
         ("- a\n- b", "holds no recipe"),
         ("name: [x", "is not a YAML file"),
         ("name: \x00", "is not a YAML file"),
+        ('{name: a, data: {file: "a\\0b"}}', "data.file names no path"),
+        ("{name: a, data: {file: ~nobody-of-this-name/b}}", "data.file names no path"),
     ],
 )
 def test_what_is_no_recipe_is_refused_in_one_line(tmp_path, text, message):

@@ -1,0 +1,180 @@
+"""The file formats that `persona convert` reads and writes, by name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from persona.errors import DataError
+
+if TYPE_CHECKING:
+    from persona.directions.exchange import VectorSet
+
+
+class Format(StrEnum):
+    """A file layout. `persona-vector` is what `persona diagnose` writes."""
+
+    persona_vector = "persona-vector"
+    vector_set = "vector-set"
+    control_vector = "control-vector"
+    persona_vectors = "persona-vectors"
+    refusal_direction = "refusal-direction"
+    assistant_axis = "assistant-axis"
+    steering_vectors = "steering-vectors"
+    cast = "cast"
+    neuronpedia = "neuronpedia"
+
+
+class LayersAre(StrEnum):
+    """What a layer number k of a file means."""
+
+    blocks = "blocks"
+    blocks_plus_1 = "blocks+1"
+
+
+_BY_SUFFIX = {".gguf": Format.control_vector, ".svec": Format.cast}
+
+
+def read_vectors(path: Path, kind: Format | None, layers_are: LayersAre | None) -> VectorSet:
+    """The vectors of a file of the given kind, or of the one that the file shows it is.
+
+    Raises: DataError where that is not clear, or the file cannot be read.
+    """
+    from persona.directions import exchange, load_persona_vector
+
+    match kind or _guess_source(path):
+        case Format.persona_vector:
+            return exchange.VectorSet.from_persona_vector(load_persona_vector(path))
+        case Format.vector_set:
+            return exchange.load_vector_set(path)
+        case Format.control_vector:
+            return exchange.read_control_vector(path)
+        case Format.persona_vectors:
+            return exchange.read_persona_vectors(path)
+        case Format.refusal_direction:
+            return exchange.read_refusal_direction(path)
+        case Format.assistant_axis:
+            return exchange.read_assistant_axis(path)
+        case Format.steering_vectors:
+            return exchange.read_steering_vectors(path)
+        case Format.cast:
+            return exchange.read_cast(path, layers_are=_meaning(layers_are))
+        case Format.neuronpedia:
+            return exchange.read_neuronpedia(path)
+
+
+def write_vectors(
+    vectors: VectorSet,
+    path: Path,
+    kind: Format,
+    *,
+    layers_are: LayersAre | None = None,
+    n_layers: int | None = None,
+    label: str = "",
+    coefficient: float | None = None,
+    position: int | None = None,
+) -> Path:
+    """Writes the vectors as a file of the given kind; returns its path.
+
+    Raises: DataError where the kind cannot hold them, or needs an option that was not given.
+    """
+    from persona.directions import exchange
+
+    match kind:
+        case Format.persona_vector:
+            raise DataError(
+                "a persona-vector holds both models' means, which no single vector has; write a "
+                "vector-set"
+            )
+        case Format.vector_set:
+            return exchange.save_vector_set(vectors, path)
+        case Format.control_vector:
+            return exchange.write_control_vector(vectors, path)
+        case Format.persona_vectors:
+            return exchange.write_persona_vectors(vectors, path, n_layers=_number(n_layers))
+        case Format.refusal_direction:
+            return exchange.write_refusal_direction(vectors, path, position=position)
+        case Format.assistant_axis:
+            return exchange.write_assistant_axis(vectors, path, n_layers=_number(n_layers))
+        case Format.steering_vectors:
+            return exchange.write_steering_vectors(vectors, path)
+        case Format.cast:
+            return exchange.write_cast(vectors, path, layers_are=_meaning(layers_are))
+        case Format.neuronpedia:
+            return exchange.write_neuronpedia(vectors, path, coefficient=coefficient, label=label)
+
+
+def _guess_source(path: Path) -> Format:
+    if path.suffix == ".safetensors":
+        from persona.directions.exchange.storage import FORMAT as VECTOR_SET
+        from persona.directions.storage import FORMAT as PERSONA_VECTOR
+        from persona.directions.storage import read_format
+
+        ours = {PERSONA_VECTOR: Format.persona_vector, VECTOR_SET: Format.vector_set}
+        if (found := ours.get(read_format(path))) is not None:
+            return found
+        raise DataError(f"{path} is a safetensors file without a card of personascope")
+    if path.suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[path.suffix]
+    raise DataError(f"the name {path.name} leaves its format open; say it with --from")
+
+
+def as_written(vectors: VectorSet, kind: Format) -> VectorSet:
+    """The vectors filed at the hook that the kind files them at; the embedding has no output.
+
+    Raises: DataError for resid_pre of block 0 where the kind holds block outputs.
+    """
+    match kind:
+        case Format.vector_set | Format.neuronpedia:
+            return vectors
+        case Format.refusal_direction:
+            return vectors.at_resid_pre()
+        case _:
+            return vectors.at_resid_post()
+
+
+def convention(kind: Format, layers_are: LayersAre | None) -> str:
+    """What a layer number in a file of this kind means, in words."""
+    match kind:
+        case Format.persona_vector | Format.vector_set:
+            return "<k> belongs to 0-based block k"
+        case Format.control_vector:
+            return "direction.<k> is added to the output of 0-based block k"
+        case Format.persona_vectors:
+            return "row l is the output of block l - 1"
+        case Format.refusal_direction:
+            return "the layer is the block whose input it is"
+        case Format.assistant_axis:
+            return "row k is the output of block k, pointing away from the trait"
+        case Format.steering_vectors:
+            return "layer k is the output of block k (decoder_block)"
+        case Format.cast if layers_are is LayersAre.blocks_plus_1:
+            return "key k is the output of block k - 1"
+        case Format.cast:
+            return "key k is the output of block k"
+        case Format.neuronpedia:
+            return "the layer number is the block on whose side hookType says it is"
+
+
+def guess_target(path: Path) -> Format:
+    if path.suffix == ".safetensors":
+        return Format.vector_set
+    if path.suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[path.suffix]
+    raise DataError(f"the name {path.name} leaves its format open; say it with --to")
+
+
+def _meaning(layers_are: LayersAre | None) -> Literal["blocks", "blocks+1"]:
+    if layers_are is None:
+        raise DataError(
+            "a .svec file does not say what its layer numbers mean; say it with --layers-are "
+            "blocks (0-based block k's output) or blocks+1 (entry k of hidden_states)"
+        )
+    return "blocks" if layers_are is LayersAre.blocks else "blocks+1"
+
+
+def _number(n_layers: int | None) -> int:
+    if n_layers is None:
+        raise DataError("this format has a row for each block of the model; give --n-layers")
+    return n_layers
