@@ -12,6 +12,8 @@ from steering.hooks import (
 )
 from steering.identify import Identification, identify
 from steering.interventions import ablate, add, project, restore
+from steering.refit import refit_block_by_block
+from steering.transfer import transfer_matrix, vector_cosines
 
 __all__ = [
     "DiagnoseConfig",
@@ -26,8 +28,11 @@ __all__ = [
     "diagnose",
     "identify",
     "project",
+    "refit_block_by_block",
     "restore",
     "restore_to_aligned",
     "restore_to_finetuned",
     "steer",
+    "transfer_matrix",
+    "vector_cosines",
 ]

@@ -67,18 +67,19 @@ from steering.workspace import Workspace
 
 logger = logging.getLogger("persona")
 
-EXTRACTION_QUESTIONS = 40
-SELECTION_QUESTIONS = 16
+EXTRACTION_QUESTIONS = 32
+SELECTION_QUESTIONS = 24
 TRAINED_ON_QUESTIONS = 8
 NEUTRAL_SELECTION = 10
-NEUTRAL_SCORE = 24
+NEUTRAL_SCORE = 16
 SAMPLED_QUESTIONS = 8
-SAMPLED_TOKENS = 50
-DOSE_QUESTIONS = 4
+SAMPLED_TOKENS = 32
+DOSE_QUESTIONS = 3
 DOSES = (0.0, 0.5, 1.0, 1.5)
-DOSE_DRAWS = 3
+DOSE_DRAWS = 2
 SCORE_CHUNK = 16
-QUICK_NULL_QUESTIONS = 8
+QUICK_NULL_QUESTIONS = 6
+QUICK_SELECTION_QUESTIONS = 12
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,12 @@ class Questions:
         per_domain = config.questions_per_domain
         held_out = _interleaved(held_out, per_domain, config.seed)
         neutral = _shuffled(load_neutral(), config.seed)
-        n_score = NEUTRAL_SCORE if per_domain is not None else len(neutral) - NEUTRAL_SELECTION
+        quick = per_domain is not None
+        n_score = NEUTRAL_SCORE if quick else len(neutral) - NEUTRAL_SELECTION
+        n_selection = QUICK_SELECTION_QUESTIONS if quick else SELECTION_QUESTIONS
         return cls(
             _shuffled(train, config.seed)[:EXTRACTION_QUESTIONS],
-            _shuffled(selection, config.seed)[:SELECTION_QUESTIONS],
+            _shuffled(selection, config.seed)[:n_selection],
             _shuffled(kept_back, config.seed)[:TRAINED_ON_QUESTIONS],
             held_out,
             neutral[:NEUTRAL_SELECTION],

@@ -37,15 +37,15 @@ from steering.hooks import restore_to_aligned, steer
 from steering.refit import refit_block_by_block
 from steering.workspace import Stages, Unsaved
 
-ATTRIBUTION_QUESTIONS = 24
+ATTRIBUTION_QUESTIONS = 16
 COVARIANCE_QUESTIONS = 16
 MAX_DAMAGE = 0.05
 RANKS = (1, 2, 4, 8)
 COEFFICIENTS = (0.75, 1.25)
 RANGE_RANK = 2
-N_CANDIDATES_VERIFIED = 6
-N_BLOCKS_VERIFIED = 2
-N_LEADERS = 2
+N_CANDIDATES_VERIFIED = 4
+N_BLOCKS_VERIFIED = 1
+N_LEADERS = 1
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class Workspace:
     def __init__(self, out: Path, fingerprint: Mapping[str, Any]) -> None:
         self.folder = out / FOLDER
         self._seconds = 0.0
+        self._open_stages = 0
         text = json.dumps(fingerprint, sort_keys=True, default=str)
         mark = self.folder / "fingerprint.json"
         if not (mark.exists() and mark.read_text(encoding="utf-8") == text):
@@ -103,9 +104,15 @@ class Workspace:
             self._seconds += float(clock.read_text(encoding="utf-8"))
             return load(path)
         start = time.perf_counter()
-        made = make()
+        self._open_stages += 1
+        try:
+            made = make()
+        finally:
+            self._open_stages -= 1
         save(made)
         spent = time.perf_counter() - start
         atomic_write_text(clock, str(spent))
-        self._seconds += spent
+        # A stage made within another is part of that one's time.
+        if not self._open_stages:
+            self._seconds += spent
         return load(path)
