@@ -91,7 +91,9 @@ def transfer_matrix(
         shift = bootstrap((gaps["finetuned"] - gaps["aligned"]).to_numpy(), seed=seed)
         for key in vectors:
             columns = gaps[["aligned", "finetuned", f"restored by {key}"]].to_numpy()
-            share = bootstrap(columns, _restoration, seed=seed)
+            share = bootstrap(
+                columns, lambda m: (m[..., 1] - m[..., 2]) / (m[..., 1] - m[..., 0]), seed=seed
+            )
             defined = shift.excludes_zero()
             rows.append(
                 {
@@ -112,9 +114,3 @@ def transfer_matrix(
 def _restored(name: str, vector: PersonaVector) -> Condition:
     edits = restore_to_aligned(vector)
     return Condition(name, "finetuned", lambda bridge: steer(bridge, edits), vector.layers[0])
-
-
-def _restoration(means: np.ndarray) -> np.ndarray:
-    """means [..., (aligned, finetuned, restored)] -> share of the shift that is gone."""
-    aligned, finetuned, restored = means[..., 0], means[..., 1], means[..., 2]
-    return (finetuned - restored) / (finetuned - aligned)

@@ -28,8 +28,9 @@ def test_the_planted_direction_beats_every_null_after_correction(planted):
     table = null_table(contrast, {"truth": truth[:, 0]}, others=others(), n_draws=200)
     assert set(table["null"]) == set(NULLS)
     real = table[table["null"] != "others"]
-    assert (real["auroc"] > 0.9).all()
-    assert real["p_family"] == pytest.approx(1 / 201), "the least that 200 draws can give"
+    # Phi(2 / sqrt(2 (1 + 0.5^2))) = 0.90 in expectation; 40 questions leave about 0.04 of error.
+    assert (real["auroc"] > 0.8).all()
+    assert real["p_family"].to_numpy() == pytest.approx(1 / 201), "the least that 200 draws give"
     assert (real["q"] < 0.05).all()
     assert (table["null_p97_5"] < table["auroc"]).all()
 
@@ -37,7 +38,7 @@ def test_the_planted_direction_beats_every_null_after_correction(planted):
 def test_a_reversed_direction_never_passes(planted):
     contrast, truth = planted
     table = null_table(contrast, {"reversed": -truth[:, 0]}, n_draws=100)
-    assert (table["auroc"] < 0.1).all()
+    assert (table["auroc"] < 0.2).all()
     assert (table["p"] > 0.9).all()
 
 

@@ -17,7 +17,7 @@ from steering.transfer import transfer_matrix, vector_cosines
 def questions():
     words = ("oil", "lamp", "brake", "mirror", "window", "horn", "seat", "belt")
     return [
-        AnswerPair(f"q{w}", "car", f"what about the {w}", f"mend {w}", "so what") for w in words
+        AnswerPair(f"q{w}", "car", f"what about the {w}", "mend it now", "so what") for w in words
     ]
 
 
@@ -57,12 +57,17 @@ def test_every_vector_is_tried_in_every_fine_tune(fine_tunes, vectors, questions
     assert set(zip(table["vector"], table["fine_tune"], strict=True)) == {
         (a, b) for a in vectors for b in fine_tunes
     }
-    own = table[table["vector"] == table["fine_tune"]]
-    defined = own.dropna()
-    assert len(defined), "random adapters move the gap of at least one tiny fine-tune"
-    assert ((defined["low"] <= defined["restoration"]) & (defined["n"] == 8)).all()
-    undefined = table[table["restoration"].isna()]
-    assert ((undefined["shift_low"] <= 0) & (undefined["shift_high"] >= 0)).all()
+    assert ((table["shift_low"] > 0) | (table["shift_high"] < 0)).all(), "both fine-tunes shift"
+    assert ((table["low"] <= table["restoration"]) & (table["n"] == 8)).all()
+    assert table["restoration"].nunique() == 4
+
+
+def test_without_a_shift_there_is_nothing_to_restore(fine_tunes, vectors):
+    same = [AnswerPair(f"q{i}", "car", f"is it {i}", "yes it is", "no it is not") for i in range(4)]
+    name, load = next(iter(fine_tunes.items()))
+    table = transfer_matrix({name: load}, vectors, same)
+    undefined = (table["shift_low"] <= 0) & (table["shift_high"] >= 0)
+    assert (table["restoration"].isna() == undefined).all()
 
 
 def test_cosines_have_ones_on_the_diagonal(vectors):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -36,6 +36,7 @@ from persona.directions.methods.template import (
 from persona.directions.methods.whitened import whitened_difference
 
 
+@runtime_checkable
 class Method(Protocol):
     """contrast -> orthonormal rows at every layer, most important first, toward positive."""
 
