@@ -215,7 +215,6 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
     with the same `out` goes on where it was.
     """
     started = time.perf_counter()
-    config.out.mkdir(parents=True, exist_ok=True)
     questions = Questions.of(config)
     pair = load_pair(
         config.aligned,
@@ -226,6 +225,7 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
         allow_mismatch=config.allow_mismatch,
     )
     loading_seconds = time.perf_counter() - started
+    config.out.mkdir(parents=True, exist_ok=True)  # not before the input is known to be good
     run = _Run(config, pair, questions)
     rows, vector, reliability, judged = run.all_stages()
     scorecard = {
