@@ -48,6 +48,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for row in table.itertuples():
         share = f"{row.restoration:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+        share = "no shift to restore" if row.restoration != row.restoration else share
         print(
             f"| {row.vector} | {row.fine_tune} | {row.shift:+.2f} [{row.shift_low:+.2f}, "
             f"{row.shift_high:+.2f}] | {share} | {cosines[row.vector, row.fine_tune]:+.2f} |"
