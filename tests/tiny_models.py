@@ -84,7 +84,7 @@ FAMILIES = (
 )
 
 
-def tiny_causal_lm(family: str, *, seed: int = 0, n_layers: int = 3):
+def tiny_causal_lm(family: str, *, seed: int = 0, n_layers: int = 3, tied: bool | None = None):
     """A random Hugging Face causal LM of a family, d_model 16, with non-zero biases."""
     import transformers
 
@@ -112,6 +112,8 @@ def tiny_causal_lm(family: str, *, seed: int = 0, n_layers: int = 3):
     config = transformers.AutoConfig.for_model(
         family, **tokens, **sizes, **special[family], initializer_range=0.2
     )
+    if tied is not None:
+        config.tie_word_embeddings = tied
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config)
     model.config.architectures = [type(model).__name__]
