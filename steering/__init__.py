@@ -1,8 +1,8 @@
 """Writing with a direction: interventions, identification by cause, the scorecard."""
 
 from steering.diagnosis import DiagnoseConfig, Diagnosis, diagnose
+from steering.edit import Edit
 from steering.edits import (
-    Edit,
     ablate_direction,
     ablate_to_zero,
     add_direction,

@@ -16,7 +16,7 @@ from persona.behaviour.scoring import Condition, Intervention
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import DataError, SteeringError
 from persona.models.pair import ModelPair, Side
-from steering.edits import Edit, require_finite
+from steering.edit import Edit, require_finite
 from steering.hooks import steer
 from steering.interventions import Coefficient
 

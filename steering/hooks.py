@@ -13,12 +13,10 @@ from torch import Tensor
 from persona.errors import SteeringError
 from persona.models.hooks import Hook, hf_model, hook_points, hooked, model_width, n_layers
 from persona.models.space import ActivationSpace
+from steering.edit import Edit, require_no_conflict, require_one_model
 from steering.edits import (
-    Edit,
     ablate_to_zero,
     add_direction,
-    require_no_conflict,
-    require_one_model,
     restore_to_aligned,
     restore_to_finetuned,
 )

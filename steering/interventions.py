@@ -30,7 +30,7 @@ def add(
 
     Source: Turner et al. 2023 (activation addition); Chen et al. 2025.
     """
-    return resid + _per_row(coefficient, resid) * vector.to(resid)
+    return resid + _times(coefficient, vector.to(resid).expand_as(resid))
 
 
 def ablate(
@@ -47,7 +47,7 @@ def ablate(
     it, and then this pushes toward the trait. `restore` is the default elsewhere for that reason.
     """
     coordinates = project(resid, basis if readout is None else readout)
-    return resid - _per_row(coefficient, resid) * _lift(coordinates, basis).to(resid)
+    return resid - _times(coefficient, _lift(coordinates, basis).to(resid))
 
 
 def restore(
@@ -64,7 +64,7 @@ def restore(
     coordinates, readout basis^T = 1; default the basis itself (orthogonal projection).
     """
     gap = target.to(basis) - project(resid, basis if readout is None else readout)
-    return resid + _per_row(coefficient, resid) * _lift(gap, basis).to(resid)
+    return resid + _times(coefficient, _lift(gap, basis).to(resid))
 
 
 def mean_ablate(
@@ -169,11 +169,13 @@ def _lift(
     return einsum(coordinates, basis, "... rank, rank d_model -> ... d_model")
 
 
-def _per_row(coefficient: Coefficient, resid: Tensor) -> float | Tensor:
-    """The coefficient as it multiplies resid: a number, or [rows 1 ... 1]."""
+def _times(coefficient: Coefficient, change: Tensor) -> Tensor:
+    """coefficient * change [rows ...], each row rounded as it would be with its number alone."""
     if not isinstance(coefficient, Tensor):
-        return coefficient
-    return coefficient.to(resid).reshape(-1, *[1] * (resid.ndim - 1))
+        return coefficient * change
+    # In float32, as torch multiplies a bfloat16 tensor by a number; then rounded once.
+    by_row = coefficient.to(change.device, torch.float32).reshape(-1, *[1] * (change.ndim - 1))
+    return (by_row * change).to(change.dtype)
 
 
 def _level(level: Level, coordinates: Tensor) -> float | Tensor:

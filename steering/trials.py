@@ -147,3 +147,19 @@ def generated(model: Any, texts: Texts, n_tokens: int) -> Int[Tensor, "row step"
 def answer_starts(texts: Texts) -> Sequence[int]:
     """Row -> where an answer could begin: past the middle of each text."""
     return [1 + length // 2 for length in texts.lengths]
+
+
+def meant_tokens(texts: Texts, positions: str) -> Bool[Tensor, "row pos"]:
+    """The tokens that a position set names, by each token's place in its own text."""
+    index = texts.index
+    start = torch.tensor(answer_starts(texts))[:, None]
+    length = torch.tensor(texts.lengths)[:, None]
+    meant = {
+        "all": index >= 0,
+        "prompt": index < start - 1,
+        "response": index >= start - 1,
+        "last": index == length - 1,
+        "first_response:2": (index >= start - 1) & (index < start + 1),
+        "from:3": index >= 3,
+    }[positions]
+    return meant & texts.real & (index > 0)

@@ -21,7 +21,7 @@ from persona.errors import ModelError, SteeringError
 from persona.files import atomic_directory
 from persona.models.hooks import is_bridge, model_width
 from persona.models.sites import attention_writer, decoder_blocks, mlp_writer
-from steering.edits import unit_rows
+from steering.edit import unit_rows
 
 _OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "down_proj", "dense_4h_to_h", "c_proj")
 

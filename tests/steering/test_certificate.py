@@ -31,6 +31,21 @@ def test_steering_is_certified_on_every_family_bridged_and_plain(family, tiny_ch
     assert told["checks"][0]["measured"] == 0
 
 
+def test_half_precision_is_certified_and_its_bounds_still_see_a_swallowed_hook(
+    tiny_chat, monkeypatch
+):
+    model = tiny_causal_lm("llama").to(torch.bfloat16)
+    certificate = certify(model, tiny_chat, batch=3)
+    assert certificate.passed, certificate.table()
+    monkeypatch.setattr(steering.hooks, "hooked", swallowed)
+    failed = {c.check for c in certify(model, tiny_chat, batch=3).checks if not c.passed}
+    assert {
+        "no projection is left after ablation",
+        "none at any step of cached decoding",
+        "edits without effect on what is predicted",
+    } <= failed
+
+
 def swallowed(model, hooks):
     """Every hook runs, and what it returns is thrown away."""
 

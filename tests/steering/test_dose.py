@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import steering.dose
 from persona.behaviour import Condition, score_pairs
 from persona.behaviour.sampling import sample_answers
 from persona.data.types import AnswerPair, NeutralText
@@ -78,21 +79,37 @@ def test_dose_zero_is_the_unsteered_model_and_damage_grows(tiny_pair, table):
     assert none < one < four
 
 
-def test_each_row_of_the_sweep_is_the_answer_of_its_own_dose(tiny_pair, direction, table):
-    for question in QUESTIONS:
-        for dose in DOSES:
-            with tiny_pair.active("aligned") as bridge:
-                [answer] = sample_answers(
-                    bridge,
-                    tiny_pair.chat,
-                    [question.good_dialogue.prompt],
-                    intervene=lambda b, c=dose: steer(b, add_direction(direction, c)),
-                    max_new_tokens=8,
-                    temperature=0,
-                )
-            tokens = tiny_pair.tokenizer(answer, add_special_tokens=False)["input_ids"]
-            seen = values(table, "repetition", coefficient=dose, question_id=question.id, seed=0.0)
-            np.testing.assert_equal(seen, [repeated_share(tokens)])
+def test_each_row_of_the_sweep_is_the_answer_of_its_own_dose(tiny_pair, direction, monkeypatch):
+    calls = []
+
+    def listening(bridge, chat, prompts, **options):
+        answers = sample_answers(bridge, chat, prompts, **options)
+        calls.append((prompts, answers))
+        return answers
+
+    monkeypatch.setattr(steering.dose, "sample_answers", listening)
+    dose_response(
+        tiny_pair,
+        QUESTIONS,
+        lambda c: add_direction(direction, c),
+        DOSES,
+        max_new_tokens=8,
+        temperature=0,
+    )
+    [(prompts, answers)] = calls
+    assert [p.messages[0]["content"] for p in prompts] == ["and"] * 3 + ["what now my friend"] * 3
+    for prompt, dose, seen in zip(prompts, DOSES * 2, answers, strict=True):
+        with tiny_pair.active("aligned") as bridge:
+            alone = sample_answers(
+                bridge,
+                tiny_pair.chat,
+                [prompt],
+                intervene=lambda b, c=dose: steer(b, add_direction(direction, c)),
+                max_new_tokens=8,
+                temperature=0,
+            )
+        assert [seen] == alone
+    assert len(set(answers)) > 2
 
 
 def test_repetition_counts_the_grams_that_came_before():

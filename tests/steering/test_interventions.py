@@ -87,9 +87,11 @@ def test_coefficient_zero_changes_no_bit(dtype):
     assert kept.dtype == dtype
 
 
-def test_one_coefficient_for_each_row_is_each_row_alone():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_coefficient_for_each_row_is_each_row_alone(dtype):
     resid, basis, _ = draw(2)
-    factors, target, vector = torch.tensor([-1.0, 0.0, 2.5]), torch.ones(2), torch.arange(8.0)
+    resid = resid.to(dtype)
+    factors, target, vector = torch.tensor([-1.1, 0.0, 2.53]), torch.ones(2), torch.arange(8.0)
     for act in (
         lambda h, c: add(h, vector, c),
         lambda h, c: ablate(h, basis, c),

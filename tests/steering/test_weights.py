@@ -12,12 +12,12 @@ from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.space import ActivationSpace
 from steering.adapters import save_bias_adapter, save_orthogonalising_adapter
+from steering.edit import unit_rows
 from steering.edits import (
     ablate_direction,
     add_direction,
     edits_at,
     every_write,
-    unit_rows,
 )
 from steering.hooks import steer
 from steering.interventions import ablate
