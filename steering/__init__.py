@@ -1,17 +1,34 @@
 """Writing with a direction: interventions, identification by cause, the scorecard."""
 
 from steering.diagnosis import DiagnoseConfig, Diagnosis, diagnose
-from steering.hooks import (
-    Edit,
-    Steering,
+from steering.edit import Edit
+from steering.edits import (
+    ablate_direction,
     ablate_to_zero,
     add_direction,
+    block_outputs,
+    edits_at,
+    every_block_output,
+    every_write,
     restore_to_aligned,
     restore_to_finetuned,
-    steer,
+    set_along,
 )
+from steering.hooks import Steering, steer
 from steering.identify import Identification, identify
-from steering.interventions import ablate, add, project, restore
+from steering.interventions import (
+    ablate,
+    add,
+    cap,
+    clamp,
+    floor,
+    mean_ablate,
+    norm_preserving,
+    project,
+    restore,
+    set_projection,
+    where,
+)
 from steering.refit import refit_block_by_block
 from steering.transfer import transfer_matrix, vector_cosines
 
@@ -22,17 +39,30 @@ __all__ = [
     "Identification",
     "Steering",
     "ablate",
+    "ablate_direction",
     "ablate_to_zero",
     "add",
     "add_direction",
+    "block_outputs",
+    "cap",
+    "clamp",
     "diagnose",
+    "edits_at",
+    "every_block_output",
+    "every_write",
+    "floor",
     "identify",
+    "mean_ablate",
+    "norm_preserving",
     "project",
     "refit_block_by_block",
     "restore",
     "restore_to_aligned",
     "restore_to_finetuned",
+    "set_along",
+    "set_projection",
     "steer",
     "transfer_matrix",
     "vector_cosines",
+    "where",
 ]

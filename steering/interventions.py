@@ -1,30 +1,42 @@
 """What can be written to activations: plain functions from activations to activations.
 
-resid is [..., d_model]; projections are computed in float32 and the result has resid's dtype.
-Nothing is edited in place.
+resid is [..., d_model] and its first axis is the row of the batch; `basis` has orthonormal rows;
+projections are computed in float32 and the result has resid's dtype. Nothing is edited in place.
+
+A coefficient is one number, or one for each row, so that a dose sweep is a single batch. A target
+or threshold is one number, or a table [rows rank] of which either side may be 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from einops import einsum
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+Intervention = Callable[[Tensor], Tensor]
+Coefficient = float | Float[Tensor, " rows"]
+Level = float | Float[Tensor, "rows_or_1 rank_or_1"]
 
 
 def add(
-    resid: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"], coefficient: float
+    resid: Float[Tensor, "*batch d_model"],
+    vector: Float[Tensor, " d_model"],
+    coefficient: Coefficient,
 ) -> Float[Tensor, "*batch d_model"]:
     """resid + coefficient * vector. The vector keeps its norm: 1 adds the whole mean difference.
 
     Source: Turner et al. 2023 (activation addition); Chen et al. 2025.
     """
-    return resid + coefficient * vector.to(resid)
+    return resid + _times(coefficient, vector.to(resid).expand_as(resid))
 
 
 def ablate(
     resid: Float[Tensor, "*batch d_model"],
     basis: Float[Tensor, "rank d_model"],
-    coefficient: float = 1.0,
+    coefficient: Coefficient = 1.0,
     readout: Float[Tensor, "rank d_model"] | None = None,
 ) -> Float[Tensor, "*batch d_model"]:
     """Take `coefficient` of the coordinates on the orthonormal rows of `basis` away; 1 leaves zero.
@@ -34,16 +46,15 @@ def ablate(
     Source: Arditi et al. 2024. Zero is an arbitrary point: both classes often lie on one side of
     it, and then this pushes toward the trait. `restore` is the default elsewhere for that reason.
     """
-    return resid - coefficient * _lift(
-        project(resid, basis if readout is None else readout), basis
-    ).to(resid)
+    coordinates = project(resid, basis if readout is None else readout)
+    return resid - _times(coefficient, _lift(coordinates, basis).to(resid))
 
 
 def restore(
     resid: Float[Tensor, "*batch d_model"],
     basis: Float[Tensor, "rank d_model"],
     target: Float[Tensor, " rank"],
-    coefficient: float = 1.0,
+    coefficient: Coefficient = 1.0,
     readout: Float[Tensor, "rank d_model"] | None = None,
 ) -> Float[Tensor, "*batch d_model"]:
     """Move the coordinates on the orthonormal rows of `basis` toward `target`.
@@ -53,7 +64,96 @@ def restore(
     coordinates, readout basis^T = 1; default the basis itself (orthogonal projection).
     """
     gap = target.to(basis) - project(resid, basis if readout is None else readout)
-    return resid + coefficient * _lift(gap, basis).to(resid)
+    return resid + _times(coefficient, _lift(gap, basis).to(resid))
+
+
+def mean_ablate(
+    resid: Float[Tensor, "*batch d_model"],
+    basis: Float[Tensor, "rank d_model"],
+    mean: Float[Tensor, " d_model"],
+    coefficient: Coefficient = 1.0,
+) -> Float[Tensor, "*batch d_model"]:
+    """Replace the coordinates by those of a mean activation: `restore` with target mean basis^T.
+
+    Source: mean ablation, Wang et al. 2022; of a direction, Marshall et al. 2024.
+    """
+    return restore(resid, basis, project(mean, basis), coefficient)
+
+
+def set_projection(
+    resid: Float[Tensor, "*batch d_model"], basis: Float[Tensor, "rank d_model"], value: Level
+) -> Float[Tensor, "*batch d_model"]:
+    """Set every coordinate on the rows of `basis` to `value`, in residual-stream units."""
+    coordinates = project(resid, basis)
+    return resid + _lift(_level(value, coordinates) - coordinates, basis).to(resid)
+
+
+def cap(
+    resid: Float[Tensor, "*batch d_model"], basis: Float[Tensor, "rank d_model"], threshold: Level
+) -> Float[Tensor, "*batch d_model"]:
+    """Bring each coordinate above `threshold` down to it: h - max(h.v - threshold, 0) v.
+
+    Source: Lu et al. 2026 (assistant axis).
+    """
+    coordinates = project(resid, basis)
+    excess = (coordinates - _level(threshold, coordinates)).clamp(min=0)
+    return resid - _lift(excess, basis).to(resid)
+
+
+def floor(
+    resid: Float[Tensor, "*batch d_model"], basis: Float[Tensor, "rank d_model"], threshold: Level
+) -> Float[Tensor, "*batch d_model"]:
+    """Lift each coordinate below `threshold` up to it: h + max(threshold - h.v, 0) v."""
+    coordinates = project(resid, basis)
+    lack = (_level(threshold, coordinates) - coordinates).clamp(min=0)
+    return resid + _lift(lack, basis).to(resid)
+
+
+def clamp(
+    resid: Float[Tensor, "*batch d_model"],
+    basis: Float[Tensor, "rank d_model"],
+    low: Level,
+    high: Level,
+) -> Float[Tensor, "*batch d_model"]:
+    """Bring each coordinate into [low, high]; one that lies inside is left alone."""
+    coordinates = project(resid, basis)
+    lack = (_level(low, coordinates) - coordinates).clamp(min=0)
+    excess = (coordinates - _level(high, coordinates)).clamp(min=0)
+    return resid + _lift(lack - excess, basis).to(resid)
+
+
+def norm_preserving(intervention: Intervention) -> Intervention:
+    """The intervention, after which every token's residual is scaled back to the norm it had.
+
+    A residual that the intervention makes zero stays zero.
+    Source: the normalising option of repeng (Vogel 2024).
+    """
+
+    def apply(resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        edited = intervention(resid).float()
+        norm = edited.norm(dim=-1, keepdim=True)
+        before = resid.float().norm(dim=-1, keepdim=True)
+        return (edited * torch.where(norm > 0, before / norm, 1.0)).to(resid)
+
+    return apply
+
+
+def where(
+    fires: Callable[[Tensor], Bool[Tensor, "*place"]], intervention: Intervention
+) -> Intervention:
+    """The intervention where `fires` says so, row by row ([batch]) or token by token ([batch pos]).
+
+    `fires` is shown the activation [batch pos d_model] before the edit, pad tokens included.
+    Source: conditional activation steering, Lee et al. 2024 (CAST). differs: there one row
+    decides for the whole batch.
+    """
+
+    def apply(resid: Float[Tensor, "batch *pos d_model"]) -> Float[Tensor, "batch *pos d_model"]:
+        chosen = fires(resid)
+        chosen = chosen.reshape(*chosen.shape, *[1] * (resid.ndim - chosen.ndim))
+        return torch.where(chosen, intervention(resid), resid)
+
+    return apply
 
 
 def project(
@@ -67,3 +167,20 @@ def _lift(
     coordinates: Float[Tensor, "*batch rank"], basis: Float[Tensor, "rank d_model"]
 ) -> Float[Tensor, "*batch d_model"]:
     return einsum(coordinates, basis, "... rank, rank d_model -> ... d_model")
+
+
+def _times(coefficient: Coefficient, change: Tensor) -> Tensor:
+    """coefficient * change [rows ...], each row rounded as it would be with its number alone."""
+    if not isinstance(coefficient, Tensor):
+        return coefficient * change
+    # In float32, as torch multiplies a bfloat16 tensor by a number; then rounded once.
+    by_row = coefficient.to(change.device, torch.float32).reshape(-1, *[1] * (change.ndim - 1))
+    return (by_row * change).to(change.dtype)
+
+
+def _level(level: Level, coordinates: Tensor) -> float | Tensor:
+    """The level beside coordinates [rows ... rank]: a number, or [rows 1 ... rank]."""
+    if not isinstance(level, Tensor):
+        return level
+    rows, rank = level.shape
+    return level.to(coordinates).reshape(rows, *[1] * (coordinates.ndim - 2), rank)

@@ -72,6 +72,76 @@ def save_tiny_adapter(folder: Path, base: Path, *, seed: int = 1, rank: int = 2)
     return folder
 
 
+FAMILIES = (
+    "llama",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "phi3",
+)
+
+
+def tiny_causal_lm(family: str, *, seed: int = 0, n_layers: int = 3, tied: bool | None = None):
+    """A random Hugging Face causal LM of a family, d_model 16, with non-zero biases."""
+    import transformers
+
+    tokens = dict(vocab_size=261, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    sizes = dict(
+        hidden_size=16,
+        num_hidden_layers=n_layers,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=256,
+    )
+    grouped = dict(num_key_value_heads=1)
+    special = {
+        "llama": grouped,
+        "qwen2": grouped,
+        "qwen3": dict(grouped, head_dim=8),
+        "gemma2": dict(grouped, head_dim=8, sliding_window=8),
+        "gemma3_text": dict(grouped, head_dim=8, sliding_window=8),
+        "gpt_neox": {},
+        "phi3": grouped,
+    }
+    if family == "gpt2":
+        sizes = dict(n_embd=16, n_layer=n_layers, n_head=2, n_positions=256)
+        special["gpt2"] = {}
+    config = transformers.AutoConfig.for_model(
+        family, **tokens, **sizes, **special[family], initializer_range=0.2
+    )
+    if tied is not None:
+        config.tie_word_embeddings = tied
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.config.architectures = [type(model).__name__]
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval().requires_grad_(False)
+
+
+def tiny_bridge(family: str, tokenizer, **options):
+    """The same model under a TransformerBridge."""
+    from persona.models.load import _bridge
+
+    return _bridge(tiny_causal_lm(family, **options), tokenizer, family, torch.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_chat(tmp_path_factory: pytest.TempPathFactory):
+    """The chat format of every tiny model."""
+    from transformers import AutoTokenizer
+
+    from persona.models.chat import chat_format
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(folder)
+    return chat_format(AutoTokenizer.from_pretrained(folder))
+
+
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")

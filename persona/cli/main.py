@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from persona.cli.certify import certify
 from persona.cli.convert import convert
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
@@ -70,6 +71,7 @@ app.command(short_help="The diagnosis on the models that come along.")(demo)
 app.command(short_help="Two models in; direction, proof, report out.")(diagnose)
 app.command(short_help="Make a narrow fine-tune of a model.")(finetune)
 app.command(short_help="Vectors to and from other toolkits.")(convert)
+app.command(short_help="Does steering take effect on a model?")(certify)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Hooks on a bridge: names checked, added in order, removed exactly.
+"""Hooks on a bridge or a plain Hugging Face model: names checked, added in order, removed exactly.
 
 transformer-lens 3.9 ignores unknown hook names in silence, and its own context manager rebuilds
 the table of hook names for every hook (11 ms each on the default model); here the table is read
@@ -8,7 +8,7 @@ once per bridge and each hook is one torch handle.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,37 +16,44 @@ import torch
 from torch import Tensor
 
 from persona.errors import ModelError
-
-Hook = Callable[[Tensor], Tensor | None]
+from persona.models.sites import Hook as Hook
+from persona.models.sites import Site, decoder_blocks, residual_sites
 
 _tables: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
 
-def hook_points(bridge: Any) -> dict[str, Any]:
-    """Hook name -> hook point, aliases such as blocks.0.hook_resid_post included."""
-    if bridge not in _tables:
-        _tables[bridge] = dict(bridge.hook_dict)
-    return _tables[bridge]
+def hook_points(model: Any) -> dict[str, Any]:
+    """Hook name -> hook point of a bridge, or site of a plain Hugging Face model.
+
+    Aliases such as blocks.0.hook_resid_post are included.
+    """
+    if model not in _tables:
+        _tables[model] = dict(model.hook_dict) if is_bridge(model) else residual_sites(model)
+    return _tables[model]
 
 
 @contextlib.contextmanager
-def hooked(bridge: Any, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]:
+def hooked(model: Any, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]:
     """Call each hook with the activation at its name, in order, while the block is open.
 
     A hook returns the activation to use in place of the one it was given, or None to leave it.
     Raises: ModelError for a name the model does not have, before any hook is added.
     """
-    table = hook_points(bridge)
+    table = hook_points(model)
     for name, _ in hooks:
         if name not in table:
             raise ModelError(
-                f"the model has no hook {name!r}; it has blocks 0 to {bridge.cfg.n_layers - 1}, "
+                f"the model has no hook {name!r}; it has blocks 0 to {n_layers(model) - 1}, "
                 "for instance blocks.0.hook_resid_post"
             )
     handles = []
     try:
         for name, hook in hooks:
-            handles.append(table[name].register_forward_hook(_as_torch_hook(hook)))
+            place = table[name]
+            if isinstance(place, Site):
+                handles.append(place.register(hook))
+            else:
+                handles.append(place.register_forward_hook(_as_torch_hook(hook)))
         yield
     finally:
         for handle in handles:
@@ -60,9 +67,31 @@ def _as_torch_hook(hook: Hook) -> Any:
     return call
 
 
-def model_device(bridge: Any) -> torch.device:
+def is_bridge(model: Any) -> bool:
+    """Whether this is a TransformerBridge and no plain Hugging Face model."""
+    return hasattr(model, "hook_dict")
+
+
+def hf_model(model: Any) -> Any:
+    """The Hugging Face model under a bridge; a plain one itself."""
+    return model.original_model if is_bridge(model) else model
+
+
+def model_device(model: Any) -> torch.device:
     """The device that token ids must be on."""
-    return next(bridge.original_model.parameters()).device
+    return next(hf_model(model).parameters()).device
+
+
+def n_layers(model: Any) -> int:
+    """How many blocks the model has."""
+    return int(model.cfg.n_layers) if is_bridge(model) else len(decoder_blocks(model))
+
+
+def model_width(model: Any) -> int:
+    """d_model: the length of the residual vector."""
+    if is_bridge(model):
+        return int(model.cfg.d_model)
+    return int(model.config.get_text_config().hidden_size)
 
 
 def resid_post(layer: int) -> str:

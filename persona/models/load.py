@@ -126,6 +126,20 @@ def load_causal_lm(ref: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return _load_checkpoint(source, dtype)
 
 
+def load_bridge(
+    ref: str | Path = "default", *, dtype: str = "auto", device: str = "auto"
+) -> tuple[Any, ChatFormat]:
+    """The TransformerBridge of a full checkpoint, in evaluation mode, and its chat format.
+
+    Raises: ModelError as `load_pair` does.
+    """
+    chosen_device = choose_device(device)
+    chosen_dtype = choose_dtype(dtype, chosen_device)
+    model, tokenizer = load_causal_lm(ref, chosen_dtype)
+    chat = chat_format(tokenizer, None, _context_length(model.config))
+    return _bridge(model.to(chosen_device), tokenizer, str(ref), chosen_dtype), chat
+
+
 def _load_checkpoint(source: Source, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

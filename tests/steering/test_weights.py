@@ -1,0 +1,164 @@
+"""Permanent edits equal their hooks, as weights, as a folder and as an adapter."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tiny_models import FAMILIES, tiny_bridge, tiny_causal_lm
+
+from persona.directions.direction import Direction
+from persona.errors import SteeringError
+from persona.models.space import ActivationSpace
+from steering.adapters import save_bias_adapter, save_orthogonalising_adapter
+from steering.edit import unit_rows
+from steering.edits import (
+    ablate_direction,
+    add_direction,
+    edits_at,
+    every_write,
+)
+from steering.hooks import steer
+from steering.interventions import ablate
+from steering.weights import add_bias, orthogonalise, save_model
+
+IDS = torch.arange(10, 22).reshape(2, 6)
+PLAIN = [family for family in FAMILIES if not family.startswith("gemma")]
+
+
+def direction(layer=1):
+    vector = torch.randn(16, generator=torch.Generator().manual_seed(3))
+    space = ActivationSpace("tiny", "1", f"blocks.{layer}.hook_resid_post", layer, 16)
+    return Direction(vector, space, "planted")
+
+
+def log_probs(model):
+    with torch.no_grad():
+        return model(IDS).logits.log_softmax(-1)
+
+
+def assert_equal(one, other):
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def bytes_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture(params=PLAIN)
+def model(request):
+    return tiny_causal_lm(request.param)
+
+
+@pytest.fixture
+def llama():
+    return tiny_causal_lm("llama")
+
+
+def hooked_log_probs(model, edits):
+    with steer(model, edits, first_token=True):
+        return log_probs(model)
+
+
+def test_orthogonalised_weights_are_the_ablation_of_every_write(model):
+    before, plain = bytes_of(model), log_probs(model)
+    d = direction()
+    for embedding, sites in (
+        (True, every_write(3)),
+        (False, [site for site in every_write(3) if "resid_pre" not in site]),
+    ):
+        seen = log_probs(orthogonalise(model, d.vector, embedding=embedding))
+        assert_equal(seen, hooked_log_probs(model, ablate_direction(d, hook_names=sites)))
+        assert (seen - plain).abs().max() > 1e-2
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_subspace_and_chosen_blocks_are_removed(llama):
+    basis = unit_rows(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)))
+    sites = ["blocks.1.hook_attn_out", "blocks.1.hook_mlp_out"]
+    edits = edits_at(sites, lambda h: ablate(h, basis), 16, "ablate")
+    edited = orthogonalise(llama, basis, embedding=False, layers=[1])
+    assert_equal(log_probs(edited), hooked_log_probs(llama, edits))
+
+
+def test_a_tied_head_still_reads_what_it_read(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = tiny_causal_lm("llama", tied=True)
+    d = direction()
+    edited = orthogonalise(model, d.vector)
+    expected = hooked_log_probs(model, ablate_direction(d, hook_names=every_write(3)))
+    assert_equal(log_probs(edited), expected)
+    assert model.config.tie_word_embeddings
+    save_model(edited, tmp_path / "folder")
+    assert_equal(log_probs(AutoModelForCausalLM.from_pretrained(tmp_path / "folder")), expected)
+
+
+def test_an_added_bias_is_the_hook_that_adds(model):
+    before = bytes_of(model)
+    d = direction()
+    seen = log_probs(add_bias(model, 1, d.vector))
+    assert_equal(seen, hooked_log_probs(model, add_direction(d)))
+    assert (seen - log_probs(model)).abs().max() > 1e-2
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_adapter_and_folder_are_the_orthogonalised_model(model, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    embedding = model.config.model_type not in ("gpt2", "gpt_neox")
+    v = direction().vector
+    edited = orthogonalise(model, v, embedding=embedding)
+    folder = save_model(edited, tmp_path / "folder")
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert torch.equal(log_probs(loaded), log_probs(edited))
+    adapter = save_orthogonalising_adapter(model, v, tmp_path / "adapter", embedding=embedding)
+    adapted = PeftModel.from_pretrained(copy.deepcopy(model), adapter)
+    assert_equal(log_probs(adapted.eval()), log_probs(edited))
+    assert_equal(log_probs(adapted.merge_and_unload()), log_probs(edited))
+
+
+@pytest.mark.filterwarnings("ignore:.*has no bias")
+def test_the_bias_adapter_is_the_added_bias(model, tmp_path):
+    from peft import PeftModel
+
+    v = direction().vector
+    adapter = save_bias_adapter(model, 1, v, tmp_path / "adapter")
+    adapted = PeftModel.from_pretrained(copy.deepcopy(model), adapter).eval()
+    assert_equal(log_probs(adapted), log_probs(add_bias(model, 1, v)))
+
+
+def test_a_folder_holds_an_added_bias_or_says_what_does(llama, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    v = direction().vector
+    edited = add_bias(llama, 1, v)
+    loaded = AutoModelForCausalLM.from_pretrained(save_model(edited, tmp_path / "folder"))
+    assert_equal(log_probs(loaded), log_probs(edited))
+    with pytest.raises(SteeringError, match=r"no place for model.layers.1.*save_bias_adapter"):
+        save_model(add_bias(tiny_causal_lm("qwen2"), 1, v), tmp_path / "qwen2")
+    assert not (tmp_path / "qwen2").exists()
+
+
+def test_what_no_weights_can_equal_is_refused(llama, tiny_chat, tmp_path):
+    v = direction().vector
+    for family in ("gemma2", "gemma3_text"):
+        with pytest.raises(SteeringError, match="normalises what attention and MLP write"):
+            orthogonalise(tiny_causal_lm(family), v)
+        with pytest.raises(SteeringError, match="normalises what attention and MLP write"):
+            add_bias(tiny_causal_lm(family), 1, v)
+    with pytest.raises(SteeringError, match="cannot change biases and an embedding"):
+        save_orthogonalising_adapter(tiny_causal_lm("gpt2"), v, tmp_path / "gpt2")
+    with pytest.raises(SteeringError, match="d_model=5 but the model has d_model=16"):
+        orthogonalise(llama, torch.ones(5))
+    with pytest.raises(SteeringError, match="finite and non-zero"):
+        orthogonalise(llama, torch.zeros(16))
+    with pytest.raises(SteeringError, match="layer 9 is out of range"):
+        add_bias(llama, 9, v)
+    with pytest.raises(SteeringError, match="not under a bridge"):
+        orthogonalise(tiny_bridge("llama", tiny_chat.tokenizer), v)
