@@ -21,7 +21,7 @@ from probes.estimators.linear import LogisticProbe
 from probes.estimators.token_rows import token_rows
 from probes.estimators.validation import two_classes
 from probes.evaluation import Evaluation, Scheme, evaluate
-from probes.evaluation.evaluate import per_row
+from probes.evaluation.held_out import per_row
 from probes.reading import Cache, Text, read_pooled, read_tokens
 
 

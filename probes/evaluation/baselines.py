@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from persona.errors import DataError
 from probes.estimators.linear import LogisticProbe
-from probes.evaluation.evaluate import Evaluation, evaluate
+from probes.evaluation.held_out import Evaluation, evaluate
 from probes.evaluation.splits import Scheme
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
 from probes.evaluation import metrics
-from probes.evaluation.evaluate import N_RESAMPLES, Evaluation
+from probes.evaluation.held_out import N_RESAMPLES, Evaluation
 
 N_PERMUTATIONS = 2000
 

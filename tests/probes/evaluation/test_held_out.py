@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from persona.errors import DataError
 from probes.estimators import DifferenceOfMeansProbe, LogisticProbe, MultiLayerProbe, RidgeProbe
 from probes.evaluation import evaluate
-from probes.evaluation.evaluate import shuffled_within
+from probes.evaluation.held_out import shuffled_within
 
 QUICK = {"n_resamples": 200, "n_shuffles": 2}
 

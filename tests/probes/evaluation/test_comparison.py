@@ -11,7 +11,7 @@ from probe_cases import planted
 from persona.errors import DataError
 from probes.estimators import DifferenceOfMeansProbe, LogisticProbe, RidgeProbe
 from probes.evaluation import compare, evaluate
-from probes.evaluation.compare import _delong_p
+from probes.evaluation.comparison import _delong_p
 
 QUICK = {"n_resamples": 100, "n_shuffles": 0}
 
