@@ -120,7 +120,7 @@ def sweep_table(
 def sweep_figure(table: pd.DataFrame) -> Figure:
     """AUROC by block, one line a method and one panel a token set, beside shuffled labels.
 
-    Bands are 95 % intervals, questions resampled whole; the grey one is the middle of the methods'
+    Bands are 95 % intervals, questions resampled whole; the grey one is the mean of the methods'
     intervals on shuffled labels, the dotted line chance.
     Raises: DataError for a table without lines or columns of `sweep_table`.
     """

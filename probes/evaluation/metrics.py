@@ -95,12 +95,17 @@ def reliability_table(
 
 
 def estimate_of(draws: Array, n: int) -> Estimate:
-    """The first draw as the value, the middle 95 % of the others as its interval."""
-    usable = draws[1:][np.isfinite(draws[1:])]
+    """The first draw as the value, the middle 95 % of the others as its interval.
+
+    draws: [draw], or [repeat draw]: then the mean of the first ones, and the draws of all repeats
+        together, so that the interval holds what differs from repeat to repeat.
+    """
+    value, others = float(draws[..., 0].mean()), draws[..., 1:]
+    usable = others[np.isfinite(others)]
     if not len(usable):
-        return Estimate(float(draws[0]), np.nan, np.nan, n)
+        return Estimate(value, np.nan, np.nan, n)
     low, high = np.percentile(usable, [2.5, 97.5])
-    return Estimate(float(draws[0]), float(low), float(high), n)
+    return Estimate(value, float(low), float(high), n)
 
 
 def _bins(probabilities: Array) -> NDArray[np.intp]:

