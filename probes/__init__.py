@@ -1,6 +1,68 @@
-"""Reading with a direction: whether the persona can be read, and whether the reading is real."""
+"""Reading with a direction: whether the persona can be read, and whether the reading is real.
 
+Estimators for scikit-learn, held-out evaluation, one-line fitting, sweeps, and monitoring.
+"""
+
+from probes.estimators import (
+    AttentionPoolProbe,
+    DifferenceOfMeansProbe,
+    LdaProbe,
+    LogisticProbe,
+    MultiLayerProbe,
+    PooledProbe,
+    RidgeProbe,
+    RowsError,
+    TokenRows,
+    token_rows,
+)
+from probes.evaluation import Comparison, Evaluation, compare, evaluate, text_baselines
+from probes.fitting import FittedProbe, fit
+from probes.monitor import (
+    Drift,
+    Recording,
+    TokenHeatMap,
+    find_drift,
+    monitoring,
+    score_tokens,
+    threshold_for,
+    token_heat_map,
+    turn_scores,
+)
 from probes.nulls import null_table
 from probes.separation import Separation, separation
+from probes.sweep import sweep_figure, sweep_layers, sweep_table
 
-__all__ = ["Separation", "null_table", "separation"]
+__all__ = [
+    "AttentionPoolProbe",
+    "Comparison",
+    "DifferenceOfMeansProbe",
+    "Drift",
+    "Evaluation",
+    "FittedProbe",
+    "LdaProbe",
+    "LogisticProbe",
+    "MultiLayerProbe",
+    "PooledProbe",
+    "Recording",
+    "RidgeProbe",
+    "RowsError",
+    "Separation",
+    "TokenHeatMap",
+    "TokenRows",
+    "compare",
+    "evaluate",
+    "find_drift",
+    "fit",
+    "monitoring",
+    "null_table",
+    "score_tokens",
+    "separation",
+    "sweep_figure",
+    "sweep_layers",
+    "sweep_table",
+    "text_baselines",
+    "threshold_for",
+    "token_heat_map",
+    "token_rows",
+    "turn_scores",
+]

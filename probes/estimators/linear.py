@@ -1,0 +1,235 @@
+"""Linear probes over pooled rows: scikit-learn estimators whose weights are those of raw space.
+
+    decision(x) = x . coef_ + intercept_      log-odds of the trait, x a row of activations
+
+A few coordinates of a residual stream are hundreds of times larger than the rest, so fitting is
+done on standardised coordinates z = (x - mean) / scale; weights w and offset b found there are
+mapped back: coef_ = w / scale, intercept_ = b - mean . coef_. Weights on z are no direction of the
+residual stream.
+
+The positive class is the trait: the second of the two labels in sorted order (1 of 0 and 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from persona.directions.direction import Direction
+from persona.directions.methods.algebra import RESOLUTION
+from persona.errors import SpaceMismatchError
+from persona.models.space import ActivationSpace
+from probes.estimators.calibration import platt_scaling
+from probes.estimators.validation import RowsError, as_rows_error, require_finite, two_classes
+
+Reads = Literal["pooled", "tokens", "layers"]
+"""What a probe takes of each text: [d_model], [tokens d_model] or [layer d_model]."""
+
+DEFAULT_PENALTY = 0.01
+
+
+class LogOddsClassifier(ClassifierMixin, BaseEstimator):
+    """What follows from `decision_function` being the log-odds of the second class."""
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The label of each row: the trait's where its log-odds are above 0."""
+        above = self.decision_function(X) > 0
+        return self.classes_[above.astype(int)]
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """[row class]: sigmoid of the decision in the second column."""
+        log_odds = self.decision_function(X)
+        return np.stack([expit(-log_odds), expit(log_odds)], axis=1)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+
+class LinearProbe(LogOddsClassifier):
+    """Base of the linear probes: input checks, standardisation and the way back to raw space.
+
+    After `fit`: coef_ [d_model] and intercept_ (float) in raw space; classes_ [2];
+    mean_difference_ [d_model], mean of the trait's rows minus mean of the others.
+    """
+
+    reads: Reads = "pooled"
+
+    def fit(self, X: Any, y: Any) -> LinearProbe:
+        """X: rows [n d_model]; y: one label a row, of two classes.
+
+        Raises: RowsError for rows with NaN or infinity, labels of one class or of three, or shapes
+        that do not fit.
+        """
+        with as_rows_error():
+            rows = validate_data(self, X, dtype=np.float64, ensure_all_finite=False)
+        self.classes_, positive = two_classes(y, len(rows))
+        require_finite(rows)
+        self.mean_difference_ = rows[positive].mean(0) - rows[~positive].mean(0)
+        self.coef_, self.intercept_ = self._solve(rows, positive)
+        return self
+
+    def _solve(
+        self, rows: NDArray[np.float64], positive: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], float]:
+        """coef_ and intercept_ in raw space."""
+        raise NotImplementedError
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """[row]: X @ coef_ + intercept_, the log-odds of the trait in nats.
+
+        Raises: NotFittedError before `fit`; RowsError for another width or NaN.
+        """
+        check_is_fitted(self)
+        with as_rows_error():
+            rows = validate_data(self, X, dtype=np.float64, ensure_all_finite=False, reset=False)
+        require_finite(rows)
+        return rows @ self.coef_ + self.intercept_
+
+    def direction(self, space: ActivationSpace) -> Direction:
+        """The probe's direction in the space that its rows were read in; see `direction_of`."""
+        check_is_fitted(self)
+        return direction_of(self.coef_, self.mean_difference_, space, type(self).__name__)
+
+
+def direction_of(
+    coef: NDArray[np.float64],
+    mean_difference: NDArray[np.float64],
+    space: ActivationSpace,
+    method: str,
+) -> Direction:
+    """A coefficient as a direction toward the trait, in residual-stream units.
+
+    vector = (u . difference) u with u = coef / |coef|: added once, it moves the mean projection of
+    the rows without the trait onto that of the rows with it. A coefficient itself has the inverse
+    unit, log-odds per unit of the residual stream, so its length says nothing to steering.
+    Raises: SpaceMismatchError for a space of another width; DataError for a direction of length 0.
+    """
+    if coef.shape != (space.d_model,):
+        raise SpaceMismatchError(
+            f"the probe reads d_model={len(coef)} but {space.hook_name} of {space.model} has "
+            f"d_model={space.d_model}. Fit it on rows of this model, or load the model it came from"
+        )
+    unit = coef / (np.linalg.norm(coef) or 1.0)
+    vector = (unit @ mean_difference) * unit
+    return Direction(torch.from_numpy(vector).float(), space, method)
+
+
+def standardisation(
+    rows: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each coordinate.
+
+    Infinite for a coordinate that is constant to float32: z and its raw weight are then 0, where
+    dividing by its deviation would blow its rounding up.
+    """
+    mean, scale = rows.mean(0), rows.std(0)
+    size = np.sqrt(np.square(rows).mean(0))
+    return mean, np.where(scale > RESOLUTION * size, scale, np.inf)
+
+
+def solve_standardised(
+    estimator: Any, rows: NDArray[np.float64], positive: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], float]:
+    """Weights and offset that a scikit-learn classifier finds on z, mapped back to raw space."""
+    mean, scale = standardisation(rows)
+    estimator.fit((rows - mean) / scale, positive)
+    coef = np.ravel(estimator.coef_) / scale
+    return coef, float(np.ravel(estimator.intercept_)[0] - mean @ coef)
+
+
+class DifferenceOfMeansProbe(LinearProbe):
+    """coef_ = a (mean of the trait's rows - mean of the others); a > 0 and intercept_ by Platt.
+
+    Nothing is standardised: the difference is that of raw space, and `direction` gives it back.
+
+    Source: Marks and Tegmark 2023, section 4 (mass-mean probes), without their covariance.
+    """
+
+    def _solve(
+        self, rows: NDArray[np.float64], positive: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], float]:
+        slope, intercept = platt_scaling(rows @ self.mean_difference_, positive)
+        return slope * self.mean_difference_, intercept
+
+
+class LdaProbe(LinearProbe):
+    """coef_ = covariance^-1 (difference of means), the covariance within classes shrunk.
+
+    shrinkage: "auto" for Ledoit and Wolf's, or a share from 0 (none) to 1 (only the diagonal).
+    Log-odds are those of two Gaussians with one covariance, priors as frequent as the labels.
+
+    Source: Fisher 1936; Ledoit and Wolf 2004.
+    """
+
+    def __init__(self, shrinkage: Any = "auto") -> None:
+        self.shrinkage = shrinkage
+
+    def _solve(
+        self, rows: NDArray[np.float64], positive: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], float]:
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=self.shrinkage)
+        return solve_standardised(lda, rows, positive)
+
+
+class LogisticProbe(LinearProbe):
+    """Minimises mean log(1 + exp(-y (z . w + b))) + penalty / 2 |w|^2, y = +1 for the trait.
+
+    penalty: scikit-learn's C is 1 / (n penalty) for n rows; b is not penalised.
+
+    Source: Alain and Bengio 2016 (linear probes). differs: weights in raw space.
+    """
+
+    def __init__(self, penalty: float = DEFAULT_PENALTY, max_iter: int = 1000) -> None:
+        self.penalty = penalty
+        self.max_iter = max_iter
+
+    def _solve(
+        self, rows: NDArray[np.float64], positive: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], float]:
+        from sklearn.linear_model import LogisticRegression
+
+        require_penalty(self.penalty)
+        logistic = LogisticRegression(C=1 / (len(rows) * self.penalty), max_iter=self.max_iter)
+        solved = solve_standardised(logistic, rows, positive)
+        self.n_iter_ = int(np.max(logistic.n_iter_))
+        return solved
+
+
+class RidgeProbe(LinearProbe):
+    """Minimises mean (y - z . w - b)^2 + penalty |w|^2, y = +1 for the trait, -1 for the others.
+
+    penalty: scikit-learn's alpha is n penalty for n rows. Log-odds by Platt, whose a > 0 and b are
+    worked into coef_ and intercept_.
+
+    Source: Hoerl and Kennard 1970; Platt 1999.
+    """
+
+    def __init__(self, penalty: float = DEFAULT_PENALTY) -> None:
+        self.penalty = penalty
+
+    def _solve(
+        self, rows: NDArray[np.float64], positive: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], float]:
+        from sklearn.linear_model import RidgeClassifier
+
+        require_penalty(self.penalty)
+        ridge = RidgeClassifier(alpha=len(rows) * self.penalty)
+        coef, offset = solve_standardised(ridge, rows, positive)
+        slope, intercept = platt_scaling(rows @ coef + offset, positive)
+        return slope * coef, slope * offset + intercept
+
+
+def require_penalty(penalty: float) -> None:
+    """Raises: RowsError for a penalty that is not above 0."""
+    if not penalty > 0:
+        raise RowsError(f"the penalty must be above 0; got {penalty}")

@@ -1,0 +1,21 @@
+"""Watching a conversation: token by token, while it is written, from turn to turn."""
+
+from probes.monitor.drift import Drift, find_drift, turn_scores
+from probes.monitor.heat_map import TokenHeatMap, token_heat_map
+from probes.monitor.reader import Reader, reader_of
+from probes.monitor.threshold import threshold_for
+from probes.monitor.tokens import Recording, monitoring, score_tokens
+
+__all__ = [
+    "Drift",
+    "Reader",
+    "Recording",
+    "TokenHeatMap",
+    "find_drift",
+    "monitoring",
+    "reader_of",
+    "score_tokens",
+    "threshold_for",
+    "token_heat_map",
+    "turn_scores",
+]

@@ -1,0 +1,121 @@
+"""Token by token along a conversation, and while a model is writing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from persona.activations import collect_at
+from persona.data.types import Dialogue
+from persona.errors import DataError, ModelError
+from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.hooks import hooked, resid_post
+from persona.models.pair import ModelPair, Side
+from probes.monitor.reader import reader_of
+
+TEMPLATE_ROLE = "template"
+
+
+def score_tokens(
+    pair: ModelPair,
+    conversation: Dialogue,
+    monitored: Any,
+    *,
+    layer: int | None = None,
+    side: Side = "finetuned",
+) -> pd.DataFrame:
+    """Projection and probe score of every token of a conversation.
+
+    monitored: a FittedProbe, a Direction, or a fitted linear or token probe with its `layer`.
+    Columns: token (its text), position (from 0), turn (from 0, -1 for the template's own tokens),
+    role ("template" for those), projection (residual-stream units), score (see `Reader`). The first
+    token has neither: its residual is a massive activation that says nothing.
+    Raises: SpaceMismatchError for another model than the probe's; DataError where the template
+    does not show a turn as it stands, or activations are not finite.
+    """
+    reader = reader_of(monitored, layer)
+    if reader.space is not None:
+        reader.space.require_same(pair.space(min(reader.layer, pair.n_layers - 1)))
+    table, encoded = _token_table(pair.chat, conversation)
+    with pair.active(side) as bridge:
+        places = [list(range(len(encoded)))]
+        resid = collect_at(bridge, [encoded], places, [reader.layer])[0, :, 0]
+    projection, score = reader.read(resid)
+    table["projection"], table["score"] = projection.numpy(), score.numpy()
+    table.loc[0, ["projection", "score"]] = np.nan
+    return table
+
+
+def _token_table(
+    chat: ChatFormat, conversation: Dialogue
+) -> tuple[pd.DataFrame, TokenizedDialogue]:
+    """Text, position, turn and role of every token, and the ids that were given these."""
+    encoded = chat.encode(conversation)
+    text = chat.render(conversation, open_answer=conversation.answer is None)
+    offsets = chat.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
+    spans, after = [], 0
+    for turn in conversation.turns:
+        content = turn.content if turn.content in text[after:] else turn.content.strip()
+        start = text.find(content, after)
+        if start < 0:
+            raise DataError(
+                f"the chat template does not show the {turn.role}'s turn as it stands: "
+                f"{turn.content[:40]!r}"
+            )
+        after = start + len(content)
+        spans.append((start, after))
+    lines, shown = [], 0
+    for position, (start, end) in enumerate(offsets):
+        turn_number = next((n for n, (a, b) in enumerate(spans) if start < b and end > a), -1)
+        role = conversation.turns[turn_number].role if turn_number >= 0 else TEMPLATE_ROLE
+        # Tokens of one character's bytes have the same offsets: its text is shown once.
+        lines.append((text[max(start, shown) : end], position, turn_number, role))
+        shown = max(shown, end)
+    return pd.DataFrame(lines, columns=["token", "position", "turn", "role"]), encoded
+
+
+@dataclass
+class Recording:
+    """What `monitoring` saw: one entry a decoded token, in order.
+
+    projections, scores: a list of one value for each row of the batch, step by step; those of
+        step t belong to the position that token t was predicted from.
+    """
+
+    projections: list[list[float]] = field(default_factory=list)
+    scores: list[list[float]] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def monitoring(bridge: Any, monitored: Any, layer: int | None = None) -> Iterator[Recording]:
+    """Records a score for each token that `bridge` decodes while the block is open.
+
+    Reads the last position of every forward pass, so a batch must be padded on the left; the model
+    is not changed. Every row of the batch has an entry until the whole batch ends: cut off what
+    comes after a row's own end.
+    Raises: ModelError for a layer the model does not have, or where nothing was run;
+    SpaceMismatchError for another width; DataError as `reader_of`.
+    """
+    reader = reader_of(monitored, layer)
+    recording = Recording()
+
+    def record(resid_BPD: Tensor) -> None:
+        projection, score = reader.read(resid_BPD[:, -1])
+        recording.projections.append(projection.tolist())
+        recording.scores.append(score.tolist())
+
+    with hooked(bridge, [(resid_post(reader.layer), record)]):
+        yield recording
+    if not recording.scores:
+        raise ModelError(
+            f"nothing was recorded at {resid_post(reader.layer)}: the model was not run while "
+            "monitoring"
+        )
