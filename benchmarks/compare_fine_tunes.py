@@ -2,8 +2,8 @@
 
     python benchmarks/compare_fine_tunes.py seed0=car_maintenance_bad seed1=path/to/adapter
 
-Every vector is made the same way (model and answer effect, refitted, blocks 3 to 28) from the car
-questions; restorations are scored on the last questions of every other domain.
+Every vector is made the same way (model effect, refitted, blocks 3 to 28; rank 2: with the answer
+effect) from the car questions; restorations are scored on the last questions of every other domain.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fine_tunes", nargs="+", metavar="NAME=ADAPTER")
     parser.add_argument("--per-domain", type=int, default=3, help="held-out questions a domain")
+    parser.add_argument("--rank", type=int, choices=(1, 2), default=1)
     options = parser.parse_args()
     adapters = dict(entry.split("=", 1) for entry in options.fine_tunes)
     train = load_pairs(["car_maintenance"], "train")[:32]
@@ -36,22 +37,26 @@ def main() -> None:
         cells = collect_cells(pair, train)
         covariance = within_covariance(pair, train[:16], 512)
         means = Means.of(cells, {int(layer): matrix for layer, matrix in covariance.items()})
-        candidate = refit_candidates(two_by_two(cells, n_splits=1))[-1]
-        bases = fit_rows(pair, candidate, train, means, LAYERS, 2)
+        candidate = refit_candidates(two_by_two(cells, n_splits=1))[options.rank - 1]
+        bases = fit_rows(pair, candidate, train, means, LAYERS, options.rank)
         vectors[name] = from_bases(pair, bases, means, candidate.name, read_whitened=True)
 
     loaders = {name: lambda a=a: load_pair("default", a) for name, a in adapters.items()}
     table = transfer_matrix(loaders, vectors, scored)
     cosines = vector_cosines(vectors).groupby(["first", "second"])["cosine"].mean()
     print(f"n = {len(scored)} questions\n")
-    print("| vector of | in | shift of the gap | restoration [95 %] | mean cosine of the vectors |")
-    print("|---|---|---|---|---|")
+    print(
+        "| vector of | in | shift of the gap | restoration [95 %] | KL restoration | mean cosine |"
+    )
+    print("|---|---|---|---|---|---|")
     for row in table.itertuples():
         share = f"{row.restoration:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
         share = "no shift to restore" if row.restoration != row.restoration else share
+        shift = f"{row.shift:+.2f} [{row.shift_low:+.2f}, {row.shift_high:+.2f}]"
+        cosine = cosines[row.vector, row.fine_tune]
         print(
-            f"| {row.vector} | {row.fine_tune} | {row.shift:+.2f} [{row.shift_low:+.2f}, "
-            f"{row.shift_high:+.2f}] | {share} | {cosines[row.vector, row.fine_tune]:+.2f} |"
+            f"| {row.vector} | {row.fine_tune} | {shift} | {share} | {row.kl_restoration:+.2f} "
+            f"| {cosine:+.2f} |"
         )
 
 

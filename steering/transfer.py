@@ -61,8 +61,9 @@ def transfer_matrix(
         memory at a time. All must share one aligned model.
     vectors: name -> persona vector, usually the one of each fine-tune.
     questions: held out of everything that made the vectors.
-    Columns: vector, fine_tune, restoration, low, high, shift, shift_low, shift_high, n. Restoration
-    is NaN where the interval of the shift contains 0: there is nothing to restore.
+    Columns: vector, fine_tune, restoration, low, high, kl_restoration, shift, shift_low,
+    shift_high, n. Restoration is NaN where the interval of the shift contains 0: there is nothing
+    to restore. kl_restoration as in the scorecard: how much of the way back to the aligned model.
     Raises: DataError for no questions; SpaceMismatchError for a vector of another model.
     """
     if not questions:
@@ -81,10 +82,10 @@ def transfer_matrix(
                 Condition("finetuned", "finetuned"),
                 *(_restored(f"restored by {key}", vector) for key, vector in vectors.items()),
             ],
-            kl=False,
             token_budget=token_budget,
             description=f"Transfer to {name}",
         )
+        kl = readings[readings["measure"] == "kl_good_nats"].groupby("condition")["value"].mean()
         gaps = readings[readings["measure"] == "gap"].pivot(
             index="question_id", columns="condition", values="value"
         )
@@ -102,6 +103,7 @@ def transfer_matrix(
                     "restoration": share.value if defined else np.nan,
                     "low": share.low if defined else np.nan,
                     "high": share.high if defined else np.nan,
+                    "kl_restoration": 1 - kl[f"restored by {key}"] / kl["finetuned"],
                     "shift": shift.value,
                     "shift_low": shift.low,
                     "shift_high": shift.high,
