@@ -35,7 +35,7 @@ class Client:
     def __init__(self, gguf: Path, n_layers: int, d_model: int) -> None:
         import llama_cpp
 
-        self.library, self.shape = llama_cpp, (n_layers - 1, d_model)
+        self.llama, self.shape = llama_cpp, (n_layers - 1, d_model)
         self.model = llama_cpp.Llama(
             str(gguf), n_ctx=512, n_batch=512, n_threads=2, verbose=False, logits_all=False
         )
@@ -47,13 +47,13 @@ class Client:
         """
         context, (rows, d_model) = self.model._ctx.ctx, self.shape
         if vectors is None:
-            self.library.llama_set_adapter_cvec(context, None, 0, d_model, 0, 0)
+            self.llama.llama_set_adapter_cvec(context, None, 0, d_model, 0, 0)
             return
         buffer = np.zeros(self.shape, dtype=np.float32)
         for block, vector in vectors.items():
             buffer[block - 1] = vector.numpy()
         data = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        if self.library.llama_set_adapter_cvec(context, data, buffer.size, d_model, 1, rows):
+        if self.llama.llama_set_adapter_cvec(context, data, buffer.size, d_model, 1, rows):
             raise RuntimeError("llama.cpp refused the control vector")
 
     def log_probs(self, ids: Sequence[int]) -> np.ndarray:
@@ -61,7 +61,7 @@ class Client:
         self.model.reset()
         self.model._ctx.kv_cache_clear()
         self.model.eval(list(ids))
-        row = self.library.llama_get_logits_ith(self.model._ctx.ctx, -1)
+        row = self.llama.llama_get_logits_ith(self.model._ctx.ctx, -1)
         logits = np.ctypeslib.as_array(row, shape=(self.model.n_vocab(),)).astype(np.float64)
         return logits - np.logaddexp.reduce(logits)
 

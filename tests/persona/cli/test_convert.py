@@ -208,6 +208,6 @@ def test_the_published_vector_becomes_a_control_vector(capsys, tmp_path, shared_
     assert "Leave block 0 out" in refused(capsys, *words)
     line = said(capsys, *words, "--block", "1-34")
     assert "row 36 (after the final norm, no residual)" in line
-    rows = torch.load(source, map_location="cpu")
+    rows = torch.load(source, map_location="cpu", weights_only=True)
     back = read_control_vector(target)
     assert all(back.vectors[layer].equal(rows[layer + 1]) for layer in range(1, 35))

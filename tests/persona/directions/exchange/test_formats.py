@@ -136,7 +136,8 @@ def test_row_l_of_persona_vectors_is_the_output_of_block_l_minus_1(tmp_path):
 
 
 def test_persona_vectors_are_written_one_row_lower_than_their_block(tmp_path):
-    rows = torch.load(write_persona_vectors(marked(0, 5), tmp_path / "v.pt", n_layers=N_LAYERS))
+    written = write_persona_vectors(marked(0, 5), tmp_path / "v.pt", n_layers=N_LAYERS)
+    rows = torch.load(written, weights_only=True)
     assert rows.shape == (N_LAYERS + 1, D)
     assert rows.nonzero().tolist() == [[1, 0], [6, 5]]
 
@@ -150,7 +151,7 @@ def test_the_last_block_of_persona_vectors_is_refused_both_ways(tmp_path):
 
 def test_row_k_of_an_assistant_axis_is_the_output_of_block_k_away_from_the_trait(tmp_path):
     path = write_assistant_axis(marked(0, 5), tmp_path / "axis.pt", n_layers=N_LAYERS)
-    content = torch.load(path)
+    content = torch.load(path, weights_only=True)
     assert content["axis"].shape == (N_LAYERS, D)
     assert content["axis"].nonzero().tolist() == [[0, 0], [5, 5]]
     assert content["axis"][5, 5] == -6
