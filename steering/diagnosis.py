@@ -53,6 +53,8 @@ from steering.hooks import (
 )
 from steering.identify import MAX_DAMAGE, identify
 from steering.nulls import RecordedRestoration
+from steering.rows import COLUMNS as COLUMNS
+from steering.rows import tidy
 from steering.scorecard import (
     ALIGNED,
     FINETUNED,
@@ -537,32 +539,6 @@ def _under(edits: list[Edit]) -> Intervention:
 def _one_each(questions: Sequence[AnswerPair], limit: int) -> list[AnswerPair]:
     """The first question of each domain, then the second of each, up to `limit`."""
     return _interleaved(questions, None, 0)[:limit]
-
-
-COLUMNS = {
-    "stage": "object",
-    "condition": "object",
-    "seed": "int64",
-    "question_id": "object",
-    "domain": "object",
-    "split": "object",
-    "measure": "object",
-    "value": "float64",
-    "layer": "Int64",
-    "candidate": "object",
-    "rank": "Int64",
-    "coefficient": "float64",
-    "text": "object",
-}
-
-
-def tidy(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns of rows.parquet, in order, with their types; absent ones are null."""
-    filled = rows.reindex(columns=list(COLUMNS))
-    filled["seed"] = filled["seed"].fillna(0)
-    for column in ("condition", "question_id", "domain", "split", "candidate", "text"):
-        filled[column] = filled[column].astype(object).where(filled[column].notna(), None)
-    return filled.astype(COLUMNS)
 
 
 def peak_rss_bytes() -> int:

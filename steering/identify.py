@@ -35,6 +35,7 @@ from steering.candidates import (
 )
 from steering.hooks import restore_to_aligned, steer
 from steering.refit import refit_block_by_block
+from steering.rows import tidy
 from steering.workspace import Stages, Unsaved
 
 ATTRIBUTION_QUESTIONS = 16
@@ -287,7 +288,7 @@ def identify(
         stages.tensors("halves", lambda: split_half_cosines(bench, cells, halves, spec))[
             "cosine"
         ].tolist(),
-        pd.concat([effect_rows(effects), screened, verified], ignore_index=True),
+        tidy(pd.concat([effect_rows(effects), screened, verified], ignore_index=True)),
     )
 
 
