@@ -42,7 +42,7 @@ bench: $(STAMP)-test ## run the benchmarks one after another, adding rows to ben
 	done
 
 notebooks: $(STAMP)-all ## run every notebook anew and keep its outputs
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 --overwrite notebooks $(ARGS)
+	PERSONA_QUIET=1 PYTHONWARNINGS=ignore $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 --overwrite notebooks $(ARGS)
 
 wheel: $(STAMP)-all ## build the wheel and the source archive into dist/
 	$(BIN)/python -m build

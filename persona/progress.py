@@ -1,5 +1,9 @@
-"""Progress bars on standard error, shown only for work that takes longer than two seconds."""
+"""Progress bars on standard error, shown only for work that takes longer than two seconds.
 
+The environment variable PERSONA_QUIET, set to anything but nothing, silences them from the start.
+"""
+
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -9,11 +13,11 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 _DELAY_SECONDS = 2.0
-_quiet = False
+_quiet = bool(os.environ.get("PERSONA_QUIET"))
 
 
 def set_quiet(quiet: bool) -> None:
-    """Silences (True) or allows (False, the default) every bar started from now on."""
+    """Silences (True) or allows (False) every bar started from now on."""
     global _quiet
     _quiet = quiet
 

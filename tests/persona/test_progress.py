@@ -1,5 +1,9 @@
 """Progress bars: quiet where asked, silent when short, transparent to the loop."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from persona import progress as module
@@ -43,3 +47,13 @@ def test_an_error_in_the_loop_comes_through():
     with pytest.raises(ZeroDivisionError):
         for item in progress([1, 0], "Dividing"):
             1 / item
+
+
+def test_the_environment_silences_bars_from_the_start():
+    code = "from persona.progress import is_quiet; print(is_quiet())"
+    for value, quiet in (("1", "True"), ("", "False")):
+        environment = {**os.environ, "PERSONA_QUIET": value}
+        run = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        assert run.stdout.strip() == quiet
