@@ -43,3 +43,11 @@ def test_an_error_in_the_loop_comes_through():
     with pytest.raises(ZeroDivisionError):
         for item in progress([1, 0], "Dividing"):
             1 / item
+
+
+def test_under_one_bar_no_other_starts_and_afterwards_they_do_again():
+    from persona.progress import is_quiet, one_bar_only
+
+    with one_bar_only():
+        assert is_quiet()
+    assert not is_quiet()
