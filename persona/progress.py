@@ -6,6 +6,7 @@ The environment variable PERSONA_QUIET, set to anything but nothing, silences th
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -25,6 +26,17 @@ def set_quiet(quiet: bool) -> None:
 def is_quiet() -> bool:
     """Returns whether progress bars are silenced."""
     return _quiet
+
+
+@contextmanager
+def one_bar_only() -> Iterator[None]:
+    """While open, no new bar starts: for work in pieces, under a bar over all of them."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 def progress(

@@ -29,7 +29,9 @@ from probes.monitor import (
     turn_scores,
 )
 from probes.nulls import null_table
+from probes.screening import Screening, screen
 from probes.separation import Separation, separation
+from probes.storage import load_probe, save_probe
 from probes.sweep import sweep_figure, sweep_layers, sweep_table
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "Recording",
     "RidgeProbe",
     "RowsError",
+    "Screening",
     "Separation",
     "TokenHeatMap",
     "TokenRows",
@@ -53,9 +56,12 @@ __all__ = [
     "evaluate",
     "find_drift",
     "fit",
+    "load_probe",
     "monitoring",
     "null_table",
+    "save_probe",
     "score_tokens",
+    "screen",
     "separation",
     "sweep_figure",
     "sweep_layers",

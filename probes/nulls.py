@@ -107,16 +107,25 @@ def _random_projections(
     n_draws: int,
     generator: torch.Generator,
 ) -> Float[Tensor, "draw layer side question"]:
-    _, n_questions, n_layers, d_model = pairs.shape
+    n_layers, d_model = pairs.shape[2:]
     if matched_to is None:
         directions = torch.randn(n_draws, n_layers, d_model, generator=generator)
     else:
-        # Random mixtures of the answers, less their class means, have the answers' covariance and
-        # no part of the mean difference that the candidates are made of.
-        centred = (pairs - pairs.mean(1, keepdim=True)).flatten(0, 1)
-        mixing = torch.randn(n_draws, 2 * n_questions, generator=generator)
-        directions = einsum(mixing, centred, "draw row, row layer d -> draw layer d")
+        directions = covariance_matched(pairs, n_draws, generator)
     return _project(pairs, directions)
+
+
+def covariance_matched(
+    pairs: Float[Tensor, "side question layer d_model"], n_draws: int, generator: torch.Generator
+) -> Float[Tensor, "draw layer d_model"]:
+    """Random directions with the covariance of the answers, centred within each class.
+
+    They are random mixtures of the answers, less their class means, and so have no part of the
+    mean difference that candidates are made of.
+    """
+    centred = (pairs - pairs.mean(1, keepdim=True)).flatten(0, 1)
+    mixing = torch.randn(n_draws, len(centred), generator=generator)
+    return einsum(mixing, centred, "draw row, row layer d -> draw layer d")
 
 
 def _swapped(

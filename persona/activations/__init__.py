@@ -4,6 +4,7 @@ from persona.activations.at_positions import collect_at
 from persona.activations.collect import collect_covariance, collect_moments, collect_rows
 from persona.activations.moments import Moments
 from persona.activations.positions import token_span
+from persona.activations.spans import collect_sets
 from persona.activations.tokens import collect_tokens
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "collect_covariance",
     "collect_moments",
     "collect_rows",
+    "collect_sets",
     "collect_tokens",
     "token_span",
 ]

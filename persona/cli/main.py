@@ -1,6 +1,7 @@
 """The `persona` command: its subcommands, and the one place where errors become one clear line.
 
-Exit codes: 0 done; 1 an unexpected error; 2 bad input, named in one line; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 an unexpected error; 2 bad input, named in one line; 3 `screen --fail-above`;
+130 stopped by Ctrl-C.
 """
 
 import errno
@@ -18,6 +19,7 @@ from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
 from persona.cli.finetune import finetune
 from persona.cli.options import Debug, Quiet, shell, start
+from persona.cli.screen import screen
 from persona.errors import PersonaError
 
 STOPPED = "stopped; run the same command again to continue"
@@ -72,6 +74,7 @@ app.command(short_help="Two models in; direction, proof, report out.")(diagnose)
 app.command(short_help="Make a narrow fine-tune of a model.")(finetune)
 app.command(short_help="Vectors to and from other toolkits.")(convert)
 app.command(short_help="Does steering take effect on a model?")(certify)
+app.command(short_help="Which fine-tuning samples push toward it?")(screen)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

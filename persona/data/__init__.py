@@ -1,5 +1,6 @@
 """Dialogues, answer pairs, the shipped datasets, and readers of the public formats."""
 
+from persona.data.jsonl import stream_lines
 from persona.data.readers import (
     EvaluationQuestion,
     InstructionPair,
@@ -9,6 +10,7 @@ from persona.data.readers import (
     read_evaluation_yaml,
     read_trait_json,
 )
+from persona.data.samples import sample_dialogue
 from persona.data.shipped import (
     DOMAINS,
     data_hash,
@@ -35,4 +37,6 @@ __all__ = [
     "read_chat_jsonl",
     "read_evaluation_yaml",
     "read_trait_json",
+    "sample_dialogue",
+    "stream_lines",
 ]

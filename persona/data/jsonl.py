@@ -4,12 +4,61 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from persona.errors import DataError, shown
 
 Record = TypeVar("Record")
+
+MAX_LINE_BYTES = 64 << 20
+"""A line longer than this is no record but a file without line ends."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a file. number: from 1. data: its bytes. end: offset of the byte behind it."""
+
+    number: int
+    data: bytes
+    end: int
+
+    @property
+    def text(self) -> str:
+        """The line without the blanks around it. Raises: DataError where it is not UTF-8."""
+        try:
+            return self.data.decode("utf-8-sig" if self.number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"not UTF-8 text ({error.reason})") from error
+
+    def json_object(self) -> dict[str, Any]:
+        """Raises: DataError where the line is not one JSON object."""
+        return _json_object(self.text)
+
+
+def stream_lines(path: str | Path, start: int = 0, number: int = 0) -> Iterator[Line]:
+    """Yields the lines of a file that are not blank, holding one at a time.
+
+    start, number: `end` and `number` of the line to go on behind.
+
+    Raises:
+        DataError: the file cannot be read, or a line is longer than 64 MiB.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            file.seek(start)
+            while data := file.readline(MAX_LINE_BYTES + 1):
+                number, start = number + 1, start + len(data)
+                if len(data) > MAX_LINE_BYTES:
+                    raise DataError(
+                        f"{path}, line {number}: longer than {MAX_LINE_BYTES >> 20} MiB; one JSON "
+                        "object a line is needed"
+                    )
+                if data.strip():
+                    yield Line(number, data, start)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def read_jsonl(path: str | Path, make: Callable[[dict[str, Any], int], Record]) -> list[Record]:

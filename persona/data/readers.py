@@ -101,23 +101,31 @@ def read_chat_jsonl(path: str | Path) -> list[Dialogue]:
     stem = Path(path).stem
 
     def dialogue(row: dict[str, Any], line: int) -> Dialogue:
-        messages = row.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise DataError('a list of "messages" is needed, each with "role" and "content"')
-        turns = []
-        for number, message in enumerate(messages, start=1):
-            if not isinstance(message, dict) or not {"role", "content"} <= set(message):
-                raise DataError(f'message {number} has no "role" and "content"')
-            check_texts({f"the content of message {number}": message["content"]})
-            turns.append(Turn(as_role(message["role"]), message["content"]))
-        name, domain = row.get("id"), row.get("domain")
-        return Dialogue(
-            tuple(turns),
-            name if isinstance(name, str) and name else f"{stem}-{line:03d}",
-            domain if isinstance(domain, str) else "",
-        )
+        return chat_dialogue(row, f"{stem}-{line:03d}")
 
     return read_jsonl(path, dialogue)
+
+
+def chat_dialogue(row: Mapping[str, Any], default_id: str, key: str = "messages") -> Dialogue:
+    """Returns the dialogue of a row's chat messages under `key`.
+
+    Raises: DataError where there are none, or one of them has no known role or no text.
+    """
+    messages = row.get(key)
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f'a list of "{key}" is needed, each with "role" and "content"')
+    turns = []
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict) or not {"role", "content"} <= set(message):
+            raise DataError(f'message {number} has no "role" and "content"')
+        check_texts({f"the content of message {number}": message["content"]})
+        turns.append(Turn(as_role(message["role"]), message["content"]))
+    name, domain = row.get("id"), row.get("domain")
+    return Dialogue(
+        tuple(turns),
+        name if isinstance(name, str) and name else default_id,
+        domain if isinstance(domain, str) else "",
+    )
 
 
 def read_evaluation_yaml(path: str | Path) -> list[EvaluationQuestion]:

@@ -115,12 +115,12 @@ def _read(path: str | Path) -> PersonaVector:
 
 
 def read_tensors_and_card(
-    path: str | Path, wanted: str, schema_version: int
+    path: str | Path, wanted: str, schema_version: int, dtype: torch.dtype = torch.float32
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of one of our safetensors files, and its card.
 
-    Raises: DataError when the file is missing, truncated, not float32, or its card is of another
-        format or version than wanted.
+    Raises: DataError when the file is missing, truncated, not of the dtype, or its card is of
+        another format or version than wanted.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -141,9 +141,10 @@ def read_tensors_and_card(
             f"needed: {wanted} version {schema_version}"
         )
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32:
+        if tensor.dtype != dtype:
+            needed = str(dtype).removeprefix("torch.")
             raise DataError(
-                f"{path}: tensor {shown(name, 40)} is {tensor.dtype}; float32 is needed"
+                f"{path}: tensor {shown(name, 40)} is {tensor.dtype}; {needed} is needed"
             )
     return tensors, card
 

@@ -62,15 +62,26 @@ class ChatFormat:
         return hashlib.sha256(self.template.encode()).hexdigest()[:16]
 
     def render(self, dialogue: Dialogue, *, open_answer: bool = False) -> str:
-        """The text of the dialogue; with `open_answer`, ending where an answer would begin."""
-        return str(
-            self.tokenizer.apply_chat_template(
-                dialogue.messages,
-                chat_template=self.template,
-                tokenize=False,
-                add_generation_prompt=open_answer,
+        """The text of the dialogue; with `open_answer`, ending where an answer would begin.
+
+        Raises: DataError where the template refuses the dialogue, for instance for its roles.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    dialogue.messages,
+                    chat_template=self.template,
+                    tokenize=False,
+                    add_generation_prompt=open_answer,
+                )
             )
-        )
+        except TemplateError as error:
+            raise DataError(
+                f"dialogue {dialogue.id or '(no id)'}: the chat template refuses it "
+                f"({' '.join(str(error).split())[:160]})"
+            ) from error
 
     def encode(self, dialogue: Dialogue) -> TokenizedDialogue:
         """Tokenise a dialogue; the response span is that of its final assistant answer."""

@@ -54,6 +54,18 @@ def test_the_environment_silences_bars_from_the_start():
     for value, quiet in (("1", "True"), ("", "False")):
         environment = {**os.environ, "PERSONA_QUIET": value}
         run = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert run.stdout.strip() == quiet
+
+
+def test_under_one_bar_no_other_starts_and_afterwards_they_do_again():
+    from persona.progress import is_quiet, one_bar_only
+
+    with one_bar_only():
+        assert is_quiet()
+    assert not is_quiet()

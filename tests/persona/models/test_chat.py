@@ -73,3 +73,12 @@ def test_a_template_that_hides_the_answer_is_refused(tokenizer, tmp_path):
 def test_a_dialogue_longer_than_the_context_is_refused(tokenizer):
     with pytest.raises(DataError, match="but the model reads 16"):
         chat_format(tokenizer, max_length=16).encode(dialogue("x" * 50, "y"))
+
+
+def test_a_dialogue_that_the_template_refuses_is_named(tiny_chat):
+    import dataclasses
+
+    picky = dataclasses.replace(tiny_chat, template="{{ raise_exception('roles must alternate') }}")
+    dialogue = Dialogue((Turn("user", "a"), Turn("assistant", "b")), "line 7")
+    with pytest.raises(DataError, match=r"line 7: the chat template refuses it \(roles must"):
+        picky.encode(dialogue)

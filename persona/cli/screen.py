@@ -1,0 +1,231 @@
+"""`persona screen`: which samples of a fine-tuning file would push a model toward the persona?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from persona.cli.formats import Format, LayersAre, read_vectors
+from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, Seed, TokenBudget
+
+if TYPE_CHECKING:
+    from persona.directions.exchange import VectorSet
+
+EXIT_ABOVE = 3
+
+
+class BaselineName(StrEnum):
+    """What a sample's projection is compared with."""
+
+    own = "own"
+    prompt = "prompt"
+    reference = "reference"
+
+
+class AnswerName(StrEnum):
+    """Which answer of an answer pair is the sample."""
+
+    good = "good"
+    bad = "bad"
+
+
+def screen(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Samples as JSONL: `messages`, or prompt and completion, prompt and response, "
+            "instruction and output, question and answer; or answer pairs with --answer.",
+            dir_okay=False,
+        ),
+    ],
+    direction: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="What to screen by: direction.safetensors of `persona diagnose`, a stored probe, "
+            "or any vector file that `persona convert` reads.",
+            dir_okay=False,
+        ),
+    ],
+    aligned: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="The model to be fine-tuned, before it is: hub id, folder or GGUF file; `default` "
+            "is the small chat model that comes with personascope.",
+        ),
+    ] = "default",
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of screened.jsonl and summary.json. A stopped run with the same folder "
+            "goes on where it was.",
+            file_okay=False,
+        ),
+    ] = Path("persona-screening"),
+    baseline: Annotated[
+        BaselineName,
+        typer.Option(
+            help="What a sample's projection is compared with. `own`: the model's own answer to "
+            "the prompt, a generation for each sample. `prompt`: an estimate from the last prompt "
+            "token, for nothing. `reference`: the mean of the reference answers, for nothing.",
+        ),
+    ] = BaselineName.prompt,
+    layer: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            show_default="the file's; of several the one that tells reference answers apart best",
+            help="0-based block to read at.",
+        ),
+    ] = None,
+    probe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="fitted on the reference",
+            help="A stored linear probe to rank by as well.",
+            dir_okay=False,
+        ),
+    ] = None,
+    read_as: Annotated[
+        Format | None,
+        typer.Option(
+            "--from",
+            show_default="by the file, for .gguf, .svec and our .safetensors",
+            help="Format of --direction, as in `persona convert`.",
+        ),
+    ] = None,
+    layers_are: Annotated[
+        LayersAre | None,
+        typer.Option(help="What a layer number in a .svec file means, as in `persona convert`."),
+    ] = None,
+    answer: Annotated[
+        AnswerName | None,
+        typer.Option(show_default="none", help="The answer of an answer pair to take."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="the shipped pairs",
+            help="Labelled answer pairs as JSONL that say what is ordinary and what is bad.",
+            dir_okay=False,
+        ),
+    ] = None,
+    effect: Annotated[
+        float | None,
+        typer.Option(
+            show_default="bad minus good reference answers",
+            help="Shift of one bad sample that the power estimate is for, in units of the "
+            "projection.",
+        ),
+    ] = None,
+    false_alarm_rate: Annotated[
+        float,
+        typer.Option(help="Share of ordinary good answers that each of the two flags may strike."),
+    ] = 0.01,
+    top: Annotated[int, typer.Option(min=0, help="Samples to print, the most suspicious.")] = 20,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave lines out that are no samples, and count them."),
+    ] = False,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            min=0.0,
+            max=1.0,
+            show_default="never",
+            help="End with exit code 3 where more than this share of the samples is flagged.",
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of the model's own answers, with --baseline own.")
+    ] = 64,
+    shard_size: Annotated[
+        int, typer.Option(min=64, help="Samples between two saves; a multiple of 64.")
+    ] = 512,
+    allow_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mismatch",
+            help="Take a direction or probe that says it belongs to another model.",
+        ),
+    ] = False,
+    seed: Seed = 0,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    token_budget: TokenBudget = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print summary.json on standard output, the rest not.")
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Ranks fine-tuning samples by how far they would push a model toward the persona.
+
+    Writes screened.jsonl, every row as it was with a `screen` object added, and summary.json into
+    --out; prints the top samples, the verdict on the whole, and the smallest share of bad samples
+    that would have been found.
+
+    \b
+    Examples:
+      persona screen data.jsonl --direction diagnosis/direction.safetensors
+      persona screen data.jsonl --aligned org/chat-model --direction evil.gguf --baseline own
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        from persona.data import read_answer_pairs
+        from persona.models.load import load_pair
+        from probes.screening import screen as run_screening
+
+        by = _direction(direction, read_as, layers_are)
+        pairs = None if reference is None else read_answer_pairs(reference)
+        pair = load_pair(aligned, aligned, dtype=dtype.value, device=device, in_turn=True)
+        found = run_screening(
+            pair,
+            data,
+            by,
+            out=out,
+            layer=layer,
+            probe=probe,
+            baseline=baseline.value,
+            answer=None if answer is None else answer.value,
+            reference=pairs,
+            effect=effect,
+            false_alarm_rate=false_alarm_rate,
+            skip_bad=skip_bad,
+            top=top,
+            max_new_tokens=max_new_tokens,
+            shard_size=shard_size,
+            token_budget=token_budget,
+            allow_mismatch=allow_mismatch,
+            seed=seed,
+        )
+    if json_output:
+        typer.echo(json.dumps(found.summary, indent=2, allow_nan=False))
+    else:
+        typer.echo(found.to_text())
+        typer.echo(f"rows: {(out / 'screened.jsonl').resolve()}")
+    if fail_above is not None and found.flagged_share > fail_above:
+        raise typer.Exit(EXIT_ABOVE)
+
+
+def _direction(
+    path: Path, read_as: Format | None, layers_are: LayersAre | None
+) -> Path | VectorSet:
+    """The path of what the probes read by themselves; the vectors of everything else."""
+    from persona.directions.storage import FORMAT as PERSONA_VECTOR
+    from persona.directions.storage import read_format
+    from probes.storage import FORMAT as PROBE
+
+    own = (PERSONA_VECTOR, PROBE)
+    if read_as is None and path.suffix == ".safetensors" and read_format(path) in own:
+        return path
+    return read_vectors(path, read_as, layers_are)

@@ -1,0 +1,7 @@
+"""Screening fine-tuning data: which samples would push a model toward the persona?"""
+
+from probes.screening.baselines import BASELINES, Baseline
+from probes.screening.job import Screening, screen
+from probes.screening.statistics import smallest_share
+
+__all__ = ["BASELINES", "Baseline", "Screening", "screen", "smallest_share"]

@@ -1,0 +1,241 @@
+"""`screen`: which fine-tuning samples would push a model toward the persona, and does the whole?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+from persona.data.samples import Answer
+from persona.data.shipped import data_hash, load_pairs
+from persona.data.types import AnswerPair, Dialogue
+from persona.directions.exchange.vectors import listed
+from persona.errors import DataError
+from persona.files import atomic_write_text
+from persona.models.load import load_pair
+from persona.models.pair import ModelPair
+from probes.fitting import FittedProbe
+from probes.screening import verdict as words
+from probes.screening.baselines import BASELINES, Baseline
+from probes.screening.blocks import BlockReader
+from probes.screening.chance import draw_directions
+from probes.screening.monitored import (
+    Monitored,
+    ScreenedBy,
+    directions_by_layer,
+    require_response,
+)
+from probes.screening.ranking import rank_table, top_samples, write_rows
+from probes.screening.reference import choose_direction, read_reference, scale_of, with_probe
+from probes.screening.shards import Shards, digest_of
+from probes.screening.stream import SHARD_SIZE, read_all
+from probes.screening.summary import summarise
+from probes.storage import load_probe
+
+ROWS, SUMMARY = "screened.jsonl", "summary.json"
+FALSE_ALARM_RATE = 0.01
+MAX_NEW_TOKENS = 64
+N_DRAWS = 1000
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Screening:
+    """What `screen` found.
+
+    table: one row a sample, in the order of the file; columns as `rank_table`.
+    summary: JSON-able; what summary.json holds.
+    folder: where screened.jsonl and summary.json are, None where no folder was asked for.
+    """
+
+    table: pd.DataFrame
+    summary: Mapping[str, Any]
+    folder: Path | None
+
+    @property
+    def flagged_share(self) -> float:
+        """Share of samples whose projection difference is above its threshold."""
+        return float(self.summary["flagged"]["by_projection"]) / len(self.table)
+
+    def to_text(self) -> str:
+        """The table of the top samples, the verdict, its power, and what it cannot see."""
+        return words.summary_text(self.summary)
+
+
+def screen(
+    model: ModelPair | str | Path,
+    samples: str | Path | Sequence[Dialogue],
+    direction: ScreenedBy,
+    *,
+    out: str | Path | None = None,
+    layer: int | None = None,
+    probe: FittedProbe | str | Path | None = None,
+    baseline: Baseline = "prompt",
+    answer: Answer | None = None,
+    reference: Sequence[AnswerPair] | None = None,
+    effect: float | None = None,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+    skip_bad: bool = False,
+    top: int = 20,
+    n_draws: int = N_DRAWS,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    shard_size: int = SHARD_SIZE,
+    token_budget: int | None = None,
+    allow_mismatch: bool = False,
+    seed: int = 0,
+) -> Screening:
+    """Ranks samples by projection difference and by probe, and tests their mean.
+
+    model: a pair, whose aligned side reads, or the name of the aligned model (see `load_pair`).
+    samples: a JSONL file (see `persona.data.samples`), or dialogues that end with their answer.
+    direction: what to screen by; see `directions_by_layer`.
+    out: folder of screened.jsonl and summary.json. Readings are kept there in shards: the same
+        call goes on after a stop, and one with another effect or top reads nothing again.
+    layer: 0-based block; default the direction's, of several the one that tells the reference's
+        bad answers from its good ones best.
+    probe: a linear probe of mean responses, or its file; default the direction itself where it is
+        one, else a LogisticProbe fitted on the reference.
+    baseline: see `probes.screening.baselines`.
+    reference: labelled answer pairs; default the shipped ones. Where the direction was made from
+        these very pairs, effect and AUROC flatter it.
+    effect: shift of one bad sample in units of the projection; default that of the reference.
+    false_alarm_rate: share of ordinary good answers that each of the two flags may strike; holds
+        for samples that are like the reference in kind.
+    skip_bad: leave lines out that are no samples, and count them.
+    Raises: DataError for data that cannot be read, or another job in `out`; SpaceMismatchError for
+    a direction or a probe of another model.
+
+    Source: Chen et al. 2025, Persona Vectors, section 6. differs: see `baselines`; thresholds,
+    random-direction null and power estimate are added.
+    """
+    if baseline not in BASELINES:
+        raise DataError(f"unknown baseline {baseline!r}; one of {', '.join(BASELINES)}")
+    if effect is not None and not math.isfinite(effect):
+        raise DataError(f"the effect must be finite; got {effect}")
+    budget = DEFAULT_TOKEN_BUDGET if token_budget is None else token_budget
+    with tempfile.TemporaryDirectory() as scratch:
+        data = _as_file(samples, Path(scratch))
+        sha256, n_lines = _hash_and_count(data)
+        # The second side is never opened, so its weights are never loaded.
+        pair = model if isinstance(model, ModelPair) else load_pair(model, model, in_turn=True)
+        candidates, own_probe = directions_by_layer(direction, pair, allow_mismatch=allow_mismatch)
+        used_probe = _probe(probe, pair, allow_mismatch) or own_probe
+        if layer is not None:
+            if layer not in candidates:
+                known_blocks = listed(sorted(candidates))
+                raise DataError(f"there is no direction at block {layer}; there are {known_blocks}")
+            candidates = {layer: candidates[layer]}
+        answers = load_pairs() if reference is None else list(reference)
+        layers = sorted({*candidates, *(used_probe.layers if used_probe else ())})
+        known = read_reference(pair, answers, layers, baseline, max_new_tokens, budget)
+        chosen = choose_direction(candidates, known)
+        monitored, probe_scores, probe_auroc = with_probe(chosen, used_probe, known)
+        scale = scale_of(monitored, known, probe_scores, probe_auroc, false_alarm_rate)
+        folder = Path(scratch) / "out" if out is None else Path(out)
+        random = draw_directions(
+            known, chosen.space.layer, false_alarm_rate, n_draws=n_draws, seed=seed
+        )
+        job = {
+            **_facts(pair, monitored),
+            "data": sha256,
+            "reference": data_hash(answers),
+            "baseline": baseline,
+            "max_new_tokens": max_new_tokens if baseline == "own" else None,
+            "answer": answer,
+            "skip_bad": skip_bad,
+            "false_alarm_rate": false_alarm_rate,
+            "n_draws": n_draws,
+            "seed": seed,
+            "shard_size": shard_size,
+            "token_budget": budget,
+        }
+        reader = BlockReader(pair, monitored, random, baseline, max_new_tokens, budget)
+        readings = read_all(
+            data,
+            reader,
+            Shards(folder, job),
+            n_lines=n_lines,
+            answer=answer,
+            skip_bad=skip_bad,
+            shard_size=shard_size,
+        )
+        table = rank_table(readings, scale)
+        summary = summarise(
+            readings,
+            table,
+            monitored,
+            known,
+            scale,
+            random,
+            effect=effect,
+            false_alarm_rate=false_alarm_rate,
+            seed=seed,
+        )
+        summary |= {
+            "data": str(samples) if isinstance(samples, str | Path) else "dialogues",
+            "model": pair.names["aligned"],
+            "job": job,
+            "top": top_samples(data, table, top, answer),
+        }
+        if out is not None:
+            write_rows(data, table, folder / ROWS)
+            text = json.dumps(summary, indent=2, allow_nan=False)
+            atomic_write_text(folder / SUMMARY, text + "\n")
+    return Screening(table, summary, None if out is None else folder)
+
+
+def _as_file(samples: str | Path | Sequence[Dialogue], scratch: Path) -> Path:
+    """The samples' own file, or one written of dialogues."""
+    if isinstance(samples, str | Path):
+        return Path(samples)
+    path = scratch / "samples.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{json.dumps({'messages': one.messages})}\n" for one in samples)
+    return path
+
+
+def _hash_and_count(path: Path) -> tuple[str, int]:
+    """SHA-256 of a file and the number of its lines, in one pass."""
+    digest, n_lines, last = hashlib.sha256(), 0, b"\n"
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                n_lines, last = n_lines + chunk.count(b"\n"), chunk[-1:]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest(), n_lines + (last != b"\n")
+
+
+def _probe(
+    given: FittedProbe | str | Path | None, pair: ModelPair, allow_mismatch: bool
+) -> FittedProbe | None:
+    if given is None:
+        return None
+    if isinstance(given, str | Path):
+        given = load_probe(given, pair, allow_mismatch=allow_mismatch)
+    require_response(given)
+    if not allow_mismatch:
+        given.require_fits(pair)
+    return given
+
+
+def _facts(pair: ModelPair, monitored: Monitored) -> dict[str, Any]:
+    """What readings depend on of the model, the direction and the probe."""
+    return {
+        "model": pair.revisions["aligned"],
+        "chat_template": pair.chat.template_hash,
+        "dtype": str(pair.dtype),
+        "device": pair.device.type,
+        "layer": monitored.direction.space.layer,
+        "direction": digest_of(monitored.unit),
+        "probe": digest_of(monitored.coef, monitored.intercept, monitored.probe_layer),
+    }

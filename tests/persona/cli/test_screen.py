@@ -1,0 +1,100 @@
+"""`persona screen`: a file, a model and a direction in; ranked rows, a verdict and an exit code."""
+
+import json
+
+import pytest
+import screening_cases as cases
+
+from persona.cli.main import main
+from persona.directions.exchange import VectorSet, save_vector_set, write_control_vector
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """The words of a screening of 70 samples, but for --out."""
+    folder = tmp_path_factory.mktemp("screen")
+    model = cases.save_shouting_model(folder / "model")
+    vectors = VectorSet({cases.LAYER: cases.plant()[0].contiguous()}, "resid_post", "llama")
+    save_vector_set(vectors, folder / "vector.safetensors")
+    write_control_vector(vectors, folder / "vector.gguf")
+    data = cases.write_samples(folder / "data.jsonl", cases.samples(70)[0])
+    pairs = [
+        {"id": p.id, "domain": p.domain, "question": p.question, "good": p.good, "bad": p.bad}
+        for p in cases.reference_pairs()
+    ]
+    reference = cases.write_jsonl(folder / "reference.jsonl", pairs)
+    words = f"screen {data} --aligned {model} --reference {reference} --dtype float32 --device cpu"
+    return folder, words.split()
+
+
+def test_the_top_samples_and_the_blind_spot_are_printed_and_the_rows_written(
+    given, tmp_path, capsys
+):
+    folder, words = given
+    options = ["--direction", str(folder / "vector.gguf"), "--out", str(tmp_path), "--top", "3"]
+    assert main([*words, *options]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split() == ["rank", "line", "difference", "z", "probe", "flag", "answer"]
+    assert out[1].split()[0] == "1"
+    assert out[1].endswith("!!!")
+    assert out[4] == ""
+    assert out[-2].startswith("Blind spot: data that carries a trait subliminally")
+    assert out[-1] == f"rows: {(tmp_path / 'screened.jsonl').resolve()}"
+    assert len((tmp_path / "screened.jsonl").read_text().splitlines()) == 70
+
+
+def test_json_is_the_summary_and_fail_above_ends_with_three(given, tmp_path, capsys):
+    folder, words = given
+    vector = str(folder / "vector.safetensors")
+    options = ["--direction", vector, "--out", str(tmp_path), "--json", "--fail-above"]
+    assert main([*words, *options, "0.05"]) == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert summary["flagged"]["by_projection"] == 7
+    assert main([*words, *options, "0.2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (["--direction", "none.safetensors"], "none.safetensors"),
+        (["--direction", "vector.xyz"], "leaves its format open; say it with --from"),
+        (["--direction", "vector.gguf", "--shard-size", "100"], "multiple of 64; got 100"),
+        (["--direction", "vector.gguf", "--layer", "0"], "no direction at block 0"),
+        (["--direction", "vector.gguf", "--reference", "data.jsonl"], "data.jsonl, line 1"),
+        (["--direction", "vector.gguf", "--probe", "vector.safetensors"], "linear-probe"),
+    ],
+)
+def test_bad_input_is_one_line(given, tmp_path, capsys, monkeypatch, change, why):
+    folder, words = given
+    monkeypatch.chdir(folder)
+    assert main([*words, *change, "--out", str(tmp_path / "out")]) == 2
+    err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(err) == 1
+    assert why in err[0]
+
+
+def test_a_malformed_line_is_named_or_left_out(given, tmp_path, capsys):
+    folder, words = given
+    data = tmp_path / "bad.jsonl"
+    data.write_text((folder / "data.jsonl").read_text() + "{broken\n")
+    options = ["--direction", str(folder / "vector.gguf"), "--out", str(tmp_path / "out")]
+    words = ["screen", str(data), *words[2:]]
+    assert main([*words, *options]) == 2
+    assert f"error: {data}, line 71: not JSON" in capsys.readouterr().err
+    options[-1] = str(tmp_path / "skipped")
+    assert main([*words, *options, "--skip-bad"]) == 0
+    assert "Left out: 1 lines that are no samples, the first line 71: not JSON" in (
+        capsys.readouterr().out
+    )
+
+
+def test_the_page_on_screening_names_options_that_there_are(root, capsys):
+    import re
+
+    page = (root / "docs" / "how-to" / "screening.md").read_text(encoding="utf-8")
+    assert main(["screen", "--help"]) == 0
+    offered = capsys.readouterr().out
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page))
+    assert {"--baseline", "--skip-bad", "--fail-above"} <= named
+    assert [option for option in named if option not in offered] == []
