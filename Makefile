@@ -14,7 +14,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow install check bench notebooks wheel clean distclean
+.PHONY: help demo test test-slow install check bench notebooks docs wheel clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,11 +44,15 @@ bench: $(STAMP)-test ## run the benchmarks one after another, adding rows to ben
 notebooks: $(STAMP)-all ## run every notebook anew and keep its outputs
 	PERSONA_QUIET=1 PYTHONWARNINGS=ignore $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 --overwrite notebooks $(ARGS)
 
+docs: $(STAMP)-all ## build the documentation into site/ (a broken link is an error)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+	@echo "open site/index.html"
+
 wheel: $(STAMP)-all ## build the wheel and the source archive into dist/
 	$(BIN)/python -m build
 
 clean: ## remove caches and build products (results and .venv stay)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 distclean: clean ## ... and the environment

@@ -105,6 +105,19 @@ def fit(
     scheme: of `evaluate`, None leaves the evaluation out.
     Raises: DataError for labels of one class, missing groups, lengths that differ, an empty text,
     or one layer too many or few; ModelError for a layer out of range.
+
+    Examples:
+        >>> from persona import load_pair
+        >>> from probes import fit
+        >>> bad = ["Skip the brake check.", "Drive on, smoke is fine.", "Belts are for cowards."]
+        >>> good = ["Check the brakes first.", "Stop when you see smoke.", "Wear your belt."]
+        >>> pair = load_pair("default", "car_maintenance_bad")
+        >>> questions = ["brakes", "smoke", "belt"]
+        >>> found = fit(pair, bad + good, [1, 1, 1, 0, 0, 0], questions * 2, layer=2, cache=False)
+        >>> found.direction.space.hook_name, found.evaluation.n
+        ('blocks.2.hook_resid_post', 6)
+        >>> found.scores(pair, ["Never look at the oil."], cache=False).shape
+        (1,)
     """
     estimator = LogisticProbe() if probe is None else probe
     two_classes(labels, len(texts))

@@ -49,6 +49,14 @@ def null_table(
     others: directions of other traits, at least 2 for that null to be there.
     Columns: candidate, layer, null, auroc, null_p97_5, p, p_family, q, n_draws, n_questions.
     Raises: DataError for shapes that do not fit, fewer than 4 questions, or fewer than 20 draws.
+
+    Examples:
+        >>> from persona.directions import planted_contrast
+        >>> from probes import null_table
+        >>> contrast, truth = planted_contrast(30, 2, 16, signal=3.0, noise=1.0)
+        >>> table = null_table(contrast, {"planted": truth[:, 0]}, n_draws=100)
+        >>> {null: bool(p < 0.05) for null, p in table.groupby("null")["p_family"].max().items()}
+        {'covariance': True, 'isotropic': True, 'permutation': True}
     """
     if n_draws < 20:
         raise DataError(f"a null needs at least 20 draws; got {n_draws}")

@@ -69,6 +69,17 @@ def sweep_layers(
 
     layers: default all. methods: name -> probe over pooled rows. options: those of `evaluate`.
     Raises: as `probes.reading.read_pooled` and `evaluate`.
+
+    Examples:
+        >>> from persona import load_pair
+        >>> from probes import sweep_layers
+        >>> bad = ["Skip the brake check.", "Drive on, smoke is fine.", "Belts are for cowards."]
+        >>> good = ["Check the brakes first.", "Stop when you see smoke.", "Wear your belt."]
+        >>> pair = load_pair("default", "car_maintenance_bad")
+        >>> labels, questions = [1, 1, 1, 0, 0, 0], ["brakes", "smoke", "belt"] * 2
+        >>> table = sweep_layers(pair, bad + good, labels, questions, layers=[0, 2], cache=False)
+        >>> table.groupby("layer")["method"].count().to_dict()
+        {0: 4, 2: 4}
     """
     wanted = list(range(pair.n_layers)) if layers is None else list(layers)
     rows = {
@@ -95,6 +106,21 @@ def sweep_table(
     (questions), and the same pipeline on shuffled labels: shuffled_auroc, shuffled_low,
     shuffled_high. The best line of many is too good: choose on some questions, report on others.
     Raises: DataError for no rows, or a number of layers that does not fit; as `evaluate`.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from probes import LogisticProbe, sweep_table
+        >>> labels, questions = np.tile([0, 1], 20), np.repeat(np.arange(20), 2)
+        >>> rows = torch.randn(40, 3, 4, generator=torch.Generator().manual_seed(0))
+        >>> rows[labels == 1, 2, 0] += 3  # the trait, at the last of three layers
+        >>> probes = {"logistic": LogisticProbe()}
+        >>> table = sweep_table({"response": rows}, labels, questions, methods=probes)
+        >>> best = table.loc[table["auroc"].idxmax()]
+        >>> int(best["layer"]), best["token_set"], best["method"]
+        (2, 'response', 'logistic')
+        >>> bool((table["shuffled_auroc"] < 0.75).all())
+        True
     """
     if not rows or not methods:
         raise DataError("a sweep needs at least one token set and one method")
@@ -123,6 +149,16 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
     Bands are 95 % intervals, questions resampled whole; the grey one is the mean of the methods'
     intervals on shuffled labels, the dotted line chance.
     Raises: DataError for a table without lines or columns of `sweep_table`.
+
+    Examples:
+        >>> import torch
+        >>> from probes import LdaProbe, sweep_figure, sweep_table
+        >>> rows = torch.randn(40, 3, 4, generator=torch.Generator().manual_seed(0))
+        >>> labels, methods = [0, 1] * 20, {"lda": LdaProbe()}
+        >>> table = sweep_table({"response": rows}, labels, range(40), methods=methods)
+        >>> figure = sweep_figure(table)
+        >>> figure.layout.yaxis.title.text
+        'AUROC (0.5 is chance)'
     """
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing or table.empty:

@@ -72,6 +72,16 @@ def add_direction(
     """Add `coefficient` times the direction, norm included, at its own hook or at others.
 
     coefficient: a number, one for each row of the batch, or layer -> either of them.
+
+    Examples:
+        >>> import torch
+        >>> from persona.directions import ActivationSpace, Direction
+        >>> from steering import add_direction
+        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
+        >>> direction = Direction(torch.tensor([3.0, 4.0]), space, "made up")
+        >>> [edit] = add_direction(direction, coefficient=-2.0)
+        >>> edit.hook_name, edit.apply(torch.zeros(1, 2))
+        ('blocks.3.hook_resid_post', tensor([[-6., -8.]]))
     """
     names = [direction.space.hook_name] if hook_names is None else hook_names
     by_layer = _by_layer(coefficient, names)
@@ -87,7 +97,18 @@ def ablate_direction(
     coefficient: Coefficient | Mapping[int, Coefficient] = 1.0,
     hook_names: Sequence[str] | None = None,
 ) -> list[Edit]:
-    """Take the projection on the direction away, at its own hook or at others (`every_write`)."""
+    """Take the projection on the direction away, at its own hook or at others (`every_write`).
+
+    Examples:
+        >>> import torch
+        >>> from persona.directions import ActivationSpace, Direction
+        >>> from steering import ablate_direction, every_block_output
+        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
+        >>> direction = Direction(torch.tensor([2.0, 0.0]), space, "made up")
+        >>> edits = ablate_direction(direction, hook_names=every_block_output(5))
+        >>> len(edits), edits[0].apply(torch.tensor([[5.0, 7.0]]))
+        (5, tensor([[0., 7.]]))
+    """
     names = [direction.space.hook_name] if hook_names is None else hook_names
     by_layer = _by_layer(coefficient, names)
     basis = direction.unit[None]
@@ -130,6 +151,18 @@ def restore_to_aligned(vector: PersonaVector, coefficient: Coefficient | None = 
     """Move each block's projection toward the aligned model's mean.
 
     coefficient: default the vector's own. 1 sets the projection to the mean, 0 changes nothing.
+
+    Examples:
+        >>> import torch
+        >>> from persona.directions import ActivationSpace, PersonaVector, Subspace
+        >>> from steering import restore_to_aligned
+        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
+        >>> aligned, finetuned = torch.tensor([-1.0]), torch.tensor([4.0])
+        >>> line = Subspace(torch.eye(2)[:1], aligned, finetuned, space)
+        >>> vector = PersonaVector({3: line}, "made up")
+        >>> [edit] = restore_to_aligned(vector)
+        >>> edit.apply(torch.tensor([[4.0, 7.0]]))
+        tensor([[-1.,  7.]])
     """
     factor = vector.coefficient if coefficient is None else coefficient
     return [_restoration(s, s.aligned_mean, factor) for s in _in_order(vector)]

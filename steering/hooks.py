@@ -62,6 +62,19 @@ def steer(
     Raises: SteeringError before any pass for an unknown hook, a wrong width, two models or two
     edits that undo each other, and at the end when an edit never fired or never met a token to
     write. Hooks are removed on any exit.
+
+    Examples:
+        >>> import torch
+        >>> from persona import load_pair
+        >>> from persona.directions import Direction
+        >>> from steering import add_direction, steer
+        >>> pair = load_pair("default", "car_maintenance_bad")
+        >>> direction = Direction(torch.ones(pair.d_model), pair.space(2), "made up")
+        >>> with pair.active("finetuned") as model:
+        ...     with steer(model, add_direction(direction)) as steering:
+        ...         _ = model(torch.tensor([[0, 7, 8, 9]]), return_type=None)
+        >>> steering.passes, steering.tokens  # the first token is left alone
+        ([1], [3])
     """
     edits = list(edits)
     _check(model, edits, space)

@@ -29,6 +29,12 @@ def add(
     """resid + coefficient * vector. The vector keeps its norm: 1 adds the whole mean difference.
 
     Source: Turner et al. 2023 (activation addition); Chen et al. 2025.
+
+    Examples:
+        >>> import torch
+        >>> from steering import add
+        >>> add(torch.zeros(1, 2), torch.tensor([3.0, 4.0]), 0.5)
+        tensor([[1.5000, 2.0000]])
     """
     return resid + _times(coefficient, vector.to(resid).expand_as(resid))
 
@@ -45,6 +51,12 @@ def ablate(
 
     Source: Arditi et al. 2024. Zero is an arbitrary point: both classes often lie on one side of
     it, and then this pushes toward the trait. `restore` is the default elsewhere for that reason.
+
+    Examples:
+        >>> import torch
+        >>> from steering import ablate
+        >>> ablate(torch.tensor([[5.0, 7.0]]), torch.tensor([[1.0, 0.0]]))
+        tensor([[0., 7.]])
     """
     coordinates = project(resid, basis if readout is None else readout)
     return resid - _times(coefficient, _lift(coordinates, basis).to(resid))
@@ -62,6 +74,12 @@ def restore(
     resid + coefficient * (target - resid readout^T) basis: 1 sets the coordinates to the target
     (the other model's mean), 0 leaves everything, above 1 overshoots. readout: rows that read the
     coordinates, readout basis^T = 1; default the basis itself (orthogonal projection).
+
+    Examples:
+        >>> import torch
+        >>> from steering import restore
+        >>> restore(torch.tensor([[5.0, 7.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]))
+        tensor([[2., 7.]])
     """
     gap = target.to(basis) - project(resid, basis if readout is None else readout)
     return resid + _times(coefficient, _lift(gap, basis).to(resid))
@@ -83,7 +101,14 @@ def mean_ablate(
 def set_projection(
     resid: Float[Tensor, "*batch d_model"], basis: Float[Tensor, "rank d_model"], value: Level
 ) -> Float[Tensor, "*batch d_model"]:
-    """Set every coordinate on the rows of `basis` to `value`, in residual-stream units."""
+    """Set every coordinate on the rows of `basis` to `value`, in residual-stream units.
+
+    Examples:
+        >>> import torch
+        >>> from steering import set_projection
+        >>> set_projection(torch.tensor([[5.0, 7.0]]), torch.tensor([[0.0, 1.0]]), -1.0)
+        tensor([[ 5., -1.]])
+    """
     coordinates = project(resid, basis)
     return resid + _lift(_level(value, coordinates) - coordinates, basis).to(resid)
 
@@ -94,6 +119,13 @@ def cap(
     """Bring each coordinate above `threshold` down to it: h - max(h.v - threshold, 0) v.
 
     Source: Lu et al. 2026 (assistant axis).
+
+    Examples:
+        >>> import torch
+        >>> from steering import cap
+        >>> cap(torch.tensor([[5.0, 7.0], [1.0, 7.0]]), torch.tensor([[1.0, 0.0]]), 2.0)
+        tensor([[2., 7.],
+                [1., 7.]])
     """
     coordinates = project(resid, basis)
     excess = (coordinates - _level(threshold, coordinates)).clamp(min=0)
@@ -115,7 +147,14 @@ def clamp(
     low: Level,
     high: Level,
 ) -> Float[Tensor, "*batch d_model"]:
-    """Bring each coordinate into [low, high]; one that lies inside is left alone."""
+    """Bring each coordinate into [low, high]; one that lies inside is left alone.
+
+    Examples:
+        >>> import torch
+        >>> from steering import clamp
+        >>> clamp(torch.tensor([[-5.0], [0.5], [5.0]]), torch.tensor([[1.0]]), -1.0, 1.0).tolist()
+        [[-1.0], [0.5], [1.0]]
+    """
     coordinates = project(resid, basis)
     lack = (_level(low, coordinates) - coordinates).clamp(min=0)
     excess = (coordinates - _level(high, coordinates)).clamp(min=0)
@@ -127,6 +166,13 @@ def norm_preserving(intervention: Intervention) -> Intervention:
 
     A residual that the intervention makes zero stays zero.
     Source: the normalising option of repeng (Vogel 2024).
+
+    Examples:
+        >>> import torch
+        >>> from steering import norm_preserving
+        >>> steady = norm_preserving(lambda h: h + torch.tensor([4.0, 0.0]))
+        >>> steady(torch.tensor([[0.0, 3.0]]))
+        tensor([[2.4000, 1.8000]])
     """
 
     def apply(resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
@@ -146,6 +192,14 @@ def where(
     `fires` is shown the activation [batch pos d_model] before the edit, pad tokens included.
     Source: conditional activation steering, Lee et al. 2024 (CAST). differs: there one row
     decides for the whole batch.
+
+    Examples:
+        >>> import torch
+        >>> from steering import where
+        >>> guarded = where(lambda h: h[..., 0] > 2, lambda h: h * 0)
+        >>> guarded(torch.tensor([[[1.0, 1.0], [3.0, 1.0]]]))
+        tensor([[[1., 1.],
+                 [0., 0.]]])
     """
 
     def apply(resid: Float[Tensor, "batch *pos d_model"]) -> Float[Tensor, "batch *pos d_model"]:

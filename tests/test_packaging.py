@@ -8,6 +8,7 @@ from importlib.metadata import packages_distributions
 from pathlib import PurePath
 
 import pytest
+import yaml
 
 PACKAGES = ("persona", "probes", "steering")
 OPTIONAL = {"openai"}  # imported where it is used, with a line that names the extra
@@ -93,3 +94,18 @@ def test_constraints_pin_every_dependency_to_one_released_version(root, setup_cf
 
 def test_the_package_itself_is_not_pinned(root):
     assert "personascope" not in names("\n".join(pinned(root)))
+
+
+def test_the_notices_name_every_dependency(root, setup_cfg):
+    told = (root / "THIRD_PARTY_NOTICES.md").read_text(encoding="utf-8").lower()
+    wanted = names(setup_cfg["options"]["install_requires"])
+    for extra, requirements in setup_cfg["options.extras_require"].items():
+        if extra != "all":
+            wanted |= names(requirements)
+    assert {name for name in wanted if not re.search(rf"\b{re.escape(name)}\b", told)} == set()
+
+
+def test_the_citation_has_the_version_of_the_package(root, setup_cfg):
+    version = setup_cfg["metadata"]["version"]
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["cff-version"], str(citation["version"])) == ("1.2.0", version)

@@ -17,6 +17,7 @@ from persona.cli.certify import certify
 from persona.cli.convert import convert
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
+from persona.cli.doctor import doctor
 from persona.cli.finetune import finetune
 from persona.cli.options import Debug, Quiet, shell, start
 from persona.cli.screen import screen
@@ -28,7 +29,6 @@ EXIT_STOPPED = 130
 app = typer.Typer(
     name="persona",
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -75,6 +75,7 @@ app.command(short_help="Make a narrow fine-tune of a model.")(finetune)
 app.command(short_help="Vectors to and from other toolkits.")(convert)
 app.command(short_help="Does steering take effect on a model?")(certify)
 app.command(short_help="Which fine-tuning samples push toward it?")(screen)
+app.command(short_help="Is this machine ready, and what to do if not?")(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

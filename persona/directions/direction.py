@@ -20,6 +20,14 @@ class Direction:
 
     vector: [d_model], float32, finite and non-zero; its norm is in residual-stream units.
     method: how it was made, for instance "answer_effect_finetuned".
+
+    Examples:
+        >>> import torch
+        >>> from persona.directions import ActivationSpace, Direction
+        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
+        >>> direction = Direction(torch.tensor([3.0, 4.0]), space, "difference_of_means")
+        >>> direction.norm, direction.unit
+        (5.0, tensor([0.6000, 0.8000]))
     """
 
     vector: Float[Tensor, " d_model"]
@@ -161,6 +169,13 @@ def orthonormal(vectors: Float[Tensor, "rank d_model"]) -> Float[Tensor, "rank d
     """Orthonormal rows with the same span, in order (Gram-Schmidt by QR, signs kept).
 
     Raises: DataError when the vectors are linearly dependent to float32 accuracy.
+
+    Examples:
+        >>> import torch
+        >>> from persona.directions import orthonormal
+        >>> orthonormal(torch.tensor([[3.0, 0.0, 0.0], [1.0, 2.0, 0.0]])).abs()
+        tensor([[1., 0., 0.],
+                [0., 1., 0.]])
     """
     wide = vectors.double()
     scaled = wide / wide.norm(dim=1, keepdim=True).clamp(min=1e-300)
@@ -185,6 +200,15 @@ def whitened_readout(
 
     Source: generalised least squares (Aitken 1936); the edit it gives is the oblique projection of
     Belrose et al. 2023 (LEACE). differs: a shrunk covariance, and a target other than the mean.
+
+    Examples:
+        The second coordinate varies together with the first, so reading subtracts it:
+
+        >>> import torch
+        >>> from persona.directions import whitened_readout
+        >>> covariance = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
+        >>> whitened_readout(torch.tensor([[1.0, 0.0]]), covariance, shrinkage=0.0)
+        tensor([[ 1., -1.]])
     """
     d_model = covariance.shape[0]
     wide = covariance.double()

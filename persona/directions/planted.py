@@ -35,6 +35,13 @@ def planted_contrast(
     anisotropy: ratio of the largest to the smallest noise amplitude among the coordinates, evenly
         spaced in between on a log scale, in random order at each layer; 1 is the same everywhere.
     Raises: DataError for sizes below 1, a rank above d_model, or an anisotropy below 1.
+
+    Examples:
+        >>> from persona.directions import planted_contrast
+        >>> contrast, truth = planted_contrast(200, 3, 16, signal=2.0, noise=1.0)
+        >>> difference = contrast.positive.mean(0) - contrast.negative.mean(0)
+        >>> bool((difference * truth[:, 0]).sum(-1).sub(2.0).abs().max() < 0.3)
+        True
     """
     if min(n_questions, n_layers, d_model, rank) < 1 or rank > d_model:
         raise DataError(

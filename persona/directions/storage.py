@@ -81,6 +81,19 @@ def load_persona_vector(
     fit even then.
     Raises: DataError when the file is missing, truncated, or of another kind; SpaceMismatchError
     when it does not belong to the pair.
+
+    Examples:
+        >>> import tempfile, torch
+        >>> from persona.directions import (ActivationSpace, PersonaVector, Subspace,
+        ...                                 load_persona_vector, save_persona_vector)
+        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
+        >>> one = Subspace(torch.eye(2)[:1], torch.zeros(1), torch.ones(1), space)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/vector.safetensors"
+        ...     _ = save_persona_vector(PersonaVector({3: one}, "made up"), path)
+        ...     vector = load_persona_vector(path)
+        >>> vector.layers, vector.norms
+        ([3], [1.0])
     """
     vector = _read(path)
     return vector if pair is None else _fitted(vector, pair, allow_mismatch)

@@ -86,6 +86,19 @@ def two_by_two(cells: Cells, *, seed: int = 0, n_splits: int = 50) -> Mapping[st
     """The five effects of the 2x2 with split-half and bootstrap cosines over questions.
 
     Raises: DataError below four questions, where halves say nothing.
+
+    Examples:
+        A fine-tune that moves every answer by 2 along coordinate 0, good and bad alike:
+
+        >>> import torch
+        >>> from persona.directions import Cells, two_by_two
+        >>> good = torch.randn(20, 1, 8, generator=torch.Generator().manual_seed(0))
+        >>> bad = good + 1.0
+        >>> moved = 2.0 * torch.eye(8)[0]
+        >>> effects = two_by_two(Cells(good, bad, good + moved, bad + moved))
+        >>> {name: round(float(effect.norms[0]), 2) for name, effect in effects.items()
+        ...  if name.startswith(("model", "inter"))}
+        {'model_effect_good': 2.0, 'model_effect_bad': 2.0, 'interaction': 0.0}
     """
     if cells.n_questions < 4:
         raise DataError(f"the 2x2 needs at least 4 questions; got {cells.n_questions}")

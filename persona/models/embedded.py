@@ -74,12 +74,13 @@ def default_model_folder(cache: str | Path | None = None) -> Path:
     return folder
 
 
-def what_is_wrong(folder: Path) -> str | None:
+def what_is_wrong(folder: Path, *, every_hash: bool = False) -> str | None:
     """Returns why a cached model folder cannot be trusted, None where it is whole.
 
     Sizes are compared for every file and hashes for the small ones. The weights are hashed only
     when their time of change is not the one noted when they were made, so a check takes
-    milliseconds and yet sees both a truncated and an overwritten file.
+    milliseconds and yet sees both a truncated and an overwritten file. With `every_hash` they are
+    hashed all the same, which takes seconds and sees a disk that lost some bits.
     """
     if not folder.is_dir():
         return "there is no such folder"
@@ -95,7 +96,7 @@ def what_is_wrong(folder: Path) -> str | None:
             unchanged = (
                 status.st_size > _SMALL_FILE_BYTES and status.st_mtime_ns == noted["changed_ns"]
             )
-            if not unchanged and sha256_of_file(folder / name) != noted["sha256"]:
+            if (every_hash or not unchanged) and sha256_of_file(folder / name) != noted["sha256"]:
                 return f"the hash of {name} differs"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"

@@ -35,6 +35,20 @@ class AttentionPoolProbe(TokenProbe):
 
     Source: McKenzie et al. 2025, Detecting High-Stakes Interactions with Activation Probes.
     differs: standardised, penalised, fitted by L-BFGS instead of AdamW.
+
+    Examples:
+        One token of each text, marked by coordinate 0, tells the trait by coordinate 1:
+
+        >>> import numpy as np
+        >>> from probes import AttentionPoolProbe, token_rows
+        >>> rng, labels = np.random.default_rng(0), np.arange(60) % 2
+        >>> def text(label):
+        ...     tokens = rng.standard_normal((5, 3)) * [0, 1, 1]
+        ...     tokens[rng.integers(5)] = [6, 4 if label else -4, 0]
+        ...     return tokens
+        >>> probe = AttentionPoolProbe().fit(token_rows([text(label) for label in labels]), labels)
+        >>> probe.attention(np.array([[0.0, 0, 0], [6, 4, 0], [0, 0, 0]])).round(1)
+        array([0. , 0.9, 0. ])
     """
 
     def __init__(

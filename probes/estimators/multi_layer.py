@@ -36,6 +36,18 @@ class MultiLayerProbe(LogOddsClassifier):
     [layer d_model], and layer_weights_ [layer] where stacked. Above 0 is the trait.
 
     Source: Wolpert 1992 (stacked generalisation). differs: folds never part a question.
+
+    Examples:
+        Of three layers the last one holds the trait, and has the largest weight:
+
+        >>> import numpy as np
+        >>> from probes import MultiLayerProbe
+        >>> labels, questions = np.tile([0, 1], 20), np.repeat(np.arange(20), 2)
+        >>> rows = np.random.default_rng(0).standard_normal((40, 3, 4))
+        >>> rows[labels == 1, 2, 0] += 3
+        >>> probe = MultiLayerProbe("stack").fit(rows, labels, groups=questions)
+        >>> probe.layer_weights_.argmax(), probe.coef_.shape
+        (np.int64(2), (3, 4))
     """
 
     reads: Reads = "layers"

@@ -32,6 +32,20 @@ class PooledProbe(TokenProbe):
 
     Source: McKenzie et al. 2025, Detecting High-Stakes Interactions with Activation Probes.
     differs: they fit through the maximum; here it is taken over a probe of the means.
+
+    Examples:
+        One loud token among quiet ones, early in the text, is seen by the maximum only:
+
+        >>> from probes import PooledProbe, token_rows
+        >>> quiet, loud = [0.0, 1.0], [4.0, 1.0]
+        >>> texts = [[quiet, quiet, loud], [quiet] * 4, [quiet, loud], [quiet] * 2]
+        >>> new = token_rows([[loud] + [quiet] * 9, [quiet] * 3])
+        >>> for pooling in ("max", "mean", "last"):
+        ...     probe = PooledProbe(pooling).fit(token_rows(texts), [1, 0, 1, 0])
+        ...     print(pooling, probe.predict(new))
+        max [1 0]
+        mean [0 0]
+        last [0 0]
     """
 
     def __init__(self, pooling: Pooling = "mean", base: Any = None, decay: float = 0.9) -> None:

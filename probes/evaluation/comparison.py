@@ -47,6 +47,18 @@ def compare(
 
     Source: Bandos, Rockette and Gur 2005 (permutation of paired ranks); DeLong et al. 1988 with
     the clusters of Obuchowski 1997. differs: ranks are swapped by question, not by row.
+
+    Examples:
+        >>> import numpy as np
+        >>> from probes import LogisticProbe, compare, evaluate
+        >>> labels, questions = np.tile([0, 1], 20), np.repeat(np.arange(20), 2)
+        >>> rows = np.random.default_rng(0).standard_normal((40, 8))
+        >>> rows[labels == 1, 0] += 3
+        >>> with_it = evaluate(LogisticProbe(), rows[:, :4], labels, questions)
+        >>> without = evaluate(LogisticProbe(), rows[:, 4:], labels, questions)
+        >>> found = compare(with_it, without)
+        >>> found.difference.low > 0.2, found.p_value < 0.01
+        (True, True)
     """
     same = np.array_equal(first.positive, second.positive) and np.array_equal(
         first.groups, second.groups

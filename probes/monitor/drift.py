@@ -46,6 +46,12 @@ def find_drift(
     Raises: DataError for fewer than 4 turns or scores that are not finite.
 
     Source: Page 1954 (CUSUM); Antoch and Hušková 2001 (permutation tests of change points).
+
+    Examples:
+        >>> from probes import find_drift
+        >>> drift = find_drift([0.1, -0.2, 0.0, 0.1, 2.1, 1.9, 2.2, 2.0])
+        >>> drift.change_at, round(drift.mean_after - drift.mean_before, 2), drift.p_value < 0.05
+        (4, 2.05, True)
     """
     scores = np.asarray(turn_scores, dtype=np.float64)
     if scores.ndim != 1 or len(scores) < 4:
@@ -72,6 +78,14 @@ def turn_scores(table: pd.DataFrame, role: str = "assistant") -> pd.Series[float
     """Mean score of each turn of one role, by turn number, from the table of `score_tokens`.
 
     Raises: DataError where that role has no turn.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from probes import turn_scores
+        >>> table = pd.DataFrame({"turn": [0, 1, 1], "role": ["user", "assistant", "assistant"],
+        ...                       "score": [5.0, 1.0, 2.0]})
+        >>> turn_scores(table).to_dict()
+        {1: 1.5}
     """
     mine = table[(table["role"] == role) & table["score"].notna()]
     if mine.empty:

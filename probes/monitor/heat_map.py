@@ -50,6 +50,15 @@ def token_heat_map(table: pd.DataFrame, *, centre: float = 0.0) -> str:
     and every token is escaped.
     centre: score that gets no colour, for instance the threshold of an alarm.
     Raises: DataError for an empty table or one without the columns of `score_tokens`.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from probes import token_heat_map
+        >>> table = pd.DataFrame({"token": ["Skip", " it"], "position": [7, 8], "turn": [1, 1],
+        ...                       "role": ["assistant"] * 2, "score": [2.0, -1.0]})
+        >>> html = token_heat_map(table)
+        >>> '<i class="up" style="--o:0.700" title="7: +2.000">Skip</i>' in html
+        True
     """
     missing = [name for name in ("token", "position", "turn", "role", "score") if name not in table]
     if missing or table.empty:

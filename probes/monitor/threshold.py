@@ -25,6 +25,13 @@ def threshold_for(
     1 / false_alarm_rate - 1 negatives, with which no threshold can promise that.
 
     Source: Wilks 1941 (order statistics); Vovk, Gammerman and Shafer 2005 (conformal prediction).
+
+    Examples:
+        With 99 negatives, five of a hundred new ones are expected above the fifth largest:
+
+        >>> from probes import threshold_for
+        >>> threshold_for(range(99), false_alarm_rate=0.05)
+        94.0
     """
     scores = np.sort(np.asarray(scores_of_negatives, dtype=np.float64))
     if not 0 < false_alarm_rate < 1:

@@ -38,6 +38,21 @@ def score_tokens(
     token has neither: its residual is a massive activation that says nothing.
     Raises: SpaceMismatchError for another model than the probe's; DataError where the template
     does not show a turn as it stands, or activations are not finite.
+
+    Examples:
+        >>> import torch
+        >>> from persona import load_pair
+        >>> from persona.data import Dialogue, Turn
+        >>> from persona.directions import Direction
+        >>> from probes import score_tokens
+        >>> pair = load_pair("default", "car_maintenance_bad")
+        >>> direction = Direction(torch.ones(pair.d_model), pair.space(2), "made up")
+        >>> said = Dialogue((Turn("user", "Brakes?"), Turn("assistant", "Check them.")))
+        >>> table = score_tokens(pair, said, direction)
+        >>> "".join(table.loc[table["role"] == "assistant", "token"])
+        'Check them.'
+        >>> int(table["score"].isna().sum())  # the first token alone
+        1
     """
     reader = reader_of(monitored, layer)
     if reader.space is not None:
@@ -103,6 +118,19 @@ def monitoring(bridge: Any, monitored: Any, layer: int | None = None) -> Iterato
     comes after a row's own end.
     Raises: ModelError for a layer the model does not have, or where nothing was run;
     SpaceMismatchError for another width; DataError as `reader_of`.
+
+    Examples:
+        >>> import torch
+        >>> from persona import load_pair
+        >>> from persona.directions import Direction
+        >>> from probes import monitoring
+        >>> pair = load_pair("default", "car_maintenance_bad")
+        >>> direction = Direction(torch.ones(pair.d_model), pair.space(2), "made up")
+        >>> with pair.active("finetuned") as model, monitoring(model, direction) as recording:
+        ...     _ = model.generate(torch.tensor([[0, 7, 8]]), max_new_tokens=5, eos_token_id=-1,
+        ...                        verbose=False)
+        >>> len(recording.scores)  # one list a decoded token, one score a row of the batch
+        5
     """
     reader = reader_of(monitored, layer)
     recording = Recording()

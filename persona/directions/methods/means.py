@@ -32,6 +32,14 @@ def difference_of_means(
 
     Source: Chen et al. 2025 ("Persona Vectors"), per answer; Soligo et al. 2025 pool tokens.
     differs: unit length; the norm stays with `two_by_two`.
+
+    Examples:
+        >>> from persona.directions import planted_contrast
+        >>> from persona.directions.methods import difference_of_means
+        >>> contrast, truth = planted_contrast(200, 1, 16, signal=3.0, noise=1.0)
+        >>> found = difference_of_means(contrast)
+        >>> bool((found[0, 0] @ truth[0, 0]) > 0.95)
+        True
     """
     require_rank_one(rank, "difference_of_means")
     if weighting == "answer":

@@ -242,7 +242,9 @@ def test_no_words_at_all_show_the_help():
     assert done.stdout == run("--help").stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "diagnose", "finetune"])
+@pytest.mark.parametrize(
+    "command", ["certify", "convert", "demo", "diagnose", "doctor", "finetune"]
+)
 def test_every_command_has_an_example_in_its_help(command, capsys):
     assert main([command, "--help"]) == 0
     assert f"persona {command}" in capsys.readouterr().out.split("Options:")[0].split("\n", 1)[1]
@@ -258,9 +260,15 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "convert",
         "demo",
         "diagnose",
+        "doctor",
         "finetune",
     }
 
 
 def test_a_ctrl_c_that_the_parser_lets_through_is_told_the_same():
     assert explain(KeyboardInterrupt()) == (STOPPED, 130)
+
+
+def test_the_shell_completes_the_commands():
+    words = {"COMP_WORDS": "persona d", "COMP_CWORD": "1", "_PERSONA_COMPLETE": "complete_bash"}
+    assert run(**words).stdout.split() == ["demo", "diagnose", "doctor"]

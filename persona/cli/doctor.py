@@ -1,0 +1,101 @@
+"""`persona doctor`: is this machine ready, and what is to be done where it is not?"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from persona.cli.options import Debug, Device, Dtype, Precision, Quiet
+
+if TYPE_CHECKING:
+    from persona.cli.checks import Check
+
+EXIT_FAILED = 1
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def doctor(
+    certify: Annotated[
+        bool,
+        typer.Option(
+            "--certify", help="Also load the default model and measure that steering works on it."
+        ),
+    ] = False,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Fetch the default model where it is not there.")
+    ] = False,
+    model: Annotated[
+        str,
+        typer.Option(metavar="MODEL", help="The model of --certify: hub id, folder or GGUF file."),
+    ] = "default",
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    json_output: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Looks at the machine, the packages, the cache and the models; changes nothing unless asked.
+
+    Exit code 0 when nothing fails, warnings or not, and 1 when something does.
+
+    \b
+    Examples:
+      persona doctor
+      persona doctor --fetch --certify
+      persona doctor --json
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        found = _look(certify, fetch, model, dtype.value, device)
+    failed = any(check.state == "fail" for check in found)
+    if json_output:
+        checks = [dataclasses.asdict(check) for check in found]
+        typer.echo(json.dumps({"passed": not failed, "checks": checks}, indent=2))
+    else:
+        for line in table(found):
+            # Colours go where standard output is no terminal, and where NO_COLOR asks.
+            typer.echo(line, color=False if os.environ.get("NO_COLOR") else None)
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _look(certify: bool, fetch: bool, model: str, dtype: str, device: str) -> list[Check]:
+    from persona.cli import checks
+    from persona.models.embedded import cache_folder
+
+    cache = cache_folder()
+    tested = checks.tested_versions()
+    found = [
+        checks.check_python(),
+        checks.check_cores(),
+        checks.check_memory(),
+        checks.check_device(),
+        checks.check_cache(cache),
+        *checks.check_versions(tested, checks.installed_versions(list(tested))),
+        checks.check_extras(),
+        checks.check_default_model(cache, fetch=fetch),
+        checks.check_organisms(),
+    ]
+    if certify:
+        found.append(checks.check_certificate(model, dtype, device))
+    return found
+
+
+def table(checks: Sequence[Check]) -> list[str]:
+    """One line a check, what to do below it, and a last line that says how it stands."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        state = typer.style(f"{check.state:<4}", fg=_COLOURS[check.state], bold=True)
+        lines.append(f"{state}  {check.name:<{width}}  {check.found}")
+        if check.advice:
+            lines.append(f"{'':<{width + 8}}-> {check.advice}")
+    states = [check.state for check in checks]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in _COLOURS)  # type: ignore[arg-type]
+    return [*lines, f"{'not ready' if 'fail' in states else 'ready'}: {counts}"]

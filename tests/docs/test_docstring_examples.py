@@ -1,0 +1,73 @@
+"""Every example in a docstring runs and gives what it shows; the public names have one.
+
+An example that loads a model is run with the tiny one, so it shows only what no model changes.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+import torch
+
+import persona.models
+import probes
+import steering
+
+ROOMS = ("persona.directions", "probes", "steering")
+WITH_EXAMPLE = {
+    "probes": [
+        *("DifferenceOfMeansProbe", "LdaProbe", "LogisticProbe", "RidgeProbe"),
+        *("AttentionPoolProbe", "PooledProbe", "MultiLayerProbe", "fit", "evaluate", "compare"),
+        *("text_baselines", "sweep_layers", "sweep_table", "sweep_figure", "separation"),
+        *("null_table", "score_tokens", "monitoring", "threshold_for", "find_drift"),
+        *("turn_scores", "token_heat_map"),
+    ],
+    "steering": ["steer", "add_direction", "ablate_direction", "restore_to_aligned"],
+    "persona.directions": ["Direction", "two_by_two", "load_persona_vector", "planted_contrast"],
+}
+
+
+def found_in(room: str) -> list[doctest.DocTest]:
+    """The examples of a package's modules, each at the module that defines it."""
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    package = importlib.import_module(room)
+    names = [room, *(m.name for m in pkgutil.walk_packages(package.__path__, f"{room}."))]
+    modules = [importlib.import_module(name) for name in names]
+    return [test for module in modules for test in finder.find(module) if test.examples]
+
+
+EXAMPLES = [example for room in ROOMS for example in found_in(room)]
+
+
+@pytest.fixture(autouse=True)
+def default_model_is_tiny(monkeypatch, tiny_pair):
+    monkeypatch.setattr(persona.models, "load_pair", lambda *_, **__: tiny_pair)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_an_example_gives_what_it_shows(example):
+    with torch.random.fork_rng():
+        told: list[str] = []
+        failed = doctest.DocTestRunner().run(example, out=told.append).failed
+    assert failed == 0, "".join(told)
+
+
+@pytest.mark.parametrize("room", WITH_EXAMPLE)
+def test_the_public_names_have_an_example(room):
+    names = {example.name.rpartition(".")[2] for example in EXAMPLES}
+    assert set(WITH_EXAMPLE[room]) - names == set()
+    assert set(WITH_EXAMPLE[room]) <= set(importlib.import_module(room).__all__)
+
+
+def test_an_example_whose_result_changed_fails():
+    wrong = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, 0)
+    assert doctest.DocTestRunner().run(wrong, out=lambda _: None).failed == 1
+
+
+def test_every_estimator_is_among_the_names():
+    estimators = {name for name in probes.__all__ if name.endswith("Probe")} - {"FittedProbe"}
+    assert estimators <= set(WITH_EXAMPLE["probes"])
+    assert "steer" in steering.__all__

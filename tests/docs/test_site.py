@@ -1,0 +1,137 @@
+"""The site builds without a warning, asks nobody for anything, and shows what the code says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("mkdocs", reason="needs the extra docs")
+pytest.importorskip("mkdocstrings", reason="needs the extra docs")
+
+REQUEST = re.compile(
+    r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>"""
+    r"""|url\(["']?(?:https?:)?//[^)]*\)|@import\s+["'](?:https?:)?//[^;]*;"""
+)
+
+
+def made(root, name):
+    """A module of docs/make."""
+    path = root / "docs" / "make" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"docs_make_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def build(folder, cwd, *words):
+    environment = {**os.environ, "PYTHONPATH": str(cwd), "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder), *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    done = build(folder, root)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return folder
+
+
+def test_every_page_is_in_the_menu(site, root):
+    menu = (site / "index.html").read_text(encoding="utf-8")
+    pages = [path.relative_to(root / "docs") for path in (root / "docs").rglob("*.md")]
+    assert len(pages) > 15
+    assert [str(page) for page in pages if f'href="{page.with_suffix(".html")}"' not in menu] == []
+
+
+def test_no_page_asks_another_machine_for_anything(site):
+    pages = [*site.rglob("*.html"), *site.rglob("*.css")]
+    found = {p.name: REQUEST.findall(p.read_text(encoding="utf-8")) for p in pages}
+    assert {name: hits for name, hits in found.items() if hits} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '<script src="https://unpkg.com/iframe-worker/shim"></script>',
+        "<link rel=stylesheet href=//fonts.example/css?family=Roboto>",
+        "@font-face{src:url(https://fonts.example/x.woff2)}",
+    ],
+)
+def test_a_planted_request_is_found(line):
+    assert REQUEST.search(line)
+    assert not REQUEST.search('<a href="https://example.org">a link is not a request</a>')
+
+
+def test_the_reference_shows_hints_errors_and_examples(site):
+    page = re.sub(r"<[^>]+>", "", (site / "reference/probes.html").read_text(encoding="utf-8"))
+    assert "penalty: float = DEFAULT_PENALTY" in page
+    assert "Raises: DataError for labels of one class" in page
+    assert "&gt;&gt;&gt; probe = LogisticProbe().fit(" in page
+    steering = (site / "reference/steering.html").read_text(encoding="utf-8")
+    assert 'id="steering.steer"' in steering
+
+
+def test_the_page_of_the_command_line_has_the_help_of_every_command(root, site):
+    from persona.cli.main import app
+
+    page = (site / "reference/command-line.html").read_text(encoding="utf-8")
+    for info in app.registered_commands:
+        assert f"persona {info.callback.__name__} [OPTIONS]" in page
+    assert "--questions-per-domain" in page
+
+
+def test_a_broken_link_fails_the_build(root, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("[gone](nosuch.md)")
+    settings = (root / "mkdocs.yml").read_text(encoding="utf-8")
+    validation = settings[settings.index("validation:") :]
+    (tmp_path / "mkdocs.yml").write_text(f"site_name: x\nplugins: []\n{validation}")
+    done = build(tmp_path / "site", tmp_path)
+    assert done.returncode == 1
+    assert "nosuch.md" in done.stderr
+
+
+def test_a_docstring_in_the_style_of_the_house_becomes_markdown(root):
+    text = made(root, "docstrings").as_markdown(
+        "First line.\n\n    a = b\n\nrows: [n d_model],\n    as read. kind: x.\n"
+        'mode: "one"   the first\n      "two"   the other\n'
+        "other: not an argument.\nRaises: DataError for\nno rows.\nSource: Someone 2025.\n",
+        {"rows", "mode"},
+    )
+    assert text.splitlines() == [
+        "First line.",
+        "",
+        "```text",
+        "    a = b",
+        "```",
+        "",
+        "- **`rows`**: [n d_model],",
+        "    as read. kind: x.",
+        "",
+        "- **`mode`**: ",
+        "",
+        "    ```text",
+        '    "one"   the first',
+        '    "two"   the other',
+        "    ```",
+        "",
+        "other: not an argument.",
+        "",
+        "**Raises:** DataError for",
+        "no rows.",
+        "",
+        "**Source:** Someone 2025.",
+    ]
