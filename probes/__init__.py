@@ -6,6 +6,7 @@ Estimators for scikit-learn, held-out evaluation, one-line fitting, sweeps, and 
 from probes.estimators import (
     AttentionPoolProbe,
     DifferenceOfMeansProbe,
+    GradedProbe,
     LdaProbe,
     LogisticProbe,
     MultiLayerProbe,
@@ -41,6 +42,7 @@ __all__ = [
     "Drift",
     "Evaluation",
     "FittedProbe",
+    "GradedProbe",
     "LdaProbe",
     "LogisticProbe",
     "MultiLayerProbe",

@@ -11,7 +11,7 @@ import re
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
 
-TOKEN_SETS = ("response", "prompt", "last_prompt", "first_response:K", "all")
+TOKEN_SETS = ("response", "prompt", "last_prompt", "last_response", "first_response:K", "all")
 
 
 def token_span(dialogue: TokenizedDialogue, token_set: str = "response") -> tuple[int, int]:
@@ -20,6 +20,7 @@ def token_span(dialogue: TokenizedDialogue, token_set: str = "response") -> tupl
     "response": the answer's tokens, without the end-of-turn token.
     "prompt": all before the answer, the first token left out.
     "last_prompt": the one token from which the answer is predicted.
+    "last_response": the last token of the answer.
     "first_response:5": the answer's first five tokens, or fewer if it is shorter.
     "all": every token but the first.
     Raises: DataError for an unknown set, or when the dialogue has no such tokens.
@@ -32,6 +33,8 @@ def token_span(dialogue: TokenizedDialogue, token_set: str = "response") -> tupl
         span = (1, start)
     elif token_set == "last_prompt":
         span = (start - 1, start)
+    elif token_set == "last_response":
+        span = (max(start, end - 1), end)
     elif token_set == "all":
         span = (1, len(dialogue))
     elif first_k:

@@ -1,6 +1,7 @@
 """Probes as scikit-learn estimators: over pooled rows, over single tokens, over several layers."""
 
 from probes.estimators.attention import AttentionPoolProbe
+from probes.estimators.graded import GradedProbe
 from probes.estimators.linear import (
     DifferenceOfMeansProbe,
     LdaProbe,
@@ -16,6 +17,7 @@ from probes.estimators.validation import RowsError
 __all__ = [
     "AttentionPoolProbe",
     "DifferenceOfMeansProbe",
+    "GradedProbe",
     "LdaProbe",
     "LinearProbe",
     "LogisticProbe",

@@ -20,7 +20,15 @@ ROOMS = ("persona.directions", "probes", "steering")
 WITH_EXAMPLE = {
     "probes": [
         *("DifferenceOfMeansProbe", "LdaProbe", "LogisticProbe", "RidgeProbe"),
-        *("AttentionPoolProbe", "PooledProbe", "MultiLayerProbe", "fit", "evaluate", "compare"),
+        *(
+            "AttentionPoolProbe",
+            "PooledProbe",
+            "MultiLayerProbe",
+            "GradedProbe",
+            "fit",
+            "evaluate",
+            "compare",
+        ),
         *("text_baselines", "sweep_layers", "sweep_table", "sweep_figure", "separation"),
         *("null_table", "score_tokens", "monitoring", "threshold_for", "find_drift"),
         *("turn_scores", "token_heat_map"),
