@@ -85,7 +85,7 @@ def set_projection(
 ) -> Float[Tensor, "*batch d_model"]:
     """Set every coordinate on the rows of `basis` to `value`, in residual-stream units."""
     coordinates = project(resid, basis)
-    return resid + _lift(_level(value, coordinates) - coordinates, basis).to(resid)
+    return resid + _lift(level_beside(value, coordinates) - coordinates, basis).to(resid)
 
 
 def cap(
@@ -96,7 +96,7 @@ def cap(
     Source: Lu et al. 2026 (assistant axis).
     """
     coordinates = project(resid, basis)
-    excess = (coordinates - _level(threshold, coordinates)).clamp(min=0)
+    excess = (coordinates - level_beside(threshold, coordinates)).clamp(min=0)
     return resid - _lift(excess, basis).to(resid)
 
 
@@ -105,7 +105,7 @@ def floor(
 ) -> Float[Tensor, "*batch d_model"]:
     """Lift each coordinate below `threshold` up to it: h + max(threshold - h.v, 0) v."""
     coordinates = project(resid, basis)
-    lack = (_level(threshold, coordinates) - coordinates).clamp(min=0)
+    lack = (level_beside(threshold, coordinates) - coordinates).clamp(min=0)
     return resid + _lift(lack, basis).to(resid)
 
 
@@ -117,8 +117,8 @@ def clamp(
 ) -> Float[Tensor, "*batch d_model"]:
     """Bring each coordinate into [low, high]; one that lies inside is left alone."""
     coordinates = project(resid, basis)
-    lack = (_level(low, coordinates) - coordinates).clamp(min=0)
-    excess = (coordinates - _level(high, coordinates)).clamp(min=0)
+    lack = (level_beside(low, coordinates) - coordinates).clamp(min=0)
+    excess = (coordinates - level_beside(high, coordinates)).clamp(min=0)
     return resid + _lift(lack - excess, basis).to(resid)
 
 
@@ -178,7 +178,7 @@ def _times(coefficient: Coefficient, change: Tensor) -> Tensor:
     return (by_row * change).to(change.dtype)
 
 
-def _level(level: Level, coordinates: Tensor) -> float | Tensor:
+def level_beside(level: Level, coordinates: Tensor) -> float | Tensor:
     """The level beside coordinates [rows ... rank]: a number, or [rows 1 ... rank]."""
     if not isinstance(level, Tensor):
         return level
