@@ -47,10 +47,19 @@ class PositionTracker:
         self.kind, self.span = _parsed(positions)
         self.response_start = None if response_start is None else torch.tensor(response_start)
         self.first_token = first_token
-        self.mask: Tensor | None = None
-        self.n_tokens = 0
+        self.mask = None
         self._answer_begins: Tensor | None = None
         self._last_text: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """[batch pos] of the pass now running; None outside of one."""
+        return self._mask
+
+    @mask.setter
+    def mask(self, mask: Tensor | None) -> None:
+        # Counted here, once a pass: at each block it decides whether the mask must be looked at.
+        self._mask, self.n_tokens = mask, 0 if mask is None else int(mask.sum())
 
     @contextlib.contextmanager
     def watching(self, hf_model: Any) -> Iterator[None]:
@@ -89,7 +98,6 @@ class PositionTracker:
         if not self.first_token:
             mask &= index > 0
         self.mask = mask
-        self.n_tokens = int(mask.sum())
 
     def _continues(self, tokens: Tensor) -> bool:
         """Whether this uncached pass is the last one's text and one more token: decoding."""
