@@ -79,7 +79,7 @@ class PositionTracker:
         if self.rows is not None and self.rows != batch:
             raise SteeringError(
                 f"the edits have {self.rows} coefficients, one for each row, but the batch has "
-                f"{batch} rows"
+                f"{batch} rows" + _beams(batch, self.rows)
             )
         past = _cached_length(kwargs.get("past_key_values"))
         attention = kwargs.get("attention_mask")
@@ -119,6 +119,7 @@ class PositionTracker:
             if len(begins) != len(real):
                 raise SteeringError(
                     f"response_start has {len(begins)} rows but the batch has {len(real)}"
+                    + _beams(len(real), len(begins))
                 )
             if bool(((begins < 1) | (begins > lengths)).any()):
                 raise SteeringError(
@@ -166,6 +167,12 @@ def _parsed(positions: Positions) -> tuple[str, tuple[int, int]]:
         f"positions must be one of {', '.join(POSITION_SETS)} with 0 <= start < end and K a "
         f"number; got {shown(positions)}"
     )
+
+
+def _beams(batch: int, rows: int) -> str:
+    """What to do where the batch has several rows for each of those expected."""
+    n_beams, rest = divmod(batch, rows)
+    return "" if rest else f". For {n_beams} beams a row, repeat each: repeat_interleave({n_beams})"
 
 
 def _cached_length(cache: Any) -> int:
