@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from persona.errors import SteeringError
 from persona.models.space import ActivationSpace
-from steering.edit import Edit, require_finite
+from steering.edit import Edit, require_levels
 from steering.interventions import Level, level_beside
 
 
@@ -79,15 +79,7 @@ def latent_edits(
     """
     chosen = list(latents)
     directions = _written_by(space, autoencoder, chosen)
-    require_finite(values, "a latent's value")
-    rows = None
-    if isinstance(values, Tensor):
-        if values.ndim != 2 or values.shape[1] not in (1, len(chosen)):
-            raise SteeringError(
-                f"values for {len(chosen)} latents must be a number or a table [rows latent]; "
-                f"got shape {tuple(values.shape)}"
-            )
-        rows = len(values) if len(values) > 1 else None
+    rows = require_levels([values], len(chosen))
     return [
         Edit(
             space.hook_name,

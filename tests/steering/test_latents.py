@@ -124,9 +124,9 @@ def test_what_is_no_latent_is_refused_before_the_model_runs(sae, plain):
         ([-1], 0.0, "-1 is out of range"),
         ([], 0.0, "one or more, each named once"),
         ([1, 1], 0.0, "one or more, each named once"),
-        ([1], float("nan"), "a latent's value must be a finite number"),
-        ([1], torch.tensor([[float("inf")]]), "a latent's value must be a finite number"),
-        ([1, 2], torch.ones(4, 3), r"number or a table \[rows latent\]; got shape \(4, 3\)"),
+        ([1], float("nan"), "a level must be a finite number"),
+        ([1], torch.tensor([[float("inf")]]), "a level must be a finite number"),
+        ([1, 2], torch.ones(4, 3), r"a number or a table \[rows 2\].* got shape \(4, 3\)"),
     ):
         with pytest.raises(SteeringError, match=line):
             latent_edits(SPACE, sae, latents, values)
