@@ -20,7 +20,7 @@ from steering.edits import (
     set_along,
 )
 from steering.hooks import steer
-from steering.interventions import cap, clamp, floor, set_projection
+from steering.interventions import add, cap, clamp, floor, project, set_projection, where
 
 IDS = torch.arange(10, 22).reshape(2, 6)
 
@@ -289,6 +289,23 @@ def test_a_direction_of_no_length_or_no_number_cannot_be_made():
     for vector, line in ((torch.zeros(16), "is zero"), (torch.full((16,), torch.nan), "finite")):
         with pytest.raises(DataError, match=line):
             Direction(vector, space, "bad")
+
+
+def test_a_condition_steers_only_the_rows_and_tokens_where_it_fires(plain):
+    d, hook = direction(), block_outputs([1])
+    fires = lambda h: project(h, d.unit[None])[..., 0] > 0  # noqa: E731
+    edits = edits_at(hook, where(fires, lambda h: add(h, d.vector, 5.0)), 16, "conditional")
+    seen = []
+    reading = [("blocks.2.hook_resid_pre", lambda h: seen.append(h.clone()))]
+    with hooked(plain, reading):
+        logits(plain)
+        with steer(plain, edits):
+            logits(plain)
+    changed = (seen[1] != seen[0]).any(-1)
+    expected = fires(seen[0])
+    expected[:, 0] = False
+    assert 0 < expected.sum() < expected.numel() - 2
+    assert torch.equal(changed, expected)
 
 
 def test_nothing_to_steer_with_is_said(plain):
