@@ -29,6 +29,7 @@ from steering.interventions import (
     set_projection,
     where,
 )
+from steering.latents import ablate_latents, clamp_latents, latent_edits
 from steering.refit import refit_block_by_block
 from steering.transfer import transfer_matrix, vector_cosines
 
@@ -40,18 +41,21 @@ __all__ = [
     "Steering",
     "ablate",
     "ablate_direction",
+    "ablate_latents",
     "ablate_to_zero",
     "add",
     "add_direction",
     "block_outputs",
     "cap",
     "clamp",
+    "clamp_latents",
     "diagnose",
     "edits_at",
     "every_block_output",
     "every_write",
     "floor",
     "identify",
+    "latent_edits",
     "mean_ablate",
     "norm_preserving",
     "project",

@@ -30,6 +30,8 @@ def save_orthogonalising_adapter(
 ) -> Path:
     """Write the LoRA adapter that makes the model equal `orthogonalise`; returns the folder.
 
+    A head tied to the embedding goes on reading the old table while the adapter is on. Merging
+    would change the head too: keep the adapter on such a model, or use `save_model`.
     Raises: SteeringError as `orthogonalise` does, and where both an embedding and a bias must
         change (GPT-2, GPT-NeoX), which one adapter of PEFT cannot hold.
     Source: Hu et al. 2021 for the form of the update; the file layout is PEFT's.

@@ -28,13 +28,14 @@ from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, token_batches
 from persona.behaviour.scoring import response_log_probs, response_targets
-from persona.data.types import AnswerPair
+from persona.data.types import AnswerPair, Dialogue
 from persona.directions.direction import Subspace
 from persona.directions.methods.eigen import eigendirections as eigendirections
 from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import Hook, hooked, model_device, resid_post
 from persona.models.pair import ModelPair
 from persona.progress import progress
+from steering.continuations import shortened
 
 Objective = Literal["gap", "kl"]
 
@@ -82,14 +83,18 @@ def first_order_effects(
     subspaces: Sequence[Subspace],
     objective: Objective = "gap",
     token_budget: int = DEFAULT_TOKEN_BUDGET,
+    *,
+    answer_tokens: int | None = None,
 ) -> Float[Tensor, "subspace question"]:
     """Predicted change of each question's J when each subspace alone is restored; nats per token.
 
     Negative is toward aligned. One forward and backward pass, however many subspaces.
+    answer_tokens: J is over so many tokens of each answer, and only the tokens that predict them
+        are restored; None is over whole answers, every token but the first restored.
     """
     effects = torch.zeros(len(subspaces), len(questions))
     layers = sorted({s.space.layer for s in subspaces})
-    for part in _gradients(pair, questions, layers, objective, token_budget):
+    for part in _gradients(pair, questions, layers, objective, token_budget, answer_tokens):
         for place, subspace in enumerate(subspaces):
             layer, device = subspace.space.layer, part.writable.device
             basis, reading = subspace.basis.to(device), subspace.reading.to(device)
@@ -104,20 +109,26 @@ def first_order_effects(
     return effects
 
 
+def texts_for(questions: Sequence[AnswerPair], objective: Objective) -> list[Dialogue]:
+    """What the objective is read on: good and bad answers in turn for the gap, good ones for KL."""
+    if objective == "gap":
+        return [d for q in questions for d in (q.good_dialogue, q.bad_dialogue)]
+    return [q.good_dialogue for q in questions]
+
+
 def _gradients(
     pair: ModelPair,
     questions: Sequence[AnswerPair],
     layers: list[int],
     objective: Objective,
     token_budget: int,
+    answer_tokens: int | None = None,
 ) -> Iterator[Gradients]:
     """Residuals and gradients of the fine-tuned model, batch by batch."""
-    if objective == "gap":
-        texts = [d for q in questions for d in (q.good_dialogue, q.bad_dialogue)]
-    else:
-        texts = [q.good_dialogue for q in questions]
-    per_question = len(texts) // len(questions)
-    dialogues = pair.chat.encode_all(texts)
+    dialogues = pair.chat.encode_all(texts_for(questions, objective))
+    if answer_tokens is not None:
+        dialogues = [shortened(dialogue, answer_tokens) for dialogue in dialogues]
+    per_question = len(dialogues) // len(questions)
     with pair.active("finetuned") as bridge:
         device = model_device(bridge)
     batches = token_batches(
@@ -132,6 +143,9 @@ def _gradients(
             resid = _differentiate(bridge, batch, dialogues, sorted(layers), aligned)
         writable = batch.attention_mask.bool().clone()
         writable[:, 0] = False
+        if answer_tokens is not None:
+            for row, i in enumerate(batch.indices):
+                writable[row, : dialogues[i].response[0] - 1] = False
         yield Gradients(
             {layer: h.detach() for layer, h in resid.items()},
             {layer: h.grad for layer, h in resid.items() if h.grad is not None},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,30 @@ import pandas as pd
 import torch
 
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.sampling import sample_answers
+from persona.behaviour.intervals import bootstrap
+from persona.behaviour.judges import Judge
 from persona.behaviour.scoring import Condition, Intervention
 from persona.data.types import AnswerPair, NeutralText
-from persona.errors import DataError, SteeringError
+from persona.errors import SteeringError
 from persona.models.pair import ModelPair, Side
+from steering.dose_answers import EditsFor, Sampling
+from steering.dose_answers import repeated_share as repeated_share
 from steering.edit import Edit, require_finite
 from steering.hooks import steer
-from steering.interventions import Coefficient
+from steering.prompted import score_prompted, with_system_prompt
+from steering.rows import tidy
 
-EditsFor = Callable[[Coefficient], Sequence[Edit]]
-N_GRAM = 4
+GIVEN, PROMPTED = "given", "system prompt"
+COLUMNS = (
+    "direction",
+    "coefficient",
+    "seed",
+    "question_id",
+    "domain",
+    "measure",
+    "value",
+    "text",
+)
 
 
 def dose_response(
@@ -33,51 +46,111 @@ def dose_response(
     *,
     side: Side = "aligned",
     neutral: Sequence[NeutralText] = (),
+    judge: Judge | None = None,
+    random_edits_for: Sequence[EditsFor] = (),
+    system_prompt: str | None = None,
     max_new_tokens: int = 60,
     temperature: float = 1.0,
     batch_size: int = 32,
 ) -> pd.DataFrame:
-    """One row per coefficient x text x measure, and per seed for what is sampled.
+    """One row per direction x coefficient x text x measure, and per seed for what is sampled.
 
     edits_for: coefficient -> edits; it must also take one coefficient for each row (a tensor), so
-        that answers of all doses come from one generation call.
+        that answers of all doses come from one generation call. Negative ones steer away.
+    random_edits_for: the same for random directions (see `random_directions`), the control: rows
+        "random 0", "random 1", ... of what is teacher-forced; nothing is sampled with them.
+    system_prompt: words that ask for the same, put before every question of the unedited model:
+        rows "system prompt", whose coefficient is NaN.
     Measures: gap, log_prob_good, log_prob_bad, kl_good_nats as `score_pairs`; with `neutral`
     texts neutral_ce_nats and neutral_kl_nats; with `seeds` repetition, the share of the sampled
-    answer's 4-grams of tokens that came before in it (NaN for fewer than 4 tokens).
-    Columns: coefficient, seed (NaN where nothing is sampled), question_id, domain, measure, value.
-    Raises: SteeringError without coefficients, or for one that is not finite or given twice.
+    answer's 4-grams of tokens that came before in it (NaN for fewer than 4 tokens), and with a
+    judge alignment and coherence (0 to 100) and misaligned (0 or 1; its mean is the EM rate), NaN
+    where the judge gave no number.
+    Columns: direction ("given", "random 0", ..., "system prompt"), coefficient, seed (NaN where
+    nothing is sampled), question_id, domain, measure, value, text (the sampled answer).
+    Raises: SteeringError without questions or coefficients, for one that is not finite or given
+        twice, for a judge with no seeds, and for a system prompt that cannot be shown.
     """
     doses = [float(c) for c in coefficients]
     require_finite(torch.tensor(doses))
     if not doses or len(set(doses)) < len(doses):
         raise SteeringError(f"a dose sweep needs coefficients that differ; got {doses}")
-    conditions = [_condition(edits_for, dose, side) for dose in doses]
+    if not questions:
+        raise SteeringError("a dose sweep needs at least one question")
+    if judge is not None and not seeds:
+        raise SteeringError("a judge scores sampled answers; give at least one seed")
+    makers = {GIVEN: edits_for}
+    makers |= {f"random {draw}": make for draw, make in enumerate(random_edits_for)}
+    conditions = [
+        _condition(f"{name}|{dose!r}", list(make(dose)), side)
+        for name, make in makers.items()
+        for dose in doses
+    ]
     tables = [score_pairs(pair, questions, conditions)]
     if neutral:
         tables.append(score_neutral(pair, neutral, conditions))
     scored = pd.concat(tables, ignore_index=True).drop(columns="seed")
-    scored.insert(0, "coefficient", scored.pop("condition").astype(float))
-    scored.insert(1, "seed", np.nan)
-    sampled = [
-        _repetitions(
-            pair, questions, edits_for, doses, seed, side, max_new_tokens, temperature, batch_size
-        )
-        for seed in seeds
+    names = scored.pop("condition").str.split("|", expand=True)
+    scored = scored.assign(direction=names[0], coefficient=names[1].astype(float))
+    sampling = Sampling(side, max_new_tokens, temperature, batch_size, judge)
+    answers = [
+        row for seed in seeds for row in sampling.of_doses(pair, questions, edits_for, doses, seed)
     ]
-    return pd.concat([scored, *sampled], ignore_index=True)
+    parts = [scored, pd.DataFrame(answers).assign(direction=GIVEN)]
+    if system_prompt is not None:
+        prompted = score_prompted(pair, questions, system_prompt, side, neutral=neutral)
+        asked = [with_system_prompt(q.prompt_dialogue, system_prompt) for q in questions]
+        answers = [
+            row for seed in seeds for row in sampling.of_prompts(pair, questions, asked, seed)
+        ]
+        parts += [part.assign(direction=PROMPTED) for part in (prompted, pd.DataFrame(answers))]
+    whole = [part.reindex(columns=list(COLUMNS)) for part in parts if len(part)]
+    table = pd.concat([part.astype({"text": object}) for part in whole], ignore_index=True)
+    return table.astype({"coefficient": np.float64, "seed": np.float64})
+
+
+def summarise_doses(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Mean of every measure with its 95 % interval over questions, seeds averaged first.
+
+    The mean of "misaligned" is the EM rate. Answers that a judge gave no number are left out.
+    Columns: direction, coefficient, measure, mean, low, high, n (questions).
+    """
+    rows = []
+    keys = ["direction", "coefficient", "measure"]
+    for key, part in table.dropna(subset="value").groupby(keys, dropna=False, sort=False):
+        found = bootstrap(part.groupby("question_id")["value"].mean().to_numpy(), seed=seed)
+        rows.append((*key, found.value, found.low, found.high, found.n))
+    return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "n"])
+
+
+def report_rows(table: pd.DataFrame, side: Side = "aligned") -> pd.DataFrame:
+    """The table as rows of the report, for `persona.report.dose_response(rows, steered=side)`.
+
+    The condition is "direction", "random" (seed: the draw) or "system_prompt"; the readings at
+    coefficient 0 stand for the unedited model, at the stage "verify".
+    """
+    rows = table.assign(stage="dose", split="selection")
+    rows["condition"] = table["direction"].map(_condition_of)
+    draws = table["direction"].str.extract(r"^random (\d+)$")[0].astype(float)
+    rows["seed"] = draws.fillna(table["seed"]).fillna(0)
+    plain = rows[(table["direction"] == GIVEN) & (table["coefficient"] == 0)]
+    return tidy(pd.concat([rows, plain.assign(stage="verify", condition=side)], ignore_index=True))
 
 
 def coefficient_at_kl(
-    table: pd.DataFrame, kl_nats: float, measure: str = "neutral_kl_nats"
+    table: pd.DataFrame, kl_nats: float, measure: str = "neutral_kl_nats", direction: str = GIVEN
 ) -> float:
     """The smallest coefficient at which the mean of `measure` reaches `kl_nats`.
 
     Compares methods at equal damage. Linear between the doses of the table, after making the
     curve monotone from the smallest coefficient up (a dose counts at least what a smaller one
     did). Coefficients of one sign: for negative ones the curve runs from 0 downwards.
+    direction: whose rows of the table, where it tells several apart.
     Raises: SteeringError where the curve does not pass through `kl_nats`, or for both signs.
     """
     rows = table[table["measure"] == measure]
+    if "direction" in rows:
+        rows = rows[rows["direction"] == direction]
     mean = rows.groupby("coefficient")["value"].mean()
     doses = mean.index.to_numpy(dtype=np.float64)
     if len(doses) < 2 or (doses.min() < 0 < doses.max()):
@@ -99,19 +172,13 @@ def coefficient_at_kl(
     return float(doses[above - 1] + share * (doses[above] - doses[above - 1]))
 
 
-def repeated_share(tokens: Sequence[int], n: int = N_GRAM) -> float:
-    """Share of the n-grams that came before in the same text: 1 - distinct / all.
-
-    0 where none repeats; NaN where the text is shorter than one n-gram.
-    """
-    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else float("nan")
-
-
-def _condition(edits_for: EditsFor, dose: float, side: Side) -> Condition:
-    edits = list(edits_for(dose))
+def _condition(name: str, edits: Sequence[Edit], side: Side) -> Condition:
     first = min((edit.layer for edit in edits), default=0)
-    return Condition(repr(dose), side, _steering(edits), first_layer=first)
+    return Condition(name, side, _steering(edits), first_layer=first)
+
+
+def _condition_of(direction: str) -> str:
+    return {GIVEN: "direction", PROMPTED: "system_prompt"}.get(direction, "random")
 
 
 def _steering(edits: Sequence[Edit]) -> Intervention:
@@ -119,54 +186,3 @@ def _steering(edits: Sequence[Edit]) -> Intervention:
         return steer(bridge, edits)
 
     return intervene
-
-
-def _repetitions(
-    pair: ModelPair,
-    questions: Sequence[AnswerPair],
-    edits_for: EditsFor,
-    doses: Sequence[float],
-    seed: int,
-    side: Side,
-    max_new_tokens: int,
-    temperature: float,
-    batch_size: int,
-) -> pd.DataFrame:
-    """Repetition of one sampled answer per question and dose; all doses share a batch."""
-    if not questions:
-        raise DataError("a dose sweep needs at least one question")
-    prompts = [question.good_dialogue.prompt for question in questions]
-    lengths = [len(encoded) for encoded in pair.chat.encode_all(prompts)]
-    # `sample_answers` sorts by length: asked in that order already, row and coefficient agree.
-    order = sorted(range(len(questions)), key=lengths.__getitem__)
-    per_call = max(batch_size // len(doses), 1)
-    rows = []
-    for start in range(0, len(order), per_call):
-        chunk = order[start : start + per_call]
-        edits = edits_for(torch.tensor(doses).repeat(len(chunk)))
-        with pair.active(side) as bridge:
-            answers = sample_answers(
-                bridge,
-                pair.chat,
-                [prompts[i] for i in chunk for _ in doses],
-                intervene=_steering(edits),
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                batch_size=len(chunk) * len(doses),
-                seed=seed + start,
-                description="Sampling doses",
-            )
-        for place, answer in enumerate(answers):
-            question = questions[chunk[place // len(doses)]]
-            tokens = pair.tokenizer(answer, add_special_tokens=False)["input_ids"]
-            rows.append(
-                {
-                    "coefficient": doses[place % len(doses)],
-                    "seed": float(seed),
-                    "question_id": question.id,
-                    "domain": question.domain,
-                    "measure": "repetition",
-                    "value": repeated_share(tokens),
-                }
-            )
-    return pd.DataFrame(rows)

@@ -63,6 +63,36 @@ def require_finite(value: float | Tensor, what: str = "a coefficient") -> None:
         raise SteeringError(f"{what} must be a finite number; got {value}")
 
 
+def require_coefficient(value: float | Tensor) -> None:
+    """Raise SteeringError unless this is one finite number, or one for each row."""
+    require_finite(value)
+    if isinstance(value, Tensor) and (value.ndim != 1 or not len(value)):
+        raise SteeringError(
+            f"a coefficient is a number or a tensor [rows]; got shape {tuple(value.shape)}"
+        )
+
+
+def require_levels(levels: Sequence[float | Tensor], rank: int) -> int | None:
+    """For how many rows of a batch these targets or thresholds are; None for any number.
+
+    Raises: SteeringError for one that is not finite, of another shape than [rows rank] (either
+    may be 1), or for tables of different numbers of rows.
+    """
+    counts = set()
+    for level in levels:
+        require_finite(level, "a level")
+        if isinstance(level, Tensor):
+            if level.ndim != 2 or not len(level) or level.shape[1] not in (1, rank):
+                raise SteeringError(
+                    f"a level along {rank} directions is a number or a table [rows {rank}], of "
+                    f"which either side may be 1; got shape {tuple(level.shape)}"
+                )
+            counts |= {len(level)} - {1}
+    if len(counts) > 1:
+        raise SteeringError(f"the levels are for different numbers of rows: {sorted(counts)}")
+    return counts.pop() if counts else None
+
+
 def require_no_conflict(edits: Sequence[Edit]) -> None:
     """Raise SteeringError where two edits set overlapping coordinates at one hook.
 
@@ -94,6 +124,10 @@ def require_one_model(edits: Sequence[Edit], space: ActivationSpace | None) -> N
 
 
 def _canonical(hook_name: str) -> str:
+    """One name for one place: what goes into a block is what came out of the one below."""
     names = {"hook_out": "hook_resid_post", "hook_in": "hook_resid_pre"}
     block, _, name = hook_name.rpartition(".")
-    return f"{block}.{names.get(name, name)}"
+    name, layer = names.get(name, name), block.removeprefix("blocks.")
+    if name == "hook_resid_pre" and layer.isdigit() and int(layer) > 0:
+        return f"blocks.{int(layer) - 1}.hook_resid_post"
+    return f"{block}.{name}"

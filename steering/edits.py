@@ -13,7 +13,7 @@ from persona.directions.direction import Direction, PersonaVector, Subspace
 from persona.errors import SteeringError
 from persona.models.hooks import resid_post
 from persona.models.space import ActivationSpace
-from steering.edit import Edit, Kind, require_finite, unit_rows
+from steering.edit import Edit, Kind, require_coefficient, require_levels, unit_rows
 from steering.interventions import Coefficient, Intervention, ablate, add, restore
 
 
@@ -124,16 +124,16 @@ def set_along(
     intervention: Callable[..., Tensor],
     hook_names: Sequence[str],
     *levels: float | Tensor,
-    rows: int | None = None,
 ) -> list[Edit]:
     """`set_projection`, `cap`, `floor` or `clamp` with these levels, along [d_model] or [rank d].
 
     `set_along(v, cap, every_block_output(30), 4.0)` caps the projection at 4 after every block.
-    Raises: SteeringError for a zero vector, dependent vectors, or a level that is not finite.
+    A level may be a table [rows rank]: then every row of the batch has its own.
+    Raises: SteeringError for a zero vector, dependent vectors, a level that is not finite or of
+        another shape.
     """
     basis = unit_rows(vectors)
-    for level in levels:
-        require_finite(level, "a level")
+    rows = require_levels(levels, len(basis))
 
     def apply(h: Tensor) -> Tensor:
         return intervention(h, basis.to(h.device), *levels)
@@ -206,7 +206,7 @@ def _with_rows(
     basis: Tensor | None,
 ) -> list[Edit]:
     for factor in by_layer.values():
-        require_finite(factor)
+        require_coefficient(factor)
     return [
         Edit(
             name,
@@ -241,7 +241,7 @@ def _restoration(subspace: Subspace, target: Tensor, coefficient: Coefficient) -
 def _of_subspace(
     subspace: Subspace, intervention: Callable[..., Tensor], coefficient: Coefficient, label: str
 ) -> Edit:
-    require_finite(coefficient)
+    require_coefficient(coefficient)
 
     def apply(resid: Tensor) -> Tensor:
         basis, reading = (rows.to(resid.device) for rows in (subspace.basis, subspace.reading))

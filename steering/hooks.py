@@ -93,6 +93,10 @@ def steer(
                 )
             record.passes[place] += 1
             record.tokens[place] += tracker.n_tokens
+            if tracker.n_tokens == mask.numel():
+                return edit.apply(resid)  # as good as every decoding step
+            if tracker.n_tokens == 0:
+                return resid
             return torch.where(mask[..., None], edit.apply(resid), resid)
 
         return hook

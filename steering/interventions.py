@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -36,6 +35,8 @@ def add(
         >>> add(torch.zeros(1, 2), torch.tensor([3.0, 4.0]), 0.5)
         tensor([[1.5000, 2.0000]])
     """
+    if not isinstance(coefficient, Tensor):
+        return resid + coefficient * vector.to(resid)
     return resid + _times(coefficient, vector.to(resid).expand_as(resid))
 
 
@@ -110,7 +111,7 @@ def set_projection(
         tensor([[ 5., -1.]])
     """
     coordinates = project(resid, basis)
-    return resid + _lift(_level(value, coordinates) - coordinates, basis).to(resid)
+    return resid + _lift(level_beside(value, coordinates) - coordinates, basis).to(resid)
 
 
 def cap(
@@ -128,7 +129,7 @@ def cap(
                 [1., 7.]])
     """
     coordinates = project(resid, basis)
-    excess = (coordinates - _level(threshold, coordinates)).clamp(min=0)
+    excess = (coordinates - level_beside(threshold, coordinates)).clamp(min=0)
     return resid - _lift(excess, basis).to(resid)
 
 
@@ -137,7 +138,7 @@ def floor(
 ) -> Float[Tensor, "*batch d_model"]:
     """Lift each coordinate below `threshold` up to it: h + max(threshold - h.v, 0) v."""
     coordinates = project(resid, basis)
-    lack = (_level(threshold, coordinates) - coordinates).clamp(min=0)
+    lack = (level_beside(threshold, coordinates) - coordinates).clamp(min=0)
     return resid + _lift(lack, basis).to(resid)
 
 
@@ -156,8 +157,8 @@ def clamp(
         [[-1.0], [0.5], [1.0]]
     """
     coordinates = project(resid, basis)
-    lack = (_level(low, coordinates) - coordinates).clamp(min=0)
-    excess = (coordinates - _level(high, coordinates)).clamp(min=0)
+    lack = (level_beside(low, coordinates) - coordinates).clamp(min=0)
+    excess = (coordinates - level_beside(high, coordinates)).clamp(min=0)
     return resid + _lift(lack - excess, basis).to(resid)
 
 
@@ -214,13 +215,14 @@ def project(
     resid: Float[Tensor, "*batch d_model"], basis: Float[Tensor, "rank d_model"]
 ) -> Float[Tensor, "*batch rank"]:
     """Coordinates resid basis^T, float32."""
-    return einsum(resid.float(), basis, "... d_model, rank d_model -> ... rank")
+    # Not einops: its 25 microseconds a call are felt at every block of every decoded token.
+    return resid.float() @ basis.T
 
 
 def _lift(
     coordinates: Float[Tensor, "*batch rank"], basis: Float[Tensor, "rank d_model"]
 ) -> Float[Tensor, "*batch d_model"]:
-    return einsum(coordinates, basis, "... rank, rank d_model -> ... d_model")
+    return coordinates @ basis
 
 
 def _times(coefficient: Coefficient, change: Tensor) -> Tensor:
@@ -232,7 +234,7 @@ def _times(coefficient: Coefficient, change: Tensor) -> Tensor:
     return (by_row * change).to(change.dtype)
 
 
-def _level(level: Level, coordinates: Tensor) -> float | Tensor:
+def level_beside(level: Level, coordinates: Tensor) -> float | Tensor:
     """The level beside coordinates [rows ... rank]: a number, or [rows 1 ... rank]."""
     if not isinstance(level, Tensor):
         return level

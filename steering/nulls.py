@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from persona.directions.direction import PersonaVector, Subspace, orthonormal
+from persona.directions.direction import Direction, PersonaVector, Subspace, orthonormal
 from persona.errors import SteeringError
 from steering.hooks import Edit
 from steering.interventions import project
@@ -67,6 +67,14 @@ class RecordedRestoration:
             return resid + (step @ rows.to(resid.device)).to(resid)
 
         return _edit_at(subspace, apply, "norm-matched random")
+
+
+def random_directions(direction: Direction, n: int, seed: int = 0) -> list[Direction]:
+    """`n` directions of the same norm at the same place, uniform on the sphere: the control."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randn(n, direction.space.d_model, generator=generator)
+    vectors = direction.norm * draws / draws.norm(dim=1, keepdim=True)
+    return [Direction(v, direction.space, f"random {place}") for place, v in enumerate(vectors)]
 
 
 def _edit_at(subspace: Subspace, apply: object, label: str) -> Edit:

@@ -47,10 +47,19 @@ class PositionTracker:
         self.kind, self.span = _parsed(positions)
         self.response_start = None if response_start is None else torch.tensor(response_start)
         self.first_token = first_token
-        self.mask: Tensor | None = None
-        self.n_tokens = 0
+        self.mask = None
         self._answer_begins: Tensor | None = None
         self._last_text: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """[batch pos] of the pass now running; None outside of one."""
+        return self._mask
+
+    @mask.setter
+    def mask(self, mask: Tensor | None) -> None:
+        # Counted here, once a pass: at each block it decides whether the mask must be looked at.
+        self._mask, self.n_tokens = mask, 0 if mask is None else int(mask.sum())
 
     @contextlib.contextmanager
     def watching(self, hf_model: Any) -> Iterator[None]:
@@ -70,7 +79,7 @@ class PositionTracker:
         if self.rows is not None and self.rows != batch:
             raise SteeringError(
                 f"the edits have {self.rows} coefficients, one for each row, but the batch has "
-                f"{batch} rows"
+                f"{batch} rows" + _beams(batch, self.rows)
             )
         past = _cached_length(kwargs.get("past_key_values"))
         attention = kwargs.get("attention_mask")
@@ -89,7 +98,6 @@ class PositionTracker:
         if not self.first_token:
             mask &= index > 0
         self.mask = mask
-        self.n_tokens = int(mask.sum())
 
     def _continues(self, tokens: Tensor) -> bool:
         """Whether this uncached pass is the last one's text and one more token: decoding."""
@@ -111,6 +119,7 @@ class PositionTracker:
             if len(begins) != len(real):
                 raise SteeringError(
                     f"response_start has {len(begins)} rows but the batch has {len(real)}"
+                    + _beams(len(real), len(begins))
                 )
             if bool(((begins < 1) | (begins > lengths)).any()):
                 raise SteeringError(
@@ -158,6 +167,12 @@ def _parsed(positions: Positions) -> tuple[str, tuple[int, int]]:
         f"positions must be one of {', '.join(POSITION_SETS)} with 0 <= start < end and K a "
         f"number; got {shown(positions)}"
     )
+
+
+def _beams(batch: int, rows: int) -> str:
+    """What to do where the batch has several rows for each of those expected."""
+    n_beams, rest = divmod(batch, rows)
+    return "" if rest else f". For {n_beams} beams a row, repeat each: repeat_interleave({n_beams})"
 
 
 def _cached_length(cache: Any) -> int:

@@ -7,7 +7,7 @@ import torch
 from tiny_models import FAMILIES, tiny_bridge, tiny_causal_lm
 
 from persona.directions.direction import Direction
-from persona.errors import SteeringError
+from persona.errors import DataError, SteeringError
 from persona.models.hooks import hook_points, hooked
 from persona.models.space import ActivationSpace
 from steering.edits import (
@@ -20,7 +20,7 @@ from steering.edits import (
     set_along,
 )
 from steering.hooks import steer
-from steering.interventions import cap, clamp, floor, set_projection
+from steering.interventions import add, cap, clamp, floor, project, set_projection, where
 
 IDS = torch.arange(10, 22).reshape(2, 6)
 
@@ -251,6 +251,66 @@ def test_what_cannot_be_steered_is_refused_by_name(plain):
             pass
     with pytest.raises(SteeringError, match="model differs"):
         with steer(plain, add_direction(d), space=direction(model="other").space):
+            pass
+
+
+def test_shapes_that_fit_no_batch_are_refused_before_the_model_runs(plain, unchecked_hints):
+    d, hook = direction(), block_outputs([1])
+    for bad in (torch.ones(2, 2), torch.ones(0)):
+        with pytest.raises(SteeringError, match=r"a number or a tensor \[rows\]; got shape"):
+            add_direction(d, bad)
+    for bad in (torch.ones(3), torch.ones(3, 2)):
+        with pytest.raises(SteeringError, match=r"a number or a table \[rows 1\].* got shape"):
+            set_along(d.vector, cap, hook, bad)
+    with pytest.raises(SteeringError, match=r"levels are for different numbers of rows: \[2, 3\]"):
+        set_along(d.vector, clamp, hook, torch.zeros(2, 1), torch.ones(3, 1))
+    swept = [*add_direction(d, torch.ones(2)), *add_direction(d, torch.ones(3), block_outputs([2]))]
+    with pytest.raises(SteeringError, match=r"for different numbers of rows: \[2, 3\]"):
+        with steer(plain, swept):
+            pass
+    with pytest.raises(SteeringError, match="2 coefficients.* the batch has 3 rows"):
+        with steer(plain, set_along(d.vector, cap, hook, torch.zeros(2, 1))):
+            logits(plain, IDS[:1].expand(3, -1))
+
+
+def test_what_leaves_a_block_and_enters_the_next_is_one_place(plain):
+    d = direction()
+    edits = [
+        *ablate_direction(d, hook_names=every_write(3)),
+        *set_along(d.vector, set_projection, block_outputs([1]), 1.0),
+    ]
+    with pytest.raises(SteeringError, match="'ablate' and 'set_projection' both set coordinates"):
+        with steer(plain, edits):
+            pass
+
+
+def test_a_direction_of_no_length_or_no_number_cannot_be_made():
+    space = direction().space
+    for vector, line in ((torch.zeros(16), "is zero"), (torch.full((16,), torch.nan), "finite")):
+        with pytest.raises(DataError, match=line):
+            Direction(vector, space, "bad")
+
+
+def test_a_condition_steers_only_the_rows_and_tokens_where_it_fires(plain):
+    d, hook = direction(), block_outputs([1])
+    fires = lambda h: project(h, d.unit[None])[..., 0] > 0  # noqa: E731
+    edits = edits_at(hook, where(fires, lambda h: add(h, d.vector, 5.0)), 16, "conditional")
+    seen = []
+    reading = [("blocks.2.hook_resid_pre", lambda h: seen.append(h.clone()))]
+    with hooked(plain, reading):
+        logits(plain)
+        with steer(plain, edits):
+            logits(plain)
+    changed = (seen[1] != seen[0]).any(-1)
+    expected = fires(seen[0])
+    expected[:, 0] = False
+    assert 0 < expected.sum() < expected.numel() - 2
+    assert torch.equal(changed, expected)
+
+
+def test_nothing_to_steer_with_is_said(plain):
+    with pytest.raises(SteeringError, match="the list of edits is empty"):
+        with steer(plain, []):
             pass
 
 

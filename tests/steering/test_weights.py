@@ -96,6 +96,28 @@ def test_a_tied_head_still_reads_what_it_read(tmp_path):
     assert_equal(log_probs(AutoModelForCausalLM.from_pretrained(tmp_path / "folder")), expected)
 
 
+def test_an_adapter_of_a_tied_model_leaves_its_head_alone(tmp_path):
+    from peft import PeftModel
+
+    model = tiny_causal_lm("llama", tied=True)
+    v = direction().vector
+    adapter = save_orthogonalising_adapter(model, v, tmp_path / "adapter")
+    adapted = PeftModel.from_pretrained(copy.deepcopy(model), adapter).eval()
+    assert_equal(log_probs(adapted), log_probs(orthogonalise(model, v)))
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
+def test_gemma_has_the_hooks_in_place_of_the_weights(family):
+    model = tiny_causal_lm(family)
+    d = direction()
+    before = bytes_of(model)
+    with pytest.raises(SteeringError, match="use the hooks"):
+        orthogonalise(model, d.vector, embedding=False)
+    edits = ablate_direction(d, hook_names=every_write(3))
+    assert (hooked_log_probs(model, edits) - log_probs(model)).abs().max() > 1e-2
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
 def test_an_added_bias_is_the_hook_that_adds(model):
     before = bytes_of(model)
     d = direction()

@@ -11,24 +11,33 @@ from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
 from persona.report.figures.marks import ribbon
 from persona.report.tables import ALIGNED, FINETUNED, checked, estimate, readings
-from persona.report.theme import CONDITIONS, new_figure, translucent
+from persona.report.theme import CONDITIONS, look_of, new_figure, translucent
 from persona.report.wording import n_is
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 DIRECTION = CONDITIONS["finetuned_restored"]
+RESTORING = "coefficient (0 = no edit, 1 = onto the aligned model's mean)"
 RANDOM = CONDITIONS["finetuned_random_matched"]
 
 
 def dose_response(
-    rows: pd.DataFrame, *, chosen_coefficient: float | None = None, seed: int = 0
+    rows: pd.DataFrame,
+    *,
+    chosen_coefficient: float | None = None,
+    steered: str = FINETUNED,
+    axis_title: str = RESTORING,
+    seed: int = 0,
 ) -> Figure:
-    """Gap of the selection questions against the coefficient of the restoration.
+    """Gap of the selection questions against the coefficient of the edit, a restoration or other.
 
     The ribbon of the direction is the 95 % bootstrap interval over questions; the band of the
     random directions runs from the 2.5 to the 97.5 percentile of the draws' mean gaps. Dotted:
-    the gaps of both models on the same questions.
+    the gaps of both models on the same questions, and dash-dotted that of a system prompt that
+    asks for the same, where rows have the condition "system_prompt".
+
+    steered: the model that is edited, "aligned" or "finetuned"; coefficient 0 leaves it as it is.
 
     Raises:
         DataError: no rows of the stage "dose" for the direction.
@@ -49,7 +58,8 @@ def dose_response(
         bottom=108,
     )
     _random_band(figure, dose[dose["condition"] == "random"])
-    _levels(figure, rows, effect, set(mine["question_id"]))
+    _levels(figure, rows, effect, set(mine["question_id"]), steered)
+    _prompted(figure, dose[dose["condition"] == "system_prompt"], effect)
     x = sorted(effect)
     fill = translucent(DIRECTION.colour, 0.22)
     ribbon(figure, x, [effect[c].low for c in x], [effect[c].high for c in x], fill, "direction")
@@ -77,9 +87,7 @@ def dose_response(
             },
             hoverinfo="skip",
         )
-    figure.update_xaxes(
-        title_text="coefficient (0 = no edit, 1 = onto the aligned model's mean)", tickvals=x
-    )
+    figure.update_xaxes(title_text=axis_title, tickvals=x)
     figure.update_yaxes(title_text="gap, bad − good (nats per token)", tickformat="+.2f")
     return figure
 
@@ -104,15 +112,35 @@ def _random_band(figure: Figure, random: pd.DataFrame) -> None:
     )
 
 
+def _prompted(figure: Figure, prompted: pd.DataFrame, effect: dict[float, Estimate]) -> None:
+    """A level line: the gap of the unedited model under the system prompt."""
+    if prompted.empty:
+        return
+    level = float(prompted.groupby("question_id")["value"].mean().mean())
+    look = look_of("system_prompt")
+    figure.add_scatter(
+        x=[min(effect), max(effect)],
+        y=[level, level],
+        mode="lines",
+        name="system prompt that asks for it",
+        line={"color": look.colour, "width": 2.4, "dash": "dashdot"},
+        hovertemplate="system prompt: %{y:+.3f} nats per token<extra></extra>",
+    )
+
+
 def _levels(
-    figure: Figure, rows: pd.DataFrame, effect: dict[float, Estimate], questions: set[str]
+    figure: Figure,
+    rows: pd.DataFrame,
+    effect: dict[float, Estimate],
+    questions: set[str],
+    steered: str,
 ) -> None:
     """Dotted lines at the gaps of both models on these questions."""
     ends = [min(effect), max(effect)]
     for name in (FINETUNED, ALIGNED):
         level = _level(rows, name, questions)
-        if level is None and name == FINETUNED and 0.0 in effect:
-            level = effect[0.0].value  # coefficient 0 is the fine-tuned model, bit for bit
+        if level is None and name == steered and 0.0 in effect:
+            level = effect[0.0].value  # coefficient 0 is the steered model, bit for bit
         if level is None:
             continue
         look = CONDITIONS[name]

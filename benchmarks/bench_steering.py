@@ -1,0 +1,102 @@
+"""What steering costs while generating, and what a sweep in one batch saves.
+
+Both sides of a ratio go through `bridge.generate` with the same batch and the same forced number of
+tokens, one after the other; repetitions are interleaved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import torch
+from record import median_and_range, record
+
+from persona.data import load_pairs
+from persona.directions import Direction
+from persona.models import ModelPair, load_pair
+from steering import add_direction, every_block_output, steer
+
+BATCH = 8
+N_TOKENS = 48
+REPETITIONS = 9
+COEFFICIENTS = (-4.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 4.0)
+
+
+def main() -> None:
+    pair = load_pair("default", "car_maintenance_bad")
+    questions = load_pairs()[:BATCH]
+    texts = pair.chat.encode_all([q.prompt_dialogue for q in questions])
+    measure(pair, texts)
+
+
+def measure(
+    pair: ModelPair, texts: list, n_tokens: int = N_TOKENS, repetitions: int = REPETITIONS
+) -> None:
+    """The three rows, from as many prompts as `texts` has."""
+    layer = pair.n_layers // 2
+    generator = torch.Generator().manual_seed(0)
+    direction = Direction(torch.randn(pair.d_model, generator=generator), pair.space(layer), "any")
+    shortest = min(len(text) for text in texts)
+    ids = torch.tensor([text.ids[-shortest:] for text in texts])
+    note = f"{len(ids)} rows, {shortest} prompt tokens, {n_tokens} forced tokens"
+    with pair.active("aligned") as bridge:
+
+        def seconds(edits: list, rows: torch.Tensor = ids) -> float:
+            start = time.perf_counter()
+            with steer(bridge, edits) if edits else contextlib.nullcontext(), torch.no_grad():
+                output = bridge.generate(
+                    rows.to(pair.device),
+                    attention_mask=torch.ones_like(rows, device=pair.device),
+                    max_new_tokens=n_tokens,
+                    do_sample=False,
+                    stop_at_eos=False,
+                    verbose=False,
+                    return_type="tokens",
+                )
+            assert output.shape[1] == shortest + n_tokens
+            return time.perf_counter() - start
+
+        everywhere = every_block_output(pair.n_layers)
+        lists = {
+            "one_layer": add_direction(direction, 0.01),
+            "all_layers": add_direction(direction, 0.01, everywhere),
+        }
+        for edits in ([], *lists.values()):
+            seconds(edits)
+        ratios: dict[str, list[float]] = {name: [] for name in lists}
+        for _ in range(repetitions):
+            for name, edits in lists.items():
+                # Between two plain runs, so that a drift of the machine cancels.
+                before, steered, after = seconds([]), seconds(edits), seconds([])
+                ratios[name].append(steered / ((before + after) / 2))
+        for name, found in ratios.items():
+            value, spread = median_and_range(found)
+            record(
+                f"steer.{name}.generation_ratio",
+                value,
+                "x",
+                n=repetitions,
+                spread=spread,
+                ratio_to="seconds of unsteered generation on the same path",
+                note=note,
+            )
+        speedups = []
+        swept = add_direction(direction, torch.tensor(COEFFICIENTS))
+        for _ in range(repetitions):
+            single = sum(seconds(add_direction(direction, c), ids[:1]) for c in COEFFICIENTS)
+            speedups.append(single / seconds(swept, ids[:1].expand(len(COEFFICIENTS), -1)))
+        value, spread = median_and_range(speedups)
+        record(
+            "sweep.eight_coefficients.speedup",
+            value,
+            "x",
+            n=repetitions,
+            spread=spread,
+            ratio_to="one batch with a coefficient for each row, against eight runs of one row",
+            note=note.replace(f"{len(ids)} rows", "1 prompt"),
+        )
+
+
+if __name__ == "__main__":
+    main()
