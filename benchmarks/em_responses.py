@@ -31,7 +31,7 @@ CHUNK = 256
 
 
 def load_answers() -> pd.DataFrame:
-    """Columns question, question_id, response, aligned, coherent, model, finetune; no empty rows."""
+    """question, question_id, response, aligned, coherent, model, finetune; no empty rows."""
     if not FOLDER.is_dir():
         sys.exit("skipped: needs the judged answers in shared/data/em_responses beside the project")
     tables = []
