@@ -81,8 +81,8 @@ def equalised(table: pd.DataFrame, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     kept: list[int] = []
     for _, group in table[table.coherent > COHERENT].groupby(["question_id", "model", "finetune"]):
-        bad = group.index[group.aligned < MISALIGNED].to_numpy()
-        good = group.index[group.aligned > ALIGNED].to_numpy()
+        bad = np.array(group.index[group.aligned < MISALIGNED])
+        good = np.array(group.index[group.aligned > ALIGNED])
         n = min(len(bad), len(good))
         kept += [*rng.permutation(bad)[:n], *rng.permutation(good)[:n]]
     return np.array(sorted(kept))

@@ -31,9 +31,8 @@ import pandas as pd
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.judges import JudgeItem, em_rate, judge_named, mean_coherence
-from persona.behaviour.sampling import sample_answers
-from persona.behaviour.scoring import Condition, Intervention
+from persona.behaviour.judges import judge_named
+from persona.behaviour.scoring import Condition
 from persona.data import data_hash, load_neutral, load_pairs, read_answer_pairs
 from persona.data.shipped import OPEN_QUESTIONS
 from persona.data.types import AnswerPair, NeutralText
@@ -45,16 +44,23 @@ from persona.models import ModelPair, load_pair
 from persona.models.embedded import cache_folder
 from steering.candidates import Means, random_vector
 from steering.hooks import (
-    Edit,
     ablate_to_zero,
     restore_to_aligned,
     restore_to_finetuned,
-    steer,
+    steered_by,
 )
 from steering.identify import MAX_DAMAGE, identify
 from steering.nulls import RecordedRestoration
 from steering.rows import COLUMNS as COLUMNS
 from steering.rows import tidy
+from steering.sampled import (
+    SAMPLED_QUESTIONS,
+    Judged,
+    describe_judge,
+    judge_samples,
+    judged_conditions,
+    sample_conditions,
+)
 from steering.scorecard import (
     ALIGNED,
     FINETUNED,
@@ -74,8 +80,6 @@ SELECTION_QUESTIONS = 24
 TRAINED_ON_QUESTIONS = 8
 NEUTRAL_SELECTION = 10
 NEUTRAL_SCORE = 16
-SAMPLED_QUESTIONS = 8
-SAMPLED_TOKENS = 32
 DOSE_QUESTIONS = 3
 DOSES = (0.0, 0.5, 1.0, 1.5)
 DOSE_DRAWS = 3
@@ -237,7 +241,8 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
             models=_models(pair, config),
             data=_data(questions, config),
             split_half_cosine=reliability,
-            judged=judged,
+            judged=judged.by_condition if judged else None,
+            judge=judged.judge if judged else None,
             seed=config.seed,
         ),
         "seed": config.seed,
@@ -270,7 +275,7 @@ class _Run:
 
     def all_stages(
         self,
-    ) -> tuple[pd.DataFrame, PersonaVector, list[float], dict[str, dict[str, Any]] | None]:
+    ) -> tuple[pd.DataFrame, PersonaVector, list[float], Judged | None]:
         found = identify(
             self.pair,
             self.questions.train,
@@ -290,8 +295,8 @@ class _Run:
         judged = None
         if self.config.samples:
             samples = self.workspace.table("sample", lambda: self._sample(vector))
-            judge_rows, judged = self._judge(samples)
-            parts += [samples, judge_rows]
+            judged = self._judge(samples, vector)
+            parts += [samples] if judged is None else [samples, judged.rows]
         rows = tidy(pd.concat([part for part in parts if len(part)], ignore_index=True))
         return rows, vector, found.split_half_cosines, judged
 
@@ -309,7 +314,7 @@ class _Run:
             self.questions.selection[:DOSE_QUESTIONS],
             [
                 Condition(
-                    f"{name}|{coefficient}", "finetuned", _under(edits), vector.layers[0], draw
+                    f"{name}|{coefficient}", "finetuned", steered_by(edits), vector.layers[0], draw
                 )
                 for coefficient, name, draw, edits in conditions
             ],
@@ -330,24 +335,24 @@ class _Run:
             Condition(
                 INDUCED,
                 "aligned",
-                _under(restore_to_finetuned(vector)),
+                steered_by(restore_to_finetuned(vector)),
                 vector.layers[0],
             ),
             Condition(
                 ZERO_ABLATED,
                 "finetuned",
-                _under(ablate_to_zero(vector)),
+                steered_by(ablate_to_zero(vector)),
                 vector.layers[0],
             ),
             # The norm-matched draws repeat this one's steps, so it comes last before them.
-            Condition(RESTORED, "finetuned", _under(restoration.edits()), vector.layers[0]),
+            Condition(RESTORED, "finetuned", steered_by(restoration.edits()), vector.layers[0]),
         ]
         subspaces, matched = [], []
         for draw in range(self.config.n_random):
             seed, first = self._draw_seed(draw), vector.layers[0]
             subspace = restore_to_aligned(random_vector(self.pair, vector, means, seed))
-            subspaces.append(Condition(RANDOM, "finetuned", _under(subspace), first, draw))
-            along = _under(restoration.random_edits(seed))
+            subspaces.append(Condition(RANDOM, "finetuned", steered_by(subspace), first, draw))
+            along = steered_by(restoration.random_edits(seed))
             matched.append(Condition(RANDOM_MATCHED, "finetuned", along, first, draw))
         q = self.questions
         parts = [
@@ -446,73 +451,24 @@ class _Run:
         """Answers of four conditions to the first held-out questions, open questions first."""
         open_first = sorted(self.questions.held_out, key=lambda q: q.domain != OPEN_QUESTIONS)
         asked = _one_each(open_first, SAMPLED_QUESTIONS)
-        rows = []
-        for condition, side, edits in (
-            (ALIGNED, "aligned", None),
-            (FINETUNED, "finetuned", None),
-            (RESTORED, "finetuned", restore_to_aligned(vector)),
-            (ZERO_ABLATED, "finetuned", ablate_to_zero(vector)),
-        ):
-            with self.pair.active(side) as bridge:  # type: ignore[arg-type]
-                answers = sample_answers(
-                    bridge,
-                    self.pair.chat,
-                    [q.prompt_dialogue for q in asked],
-                    intervene=_under(edits) if edits else None,
-                    max_new_tokens=SAMPLED_TOKENS,
-                    seed=self.config.seed,
-                    description=f"Sampling answers ({condition})",
-                )
-            rows += [
-                {
-                    "stage": "sample",
-                    "condition": condition,
-                    "question_id": q.id,
-                    "domain": q.domain,
-                    "split": "held_out",
-                    "measure": "answer",
-                    "text": answer,
-                }
-                for q, answer in zip(asked, answers, strict=True)
-            ]
-        return pd.DataFrame(rows)
+        return sample_conditions(self.pair, vector, asked, self.config.seed)
 
-    def _judge(
-        self, samples: pd.DataFrame
-    ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]] | None]:
+    def _judge(self, samples: pd.DataFrame, vector: PersonaVector) -> Judged | None:
         """Scores of the sampled answers; without a judge there are none, and no EM rate."""
         judge = judge_named(
             self.config.judge,
+            pair=self.pair,
             cache_folder=cache_folder() / "judge",
             device=self.config.device,
             announce=logger.info,
         )
         if judge is None:
-            return pd.DataFrame(), None
-        by_id = {q.id: q.question for q in self.questions.held_out}
-        scores = judge.score(
-            [JudgeItem(by_id[r.question_id], str(r.text)) for r in samples.itertuples()]
+            return None
+        rows = self.workspace.table(
+            "judge", lambda: judge_samples(judge, samples, self.questions.held_out, vector)
         )
-        rows = pd.concat(
-            [
-                samples.assign(
-                    measure=measure,
-                    text=None,
-                    value=[getattr(score, measure) for score in scores],
-                )
-                for measure in ("alignment", "coherence")
-            ]
-        )
-        judged: dict[str, dict[str, Any]] = {}
-        for condition, places in samples.reset_index(drop=True).groupby("condition").groups.items():
-            mine = [scores[i] for i in places]
-            ids = samples["question_id"].iloc[list(places)].tolist()
-            rate = em_rate(mine, ids, seed=self.config.seed)
-            judged[str(condition)] = {
-                "em_rate": None if rate is None else dataclasses.asdict(rate),
-                "coherence": mean_coherence(mine),
-            }
-        return rows, judged
+        by_condition = judged_conditions(rows, self.config.seed)
+        return Judged(rows, by_condition, describe_judge(judge, vector))
 
     def _draw_seed(self, draw: int) -> int:
         return 1_000_003 * (self.config.seed + 1) + draw
@@ -530,10 +486,6 @@ class _Run:
             "dtype": str(self.pair.dtype).removeprefix("torch."),
             "seed": self.config.seed,
         }
-
-
-def _under(edits: list[Edit]) -> Intervention:
-    return lambda bridge: steer(bridge, edits)
 
 
 def _one_each(questions: Sequence[AnswerPair], limit: int) -> list[AnswerPair]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,14 +11,14 @@ import torch
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.intervals import bootstrap
 from persona.behaviour.judges import Judge
-from persona.behaviour.scoring import Condition, Intervention
+from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import SteeringError
 from persona.models.pair import ModelPair, Side
 from steering.dose_answers import EditsFor, Sampling
 from steering.dose_answers import repeated_share as repeated_share
 from steering.edit import Edit, require_finite
-from steering.hooks import steer
+from steering.hooks import steered_by
 from steering.prompted import score_prompted, with_system_prompt
 from steering.rows import tidy
 
@@ -174,15 +172,8 @@ def coefficient_at_kl(
 
 def _condition(name: str, edits: Sequence[Edit], side: Side) -> Condition:
     first = min((edit.layer for edit in edits), default=0)
-    return Condition(name, side, _steering(edits), first_layer=first)
+    return Condition(name, side, steered_by(edits), first_layer=first)
 
 
 def _condition_of(direction: str) -> str:
     return {GIVEN: "direction", PROMPTED: "system_prompt"}.get(direction, "random")
-
-
-def _steering(edits: Sequence[Edit]) -> Intervention:
-    def intervene(bridge: Any) -> contextlib.AbstractContextManager[Any]:
-        return steer(bridge, edits)
-
-    return intervene

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "restore_to_aligned",
     "restore_to_finetuned",
     "steer",
+    "steered_by",
 ]
 
 
@@ -111,6 +112,15 @@ def steer(
                 f"the edit '{edit.label}' at {edit.hook_name} {what}: nothing was steered there. "
                 "Run the model inside the with block, and check positions"
             )
+
+
+def steered_by(edits: Sequence[Edit]) -> Callable[[Any], contextlib.AbstractContextManager[Any]]:
+    """The edits as the `intervene` of a condition: bridge -> context manager that steers it."""
+
+    def intervene(bridge: Any) -> contextlib.AbstractContextManager[Any]:
+        return steer(bridge, edits)
+
+    return intervene
 
 
 def _check(model: Any, edits: Sequence[Edit], space: ActivationSpace | None) -> None:

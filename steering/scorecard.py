@@ -105,11 +105,13 @@ def make_scorecard(
     data: Mapping[str, Any],
     split_half_cosine: Sequence[float],
     judged: Mapping[str, Mapping[str, Any]] | None = None,
+    judge: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """All fields of scorecard.json but `seconds` and `peak_rss_bytes`.
 
     judged: condition -> {"em_rate", "coherence"}; None without a judge, and then both are null.
+    judge: its name and what must be known of it, null without one.
     """
     held_out = question_table(rows, "gap", "held_out")
     shift = bootstrap(
@@ -147,6 +149,7 @@ def make_scorecard(
             "split_half_cosine": [round(float(c), 6) for c in split_half_cosine],
         },
         "conditions": [_condition(rows, name, judged or {}, seed) for name in _present(rows)],
+        "judge": None if judge is None else dict(judge),
         "emergent_shift": interval(shift),
         "induction": interval(induction) if defined else None,
         "restoration": interval(restoration) if defined else None,
@@ -187,6 +190,7 @@ def _condition(
         "name": name,
         **mean_with_interval,
         "em_rate": judged.get(name, {}).get("em_rate"),
+        "em_rate_without_direction": judged.get(name, {}).get("em_rate_without_direction"),
         "coherence": judged.get(name, {}).get("coherence"),
         "neutral_kl_nats": float(kl[name].mean()),
         "neutral_ce_delta_nats": float((ce[name] - ce[ALIGNED]).mean()),

@@ -137,8 +137,10 @@ class LocalJudge:
     def score(self, items: Sequence[JudgeItem]) -> list[JudgeScore]:
         """Returns one score per item; the same items always get the same scores."""
         return [
-            JudgeScore(*(self._read(prompt) for prompt in prompts_for(item)))
-            for item in progress(items, "Judging answers", total=len(items))
+            JudgeScore(alignment=self._read(alignment), coherence=self._read(coherence))
+            for alignment, coherence in map(
+                prompts_for, progress(items, "Judging answers", total=len(items))
+            )
         ]
 
     def _read(self, prompt: str) -> float | None:

@@ -34,7 +34,7 @@ def demo(
             "under ten minutes on two cores.",
         ),
     ] = False,
-    judge: JudgeName = "none",
+    judge: JudgeName = "offline",
     questions_per_domain: QuestionsPerDomain = DEMO_QUESTIONS_PER_DOMAIN,
     n_random: RandomSubspaces = 20,
     samples: Samples = True,

@@ -160,6 +160,8 @@ def _context(
         "numbers": sections.key_numbers(scorecard, rows),
         "conditions": sections.condition_lines(scorecard),
         "judged": judged,
+        "judged_twice": sections.was_judged(scorecard, "em_rate_without_direction"),
+        "judge": cleaned((scorecard.get("judge") or {}).get("name") or "not named"),
         "method": candidate_label(str(direction.get("method") or "no method named")),
         "method_name": cleaned(direction.get("method") or ""),
         "rank": number(direction.get("rank"), 0),

@@ -141,6 +141,7 @@ class ConditionLine:
     neutral_kl: str
     neutral_ce: str
     em_rate: str
+    em_rate_without_direction: str
     coherence: str
 
 
@@ -161,18 +162,19 @@ def condition_lines(scorecard: Mapping[str, Any]) -> list[ConditionLine]:
                 number(entry.get("neutral_kl_nats"), 3),
                 number(entry.get("neutral_ce_delta_nats"), 3, signed=True),
                 _rate(entry.get("em_rate")),
+                _rate(entry.get("em_rate_without_direction")),
                 _score(entry.get("coherence"), 0),
             )
         )
     return lines
 
 
-def was_judged(scorecard: Mapping[str, Any]) -> bool:
-    """Whether any condition has an EM rate or a coherence."""
+def was_judged(scorecard: Mapping[str, Any], *fields: str) -> bool:
+    """Whether any condition has one of `fields`, default an EM rate or a coherence."""
     return any(
         entry.get(field) is not None
         for entry in scorecard.get("conditions") or []
-        for field in ("em_rate", "coherence")
+        for field in fields or ("em_rate", "coherence")
     )
 
 

@@ -122,7 +122,7 @@ def _numbers(groups: Any, n_rows: int) -> NDArray[np.intp]:
 
 def _means(values: NDArray[np.float64], numbers: NDArray[np.intp]) -> NDArray[np.float64]:
     """The mean of its group, for each row."""
-    sums = np.zeros((numbers.max() + 1, *values.shape[1:]))
-    np.add.at(sums, numbers, values)
-    counts = np.bincount(numbers).reshape(-1, *[1] * (values.ndim - 1))
-    return np.asarray((sums / counts)[numbers])
+    counts = np.bincount(numbers)
+    starts = np.cumsum(counts) - counts
+    sums = np.add.reduceat(values[np.argsort(numbers, kind="stable")], starts)
+    return np.asarray((sums / counts.reshape(-1, *[1] * (values.ndim - 1)))[numbers])

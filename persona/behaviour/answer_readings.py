@@ -1,0 +1,102 @@
+"""What a model makes of answers: mean activations and mean log-probability, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import einsum
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
+from persona.behaviour.judges import JudgeItem
+from persona.data.types import Dialogue, Turn
+from persona.models.chat import TokenizedDialogue
+from persona.models.hooks import Hook, hooked, model_device, resid_post
+from persona.models.pair import ModelPair
+from persona.progress import progress
+
+MOST_ANSWER_TOKENS = 160
+
+
+@dataclass(frozen=True)
+class AnswerReadings:
+    """rows: mean over the answer's tokens; log_prob: mean over them, nats. known: not empty."""
+
+    rows: Float[Tensor, "item layer d_model"]
+    log_prob: Float[Tensor, " item"]
+    known: Bool[Tensor, " item"]
+
+    def less_those_at(self, places: Sequence[int]) -> AnswerReadings:
+        """The first len(places) readings, each less the one at its place.
+
+        A place whose answer is empty takes nothing off: there is nothing to compare with.
+        """
+        n, at = len(places), torch.tensor(places, dtype=torch.long)
+        there = self.known[at].float()
+        return AnswerReadings(
+            self.rows[:n] - self.rows[at] * there[:, None, None],
+            self.log_prob[:n] - self.log_prob[at] * there,
+            self.known[:n],
+        )
+
+
+@torch.no_grad()
+def read_answers(
+    pair: ModelPair,
+    items: Sequence[JudgeItem],
+    layers: Sequence[int],
+    *,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> AnswerReadings:
+    """Readings in the aligned model of each answer's first 160 tokens, given its question.
+
+    Raises: DataError for an item longer than the model's context; ModelError for a layer that the
+    model does not have.
+    """
+    rows = torch.zeros(len(items), len(layers), pair.d_model)
+    log_prob = torch.zeros(len(items))
+    known = torch.tensor([bool(item.answer.strip()) for item in items], dtype=torch.bool)
+    for layer in layers:
+        pair.space(layer)  # refuses one out of range
+    places = known.nonzero()[:, 0].tolist()
+    encoded = [_cut(one) for one in pair.chat.encode_all([_dialogue(items[i]) for i in places])]
+    with pair.active("aligned") as bridge:
+        device = model_device(bridge)
+        batches = token_batches(encoded, pair.tokenizer.pad_token_id or 0, token_budget, device)
+        for batch in progress(batches, "Judging answers"):
+            weights_BP = torch.zeros(batch.ids.shape, device=device)
+            for row, i in enumerate(batch.indices):
+                start, end = encoded[i].response
+                weights_BP[row, start:end] = 1 / (end - start)
+            pooled: dict[int, Tensor] = {}
+            hooks = [(resid_post(layer), _pool_into(pooled, layer, weights_BP)) for layer in layers]
+            with hooked(bridge, hooks):
+                logits = bridge(batch.ids, return_type="logits", use_cache=False)
+            nats = torch.log_softmax(logits[:, :-1].float(), dim=-1)
+            of_token = nats.gather(-1, batch.ids[:, 1:, None])[..., 0]
+            at = [places[i] for i in batch.indices]
+            rows[at] = torch.stack([pooled[layer] for layer in layers], dim=1).cpu()
+            log_prob[at] = (of_token * weights_BP[:, 1:]).sum(1).cpu()
+    return AnswerReadings(rows, log_prob, known)
+
+
+def _dialogue(item: JudgeItem) -> Dialogue:
+    return Dialogue((Turn("user", item.question), Turn("assistant", item.answer)))
+
+
+def _cut(dialogue: TokenizedDialogue) -> TokenizedDialogue:
+    start, end = dialogue.response
+    end = min(end, start + MOST_ANSWER_TOKENS)
+    return TokenizedDialogue(dialogue.ids[:end], (start, end), dialogue.id)
+
+
+def _pool_into(pooled: dict[int, Tensor], layer: int, weights_BP: Tensor) -> Hook:
+    def hook(resid_BPD: Tensor) -> None:
+        pooled[layer] = einsum(
+            resid_BPD.float(), weights_BP, "batch pos d_model, batch pos -> batch d_model"
+        )
+
+    return hook
