@@ -1,7 +1,7 @@
-"""An answer token by token, steered or not, that leaves no hook on the model between two tokens.
+"""An answer token by token, steered or not, that leaves nothing behind on the model.
 
-Each forward pass switches the side, puts the hooks on, runs, and takes all of it back before the
-token is handed out. Whoever takes the tokens may therefore stop, wait, or never come back.
+Side, hooks and lock are held by a thread of the answer's own until it is through or stopped:
+switching an adapter takes as long as a token on small models, too long to do for each.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from persona.errors import DataError, SteeringError
 from persona.models.chat import ChatFormat
 from persona.models.hooks import hf_model, hooked, model_device, resid_post
 from persona.models.pair import ModelPair, Side
+from steering.demo.background import in_background
 from steering.edit import Edit
 from steering.hooks import steer
 
@@ -87,30 +88,58 @@ class Generation:
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: str = ""
 
-    def tokens(self) -> Iterator[Token]:
-        """The tokens in order, each as soon as it is drawn.
+    def tokens(self) -> Generator[Token, None, None]:
+        """The tokens in order, each as soon as it is drawn; closing it stops the model.
 
         Raises: DataError where the text fills the model's context; SteeringError as `steer`.
         """
+        return in_background(self._tokens(self.most_tokens()))
+
+    def _tokens(self, most: int) -> Generator[Token, None, None]:
         generator = torch.Generator().manual_seed(self.sampling.seed)
         written = _Text(self.pair.chat)
-        new_ids, cache, ends = torch.tensor([list(self.ids)]), None, frozenset[int]()
-        for _ in range(self.most_tokens()):
-            with self.lock, self.pair.active(self.side) as model, torch.no_grad():
-                ends = ends or end_tokens(model, self.pair.chat)
-                logits, projection, cache = self._forward(model, new_ids, cache)
-            drawn = _draw(logits, self.sampling.temperature, generator)
-            if drawn in ends:
-                self.ended = "turn"
-                break
-            yield Token(drawn, written.add(drawn), projection)
-            if written.ended:
-                self.ended = "turn"
-                return
-            new_ids = torch.tensor([[drawn]])
-        self.ended = self.ended or "length"
-        if rest := written.rest():
-            yield Token(written.ids[-1], rest, projection)
+        with contextlib.ExitStack() as held:
+            held.enter_context(self.lock)
+            model = held.enter_context(self.pair.active(self.side))
+            held.enter_context(torch.no_grad())
+            projections = self._prepare(model, held)
+            lm, device = hf_model(model), model_device(model)
+            ends, ids, cache = end_tokens(model, self.pair.chat), list(self.ids), None
+            for _ in range(most):
+                output = lm(
+                    input_ids=torch.tensor([ids], device=device),
+                    past_key_values=cache,
+                    use_cache=True,
+                )
+                cache = output.past_key_values
+                projection = projections[-1] if projections else None
+                logits = output.logits[0, -1].float().cpu()
+                drawn = _draw(logits, self.sampling.temperature, generator)
+                if drawn in ends:
+                    self.ended = "turn"
+                    break
+                yield Token(drawn, written.add(drawn), projection)
+                if written.ended:
+                    self.ended = "turn"
+                    return
+                ids = [drawn]
+            self.ended = self.ended or "length"
+            if rest := written.rest():
+                yield Token(written.ids[-1], rest, projection)
+
+    def _prepare(self, model: Any, held: contextlib.ExitStack) -> list[float]:
+        """Put edits and reading on the model; the list gets the projection of every pass."""
+        projections: list[float] = []
+        if self.edits:
+            held.enter_context(steer(model, self.edits, space=self.pair.space(0)))
+        if (reading := self.reading) is not None:
+
+            def read(resid_BPD: Tensor) -> None:
+                projections.append(float(resid_BPD[0, -1].float().cpu() @ reading.row))
+
+            # After the edits: what later blocks are given.
+            held.enter_context(hooked(model, [(resid_post(reading.layer), read)]))
+        return projections
 
     def most_tokens(self) -> int:
         """How many tokens fit. Raises: DataError where the text fills the model's context."""
@@ -123,27 +152,6 @@ class Generation:
                 "start it anew"
             )
         return min(self.sampling.max_new_tokens, longest - len(self.ids))
-
-    def _forward(
-        self, model: Any, ids: Tensor, cache: Any
-    ) -> tuple[Float[Tensor, " vocabulary"], float | None, Any]:
-        """Logits after the last id, the projection there, and the cache that goes on."""
-        projections: list[float] = []
-
-        def read(resid_BPD: Tensor) -> None:
-            assert self.reading is not None
-            projections.append(float(resid_BPD[0, -1].float().cpu() @ self.reading.row))
-
-        with contextlib.ExitStack() as hooks:
-            if self.edits:
-                hooks.enter_context(steer(model, self.edits, space=self.pair.space(0)))
-            if self.reading is not None:  # after the edits: what later blocks are given
-                hooks.enter_context(hooked(model, [(resid_post(self.reading.layer), read)]))
-            output = hf_model(model)(
-                input_ids=ids.to(model_device(model)), past_key_values=cache, use_cache=True
-            )
-        logits = output.logits[0, -1].float().cpu()
-        return logits, projections[-1] if projections else None, output.past_key_values
 
 
 def end_tokens(model: Any, chat: ChatFormat) -> frozenset[int]:

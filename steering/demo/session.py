@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ LABELS: dict[Column, str] = {
 
 @dataclass
 class Answer:
-    """The tokens of an answer and why it ended: "turn", "length" or "stopped"; "" while it runs."""
+    """The tokens of an answer and why it ended: "turn", "length" or "stopped"."""
 
     tokens: list[Token] = field(default_factory=list)
     ended: str = ""
@@ -55,7 +56,7 @@ class Session:
     """One person's conversation with a pair of models. Not shared between threads, but for `lock`.
 
     vector: what the third column is steered with; without it there are two columns.
-    lock: held during every forward pass; sessions over one pair share it.
+    lock: held while a model answers; sessions over one pair share it.
     """
 
     pair: ModelPair
@@ -97,7 +98,7 @@ class Session:
 
     def answer(
         self, column: Column, question: str, *, stop: threading.Event | None = None
-    ) -> Iterator[Token]:
+    ) -> Generator[Token, None, None]:
         """Put a question to a column; its answer token by token.
 
         What was said when `stop` is set, or the iterator closed, is kept as the answer. An error
@@ -109,7 +110,7 @@ class Session:
 
     def answer_again(
         self, column: Column, *, stop: threading.Event | None = None
-    ) -> Iterator[Token]:
+    ) -> Generator[Token, None, None]:
         """The column's last question anew, with the setting and sampling of now."""
         before = self.of(column)
         if not before:
@@ -130,7 +131,7 @@ class Session:
         before: list[Exchange],
         stop: threading.Event | None,
         replaced: Exchange | None = None,
-    ) -> Iterator[Token]:
+    ) -> Generator[Token, None, None]:
         stopped = stop or threading.Event()
         reading = self.reading()
         exchange = Exchange(
@@ -145,26 +146,28 @@ class Session:
         unbounded = replace(self.pair.chat, max_length=None)  # Generation says it in better words
         ids = unbounded.encode(_dialogue(before, question)).ids
         generation = Generation(self.pair, side, ids, edits, reading, self.sampling, self.lock)
-        generation.most_tokens()
+        generation.most_tokens()  # raises now, not at the first token
 
-        def tokens() -> Iterator[Token]:
+        def tokens() -> Generator[Token, None, None]:
             answer = exchange.answer
-            try:
-                for token in generation.tokens():
-                    answer.tokens.append(token)
-                    yield token
-                    if stopped.is_set():
-                        break
-            except GeneratorExit:
-                self._keep(exchange, replaced)
-                raise
-            answer.ended = generation.ended
+            answer.ended = "stopped"
+            with contextlib.closing(generation.tokens()) as drawn:
+                try:
+                    for token in drawn:
+                        answer.tokens.append(token)
+                        yield token
+                        if stopped.is_set():
+                            break
+                    else:
+                        answer.ended = generation.ended
+                except GeneratorExit:
+                    self._keep(exchange, replaced)
+                    raise
             self._keep(exchange, replaced)
 
         return tokens()
 
     def _keep(self, exchange: Exchange, replaced: Exchange | None) -> None:
-        exchange.answer.ended = exchange.answer.ended or "stopped"
         if replaced in self.exchanges:
             self.exchanges[self.exchanges.index(replaced)] = exchange
         else:

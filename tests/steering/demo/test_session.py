@@ -113,18 +113,26 @@ def test_the_projection_of_a_token_is_read_where_it_was_predicted(session):
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_no_hook_is_on_the_model_between_two_tokens(session):
+def test_a_closed_answer_leaves_no_hook_on_the_model(session):
     before = hook_count(session.pair)
     tokens = session.answer("steered", QUESTION)
     next(tokens)
-    assert hook_count(session.pair) == before
-    assert not session.lock.locked()
+    assert session.lock.locked()
     tokens.close()
     assert hook_count(session.pair) == before
+    assert not session.lock.locked()
+
+
+def test_a_forgotten_answer_gives_the_model_back_by_itself(session):
+    before = hook_count(session.pair)
+    forgotten = session.answer("steered", QUESTION)
+    next(forgotten)
+    with session.lock:  # waits until the model is through with the answer nobody takes
+        assert hook_count(session.pair) == before
 
 
 def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came(session):
-    stop = threading.Event()
+    before, stop = hook_count(session.pair), threading.Event()
     tokens = session.answer("steered", QUESTION, stop=stop)
     shown = [next(tokens), next(tokens)]
     stop.set()
@@ -132,6 +140,7 @@ def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came(session):
     [exchange] = session.of("steered")
     assert exchange.answer.tokens == shown
     assert exchange.answer.ended == "stopped"
+    assert hook_count(session.pair) == before
 
 
 def test_an_answer_that_is_closed_is_kept_as_far_as_it_came(session):
@@ -145,10 +154,11 @@ def test_an_answer_that_is_closed_is_kept_as_far_as_it_came(session):
 
 def test_an_error_in_the_middle_leaves_conversation_and_model_as_they_were(session, monkeypatch):
     before = hook_count(session.pair)
+    drawn = iter([7, 8])
+    monkeypatch.setattr("steering.demo.generation._draw", lambda *_: next(drawn))
     tokens = session.answer("steered", QUESTION)
-    next(tokens)
-    monkeypatch.setattr("steering.demo.generation._draw", None)
-    with pytest.raises(TypeError):
+    assert [next(tokens).id, next(tokens).id] == [7, 8]
+    with pytest.raises(RuntimeError):  # the draw's StopIteration
         next(tokens)
     assert session.exchanges == []
     assert hook_count(session.pair) == before
