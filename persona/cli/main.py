@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from persona.cli.certify import certify
+from persona.cli.chat import chat
 from persona.cli.convert import convert
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
@@ -72,6 +73,7 @@ app.command(short_help="Two models in; direction, proof, report out.")(diagnose)
 app.command(short_help="Make a narrow fine-tune of a model.")(finetune)
 app.command(short_help="Vectors to and from other toolkits.")(convert)
 app.command(short_help="Does steering take effect on a model?")(certify)
+app.command(short_help="Talk to both models and a steered one.")(chat)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
