@@ -10,7 +10,7 @@ from pathlib import PurePath
 import pytest
 
 PACKAGES = ("persona", "probes", "steering")
-OPTIONAL = {"openai"}  # imported where it is used, with a line that names the extra
+OPTIONAL = {"gradio", "openai"}  # imported where it is used, with a line that names the extra
 
 
 @pytest.fixture(scope="module")

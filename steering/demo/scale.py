@@ -47,15 +47,15 @@ class Scale:
 
 
 def scale_at(vector: SteeringVector, layer: int, shown: Iterable[Exchange]) -> Scale:
-    """The scale of everything that is shown and was read at this block."""
-    levels = vector.levels(layer) if layer in vector.directions else None
+    """The scale of everything that is shown and was read along this vector at this block."""
+    levels = vector.levels(layer)
     if levels is not None:
         aligned, finetuned = levels
         return Scale(layer, (aligned + finetuned) / 2, (finetuned - aligned) / 2, True)
     sizes = [
         abs(token.projection)
         for exchange in shown
-        if exchange.layer == layer
+        if exchange.vector is vector and exchange.layer == layer
         for token in exchange.answer.tokens
         if token.projection is not None
     ]

@@ -40,7 +40,7 @@ class Exchange:
     """A question to one column and its answer, with all that it takes to repeat it.
 
     setting: how it was steered, None for the columns that are not.
-    layer: the block whose output the projections were read at, None where none were.
+    vector, layer: along what and after which block the projections were read, None where none were.
     """
 
     column: Column
@@ -48,6 +48,7 @@ class Exchange:
     answer: Answer
     sampling: Sampling
     setting: Setting | None = None
+    vector: SteeringVector | None = None
     layer: int | None = None
 
 
@@ -140,6 +141,7 @@ class Session:
             Answer(),
             self.sampling,
             self.setting if column == "steered" else None,
+            self.vector,
             None if reading is None else reading.layer,
         )
         side, edits = self._steering(column)

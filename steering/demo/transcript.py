@@ -18,7 +18,6 @@ def save_transcript(session: Session, path: str | Path) -> Path:
         "aligned": session.pair.names["aligned"],
         "finetuned": session.pair.names["finetuned"],
         "revisions": dict(session.pair.revisions),
-        "direction": None if session.vector is None else session.vector.name,
         "projection": "of the residual that predicts the token, after the block `layer` (0-based), "
         "toward the trait, in residual-stream units",
     }
@@ -39,6 +38,7 @@ def exchange_record(exchange: Exchange) -> dict[str, Any]:
         "ended": exchange.answer.ended,
         "setting": None if exchange.setting is None else dataclasses.asdict(exchange.setting),
         "sampling": dataclasses.asdict(exchange.sampling),
+        "direction": None if exchange.vector is None else exchange.vector.name,
         "layer": exchange.layer,
         "tokens": [[token.text, token.projection] for token in exchange.answer.tokens],
     }

@@ -141,7 +141,7 @@ def test_a_transcript_holds_what_repeats_an_answer(tiny_pair, vector, tmp_path):
         list(session.answer(column, "Is it <b>safe</b>?"))
     path = save_transcript(session, tmp_path / "new" / "talk.jsonl")
     head, *answers = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert (head["type"], head["direction"]) == ("session", "planted")
+    assert (head["type"], answers[0]["direction"]) == ("session", "planted")
     assert [answer["column"] for answer in answers] == ["aligned", "finetuned", "steered"]
     assert answers[2]["setting"] == {
         "coefficient": 1.5,
