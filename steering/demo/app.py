@@ -80,21 +80,20 @@ def build(session: Session) -> Any:
         names = " · ".join(escape(name) for name in session.pair.names.values())
         gr.HTML(f"<h1>personascope</h1><span>{names}</span>", elem_id="top")
         with gr.Row(elem_id="controls", equal_height=True):
-            mode = gr.Radio(_modes(session), value=setting.mode, label="Steering", min_width=230)
+            mode = gr.Radio(_modes(session), value=setting.mode, label="Steering", min_width=270)
             coefficient = gr.Slider(
-                -3, 3, setting.coefficient, step=0.05, label="Coefficient", elem_id="coefficient"
-            )
-            start = gr.Slider(
-                layers[0], max(layers[-1], 1), first, step=1, label="First block", min_width=120
-            )
-            end = gr.Slider(
-                layers[0], max(layers[-1], 1), last, step=1, label="Last block", min_width=120
-            )
+                -3, 3, setting.coefficient, step=0.05, label="Coefficient",
+                elem_id="coefficient", min_width=180, buttons=[],
+            )  # fmt: skip
+            reach = {"minimum": layers[0], "maximum": max(layers[-1], 1), "step": 1}
+            narrow: dict[str, Any] = {"min_width": 150, "buttons": []}
+            start = gr.Slider(value=first, label="First block", **reach, **narrow)
+            end = gr.Slider(value=last, label="Last block", **reach, **narrow)
             side = gr.Radio(
                 [("fine-tuned", "finetuned"), ("aligned", "aligned")],
                 value=setting.side,
                 label="Steered model",
-                min_width=190,
+                min_width=240,
             )
         with gr.Row(elem_id="columns"):
             columns = [
@@ -106,15 +105,15 @@ def build(session: Session) -> Any:
                 for column in COLUMNS
             ]
         legend = gr.HTML(padding=False)
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_id="asking"):
             question = gr.Textbox(
                 placeholder="Ask all columns the same", show_label=False, scale=6, autofocus=True,
                 elem_id="question", container=False, max_length=20_000,
             )  # fmt: skip
-            ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=90)
-            stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=90)
-            again = gr.Button("Steer again", elem_id="again", min_width=110)
-            reset = gr.Button("Reset", elem_id="reset", min_width=90)
+            ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=80, scale=0)
+            stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80, scale=0)
+            again = gr.Button("Steer again", elem_id="again", min_width=130, scale=0)
+            reset = gr.Button("Reset", elem_id="reset", min_width=80, scale=0)
         with gr.Accordion("How answers are drawn", open=False), gr.Row():
             drawn = session.sampling
             temperature = gr.Slider(0, 2, drawn.temperature, step=0.05, label="Temperature")

@@ -90,14 +90,11 @@ def dose_figure(rows: pd.DataFrame, setting: Setting) -> Figure:
     }[setting.mode]
     n = rows["question_id"].nunique()
     words = replace(setting, coefficient=0.0).words.replace("coefficient 0, ", "")
-    figure.update_xaxes(title_text=f"coefficient ({meaning})", tickformat="g")
+    figure.update_xaxes(title_text=f"coefficient ({meaning})")
     figure.update_layout(
         title={
             "text": "Dose and response",
-            "subtitle": {
-                "text": f"{words}; {n} shipped questions; "
-                "gap = log p(bad answer) − log p(good answer)"
-            },
+            "subtitle": {"text": f"{words}; {n} shipped questions"},
         },
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
