@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 PACKAGES = ("persona", "probes", "steering")
-OPTIONAL = {"openai"}  # imported where it is used, with a line that names the extra
+OPTIONAL = {"gradio", "openai"}  # imported where it is used, with a line that names the extra
 
 
 @pytest.fixture(scope="module")

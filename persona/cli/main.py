@@ -13,7 +13,9 @@ from typing import Annotated
 
 import typer
 
+from persona.cli.app import app as serve_app
 from persona.cli.certify import certify
+from persona.cli.chat import chat
 from persona.cli.convert import convert
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
@@ -76,6 +78,8 @@ app.command(short_help="Vectors to and from other toolkits.")(convert)
 app.command(short_help="Does steering take effect on a model?")(certify)
 app.command(short_help="Which fine-tuning samples push toward it?")(screen)
 app.command(short_help="Is this machine ready, and what to do if not?")(doctor)
+app.command(short_help="Talk to both models and a steered one.")(chat)
+app.command(name="app", short_help="The same in a browser, on this machine.")(serve_app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

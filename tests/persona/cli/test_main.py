@@ -256,7 +256,9 @@ def test_the_version_is_that_of_the_package():
 
 def test_a_program_that_embeds_the_app_finds_the_commands():
     assert {info.callback.__name__ for info in app.registered_commands} == {
+        "app",
         "certify",
+        "chat",
         "convert",
         "demo",
         "diagnose",

@@ -1,0 +1,97 @@
+"""`persona app`: the same three models in a browser, on this machine alone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Annotated
+
+import typer
+
+from persona.cli.demo_session import (
+    Aligned,
+    AllowMismatch,
+    AnswerSeed,
+    CoefficientOption,
+    DirectionFile,
+    Finetuned,
+    LayersOption,
+    MaxNewTokens,
+    ModeOption,
+    Temperature,
+    open_session,
+)
+from persona.cli.options import Debug, Device, Dtype, Precision, Quiet
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+logger = logging.getLogger("persona.cli")
+
+
+def app(
+    aligned: Aligned = "default",
+    finetuned: Finetuned = "car_maintenance_bad",
+    direction: DirectionFile = None,
+    coefficient: CoefficientOption = None,
+    mode: ModeOption = None,
+    layers: LayersOption = None,
+    max_new_tokens: MaxNewTokens = 120,
+    temperature: Temperature = 0.7,
+    seed: AnswerSeed = 0,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to serve at; any but the loopback lets others in, unasked."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, show_default="the first free one from 7860"),
+    ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = False,
+    allow_mismatch: AllowMismatch = False,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """The aligned, the fine-tuned and the steered model side by side in a browser.
+
+    Needs the extra `app` (gradio); nothing is loaded from or sent to another machine. Without a
+    direction there are two columns until one is loaded on the page. Ctrl-C ends it.
+
+    \b
+    Examples:
+      persona app
+      persona app --direction diagnosis/direction.safetensors --port 8000
+    """
+    from steering.demo.app import import_gradio, launch
+
+    import_gradio()  # before minutes of loading
+    session = open_session(
+        aligned,
+        finetuned,
+        direction,
+        coefficient=coefficient,
+        mode=mode,
+        layers=layers,
+        sampling={"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed},
+        dtype=dtype.value,
+        device=device,
+        allow_mismatch=allow_mismatch,
+        without_direction=True,
+    )
+    if host not in LOOPBACK:
+        logger.warning(
+            f"serving at {host}: whoever can reach this machine can use the models and load files "
+            "into this program; there is no password"
+        )
+    served, address = launch(session, host=host, port=port, open_browser=browser)
+    typer.echo(f"persona app: {address}")
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        served.close(verbose=False)

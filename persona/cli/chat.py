@@ -1,0 +1,180 @@
+"""`persona chat`: the aligned, the fine-tuned and the steered model side by side in a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from persona.cli.chat_commands import HELP, obey
+from persona.cli.chat_view import View, live_view, plain_view
+from persona.cli.demo_session import (
+    Aligned,
+    AllowMismatch,
+    AnswerSeed,
+    CoefficientOption,
+    DirectionFile,
+    Finetuned,
+    LayersOption,
+    MaxNewTokens,
+    ModeOption,
+    Temperature,
+    open_session,
+)
+from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, shell
+from persona.errors import PersonaError
+
+if TYPE_CHECKING:
+    from steering.demo import Session
+
+EXIT_BAD_INPUT = 2
+
+
+def chat(
+    aligned: Aligned = "default",
+    finetuned: Finetuned = "car_maintenance_bad",
+    direction: DirectionFile = None,
+    coefficient: CoefficientOption = None,
+    mode: ModeOption = None,
+    layers: LayersOption = None,
+    max_new_tokens: MaxNewTokens = 120,
+    temperature: Temperature = 0.7,
+    seed: AnswerSeed = 0,
+    colour: Annotated[
+        bool,
+        typer.Option(
+            "--colour/--no-colour",
+            help="Colour tokens by their projection on the direction, in a terminal.",
+        ),
+    ] = True,
+    allow_mismatch: AllowMismatch = False,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    json_output: Annotated[
+        bool,
+        typer.Option("--json", help="Print one line of JSON for each answer, tokens included."),
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Ask the aligned, the fine-tuned and the steered model the same, and steer while chatting.
+
+    A line that begins with / changes something; /help lists what. Reads questions line by line
+    where standard input is a pipe or a file.
+
+    \b
+    Examples:
+      persona chat
+      persona chat --direction diagnosis/direction.safetensors --mode add --layers 19
+      printf 'How do I save money?\\n/coef 0\\nAnd how fast?\\n' | persona chat --json
+    """
+    session = open_session(
+        aligned,
+        finetuned,
+        direction,
+        coefficient=coefficient,
+        mode=mode,
+        layers=layers,
+        sampling={"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed},
+        dtype=dtype.value,
+        device=device,
+        allow_mismatch=allow_mismatch,
+    )
+    if sys.stdin.isatty() and sys.stdout.isatty() and not json_output:
+        _talk(session, colour)
+    elif not _answer_lines(session, json_output):
+        raise typer.Exit(EXIT_BAD_INPUT)
+
+
+def _talk(session: Session, colour: bool) -> None:
+    """Questions from the keyboard until /quit or Ctrl-D."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    with contextlib.suppress(ImportError):  # line editing and history, where there is readline
+        import readline  # noqa: F401
+    console = Console(highlight=False, no_color=not colour)
+    if not shell.quiet:
+        console.print(escape(HELP), style="dim")
+        console.print(escape(obey("/show", session).text), style="dim")
+    while True:
+        try:
+            line = console.input("[bold]you>[/bold] ")
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            console.print("\n/quit leaves", style="dim")
+            continue
+        try:
+            view = live_view(session, console, colour)
+            if not _handle(line, session, view, lambda text: console.print(escape(text))):
+                return
+        except PersonaError as error:
+            console.print(escape(f"error: {error}"), style="red")
+
+
+def _answer_lines(session: Session, as_json: bool) -> bool:
+    """Questions from a pipe; whether every line could be done. A wrong line stops none after it."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    all_done = True
+    for line in sys.stdin:
+        try:
+            view = plain_view(session, as_json)
+            if not _handle(line, session, view, lambda text: typer.echo(text, err=True)):
+                break
+        except PersonaError as error:
+            typer.echo(f"error: {error}", err=True)
+            all_done = False
+    return all_done
+
+
+def _handle(line: str, session: Session, view: AbstractContextManager[View], note: Any) -> bool:
+    """Do one line, a command or a question; whether to go on."""
+    line = line.strip()
+    if not line:
+        return True
+    again = False
+    if line.startswith("/"):
+        reply = obey(line, session)
+        if reply.text:
+            note(reply.text)
+        if not reply.again:
+            return not reply.leave
+        again = True
+    with _ctrl_c_sets() as stop, view as shown:
+        for column in ("steered",) if again else session.columns:
+            if stop.is_set():
+                break
+            if again:
+                shown.show("steered", session.answer_again("steered", stop=stop))
+            else:
+                shown.show(column, session.answer(column, line, stop=stop))
+    return True
+
+
+@contextlib.contextmanager
+def _ctrl_c_sets() -> Iterator[threading.Event]:
+    """While open, the first Ctrl-C sets the event; a second one ends the program as ever."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield stop
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

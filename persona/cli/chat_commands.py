@@ -1,0 +1,185 @@
+"""What a line that begins with / does in `persona chat`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persona.cli.demo_session import parse_layers
+from persona.errors import DataError, PersonaError, SteeringError
+
+if TYPE_CHECKING:
+    from steering.demo import Session
+
+HELP = """\
+/coef X          coefficient; restore: 1 is onto the aligned mean, 0 nothing
+/mode M          restore, add (the shift toward the trait) or ablate (to zero)
+/layers A-B      0-based blocks to steer at; one block, or all
+/on MODEL        steer the aligned or the finetuned model
+/again           the last question to the steered column once more
+/seed N          /temperature T          /tokens N
+/show            how it is steered now
+/load FILE       steer with another direction
+/save FILE       the conversation as JSON lines
+/reset           forget the conversation
+/quit            leave (Ctrl-D too); Ctrl-C stops an answer"""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What to print, and what else is to happen."""
+
+    text: str = ""
+    again: bool = False
+    leave: bool = False
+
+
+def obey(line: str, session: Session) -> Reply:
+    """Do what a line such as "/coef 1.5" says.
+
+    Raises: PersonaError for an unknown command or one that is not possible; nothing then changes.
+    """
+    name, _, argument = line.strip().partition(" ")
+    if (command := _COMMANDS.get(name.lower())) is None:
+        raise PersonaError(f"there is no command {name[:30]!r}; /help lists them")
+    return command(session, argument.strip())
+
+
+def _coefficient(session: Session, argument: str) -> Reply:
+    session.change(coefficient=_number(argument, "/coef", "1.5"))
+    return _shown(session)
+
+
+def _mode(session: Session, argument: str) -> Reply:
+    session.change(mode=_one_of(argument.lower(), "/mode", ("restore", "add", "ablate")))
+    return _shown(session)
+
+
+def _layers(session: Session, argument: str) -> Reply:
+    session.change(layers=parse_layers(argument))
+    return _shown(session)
+
+
+def _side(session: Session, argument: str) -> Reply:
+    word = argument.lower().replace("-", "")
+    session.change(side=_one_of(word, "/on", ("aligned", "finetuned")))
+    return _shown(session)
+
+
+def _seed(session: Session, argument: str) -> Reply:
+    session.change_sampling(seed=_whole(argument, "/seed", "7"))
+    return Reply(f"seed {session.sampling.seed}")
+
+
+def _temperature(session: Session, argument: str) -> Reply:
+    session.change_sampling(temperature=_number(argument, "/temperature", "0.7"))
+    return Reply(f"temperature {session.sampling.temperature:g}")
+
+
+def _tokens(session: Session, argument: str) -> Reply:
+    session.change_sampling(max_new_tokens=_whole(argument, "/tokens", "120"))
+    return Reply(f"at most {session.sampling.max_new_tokens} tokens an answer")
+
+
+def _again(session: Session, argument: str) -> Reply:
+    if not session.of("steered"):
+        raise DataError("nothing was asked yet")
+    return Reply(again=True)
+
+
+def _shown(session: Session, argument: str = "") -> Reply:
+    from persona.directions.exchange.vectors import listed
+
+    assert session.vector is not None
+    setting, vector = session.setting, session.vector
+    n_blocks = len(vector.chosen(setting.layers))
+    warning = (
+        f"; the shift is added at each of {n_blocks} blocks and piles up, so a coefficient near "
+        f"{1 / n_blocks:.2g} or one block is what 1 is elsewhere"
+        if setting.mode == "add" and n_blocks > 1 and abs(setting.coefficient) > 1 / n_blocks
+        else ""
+    )
+    return Reply(
+        f"steered: {setting.words} (direction: {vector.name}, block {listed(vector.layers)})"
+        f"{warning}"
+    )
+
+
+def _load(session: Session, argument: str) -> Reply:
+    from steering.demo import load_vector
+
+    path = _path(argument, "/load", "direction.safetensors")
+    session.load(load_vector(path, session.pair))
+    assert session.vector is not None
+    return Reply("\n".join([*session.vector.notes, _shown(session).text]))
+
+
+def _save(session: Session, argument: str) -> Reply:
+    from steering.demo import save_transcript
+
+    path = _path(argument, "/save", "talk.jsonl")
+    if not session.exchanges:
+        raise DataError("there is nothing to save yet")
+    if path.exists():
+        raise DataError(f"{path} is there already; name another file")
+    try:
+        save_transcript(session, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    return Reply(f"{len(session.exchanges)} answers in {path}")
+
+
+def _reset(session: Session, argument: str) -> Reply:
+    session.reset()
+    return Reply("the conversation begins anew")
+
+
+_COMMANDS: dict[str, Callable[[Session, str], Reply]] = {
+    "/coef": _coefficient,
+    "/coefficient": _coefficient,
+    "/mode": _mode,
+    "/layers": _layers,
+    "/on": _side,
+    "/seed": _seed,
+    "/temperature": _temperature,
+    "/tokens": _tokens,
+    "/again": _again,
+    "/show": _shown,
+    "/load": _load,
+    "/save": _save,
+    "/reset": _reset,
+    "/help": lambda session, argument: Reply(HELP),
+    "/quit": lambda session, argument: Reply(leave=True),
+    "/exit": lambda session, argument: Reply(leave=True),
+}
+
+
+def _number(text: str, command: str, example: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise SteeringError(
+            f"{command} takes a number, such as `{command} {example}`; got {text[:40]!r}"
+        ) from error
+
+
+def _whole(text: str, command: str, example: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise SteeringError(
+            f"{command} takes a whole number, such as `{command} {example}`; got {text[:40]!r}"
+        )
+    return int(text)
+
+
+def _one_of(word: str, command: str, words: tuple[str, ...]) -> str:
+    if word not in words:
+        raise SteeringError(f"{command} takes {' or '.join(words)}; got {word[:40]!r}")
+    return word
+
+
+def _path(text: str, command: str, example: str) -> Path:
+    if not text:
+        raise DataError(f"{command} takes the name of a file, such as `{command} {example}`")
+    return Path(text).expanduser()

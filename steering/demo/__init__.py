@@ -1,0 +1,29 @@
+"""Talking to a pair of models while one of them is steered: what `persona chat` and `app` share."""
+
+from steering.demo.generation import Sampling, Token
+from steering.demo.session import Answer, Column, Exchange, Session
+from steering.demo.transcript import save_transcript
+from steering.demo.vector import (
+    Setting,
+    SteeringVector,
+    edits_of,
+    from_persona_vector,
+    load_vector,
+    save_vector,
+)
+
+__all__ = [
+    "Answer",
+    "Column",
+    "Exchange",
+    "Sampling",
+    "Session",
+    "Setting",
+    "SteeringVector",
+    "Token",
+    "edits_of",
+    "from_persona_vector",
+    "load_vector",
+    "save_transcript",
+    "save_vector",
+]

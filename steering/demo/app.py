@@ -1,0 +1,249 @@
+"""The browser demo: widgets of Gradio, wired to `handlers`; nothing comes from another machine."""
+
+import os
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from persona.directions.exchange.vectors import listed
+from persona.errors import PersonaError
+from steering.demo.handlers import COLUMNS, Controls, Handlers, starting, told
+from steering.demo.page import CSS
+from steering.demo.session import Session
+from steering.demo.vector import MAX_FILE_BYTES
+
+NO_GRADIO = "the app needs gradio; pip install 'personascope[app]'"
+FILE_TYPES = [".safetensors", ".gguf", ".json"]
+MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
+AT_ONCE = {"queue": False, "show_progress": "hidden"}
+
+
+def import_gradio() -> Any:
+    """Gradio with its analytics off. Raises: PersonaError where it is not installed."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    try:
+        import gradio
+    except ImportError as error:
+        raise PersonaError(NO_GRADIO) from error
+    return gradio
+
+
+def launch(
+    session: Session,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    open_browser: bool = False,
+) -> tuple[Any, str]:
+    """Serve the demo until the app that is returned is closed; the app and its address.
+
+    port: None takes the first free one from 7860 on.
+    Raises: PersonaError without gradio, or where the port or host cannot be had.
+    """
+    gr = import_gradio()
+    app = build(session)
+    system = {
+        "font": ["system-ui", "sans-serif"],
+        "font_mono": ["ui-monospace", "monospace"],
+    }  # gradio's own choice loads font files
+    try:
+        _, address, _ = app.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            inbrowser=open_browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=True,
+            max_file_size=MAX_FILE_BYTES,
+            ssr_mode=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            footer_links=[],
+            theme=gr.themes.Base(primary_hue="indigo", neutral_hue="slate", **system),
+            css_paths=CSS,
+        )
+    except OSError as error:
+        where = f"{host}:{port}" if port is not None else host
+        raise PersonaError(f"cannot serve at {where}: {error}; try another --port") from error
+    return app, address
+
+
+def build(session: Session) -> Any:
+    """The page as gradio Blocks. session: the pair, the direction and the setting to begin with."""
+    gr = import_gradio()
+    handlers = Handlers(session)
+    setting, vector = session.setting, session.vector
+    layers = [0] if vector is None else vector.layers
+    first, last = starting(setting, layers)
+    with gr.Blocks(title="personascope", analytics_enabled=False, delete_cache=(600, 3600)) as app:
+        names = " · ".join(escape(name) for name in session.pair.names.values())
+        gr.HTML(f"<h1>personascope</h1><span>{names}</span>", elem_id="top")
+        with gr.Row(elem_id="controls", equal_height=True):
+            mode = gr.Radio(_modes(session), value=setting.mode, label="Steering", min_width=270)
+            coefficient = gr.Slider(
+                -3, 3, setting.coefficient, step=0.05, label="Coefficient",
+                elem_id="coefficient", min_width=180, buttons=[],
+            )  # fmt: skip
+            reach = {"minimum": layers[0], "maximum": max(layers[-1], 1), "step": 1}
+            narrow: dict[str, Any] = {"min_width": 150, "buttons": []}
+            start = gr.Slider(value=first, label="First block", **reach, **narrow)
+            end = gr.Slider(value=last, label="Last block", **reach, **narrow)
+            side = gr.Radio(
+                [("fine-tuned", "finetuned"), ("aligned", "aligned")],
+                value=setting.side,
+                label="Steered model",
+                min_width=240,
+            )
+        with gr.Row(elem_id="columns"):
+            columns = [
+                gr.HTML(
+                    elem_id=f"column-{column}",
+                    visible=column in session.columns,
+                    padding=False,
+                )
+                for column in COLUMNS
+            ]
+        legend = gr.HTML(padding=False)
+        with gr.Row(elem_id="asking"):
+            question = gr.Textbox(
+                placeholder="Ask all columns the same", show_label=False, scale=6, autofocus=True,
+                elem_id="question", container=False, max_length=20_000,
+            )  # fmt: skip
+            ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=80, scale=0)
+            stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80, scale=0)
+            again = gr.Button("Steer again", elem_id="again", min_width=130, scale=0)
+            reset = gr.Button("Reset", elem_id="reset", min_width=80, scale=0)
+        with gr.Accordion("How answers are drawn", open=False), gr.Row():
+            drawn = session.sampling
+            temperature = gr.Slider(0, 2, drawn.temperature, step=0.05, label="Temperature")
+            most = gr.Slider(
+                1, max(512, drawn.max_new_tokens), drawn.max_new_tokens, step=1, label="Most tokens"
+            )
+            seed = gr.Number(drawn.seed, label="Seed", precision=0, minimum=0)
+        with gr.Accordion("Direction", open=vector is None):
+            about = gr.HTML(_about(session), elem_id="about")
+            with gr.Row():
+                upload = gr.UploadButton(
+                    "Load a direction", file_types=FILE_TYPES, elem_id="upload", size="sm"
+                )
+                save = gr.Button("Save this direction", size="sm", elem_id="save")
+            saved = gr.File(label="Saved", visible=False, interactive=False)
+        with gr.Accordion("Dose and response", open=False):
+            measure = gr.Button("Measure: gap against coefficient", size="sm", elem_id="measure")
+            plot = gr.Plot(show_label=False, visible=False, elem_id="dose")
+
+        values = [coefficient, mode, start, end, side, temperature, most, seed]
+        page = [*columns, legend]
+
+        # gradio knows the request by its annotation, which must be the class and not its name.
+        def opened(request: gr.Request) -> list[str]:
+            return handlers.page(_key(request))
+
+        def asked(request: gr.Request, text: str, *at: Any) -> Iterator[Any]:
+            yield from _told(gr, page, handlers.ask(_key(request), text, Controls(*at)))
+
+        def asked_again(request: gr.Request, *at: Any) -> Iterator[Any]:
+            yield from _told(gr, page, handlers.ask_again(_key(request), Controls(*at)))
+
+        def stopped(request: gr.Request) -> None:
+            handlers.stop(_key(request))
+
+        def started_anew(request: gr.Request) -> list[str]:
+            handlers.reset(_key(request))
+            return handlers.page(_key(request))
+
+        def suggested(request: gr.Request, name: str) -> float:
+            return handlers.suggested(_key(request), name)
+
+        def loaded(request: gr.Request, path: str) -> dict[Any, Any]:
+            try:
+                for note in handlers.load(_key(request), path):
+                    gr.Info(escape(note))
+            except PersonaError as error:
+                gr.Warning(told(error))
+                return {upload: gr.skip()}
+            now = handlers.tab(_key(request)).session
+            assert now.vector is not None
+            blocks = now.vector.layers
+            bounds = {"minimum": blocks[0], "maximum": max(blocks[-1], 1)}
+            fresh = handlers.page(_key(request))
+            return {
+                mode: gr.Radio(_modes(now), value=now.setting.mode),
+                coefficient: now.setting.coefficient,
+                start: gr.Slider(value=blocks[0], **bounds),
+                end: gr.Slider(value=blocks[-1], **bounds),
+                about: _about(now),
+                legend: fresh[-1],
+                columns[-1]: gr.HTML(fresh[len(columns) - 1], visible=True),
+            }
+
+        def kept(request: gr.Request, *at: Any) -> Any:
+            try:
+                return gr.File(handlers.save(_key(request), Controls(*at)), visible=True)
+            except PersonaError as error:
+                gr.Warning(told(error))
+                return gr.skip()
+
+        def measured(request: gr.Request, *at: Any) -> Any:
+            try:
+                return gr.Plot(handlers.dose(_key(request), Controls(*at)), visible=True)
+            except PersonaError as error:
+                gr.Warning(told(error))
+                return gr.skip()
+
+        def left(request: gr.Request) -> None:
+            handlers.close(_key(request))
+
+        app.load(opened, None, page, **AT_ONCE)
+        app.unload(left)
+        for press in (question.submit, ask.click):
+            press(asked, [question, *values], page, **MODEL).success(
+                lambda: "", None, question, **AT_ONCE
+            )
+        stop.click(stopped, None, None, **AT_ONCE)
+        reset.click(started_anew, None, page, **AT_ONCE)
+        mode.input(suggested, mode, coefficient, **AT_ONCE).then(asked_again, values, page, **MODEL)
+        for change in (coefficient.release, start.release, end.release, side.input, again.click):
+            change(asked_again, values, page, trigger_mode="always_last", **MODEL)
+        upload.upload(
+            loaded, upload, [mode, coefficient, start, end, about, *page, upload], **AT_ONCE
+        )
+        save.click(kept, values, saved, **AT_ONCE)
+        measure.click(
+            measured, values, plot, concurrency_id="model", concurrency_limit=1,
+            show_progress="full",
+        )  # fmt: skip
+    return app
+
+
+def _told(gr: Any, page: list[Any], frames: Iterator[list[str]]) -> Iterator[Any]:
+    """The frames; an error becomes one line on the page, which otherwise stays as it is."""
+    try:
+        yield from frames
+    except PersonaError as error:
+        raise gr.Error(told(error), print_exception=False) from error
+
+
+def _key(request: Any) -> str:
+    return str(request.session_hash)
+
+
+def _modes(session: Session) -> list[str]:
+    return list(("restore", "add", "ablate") if session.vector is None else session.vector.modes)
+
+
+def _about(session: Session) -> str:
+    """The direction in one line."""
+    vector = session.vector
+    if vector is None:
+        return (
+            "No direction is loaded, so there is no steered column. `persona demo` and `persona "
+            "diagnose` write one, direction.safetensors."
+        )
+    means = (
+        "with both models' means, so it can restore"
+        if vector.persona_vector is not None
+        else "without the models' means: it can add and ablate"
+    )
+    return f"{escape(vector.name)}: block {listed(vector.layers)}, {means}."

@@ -1,0 +1,218 @@
+"""An answer token by token, steered or not, that leaves nothing behind on the model.
+
+Side, hooks and lock are held by a thread of the answer's own until it is through or stopped:
+switching an adapter takes as long as a token on small models, too long to do for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.errors import DataError, SteeringError
+from persona.models.chat import ChatFormat
+from persona.models.hooks import hf_model, hooked, model_device, resid_post
+from persona.models.pair import ModelPair, Side
+from steering.demo.background import in_background
+from steering.edit import Edit
+from steering.hooks import steer
+
+PLAIN_ENDS = ("\n\n", "\nQuestion:")
+"""What ends an answer in the plain format, which has no end-of-turn token."""
+
+LONGEST_CHARACTER = 4
+"""Bytes of a character in UTF-8, each of which may be a token."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. temperature: 0 takes the likeliest. The same seed, the same answer."""
+
+    max_new_tokens: int = 120
+    temperature: float = 0.7
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise SteeringError(f"an answer has at least 1 token; got {self.max_new_tokens}")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise SteeringError(f"the temperature is 0 or above; got {self.temperature}")
+        if not 0 <= self.seed < 2**63:
+            raise SteeringError(f"the seed is a whole number from 0; got {self.seed}")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where and along what the projection of a token is read: resid_post of `layer` times row."""
+
+    layer: int
+    row: Float[Tensor, " d_model"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of an answer.
+
+    text: what it adds to the text; a character of several tokens comes whole with its last.
+    projection: x . row at `Reading.layer`, after the edits there, of the position that the token
+        was predicted from; signed, residual-stream units. None without a reading.
+    """
+
+    id: int
+    text: str
+    projection: float | None = None
+
+
+@dataclass
+class Generation:
+    """One answer in the making. Iterate `tokens`; `ended` says why it ended.
+
+    ended: "turn" (the model ended its turn), "length" (the most new tokens, or the model's
+        context), "" while it goes on or where it was left.
+    """
+
+    pair: ModelPair
+    side: Side
+    ids: Sequence[int]
+    edits: Sequence[Edit]
+    reading: Reading | None
+    sampling: Sampling
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: str = ""
+
+    def tokens(self) -> Generator[Token, None, None]:
+        """The tokens in order, each as soon as it is drawn; closing it stops the model.
+
+        Raises: DataError where the text fills the model's context; SteeringError as `steer`.
+        """
+        return in_background(self._tokens(self.most_tokens()))
+
+    def _tokens(self, most: int) -> Generator[Token, None, None]:
+        generator = torch.Generator().manual_seed(self.sampling.seed)
+        written = _Text(self.pair.chat)
+        with contextlib.ExitStack() as held:
+            held.enter_context(self.lock)
+            model = held.enter_context(self.pair.active(self.side))
+            held.enter_context(torch.no_grad())
+            projections = self._prepare(model, held)
+            lm, device = hf_model(model), model_device(model)
+            ends, ids, cache = end_tokens(model, self.pair.chat), list(self.ids), None
+            for _ in range(most):
+                output = lm(
+                    input_ids=torch.tensor([ids], device=device),
+                    past_key_values=cache,
+                    use_cache=True,
+                )
+                cache = output.past_key_values
+                projection = projections[-1] if projections else None
+                logits = output.logits[0, -1].float().cpu()
+                drawn = _draw(logits, self.sampling.temperature, generator)
+                if drawn in ends:
+                    self.ended = "turn"
+                    break
+                yield Token(drawn, written.add(drawn), projection)
+                if written.ended:
+                    self.ended = "turn"
+                    return
+                ids = [drawn]
+            self.ended = self.ended or "length"
+            if rest := written.rest():
+                yield Token(written.ids[-1], rest, projection)
+
+    def _prepare(self, model: Any, held: contextlib.ExitStack) -> list[float]:
+        """Put edits and reading on the model; the list gets the projection of every pass."""
+        projections: list[float] = []
+        if self.edits:
+            held.enter_context(steer(model, self.edits, space=self.pair.space(0)))
+        if (reading := self.reading) is not None:
+
+            def read(resid_BPD: Tensor) -> None:
+                projections.append(float(resid_BPD[0, -1].float().cpu() @ reading.row))
+
+            # After the edits: what later blocks are given.
+            held.enter_context(hooked(model, [(resid_post(reading.layer), read)]))
+        return projections
+
+    def most_tokens(self) -> int:
+        """How many tokens fit. Raises: DataError where the text fills the model's context."""
+        longest = self.pair.chat.max_length
+        if longest is None:
+            return self.sampling.max_new_tokens
+        if len(self.ids) >= longest:
+            raise DataError(
+                f"the conversation has {len(self.ids)} tokens but the model reads {longest}; "
+                "start it anew"
+            )
+        return min(self.sampling.max_new_tokens, longest - len(self.ids))
+
+
+def end_tokens(model: Any, chat: ChatFormat) -> frozenset[int]:
+    """The tokens that end a turn: the tokenizer's, and those the model's own settings add."""
+    config = getattr(hf_model(model), "generation_config", None)
+    named = getattr(config, "eos_token_id", None)
+    more = named if isinstance(named, list) else [named]
+    return frozenset(int(i) for i in (chat.tokenizer.eos_token_id, *more) if i is not None)
+
+
+def _draw(
+    logits: Float[Tensor, " vocabulary"], temperature: float, generator: torch.Generator
+) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
+
+
+class _Text:
+    """The text of the tokens so far, given out in whole characters and never past its end."""
+
+    def __init__(self, chat: ChatFormat) -> None:
+        self.tokenizer = chat.tokenizer
+        self.marks = PLAIN_ENDS if chat.source == "plain" else ()
+        self.ids: list[int] = []
+        self.given = 0
+        self.waiting = 0
+        self.ended = False
+
+    def add(self, token_id: int) -> str:
+        """What may be shown now that this token is there too."""
+        self.ids.append(token_id)
+        text = self._decoded()
+        for mark in self.marks:
+            if mark in text:
+                self.ended = True
+                text = text[: text.index(mark)]
+        end = len(text) if self.ended else len(text) - self._held(text)
+        self.waiting += 1
+        if end <= self.given:
+            return ""
+        self.waiting = 0
+        new, self.given = text[self.given : end], end
+        return new
+
+    def rest(self) -> str:
+        """What was held back as the beginning of a mark that did not come."""
+        return self._decoded()[self.given :].rstrip("\ufffd")
+
+    def _decoded(self) -> str:
+        return str(
+            self.tokenizer.decode(
+                self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def _held(self, text: str) -> int:
+        """Characters at the end that the next tokens may still change."""
+        if text.endswith("\ufffd") and self.waiting < LONGEST_CHARACTER:
+            return len(text) - len(text.rstrip("\ufffd"))
+        return max(
+            (n for mark in self.marks for n in range(1, len(mark)) if text.endswith(mark[:n])),
+            default=0,
+        )

@@ -1,0 +1,44 @@
+"""A session as JSON lines: what it takes to read it, and to repeat it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from persona.files import atomic_write_text
+from steering.demo.session import Exchange, Session
+
+
+def save_transcript(session: Session, path: str | Path) -> Path:
+    """Write one line about the session, then one for each answer in the order given; the path."""
+    head = {
+        "type": "session",
+        "aligned": session.pair.names["aligned"],
+        "finetuned": session.pair.names["finetuned"],
+        "revisions": dict(session.pair.revisions),
+        "projection": "of the residual that predicts the token, after the block `layer` (0-based), "
+        "toward the trait, in residual-stream units",
+    }
+    lines = [head, *(exchange_record(exchange) for exchange in session.exchanges)]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    # A lone surrogate of a terminal in another encoding is no text that UTF-8 can hold.
+    atomic_write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+    return Path(path)
+
+
+def exchange_record(exchange: Exchange) -> dict[str, Any]:
+    """One answer, JSON-able."""
+    return {
+        "type": "answer",
+        "column": exchange.column,
+        "question": exchange.question,
+        "answer": exchange.answer.text.strip(),
+        "ended": exchange.answer.ended,
+        "setting": None if exchange.setting is None else dataclasses.asdict(exchange.setting),
+        "sampling": dataclasses.asdict(exchange.sampling),
+        "direction": None if exchange.vector is None else exchange.vector.name,
+        "layer": exchange.layer,
+        "tokens": [[token.text, token.projection] for token in exchange.answer.tokens],
+    }

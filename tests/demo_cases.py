@@ -1,0 +1,36 @@
+"""A planted direction on the tiny pair, for the tests of the demos."""
+
+import torch
+
+from persona.directions.direction import PersonaVector, Subspace, orthonormal
+
+
+def planted_vector(pair, layers=(1, 2), rank=1, seed=0, coefficient=1.0):
+    """Random subspaces with random means, far enough apart to change what is written."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    return PersonaVector(
+        {
+            layer: Subspace(
+                orthonormal(draw(rank, pair.d_model)),
+                -3 * draw(rank).abs() - 3,
+                3 * draw(rank).abs() + 3,
+                pair.space(layer),
+            )
+            for layer in layers
+        },
+        "planted",
+        coefficient,
+    )
+
+
+def hook_count(pair):
+    """Torch hooks on any module of either side."""
+    total = 0
+    for side in ("aligned", "finetuned"):
+        with pair.active(side) as bridge:
+            total += sum(
+                len(module._forward_hooks) + len(module._forward_pre_hooks)
+                for module in bridge.modules()
+            )
+    return total

@@ -1,0 +1,234 @@
+"""`persona chat` answers in every column, obeys its commands, and stops an answer, not itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import threading
+
+import pytest
+from demo_cases import hook_count, planted_vector
+from rich.console import Console
+
+from persona.cli.chat import _ctrl_c_sets, _handle, _talk
+from persona.cli.chat_commands import obey
+from persona.cli.chat_view import live_view, plain_view
+from persona.cli.demo_session import parse_layers
+from persona.cli.main import main
+from persona.directions.storage import save_persona_vector
+from persona.errors import PersonaError, SteeringError
+from steering.demo import Sampling, Session, from_persona_vector
+
+
+@pytest.fixture
+def session(tiny_pair):
+    vector = from_persona_vector(planted_vector(tiny_pair))
+    return Session(tiny_pair, vector, vector.default_setting, Sampling(8, 0.0))
+
+
+@pytest.fixture
+def words(tiny_pair, tiny_llama, tiny_adapter, tmp_path):
+    """A command line with the tiny models and a direction."""
+    path = save_persona_vector(planted_vector(tiny_pair), tmp_path / "direction.safetensors")
+    return [
+        *("chat", "--aligned", str(tiny_llama), "--finetuned", str(tiny_adapter)),
+        *("--direction", str(path), "--dtype", "float32", "--device", "cpu"),
+        *("--max-new-tokens", "6", "--temperature", "0"),
+    ]
+
+
+def piped(monkeypatch, text):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+
+
+def test_a_pipe_gets_one_line_of_json_for_each_answer(words, monkeypatch, capsys):
+    piped(monkeypatch, b"Is it safe?\n\n/coef 0\nAnd \xff now?\n/quit\nnever asked\n")
+    assert main([*words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["column"] for answer in answers] == ["aligned", "finetuned", "steered"] * 2
+    assert [a["question"] for a in answers] == ["Is it safe?"] * 3 + ["And \ufffd now?"] * 3
+    assert [a["setting"]["coefficient"] for a in answers if a["setting"]] == [1.0, 0.0]
+    assert all(isinstance(p, float) for a in answers for _, p in a["tokens"])
+    assert "steered: restore, coefficient 0, all blocks" in err
+
+
+def test_a_pipe_gets_plain_text_without_colours(words, monkeypatch, capsys):
+    piped(monkeypatch, b"Is it safe?")
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    headings = [line for line in out.splitlines() if line.endswith(":")]
+    assert headings[:2] == ["Aligned:", "Fine-tuned:"]
+    assert "Steered (restore, coefficient 1, all blocks, fine-tuned model):" in headings
+
+
+def test_a_wrong_line_of_a_pipe_is_told_and_stops_none_after_it(words, monkeypatch, capsys):
+    piped(monkeypatch, b"/coef much\n/nothing\nIs it safe?\n")
+    assert main([*words, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert "/coef takes a number, such as `/coef 1.5`; got 'much'" in err
+    assert "there is no command '/nothing'; /help lists them" in err
+
+
+def test_options_set_how_it_is_steered_at_the_start(words, monkeypatch, capsys):
+    piped(monkeypatch, b"Hi\n")
+    more = ["--mode", "add", "--layers", "2", "--coefficient", "-0.5", "--seed", "4", "--json"]
+    assert main([*words, *more]) == 0
+    steered = json.loads(capsys.readouterr().out.splitlines()[2])
+    assert steered["setting"] == {
+        "coefficient": -0.5,
+        "mode": "add",
+        "layers": [2, 2],
+        "side": "finetuned",
+    }
+    assert steered["sampling"] == {"max_new_tokens": 6, "temperature": 0.0, "seed": 4}
+
+
+def test_without_a_direction_one_line_says_how_to_get_one(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["chat"]) == 2
+    err = capsys.readouterr().err
+    assert "run `persona demo` first, or give --direction FILE" in err
+    assert main(["chat", "--direction", "nowhere.safetensors"]) == 2
+    assert "there is no direction at nowhere.safetensors" in capsys.readouterr().err
+
+
+def test_the_direction_that_the_demo_left_is_taken_and_named(words, monkeypatch, tmp_path, capsys):
+    folder = tmp_path / "persona-demo"
+    folder.mkdir()
+    (tmp_path / "direction.safetensors").rename(folder / "direction.safetensors")
+    monkeypatch.chdir(tmp_path)
+    piped(monkeypatch, b"Hi\n")
+    place = words.index("--direction")
+    assert main([*words[:place], *words[place + 2 :]]) == 0
+    assert "steering with persona-demo/direction.safetensors" in capsys.readouterr().err
+
+
+def test_commands_change_the_session(session, tmp_path):
+    for line in ("/coef -2", "/mode add", "/layers 1-1", "/on aligned", "/seed 9", "/tokens 5"):
+        obey(line, session)
+    obey("/temperature 0.5", session)
+    assert session.setting.words == "add, coefficient -2, block 1, aligned model"
+    assert session.sampling == Sampling(5, 0.5, 9)
+    assert obey("/layers all", session).text.startswith("steered: add, coefficient -2, all blocks")
+    assert "piles up" in obey("/show", session).text
+    assert obey("/quit", session).leave
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("/coef", "/coef nan", "/mode praise", "/layers 9", "/layers x", "/layers 2-1", "/on top"),
+        *("/seed -1", "/temperature cold", "/tokens 0", "/load", "/load none.safetensors"),
+        *("/save", "/again", "/", "/coef1"),
+    ],
+)
+def test_a_command_that_is_not_possible_changes_nothing(session, line):
+    before = (session.setting, session.sampling, session.vector)
+    with pytest.raises(PersonaError) as caught:
+        obey(line, session)
+    assert "\n" not in str(caught.value)
+    assert (session.setting, session.sampling, session.vector) == before
+
+
+def test_saving_writes_the_conversation_and_never_over_a_file(session, tmp_path):
+    path = tmp_path / "talk.jsonl"
+    with pytest.raises(PersonaError, match="nothing to save"):
+        obey(f"/save {path}", session)
+    list(session.answer("aligned", "Hi"))
+    assert obey(f"/save {path}", session).text == f"1 answers in {path}"
+    with pytest.raises(PersonaError, match="is there already; name another file"):
+        obey(f"/save {path}", session)
+    with pytest.raises(PersonaError, match="cannot write"):
+        obey(f"/save {path}/below.jsonl", session)
+
+
+def test_another_direction_can_be_loaded_while_chatting(session, tmp_path):
+    other = planted_vector(session.pair, layers=(0,), seed=8, coefficient=0.5)
+    path = save_persona_vector(other, tmp_path / "other.safetensors")
+    assert "other.safetensors, block 0" in obey(f"/load {path}", session).text
+    assert (session.vector.layers, session.setting.coefficient) == ([0], 0.5)
+
+
+def test_again_answers_in_the_steered_column_alone(session):
+    notes = []
+    _handle("Hi", session, plain_view(session, True), notes.append)
+    first = session.of("steered")[0].answer.text
+    obey("/coef -3", session)
+    _handle("/again", session, plain_view(session, True), notes.append)
+    assert len(session.exchanges) == 3
+    assert session.of("steered")[0].answer.text != first
+
+
+@pytest.mark.parametrize(("width", "beside"), [(120, True), (60, False)])
+def test_a_terminal_shows_columns_side_by_side_or_below_each_other(session, width, beside):
+    console = Console(
+        file=io.StringIO(), force_terminal=True, width=width, color_system="truecolor"
+    )
+    _handle("Hi", session, live_view(session, console, True), print)
+    last = console.file.getvalue().split("\x1b[2K")[-1]
+    [heading] = [line for line in last.splitlines() if "Aligned" in line][:1]
+    assert ("Fine-tuned" in heading) == beside
+    assert ("Steered" in heading) == beside
+    assert "\x1b[30;48;2;" in last.replace("38;2;0;0;0", "30")  # a tinted token
+    assert "projection on the direction after block 2" in last.replace("\n", " ")
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(session, monkeypatch):
+    before, drawn = hook_count(session.pair), []
+
+    def draw(*_):
+        drawn.append(1)
+        if len(drawn) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 70
+
+    monkeypatch.setattr("steering.demo.generation._draw", draw)
+    session.change_sampling(max_new_tokens=400)
+    assert _handle("Hi", session, plain_view(session, True), print)
+    [exchange] = session.exchanges  # neither of the other columns was asked
+    assert exchange.answer.ended == "stopped"
+    assert hook_count(session.pair) == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_ends_the_program():
+    with _ctrl_c_sets() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(1)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(1)
+
+
+def test_at_the_keyboard_errors_are_told_and_the_talk_goes_on(session, monkeypatch, capsys):
+    lines = iter(["/coef x", KeyboardInterrupt(), "Hi", "/quit", "never"])
+
+    def typed(self, prompt):
+        line = next(lines)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    monkeypatch.setattr(Console, "input", typed)
+    _talk(session, colour=False)
+    assert next(lines) == "never"
+    out = capsys.readouterr().out
+    assert "/coef takes a number" in out
+    assert "/quit leaves" in out
+    assert [exchange.question for exchange in session.exchanges] == ["Hi"] * 3
+
+
+@pytest.mark.parametrize(("text", "blocks"), [("12", (12, 12)), (" 1 - 3 ", (1, 3)), ("ALL", None)])
+def test_blocks_are_named_in_three_ways(text, blocks):
+    assert parse_layers(text) == blocks
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1-2-3", "12345", "٣"])
+def test_other_names_of_blocks_are_refused(text):
+    with pytest.raises(SteeringError, match="as 12, as 10-20 or as all"):
+        parse_layers(text)
