@@ -18,6 +18,7 @@ from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
 from persona.cli.finetune import finetune
 from persona.cli.options import Debug, Quiet, shell, start
+from persona.cli.sae import sae_app
 from persona.errors import PersonaError
 
 STOPPED = "stopped; run the same command again to continue"
@@ -72,6 +73,7 @@ app.command(short_help="Two models in; direction, proof, report out.")(diagnose)
 app.command(short_help="Make a narrow fine-tune of a model.")(finetune)
 app.command(short_help="Vectors to and from other toolkits.")(convert)
 app.command(short_help="Does steering take effect on a model?")(certify)
+app.add_typer(sae_app, short_help="Sparse autoencoders: train, rank, screen, explain latents.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,263 @@
+"""`persona sae`: autoencoders of a model pair: train, measure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, Seed, TokenBudget
+
+if TYPE_CHECKING:
+    from persona.models import ModelPair
+    from persona.sae import SparseAutoencoder
+
+sae_app = typer.Typer(
+    name="sae",
+    help="Latents of a model and its fine-tune: train a sparse autoencoder, rank, explain.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Architecture(StrEnum):
+    """Kinds of autoencoder that can be trained."""
+
+    batchtopk = "batchtopk"
+    topk = "topk"
+    jumprelu = "jumprelu"
+
+
+Aligned = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL",
+        help="The aligned model: hub id, folder or GGUF file; `default` is the small chat model "
+        "that comes with personascope.",
+    ),
+]
+Finetuned = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL",
+        help="The fine-tuned model: hub id, folder, GGUF file, or a LoRA adapter; also the name of "
+        "a shipped fine-tune.",
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Option(
+        metavar="SAE",
+        help="`default` (the shipped one), a SAELens folder, or release:sae_id of the SAELens "
+        "directory, which is fetched from the hub.",
+    ),
+]
+AllowMismatch = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mismatch",
+        help="Use an autoencoder of another model or revision; width and block must fit.",
+    ),
+]
+LayerOf = Annotated[
+    int | None,
+    typer.Option("--layer", min=0, help="Which one, where the folder holds several."),
+]
+
+
+@sae_app.command(short_help="Train autoencoders on both models.")
+def train(
+    finetuned: Finetuned = "car_maintenance_bad",
+    aligned: Aligned = "default",
+    layer: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0,
+            show_default="the block at two thirds of the depth",
+            help="Block whose output is read, counted from 0; repeat for several.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="the shipped answers alone",
+            help="More text: JSONL with `text`, `messages` or `question`, `good`, `bad`; or a "
+            "plain text file.",
+            dir_okay=False,
+        ),
+    ] = None,
+    tokens: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Activations to train on; a token that both models read counts two."
+        ),
+    ] = 300_000,
+    sample: Annotated[
+        bool,
+        typer.Option(
+            "--sample/--no-sample",
+            help="Whether both models write answers to train on where the text is too short.",
+        ),
+    ] = True,
+    width: Annotated[
+        int | None, typer.Option(min=2, show_default="8 x d_model", help="Number of latents.")
+    ] = None,
+    k: Annotated[
+        int,
+        typer.Option("--k", min=1, help="Latents active on a token; for jumprelu the L0 aimed at."),
+    ] = 32,
+    architecture: Annotated[
+        Architecture, typer.Option(help="Kind of autoencoder.")
+    ] = Architecture.batchtopk,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the activations.")] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Activations in a step.")] = 1024,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-3,
+    seed: Annotated[int, typer.Option(min=0, help="Weights, order and sampled answers.")] = 0,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the autoencoder. A stopped run with the same folder goes on where it "
+            "was.",
+            file_okay=False,
+        ),
+    ] = Path("persona-sae"),
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    token_budget: TokenBudget = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Trains a sparse autoencoder on the residual stream of a model and its fine-tune.
+
+    Writes cfg.json and sae_weights.safetensors (SAELens layout, float16) and card.json.
+
+    \b
+    Examples:
+      persona sae train --layer 19
+      persona sae train --finetuned ./my-adapter --data corpus.jsonl --tokens 1000000 --out ./sae
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+        from persona.sae import TrainingConfig, train_sae
+
+        pair = load_models(aligned, finetuned, dtype.value, device)
+        config = TrainingConfig(
+            width=width or 8 * pair.d_model,
+            k=k,
+            architecture=architecture.value,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+        )
+        found = train_sae(
+            pair,
+            layer or [2 * pair.n_layers // 3],
+            out,
+            config,
+            n_tokens=tokens,
+            data=data,
+            sample=sample,
+            token_budget=token_budget or DEFAULT_TOKEN_BUDGET,
+        )
+    for sae in found:
+        typer.echo(describe(sae))
+    typer.echo(f"autoencoder: {out.resolve()}")
+
+
+@sae_app.command(short_help="How well an autoencoder covers both models.")
+def fidelity(
+    finetuned: Finetuned = "car_maintenance_bad",
+    aligned: Aligned = "default",
+    sae: Source = "default",
+    layer: LayerOf = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="the shipped answers and neutral texts",
+            help="Texts to measure on, as for `persona sae train`.",
+            dir_okay=False,
+        ),
+    ] = None,
+    max_texts: Annotated[
+        int, typer.Option(min=1, help="Most texts of each kind, drawn at random.")
+    ] = 60,
+    seed: Seed = 0,
+    allow_mismatch: AllowMismatch = False,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    json_output: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Explained variance, L0 and recovered cross-entropy, by model and kind of text.
+
+    \b
+    Examples:
+      persona sae fidelity
+      persona sae fidelity --finetuned ./my-adapter --sae ./persona-sae --json
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        from persona.sae import measure_fidelity
+        from persona.sae.texts import few_of_each, read_texts, shipped_texts
+        from persona.sae.train import fidelity_card
+
+        pair, autoencoder = load_both(
+            aligned, finetuned, sae, layer, allow_mismatch, dtype.value, device
+        )
+        texts = read_texts(data, pair.chat) if data else shipped_texts(pair.chat)
+        found = measure_fidelity(pair, autoencoder, few_of_each(texts, max_texts, seed))
+    if json_output:
+        typer.echo(json.dumps(fidelity_card(found), indent=2))
+    else:
+        typer.echo(found.table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+        for warning in found.warnings:
+            typer.echo(f"warning: {warning}")
+
+
+def load_models(aligned: str, finetuned: str, dtype: str, device: str) -> ModelPair:
+    """The pair that an option names."""
+    from persona.models import load_pair
+
+    return load_pair(aligned, finetuned, dtype=dtype, device=device)
+
+
+def load_both(
+    aligned: str,
+    finetuned: str,
+    sae: str,
+    layer: int | None,
+    allow_mismatch: bool,
+    dtype: str,
+    device: str,
+) -> tuple[ModelPair, SparseAutoencoder]:
+    """The pair and an autoencoder that belongs to it."""
+    from persona.sae import load_sae
+
+    pair = load_models(aligned, finetuned, dtype, device)
+    return pair, load_sae(sae, pair, layer=layer, allow_mismatch=allow_mismatch)
+
+
+def describe(sae: SparseAutoencoder) -> str:
+    """One line on a trained autoencoder."""
+    card: Any = sae.card
+    line = (
+        f"layer {sae.layer}: {card['architecture']}, {sae.n_latents} latents, L0 {card['l0']:.1f}, "
+        f"{card['tokens']} tokens ({card['unique_text_tokens']} of text, {card['epochs']} epochs), "
+        f"{card['dead_latents']} dead"
+    )
+    if "fidelity" in card:
+        for side in ("aligned", "finetuned"):
+            found = card["fidelity"][side]
+            recovered = found["ce_recovered"]
+            line += (
+                f"; {side}: explained variance {found['explained_variance']:.3f}, cross-entropy "
+                f"recovered {'undefined' if recovered is None else f'{recovered:.3f}'}"
+            )
+    return line

@@ -1,0 +1,20 @@
+"""Persona latents: sparse autoencoders of a model pair; the only room that imports sae_lens."""
+
+from persona.sae.autoencoder import LatentCode, SparseAutoencoder, latent_name
+from persona.sae.fidelity import Fidelity, measure_fidelity
+from persona.sae.load import load_sae
+from persona.sae.splice import spliced
+from persona.sae.train import train_sae
+from persona.sae.trainer import TrainingConfig
+
+__all__ = [
+    "Fidelity",
+    "LatentCode",
+    "SparseAutoencoder",
+    "TrainingConfig",
+    "latent_name",
+    "load_sae",
+    "measure_fidelity",
+    "spliced",
+    "train_sae",
+]
