@@ -1,4 +1,4 @@
-"""`persona sae`: autoencoders of a model pair: train, measure."""
+"""`persona sae`: autoencoders of a model pair: train, measure, rank."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, Seed, TokenBudget
 
 if TYPE_CHECKING:
+    from persona.data.types import AnswerPair
     from persona.models import ModelPair
     from persona.sae import SparseAutoencoder
 
@@ -219,6 +220,114 @@ def fidelity(
         typer.echo(found.table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
         for warning in found.warnings:
             typer.echo(f"warning: {warning}")
+
+
+class Contrast(StrEnum):
+    """Which change is looked for."""
+
+    model = "model"
+    answer = "answer"
+
+
+Domains = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--domain",
+        metavar="DOMAIN",
+        show_default="all",
+        help="Use the questions of this domain; repeat for several.",
+    ),
+]
+Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        show_default="the shipped pairs",
+        help="Answer pairs as JSONL: id, domain, question, good, bad on every line.",
+        dir_okay=False,
+    ),
+]
+
+
+@sae_app.command(short_help="Which latents change most.")
+def rank(
+    finetuned: Finetuned = "car_maintenance_bad",
+    aligned: Aligned = "default",
+    sae: Source = "default",
+    layer: LayerOf = None,
+    data: Pairs = None,
+    domain: Domains = None,
+    contrast: Annotated[
+        Contrast,
+        typer.Option(
+            help="model: fine-tuned minus aligned on the same answers. answer: bad minus good "
+            "answers in the fine-tuned model."
+        ),
+    ] = Contrast.model,
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="TOKENS", help="response, prompt, last_prompt, first_response:K or all."
+        ),
+    ] = "response",
+    top: Annotated[int, typer.Option(min=1, help="Latents to print.")] = 20,
+    permutations: Annotated[int, typer.Option(min=20, help="Draws of the null.")] = 1000,
+    out: Annotated[
+        Path | None,
+        typer.Option(show_default="none", help="CSV file for all latents.", dir_okay=False),
+    ] = None,
+    seed: Seed = 0,
+    allow_mismatch: AllowMismatch = False,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    token_budget: TokenBudget = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Latents by the rise of their activation, each with effect size, null and correction.
+
+    \b
+    Examples:
+      persona sae rank --domain car_maintenance
+      persona sae rank --sae ./persona-sae --contrast answer --out latents.csv
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+        from persona.files import atomic_write_text
+        from persona.sae import rank_latents
+
+        pair, autoencoder = load_both(
+            aligned, finetuned, sae, layer, allow_mismatch, dtype.value, device
+        )
+        table = rank_latents(
+            pair,
+            autoencoder,
+            questions_of(data, domain),
+            contrast=contrast.value,
+            where=where,
+            n_permutations=permutations,
+            seed=seed,
+            token_budget=token_budget or DEFAULT_TOKEN_BUDGET,
+        )
+        if out is not None:
+            atomic_write_text(out, table.to_csv(index=False))
+    typer.echo(table.head(top).to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+
+
+def questions_of(data: Path | None, domains: list[str] | None) -> list[AnswerPair]:
+    """Answer pairs of a file or the shipped ones, of some domains or all.
+
+    Raises: DataError for a domain that is not there.
+    """
+    from persona.data import load_pairs, read_answer_pairs
+    from persona.errors import DataError
+
+    found = load_pairs() if data is None else read_answer_pairs(data)
+    known = sorted({question.domain for question in found})
+    for domain in domains or ():
+        if domain not in known:
+            raise DataError(f"there is no domain {domain!r}; the data has {', '.join(known)}")
+    return [question for question in found if not domains or question.domain in domains]
 
 
 def load_models(aligned: str, finetuned: str, dtype: str, device: str) -> ModelPair:

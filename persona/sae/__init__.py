@@ -3,6 +3,7 @@
 from persona.sae.autoencoder import LatentCode, SparseAutoencoder, latent_name
 from persona.sae.fidelity import Fidelity, measure_fidelity
 from persona.sae.load import load_sae
+from persona.sae.rank import rank_latents
 from persona.sae.splice import spliced
 from persona.sae.train import train_sae
 from persona.sae.trainer import TrainingConfig
@@ -15,6 +16,7 @@ __all__ = [
     "latent_name",
     "load_sae",
     "measure_fidelity",
+    "rank_latents",
     "spliced",
     "train_sae",
 ]

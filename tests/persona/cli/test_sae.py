@@ -73,3 +73,15 @@ def test_too_few_tokens_are_one_line_and_leave_nothing(models, tmp_path, capsys)
     assert main(["sae", "train", *models, "--tokens", "100", "--out", str(out)]) == 2
     assert "256 latents need at least 1024 tokens; got 100" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_rank_prints_the_largest_rises_and_writes_all(models, text, tiny_pair, tmp_path, capsys):
+    folder = write_sae(tmp_path / "sae", tiny_pair.space(LAYER))
+    csv = tmp_path / "latents.csv"
+    source = [*models, "--sae", str(folder), "--data", str(text)]
+    code = main(["sae", "rank", *source, "--top", "3", "--permutations", "20", "--out", str(csv)])
+    assert code == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert len(csv.read_text().splitlines()) == 41
+    assert main(["sae", "rank", *source, "--domain", "cars"]) == 2
+    assert "there is no domain 'cars'; the data has pairs" in capsys.readouterr().err
