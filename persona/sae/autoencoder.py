@@ -5,6 +5,7 @@ Shapes: F latents (the width of the autoencoder), D d_model.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -59,6 +60,14 @@ class SparseAutoencoder:
     @property
     def n_latents(self) -> int:
         return int(self.module.cfg.d_sae)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the weights: the same autoencoder, the same digits."""
+        digest = hashlib.sha256()
+        for key, weights in sorted(self.module.state_dict().items()):
+            digest.update(key.encode() + weights.float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def layer(self) -> int:
