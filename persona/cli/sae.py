@@ -1,4 +1,4 @@
-"""`persona sae`: autoencoders of a model pair: train, measure, rank."""
+"""`persona sae`: autoencoders of a model pair: train, measure, rank, screen, explain."""
 
 from __future__ import annotations
 
@@ -312,6 +312,161 @@ def rank(
         if out is not None:
             atomic_write_text(out, table.to_csv(index=False))
     typer.echo(table.head(top).to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+
+
+@sae_app.command(short_help="Which latents cause the persona.")
+def screen(
+    finetuned: Finetuned = "car_maintenance_bad",
+    aligned: Aligned = "default",
+    sae: Source = "default",
+    layer: LayerOf = None,
+    data: Pairs = None,
+    domain: Domains = None,
+    max_questions: Annotated[
+        int, typer.Option(min=1, help="Most questions, drawn at random.")
+    ] = 24,
+    exact: Annotated[
+        int, typer.Option(min=0, help="Latents edited for real after the screen; 0 for none.")
+    ] = 10,
+    n_random: Annotated[
+        int, typer.Option(min=2, help="Other latents that take the same steps, as the null.")
+    ] = 20,
+    out: Annotated[
+        Path | None,
+        typer.Option(show_default="none", help="CSV file for all latents.", dir_okay=False),
+    ] = None,
+    seed: Seed = 0,
+    allow_mismatch: AllowMismatch = False,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    token_budget: TokenBudget = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """First-order screen of every latent, then real edits: those that induce and cure are kept.
+
+    \b
+    Examples:
+      persona sae screen --domain car_maintenance
+      persona sae screen --sae ./persona-sae --exact 3 --out screen.csv
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        import numpy as np
+
+        from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+        from persona.data import load_neutral
+        from persona.files import atomic_write_text
+        from steering.sae_screen import promising, screen_table, verify_latents
+
+        budget = token_budget or DEFAULT_TOKEN_BUDGET
+        pair, autoencoder = load_both(
+            aligned, finetuned, sae, layer, allow_mismatch, dtype.value, device
+        )
+        found = questions_of(data, domain)
+        order = np.random.default_rng(seed).permutation(len(found))
+        questions = [found[i] for i in order[:max_questions]]
+        table = screen_table(pair, autoencoder, questions, budget)
+        if out is not None:
+            atomic_write_text(out, table.to_csv(index=False))
+        shown, latents = table.head(20), promising(table, exact) if exact else []
+        if latents:
+            shown = verify_latents(
+                pair,
+                autoencoder,
+                table,
+                latents,
+                questions,
+                load_neutral()[:10],
+                n_random=n_random,
+                seed=seed,
+                token_budget=budget,
+            )
+    typer.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+
+
+@sae_app.command(short_help="A page on each latent.")
+def explain(
+    latents: Annotated[list[int], typer.Argument(metavar="LATENT...", help="Numbers of latents.")],
+    finetuned: Finetuned = "car_maintenance_bad",
+    aligned: Aligned = "default",
+    sae: Source = "default",
+    layer: LayerOf = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="the shipped answers and neutral texts",
+            help="Texts to look for examples in, as for `persona sae train`.",
+            dir_okay=False,
+        ),
+    ] = None,
+    max_texts: Annotated[
+        int, typer.Option(min=1, help="Most texts of each kind, drawn at random.")
+    ] = 200,
+    direction: Annotated[
+        list[Path] | None,
+        typer.Option(
+            show_default="none",
+            help="A direction.safetensors to compare with; repeat for several.",
+            dir_okay=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the pages.", file_okay=False)] = Path(
+        "persona-latents"
+    ),
+    seed: Seed = 0,
+    allow_mismatch: AllowMismatch = False,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Density, examples and promoted tokens of latents: one offline HTML page each.
+
+    With --direction also says which latents that direction is made of.
+
+    \b
+    Examples:
+      persona sae explain 17 402
+      persona sae explain 17 --sae ./persona-sae --direction ./diagnosis/direction.safetensors
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        from persona.directions import load_persona_vector
+        from persona.sae import (
+            decompose,
+            explain_latents,
+            nearest_directions,
+            write_page,
+        )
+        from persona.sae.texts import few_of_each, read_texts, shipped_texts
+
+        pair, autoencoder = load_both(
+            aligned, finetuned, sae, layer, allow_mismatch, dtype.value, device
+        )
+        autoencoder.require_latents(latents)
+        known = {
+            f"{path.stem}, block {block}": vector.direction(block)
+            for path in direction or ()
+            for vector in [load_persona_vector(path, pair, allow_mismatch=allow_mismatch)]
+            for block in vector.layers
+        }
+        texts = read_texts(data, pair.chat) if data else shipped_texts(pair.chat)
+        pages = explain_latents(pair, autoencoder, latents, few_of_each(texts, max_texts, seed))
+        written = [
+            write_page(
+                out,
+                autoencoder,
+                page,
+                nearest_directions(autoencoder, page.latent, known) if known else None,
+            )
+            for page in pages
+        ]
+    for name, vector in known.items():
+        if vector.space.layer == autoencoder.layer:
+            made = decompose(vector, autoencoder)
+            typer.echo(f"{name}: residue {made.residue:.3f} of the squared norm in no latent below")
+            typer.echo(made.table.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+    for path in written:
+        typer.echo(f"page: {path.resolve()}")
 
 
 def questions_of(data: Path | None, domains: list[str] | None) -> list[AnswerPair]:

@@ -85,3 +85,38 @@ def test_rank_prints_the_largest_rises_and_writes_all(models, text, tiny_pair, t
     assert len(csv.read_text().splitlines()) == 41
     assert main(["sae", "rank", *source, "--domain", "cars"]) == 2
     assert "there is no domain 'cars'; the data has pairs" in capsys.readouterr().err
+
+
+def test_screen_edits_the_promising_latents(models, text, tiny_pair, tmp_path, capsys):
+    folder = write_sae(tmp_path / "sae", tiny_pair.space(LAYER))
+    csv = tmp_path / "screen.csv"
+    source = [*models, "--sae", str(folder), "--data", str(text), "--max-questions", "4"]
+    few = ["--exact", "1", "--n-random", "2", "--out", str(csv)]
+    assert main(["sae", "screen", *source, *few]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert "cure_measured" in header and "kept" in header
+    assert row.strip()
+    assert len(csv.read_text().splitlines()) == 41
+
+
+def test_explain_writes_a_page_each_and_takes_a_direction_apart(
+    models, text, tiny_pair, tmp_path, capsys
+):
+    import torch
+
+    from persona.directions.storage import save_persona_vector
+    from persona.sae import load_sae
+
+    folder = write_sae(tmp_path / "sae", tiny_pair.space(LAYER))
+    vector = load_sae(folder, tiny_pair).persona_vector([3, 5], torch.zeros(32), torch.ones(32))
+    direction = save_persona_vector(vector, tmp_path / "direction.safetensors")
+    source = [*models, "--sae", str(folder), "--data", str(text), "--max-texts", "2"]
+    out = tmp_path / "pages"
+    options = ["--direction", str(direction), "--out", str(out)]
+    assert main(["sae", "explain", "3", "7", *source, *options]) == 0
+    printed = capsys.readouterr().out
+    assert "direction, block 2: residue 0.000" in printed
+    assert sorted(p.name for p in out.iterdir()) == ["latent_3.html", "latent_7.html"]
+    assert main(["sae", "explain", "40", *source, "--out", str(tmp_path / "none")]) == 2
+    assert "latent 40 is out of range" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
