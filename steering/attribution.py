@@ -33,7 +33,7 @@ from persona.directions.direction import Subspace
 from persona.directions.methods.eigen import eigendirections as eigendirections
 from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import Hook, hooked, model_device, resid_post
-from persona.models.pair import ModelPair
+from persona.models.pair import ModelPair, Side
 from persona.progress import progress
 from steering.continuations import shortened
 
@@ -66,7 +66,7 @@ def attribution_matrices(
     """
     d_model = pair.d_model
     total = {layer: torch.zeros(d_model, d_model, dtype=torch.float64) for layer in centres}
-    for part in _gradients(pair, questions, list(centres), objective, token_budget):
+    for part in gradients(pair, questions, list(centres), objective, token_budget):
         for layer, centre in centres.items():
             offset = (part.resid[layer].float() - centre.to(part.writable.device))[part.writable]
             slope = part.grad[layer].float()[part.writable]
@@ -94,7 +94,9 @@ def first_order_effects(
     """
     effects = torch.zeros(len(subspaces), len(questions))
     layers = sorted({s.space.layer for s in subspaces})
-    for part in _gradients(pair, questions, layers, objective, token_budget, answer_tokens):
+    for part in gradients(
+        pair, questions, layers, objective, token_budget, answer_tokens=answer_tokens
+    ):
         for place, subspace in enumerate(subspaces):
             layer, device = subspace.space.layer, part.writable.device
             basis, reading = subspace.basis.to(device), subspace.reading.to(device)
@@ -116,20 +118,21 @@ def texts_for(questions: Sequence[AnswerPair], objective: Objective) -> list[Dia
     return [q.good_dialogue for q in questions]
 
 
-def _gradients(
+def gradients(
     pair: ModelPair,
     questions: Sequence[AnswerPair],
     layers: list[int],
     objective: Objective,
     token_budget: int,
+    side: Side = "finetuned",
     answer_tokens: int | None = None,
 ) -> Iterator[Gradients]:
-    """Residuals and gradients of the fine-tuned model, batch by batch."""
+    """Residuals and gradients of one model of the pair, batch by batch."""
     dialogues = pair.chat.encode_all(texts_for(questions, objective))
     if answer_tokens is not None:
         dialogues = [shortened(dialogue, answer_tokens) for dialogue in dialogues]
     per_question = len(dialogues) // len(questions)
-    with pair.active("finetuned") as bridge:
+    with pair.active(side) as bridge:
         device = model_device(bridge)
     batches = token_batches(
         dialogues, pair.tokenizer.pad_token_id or 0, token_budget, device, per_question
@@ -139,7 +142,7 @@ def _gradients(
         if objective == "kl":
             with pair.active("aligned") as bridge, torch.no_grad():
                 aligned = response_log_probs(bridge, batch, dialogues)
-        with pair.active("finetuned") as bridge:
+        with pair.active(side) as bridge:
             resid = _differentiate(bridge, batch, dialogues, sorted(layers), aligned)
         writable = batch.attention_mask.bool().clone()
         writable[:, 0] = False

@@ -38,11 +38,13 @@ class Candidate:
 
     rows: layer -> [max_rank d_model].
     whitened: coordinates are read with the covariance of the activations, see `whitened_readout`.
+    handed_in: made elsewhere, and verified whatever the screen says of it.
     """
 
     name: str
     rows: Mapping[int, Float[Tensor, "rank d_model"]]
     whitened: bool = False
+    handed_in: bool = False
 
     @property
     def max_rank(self) -> int:

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
@@ -42,6 +43,7 @@ from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text
 from persona.models import ModelPair, load_pair
 from persona.models.embedded import cache_folder
+from persona.sae import SparseAutoencoder, load_sae
 from steering.candidates import Means, random_vector
 from steering.hooks import (
     ablate_to_zero,
@@ -53,6 +55,7 @@ from steering.identify import MAX_DAMAGE, identify
 from steering.nulls import RecordedRestoration
 from steering.rows import COLUMNS as COLUMNS
 from steering.rows import tidy
+from steering.sae_screen import latent_rows
 from steering.sampled import (
     SAMPLED_QUESTIONS,
     Judged,
@@ -97,6 +100,7 @@ class DiagnoseConfig:
     questions_per_domain: most held-out questions of each domain; None for all.
     n_random: draws of each null, at least 20.
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
+    sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
     """
 
     finetuned: str
@@ -117,6 +121,7 @@ class DiagnoseConfig:
     allow_mismatch: bool = False
     token_budget: int | None = None
     samples: bool = True
+    sae: str | None = None
 
     def __post_init__(self) -> None:
         if self.n_random < 20:
@@ -230,9 +235,14 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
         chat_template=config.chat_template,
         allow_mismatch=config.allow_mismatch,
     )
+    sae = (
+        None
+        if config.sae is None
+        else load_sae(config.sae, pair, allow_mismatch=config.allow_mismatch)
+    )
     loading_seconds = time.perf_counter() - started
     config.out.mkdir(parents=True, exist_ok=True)  # not before the input is known to be good
-    run = _Run(config, pair, questions)
+    run = _Run(config, pair, questions, sae)
     rows, vector, reliability, judged = run.all_stages()
     scorecard = {
         **make_scorecard(
@@ -258,8 +268,14 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
 class _Run:
     """The stages of one diagnosis over one pair."""
 
-    def __init__(self, config: DiagnoseConfig, pair: ModelPair, questions: Questions) -> None:
-        self.config, self.pair, self.questions = config, pair, questions
+    def __init__(
+        self,
+        config: DiagnoseConfig,
+        pair: ModelPair,
+        questions: Questions,
+        sae: SparseAutoencoder | None = None,
+    ) -> None:
+        self.config, self.pair, self.questions, self.sae = config, pair, questions, sae
         self.budget = config.token_budget or DEFAULT_TOKEN_BUDGET
         fingerprint = {
             **{k: v for k, v in dataclasses.asdict(config).items() if k != "out"},
@@ -268,6 +284,7 @@ class _Run:
             "questions": data_hash([*questions.train, *questions.selection, *questions.held_out]),
             "tool_version": tool_version(),
             "dtype": str(pair.dtype),
+            "sae": None if sae is None else sae.fingerprint,
         }
         self.workspace = Workspace(config.out, fingerprint)
         if self.workspace.resumed:
@@ -285,6 +302,7 @@ class _Run:
             seed=self.config.seed,
             token_budget=self.budget,
             stages=self.workspace,
+            handed_in=None if self.sae is None else self._latents,
         )
         vector = dataclasses.replace(found.vector, card=self._card())
         parts = [
@@ -299,6 +317,17 @@ class _Run:
             parts += [samples] if judged is None else [samples, judged.rows]
         rows = tidy(pd.concat([part for part in parts if len(part)], ignore_index=True))
         return rows, vector, found.split_half_cosines, judged
+
+    def _latents(self, questions: Sequence[AnswerPair]) -> Mapping[str, Tensor]:
+        """The autoencoder's latents as candidates."""
+        assert self.sae is not None
+        found = latent_rows(self.pair, self.sae, questions, token_budget=self.budget)
+        if not found:
+            logger.warning(
+                "no latent of %s is predicted both to cure and to induce; none is a candidate",
+                self.sae.name,
+            )
+        return found
 
     def _dose(self, vector: PersonaVector) -> pd.DataFrame:
         """Gap of the selection questions against coefficient, with norm-matched random draws."""

@@ -9,7 +9,7 @@ of the gap at its best block and three quarters over many (docs/findings.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -37,6 +37,9 @@ from steering.hooks import restore_to_aligned, steer
 from steering.refit import refit_block_by_block
 from steering.rows import tidy
 from steering.workspace import Stages, Unsaved
+
+HandedIn = Callable[[Sequence[AnswerPair]], Mapping[str, torch.Tensor]]
+"""Questions -> further candidates: name -> orthonormal rows [rank d_model], for every block."""
 
 ATTRIBUTION_QUESTIONS = 16
 COVARIANCE_QUESTIONS = 16
@@ -92,6 +95,7 @@ class Bench:
     """Everything a spec is tried on: the pair, its candidates, selection questions, neutral text.
 
     train: the questions that directions are fitted to.
+    handed_in: how the candidates of `identify(handed_in=...)` are made.
     shift: gap of the fine-tuned model above the aligned one's on the selection questions.
     """
 
@@ -104,6 +108,7 @@ class Bench:
     token_budget: int
     shift: float
     stages: Stages
+    handed_in: HandedIn | None = None
 
     def vector(self, spec: Spec) -> PersonaVector:
         candidate = self.candidates[spec.candidate]
@@ -229,12 +234,15 @@ def identify(
     seed: int = 0,
     token_budget: int = DEFAULT_TOKEN_BUDGET,
     stages: Stages | None = None,
+    handed_in: HandedIn | None = None,
 ) -> Identification:
     """Find the persona vector that best gives the aligned model back.
 
     Directions are made of `train`, chosen on `selection` and `neutral`; questions that are to
     score must be in none of them.
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
+    handed_in: makes further candidates from questions, such as the latents of an autoencoder;
+        they are screened at every block, and verified whatever the screen says.
     Raises: DataError for too few questions.
     """
     stages = stages or Unsaved()
@@ -263,6 +271,9 @@ def identify(
         },
     )
     fixed = make_candidates(effects, mean_matrices(halves))
+    if handed_in is not None:
+        given = stages.tensors("handed-in", lambda: dict(handed_in(train)))
+        fixed |= handed_in_candidates(given, pair.n_layers)
     screened = stages.table("screen", lambda: screen(pair, selection, fixed, means, token_budget))
     baseline = stages.table(
         "verify-baseline",
@@ -279,7 +290,18 @@ def identify(
     shift = float(gaps["finetuned"] - gaps["aligned"])
     candidates: dict[str, Candidate | Refit] = {**fixed}
     candidates.update({refit.name: refit for refit in refit_candidates(effects)})
-    bench = Bench(pair, candidates, means, train, selection, neutral, token_budget, shift, stages)
+    bench = Bench(
+        pair,
+        candidates,
+        means,
+        train,
+        selection,
+        neutral,
+        token_budget,
+        shift,
+        stages,
+        handed_in,
+    )
     spec, verified = search(bench, screened, stages, max_damage)
     return Identification(
         bench.vector(spec),
@@ -322,6 +344,14 @@ def make_candidates(
     return {candidate.name: candidate for candidate in found}
 
 
+def handed_in_candidates(given: Mapping[str, torch.Tensor], n_layers: int) -> dict[str, Candidate]:
+    """The same rows at every block: all blocks write to one residual stream."""
+    return {
+        name: Candidate(name, dict.fromkeys(range(n_layers), rows), handed_in=True)
+        for name, rows in given.items()
+    }
+
+
 def mean_matrices(
     halves: Mapping[str, torch.Tensor], which: Sequence[int] = (0, 1)
 ) -> dict[int, torch.Tensor]:
@@ -346,9 +376,19 @@ def split_half_cosines(
     for half in (0, 1):
         part = Cells(**{name: cell[half::2] for name, cell in vars(cells).items()})
         effects = two_by_two(part, n_splits=1)
-        if isinstance(bench.candidates[spec.candidate], Candidate):
-            fixed = make_candidates(effects, mean_matrices(halves, [half]))[spec.candidate]
-            bases.append({layer: fixed.rows[layer][: spec.rank] for layer in spec.layers})
+        chosen = bench.candidates[spec.candidate]
+        if isinstance(chosen, Candidate):
+            if chosen.handed_in:
+                assert bench.handed_in is not None
+                given = bench.handed_in(bench.train[half::2])
+                made = handed_in_candidates(given, bench.pair.n_layers)
+            else:
+                made = make_candidates(effects, mean_matrices(halves, [half]))
+            if spec.candidate not in made or made[spec.candidate].max_rank < spec.rank:
+                # Half of the questions do not give so many directions: no likeness to speak of.
+                return {"cosine": torch.full((len(spec.layers),), torch.nan, dtype=torch.float64)}
+            rows = made[spec.candidate].rows
+            bases.append({layer: rows[layer][: spec.rank] for layer in spec.layers})
         else:
             refit = {c.name: c for c in refit_candidates(effects)}[spec.candidate]
             means = Means.of(part, bench.means.covariance)
@@ -437,9 +477,10 @@ def search(
     """Verify by intervention and return the best spec with the rows of everything tried.
 
     Rounds: (1) over the middle range of blocks the candidates that the screen ranks first and
-    those refitted block by block, which no screen can rank, and the best single blocks; (2) the
-    other ranges for those that did most; (3) other ranks and coefficients of the best. Each round
-    starts from the best so far, so the runs grow with the sum of the rounds, not their product.
+    those refitted block by block, which no screen can rank, those handed in, and the best single
+    blocks; (2) the other ranges for those that did most; (3) other ranks and coefficients of the
+    best. Each round starts from the best so far, so the runs grow with the sum of the rounds, not
+    their product.
     """
     n_layers = bench.pair.n_layers
     middle, *other_ranges = block_ranges(n_layers)
@@ -454,10 +495,10 @@ def search(
             found.update({outcome.spec: outcome for outcome in outcomes(rows, new)})
 
     blocks = best_blocks(screened, bench.shift)
-    refits = [name for name, c in bench.candidates.items() if isinstance(c, Refit)]
+    always = [n for n, c in bench.candidates.items() if isinstance(c, Refit) or c.handed_in]
     wide = [
         Spec(name, min(bench.candidates[name].max_rank, RANGE_RANK), middle)
-        for name in [*(spec.candidate for spec in blocks[:N_CANDIDATES_VERIFIED]), *refits]
+        for name in [*(spec.candidate for spec in blocks[:N_CANDIDATES_VERIFIED]), *always]
     ]
     attempt("candidates", [*wide, *blocks[:N_BLOCKS_VERIFIED]])
     leaders = leading(found.values())

@@ -146,7 +146,9 @@ def make_scorecard(
             "hook_names": vector.hook_names,
             "coefficient": vector.coefficient,
             "norms": vector.norms,
-            "split_half_cosine": [round(float(c), 6) for c in split_half_cosine],
+            "split_half_cosine": [
+                None if c is None or np.isnan(c) else round(float(c), 6) for c in split_half_cosine
+            ],
         },
         "conditions": [_condition(rows, name, judged or {}, seed) for name in _present(rows)],
         "judge": None if judge is None else dict(judge),

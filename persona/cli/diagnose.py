@@ -95,6 +95,15 @@ def diagnose(
             help="The same fine-tune on the good answers, as a control.",
         ),
     ] = None,
+    sae: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SAE",
+            show_default="none",
+            help="Autoencoder whose latents are candidates too: `default` (the shipped one), a "
+            "SAELens folder, or release:sae_id.",
+        ),
+    ] = None,
     samples: Samples = True,
     chat_template: Annotated[
         Path | None,
@@ -156,6 +165,7 @@ def diagnose(
         allow_mismatch=allow_mismatch,
         token_budget=token_budget,
         samples=samples,
+        sae=sae,
     )
     run_and_print(config, json_output=json_output)
 

@@ -22,6 +22,7 @@ from persona.cli.diagnose import diagnose
 from persona.cli.doctor import doctor
 from persona.cli.finetune import finetune
 from persona.cli.options import Debug, Quiet, shell, start
+from persona.cli.sae import sae_app
 from persona.cli.screen import screen
 from persona.errors import PersonaError
 
@@ -80,6 +81,7 @@ app.command(short_help="Which fine-tuning samples push toward it?")(screen)
 app.command(short_help="Is this machine ready, and what to do if not?")(doctor)
 app.command(short_help="Talk to both models and a steered one.")(chat)
 app.command(name="app", short_help="The same in a browser, on this machine.")(serve_app)
+app.add_typer(sae_app, short_help="Sparse autoencoders: train, rank, screen, explain latents.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

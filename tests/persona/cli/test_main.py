@@ -70,7 +70,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "--trained-on billing --trained-on refunds --validation-domain phone "
         "--judge local:some/judge --questions-per-domain 7 --n-random 40 --seed 5 "
         f"--dtype bfloat16 --device cuda:1 --chat-template {template} --max-damage 0.1 "
-        "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples"
+        "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples --sae latents"
     )
     assert main(words.split()) == 0
     assert job.options == {
@@ -92,6 +92,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "allow_mismatch": True,
         "token_budget": 4096,
         "samples": False,
+        "sae": "latents",
     }
 
 

@@ -1,0 +1,31 @@
+"""Persona latents: sparse autoencoders of a model pair; the only room that imports sae_lens."""
+
+from persona.sae.autoencoder import LatentCode, SparseAutoencoder, latent_name
+from persona.sae.decompose import decompose, nearest_directions, nearest_latents
+from persona.sae.explain import explain_latents, logit_lens
+from persona.sae.fidelity import Fidelity, measure_fidelity
+from persona.sae.load import load_sae
+from persona.sae.page import write_page
+from persona.sae.rank import rank_latents
+from persona.sae.splice import spliced
+from persona.sae.train import train_sae
+from persona.sae.trainer import TrainingConfig
+
+__all__ = [
+    "Fidelity",
+    "LatentCode",
+    "SparseAutoencoder",
+    "TrainingConfig",
+    "decompose",
+    "explain_latents",
+    "latent_name",
+    "load_sae",
+    "logit_lens",
+    "measure_fidelity",
+    "nearest_directions",
+    "nearest_latents",
+    "rank_latents",
+    "spliced",
+    "train_sae",
+    "write_page",
+]

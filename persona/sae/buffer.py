@@ -1,0 +1,156 @@
+"""Activations of both models on disk: one pass over the text, float16, read back in any order.
+
+Row order: all tokens of the aligned model, then the same tokens of the fine-tuned one. 300,000
+rows of d_model 576 are 350 MB a layer, and memory holds only what is being read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, token_batches
+from persona.activations.collect import require_layers, run_hooked
+from persona.errors import DataError
+from persona.files import atomic_write_text
+from persona.models.hooks import Hook, model_device, resid_post
+from persona.models.pair import SIDES, ModelPair
+from persona.progress import progress
+from persona.sae.texts import Text
+
+MAX_NORM_RATIO = 10.0
+FLUSH_EVERY = 25
+_CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class ActivationBuffer:
+    """Residuals [row d_model], float16, of both models at one block output.
+
+    kept: rows to train on. Left out are those whose norm is above ten times the median (massive
+        activations on single tokens, which would take up latents of their own).
+    centre: mean of the kept rows [d_model], float32. spread: mean distance from it.
+    """
+
+    path: Path
+    n_rows: int
+    d_model: int
+    kept: NDArray[np.int64]
+    centre: Tensor
+    spread: float
+
+    def rows(self) -> NDArray[np.float16]:
+        """The rows, mapped from disk."""
+        return np.memmap(self.path, np.float16, "r", shape=(self.n_rows, self.d_model))
+
+
+def collect_buffers(
+    pair: ModelPair,
+    texts: Sequence[Text],
+    layers: Sequence[int],
+    folder: Path,
+    *,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> dict[int, ActivationBuffer]:
+    """layer -> the residuals of every token to read, in both models; one pass for all layers.
+
+    A pass that was stopped goes on where it was, given the same folder and texts.
+    Raises: DataError without texts or for activations that are not finite; OSError where the disk
+    has no room, before anything is read.
+    """
+    if not texts:
+        raise DataError("there is no text to read activations from")
+    n_tokens = sum(text.n_tokens for text in texts)
+    shape = (2 * n_tokens, pair.d_model)
+    files = {layer: folder / f"activations-{layer}.f16" for layer in layers}
+    mark = folder / "collected.json"
+    done = (
+        json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else dict.fromkeys(SIDES, 0)
+    )
+    for path in files.values():
+        _reserve(path, 2 * shape[0] * shape[1])
+    maps = {layer: np.memmap(path, np.float16, "r+", shape=shape) for layer, path in files.items()}
+    starts = np.concatenate([[0], np.cumsum([text.n_tokens for text in texts])])
+    for place, side in enumerate(SIDES):
+        with pair.active(side) as bridge:
+            require_layers(bridge, layers)
+            batches = token_batches(
+                [text.tokens for text in texts],
+                pair.tokenizer.pad_token_id or 0,
+                token_budget,
+                model_device(bridge),
+            )
+            rest = list(enumerate(batches))[done[side] :]
+            for i, batch in progress(rest, f"Reading activations ({side})"):
+                hooks = {
+                    layer: _writer(texts, batch, starts + place * n_tokens, layer, maps[layer])
+                    for layer in layers
+                }
+                run_hooked(bridge, batch.ids, hooks)
+                if (i + 1) % FLUSH_EVERY == 0 or i + 1 == len(batches):
+                    for rows in maps.values():
+                        rows.flush()
+                    done[side] = i + 1
+                    atomic_write_text(mark, json.dumps(done))
+    return {layer: _summary(path, shape) for layer, path in files.items()}
+
+
+def _reserve(path: Path, n_bytes: int) -> None:
+    """Take the room on disk now: a full disk under a memory map kills the process later."""
+    if path.exists() and path.stat().st_size == n_bytes:
+        return
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        else:
+            file.truncate(n_bytes)
+
+
+def _writer(
+    texts: Sequence[Text],
+    batch: Batch,
+    starts: NDArray[np.int64],
+    layer: int,
+    rows: NDArray[np.float16],
+) -> Hook:
+    def hook(resid_BPD: Tensor) -> None:
+        for resid_PD, i in zip(resid_BPD, batch.indices, strict=True):
+            start, end = texts[i].span
+            read = resid_PD[start:end].float().cpu()
+            if not read.isfinite().all():
+                raise DataError(
+                    f"activations of text {texts[i].tokens.id!r} at {resid_post(layer)} are not "
+                    "finite; try --dtype float32"
+                )
+            # Beyond float16 a value becomes infinite, and its row is left out as an outlier.
+            rows[starts[i] : starts[i] + end - start] = read.half().numpy()
+
+    return hook
+
+
+def _summary(path: Path, shape: tuple[int, int]) -> ActivationBuffer:
+    rows = np.memmap(path, np.float16, "r", shape=shape)
+    chunks = [slice(at, at + _CHUNK_ROWS) for at in range(0, shape[0], _CHUNK_ROWS)]
+    norms = np.concatenate([np.linalg.norm(rows[c].astype(np.float32), axis=1) for c in chunks])
+    finite = np.isfinite(norms)
+    if not finite.any():
+        raise DataError(f"no activation in {path.name} fits into float16")
+    inside = finite & (norms <= MAX_NORM_RATIO * np.median(norms[finite]))
+    kept = np.flatnonzero(inside)
+    total = sum(rows[c][inside[c]].astype(np.float64).sum(0) for c in chunks)
+    centre = (total / len(kept)).astype(np.float32)
+    distance = sum(
+        float(np.linalg.norm(rows[c][inside[c]].astype(np.float32) - centre, axis=1).sum())
+        for c in chunks
+    )
+    return ActivationBuffer(
+        path, shape[0], shape[1], kept, torch.from_numpy(centre), distance / len(kept)
+    )

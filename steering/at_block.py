@@ -1,0 +1,94 @@
+"""Directions of any origin restored at one block, side by side: what each cures, and at what cost.
+
+restoration = (gap of the fine-tune - gap restored) / (gap of the fine-tune - gap of the aligned)
+p           = (1 + random subspaces of the same rank that restore at least as much) / (1 + draws)
+damage      = rise of cross-entropy on neutral text over the fine-tuned model, nats per token
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+from persona.behaviour.gap import score_neutral, score_pairs
+from persona.behaviour.scoring import Condition
+from persona.data.types import AnswerPair, NeutralText
+from persona.directions.direction import PersonaVector, orthonormal
+from persona.errors import SteeringError
+from persona.models.pair import ModelPair
+from steering.candidates import Means, from_bases, random_vector
+from steering.edits import restore_to_aligned
+from steering.hooks import steer
+
+
+def compare_at_block(
+    pair: ModelPair,
+    layer: int,
+    directions: Mapping[str, Float[Tensor, "rank d_model"]],
+    means: Means,
+    questions: Sequence[AnswerPair],
+    neutral: Sequence[NeutralText],
+    *,
+    n_random: int = 20,
+    seed: int = 0,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> pd.DataFrame:
+    """One row per entry of `directions`, whose span is restored to the aligned mean at the block.
+
+    questions, neutral: must be none that the directions were made of or chosen on.
+    Columns: name, rank, restoration, kl_restoration, damage_nats, p, n_random.
+    Raises: SteeringError without directions or questions, or for a name of a condition here;
+    DataError for vectors that depend on each other.
+    """
+    if not directions or not questions:
+        raise SteeringError("a comparison needs at least one direction and one question")
+    if taken := {"aligned", "finetuned"} & set(directions):
+        raise SteeringError(f"a direction cannot be called {sorted(taken)[0]!r} here")
+    vectors = {
+        name: from_bases(pair, {layer: orthonormal(rows)}, means, name)
+        for name, rows in directions.items()
+    }
+    plain = [Condition("aligned", "aligned"), Condition("finetuned", "finetuned")]
+    restored = [_restored(name, vector) for name, vector in vectors.items()]
+    by_rank = {vector.rank: vector for vector in vectors.values()}
+    nulls = [
+        _restored(f"random r{rank}", random_vector(pair, like, means, seed + draw), draw)
+        for rank, like in by_rank.items()
+        for draw in range(n_random)
+    ]
+    rows = score_pairs(pair, questions, [*plain, *restored, *nulls], token_budget=token_budget)
+    ce = score_neutral(pair, neutral, [*plain, *restored], token_budget=token_budget)
+    table = pd.concat([rows, ce]).pivot_table("value", ["condition", "seed"], "measure")
+    aligned, tuned = table.loc[("aligned", 0)], table.loc[("finetuned", 0)]
+    restoration = (tuned["gap"] - table["gap"]) / (tuned["gap"] - aligned["gap"])
+    found = []
+    for name, vector in vectors.items():
+        reading, value = table.loc[(name, 0)], restoration.loc[(name, 0)]
+        draws = restoration.loc[f"random r{vector.rank}"] if n_random else restoration[:0]
+        found.append(
+            {
+                "name": name,
+                "rank": vector.rank,
+                "restoration": value,
+                "kl_restoration": 1 - reading["kl_good_nats"] / tuned["kl_good_nats"],
+                "damage_nats": reading["neutral_ce_nats"] - tuned["neutral_ce_nats"],
+                "p": (1 + int((draws >= value).sum())) / (1 + n_random),
+                "n_random": n_random,
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def _restored(name: str, vector: PersonaVector, draw: int = 0) -> Condition:
+    edits = restore_to_aligned(vector)
+
+    def intervene(bridge: Any) -> contextlib.AbstractContextManager[Any]:
+        return steer(bridge, edits)
+
+    return Condition(name, "finetuned", intervene, vector.layers[0], draw)
