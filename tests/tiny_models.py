@@ -32,7 +32,9 @@ def save_tokenizer(folder: Path, template: str | None = TEMPLATE) -> None:
     fast.save_pretrained(folder)
 
 
-def save_tiny_llama(folder: Path, *, seed: int = 0, n_layers: int = 4, d_model: int = 32) -> Path:
+def save_tiny_llama(
+    folder: Path, *, seed: int = 0, n_layers: int = 4, d_model: int = 32, context: int = 512
+) -> Path:
     """A random llama of the given size with its tokenizer in a Hugging Face folder."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -44,7 +46,7 @@ def save_tiny_llama(folder: Path, *, seed: int = 0, n_layers: int = 4, d_model: 
         num_hidden_layers=n_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=context,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,

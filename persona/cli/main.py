@@ -17,7 +17,9 @@ from persona.cli.convert import convert
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
 from persona.cli.finetune import finetune
+from persona.cli.lab import lab
 from persona.cli.options import Debug, Quiet, shell, start
+from persona.cli.organisms import organisms
 from persona.errors import PersonaError
 
 STOPPED = "stopped; run the same command again to continue"
@@ -70,6 +72,8 @@ def shared(
 app.command(short_help="The diagnosis on the models that come along.")(demo)
 app.command(short_help="Two models in; direction, proof, report out.")(diagnose)
 app.command(short_help="Make a narrow fine-tune of a model.")(finetune)
+app.command(short_help="The fine-tunes that recipes make, measured.")(organisms)
+app.command(short_help="Experiments on emergent misalignment.")(lab)
 app.command(short_help="Vectors to and from other toolkits.")(convert)
 app.command(short_help="Does steering take effect on a model?")(certify)
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 ROW_HEIGHT = 30
-PALETTE = ("#c83b35", "#2a5bee", "#2f9f64", "#d57c0c", "#b034a9", "#149aee", "#62666e")
+PALETTE = ("#8a6d3b", "#4d82b0", "#b0527c", "#5f7d2e", "#7a5ea8", "#62666e")
+"""For lines that are no known condition; none of the colours of those that are."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 

@@ -242,7 +242,7 @@ def test_no_words_at_all_show_the_help():
     assert done.stdout == run("--help").stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "diagnose", "finetune"])
+@pytest.mark.parametrize("command", ["demo", "diagnose", "finetune", "lab", "organisms"])
 def test_every_command_has_an_example_in_its_help(command, capsys):
     assert main([command, "--help"]) == 0
     assert f"persona {command}" in capsys.readouterr().out.split("Options:")[0].split("\n", 1)[1]
@@ -259,6 +259,8 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "demo",
         "diagnose",
         "finetune",
+        "lab",
+        "organisms",
     }
 
 
