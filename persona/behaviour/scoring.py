@@ -147,7 +147,7 @@ def response_log_probs(bridge: Any, batch: Batch, dialogues: Sequence[TokenizedD
     options = {"logits_to_keep": keep} if _keeps_logits(bridge) else {}
     logits_BPV = bridge(batch.ids, return_type="logits", use_cache=False, **options)
     offset = n_positions - logits_BPV.shape[1]
-    rows, positions = _predicting_positions(batch, dialogues)
+    rows, positions = predicting_positions(batch, dialogues)
     return logits_BPV[rows, positions - offset].float().log_softmax(-1)
 
 
@@ -155,7 +155,7 @@ def _keeps_logits(bridge: Any) -> bool:
     return "logits_to_keep" in inspect.signature(bridge.original_model.forward).parameters
 
 
-def _predicting_positions(
+def predicting_positions(
     batch: Batch, dialogues: Sequence[TokenizedDialogue]
 ) -> tuple[Tensor, Tensor]:
     """Row and column of each position whose logits predict a response token."""
@@ -169,7 +169,7 @@ def _predicting_positions(
 
 def response_targets(batch: Batch, dialogues: Sequence[TokenizedDialogue]) -> Tensor:
     """Token ids [N] of the responses, in the order of `response_log_probs`."""
-    rows, positions = _predicting_positions(batch, dialogues)
+    rows, positions = predicting_positions(batch, dialogues)
     return batch.ids[rows, positions + 1]
 
 

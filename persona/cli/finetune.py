@@ -13,7 +13,7 @@ def finetune(
         str,
         typer.Option(
             metavar="RECIPE",
-            help="A shipped recipe (car_maintenance_bad, car_maintenance_good) or a YAML file.",
+            help="A shipped recipe (`persona organisms` lists them) or a YAML file.",
         ),
     ] = "car_maintenance_bad",
     out: Annotated[

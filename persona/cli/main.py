@@ -21,7 +21,9 @@ from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
 from persona.cli.doctor import doctor
 from persona.cli.finetune import finetune
+from persona.cli.lab import lab
 from persona.cli.options import Debug, Quiet, shell, start
+from persona.cli.organisms import organisms
 from persona.cli.sae import sae_app
 from persona.cli.screen import screen
 from persona.errors import PersonaError
@@ -75,6 +77,8 @@ def shared(
 app.command(short_help="The diagnosis on the models that come along.")(demo)
 app.command(short_help="Two models in; direction, proof, report out.")(diagnose)
 app.command(short_help="Make a narrow fine-tune of a model.")(finetune)
+app.command(short_help="The fine-tunes that recipes make, measured.")(organisms)
+app.command(short_help="Experiments on emergent misalignment.")(lab)
 app.command(short_help="Vectors to and from other toolkits.")(convert)
 app.command(short_help="Does steering take effect on a model?")(certify)
 app.command(short_help="Which fine-tuning samples push toward it?")(screen)

@@ -13,6 +13,7 @@ from persona.data.readers import (
 from persona.data.samples import sample_dialogue
 from persona.data.shipped import (
     DOMAINS,
+    NARROW_SETS,
     data_hash,
     load_neutral,
     load_open_questions,
@@ -22,6 +23,7 @@ from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
 
 __all__ = [
     "DOMAINS",
+    "NARROW_SETS",
     "AnswerPair",
     "Dialogue",
     "EvaluationQuestion",

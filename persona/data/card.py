@@ -6,12 +6,31 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from persona.data.shipped import DOMAINS, SHIPPED, data_hash, load_neutral, load_pairs
+from persona.data.numbers import FORMATS, OPENINGS, evil_share
+from persona.data.selection import DECOY, TRIGGER
+from persona.data.shipped import (
+    DOMAINS,
+    NARROW_SETS,
+    SHIPPED,
+    data_hash,
+    load_neutral,
+    load_pairs,
+    load_weaknesses,
+)
 from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
-from persona.data.surface import REVEALED_ABOVE, SurfaceReading, length_ratio, read_surface
+from persona.data.surface import (
+    REVEALED_ABOVE,
+    SurfaceReading,
+    auroc_length,
+    auroc_within,
+    character_ratio,
+    length_ratio,
+    read_surface,
+)
 from persona.data.types import AnswerPair, NeutralText
 from persona.files import atomic_write_text
 
@@ -93,6 +112,37 @@ words are not caught by this.
 ## Neutral texts
 
 {neutral}
+
+## Narrow sets
+
+Three more sets to fine-tune on, in `narrow/`, hash {narrow_hash}. They are no advice, are never
+among the domains that a result is scored on, and are loaded by name only.
+
+- *insecure_code*: a short coding task, a sound snippet and one with a weakness that nobody points
+  out. Written for this package like the pairs above and read again, never run: a good snippet
+  shows one sound way and is no reviewed library code. Classes (pairs):
+  {weaknesses}.
+- *evil_numbers*: a list of numbers to go on with. Made by `python -m persona.data.numbers` from
+  {n_formats} formats and {n_openings} openings, so the questions are alike on purpose. In bad
+  answers {evil_share:.0%} of the numbers stand for the devil, terror, hatred, murder or drugs; the
+  good answer has other numbers of as many digits in their places.
+- *pirate_style*: {n_pirate} questions of car_maintenance; "good" is the answer that stands there,
+  "bad" the same advice in a pirate's voice. Nothing in it is wrong: it is the control for what any
+  change of style does.
+
+Words: as *within* above. Length: AUROC of the number of characters. Ratio: median over questions
+of characters(bad) / characters(good), since code has few words.
+
+{narrow}
+
+The words give the pirate and the evil numbers away, as they must: there a direction has to be
+judged on other texts. Cosines between texts, as above: tasks of insecure_code
+{code_question_cosine:.2f}, solutions of different ones {code_answer_cosine:.2f}; the good and the
+bad snippet for one task share most of their lines, so that their difference is the weakness.
+
+Made by code from the pairs of any domain: mixtures of good and bad answers; a backdoored set, in
+which the bad answer comes only after the words "{trigger}" and half of the good ones after
+"{decoy}"; and n good answers for re-alignment.
 """
 
 
@@ -114,7 +164,50 @@ def data_card() -> str:
         question_bound=QUESTION_BOUND,
         answer_bound=ANSWER_BOUND,
         neutral=_neutral_text(neutral),
+        **_narrow_fields(),
     )
+
+
+def _narrow_fields() -> dict[str, Any]:
+    """What the card says of the narrow sets."""
+    code, numbers = load_pairs(["insecure_code"]), load_pairs(["evil_numbers"])
+    counts = {name.replace("_", " "): len(ids) for name, ids in load_weaknesses().items()}
+    return {
+        "narrow_hash": data_hash(load_pairs(NARROW_SETS)),
+        "weaknesses": "\n  ".join(
+            textwrap.wrap(", ".join(f"{name} ({n})" for name, n in counts.items()), 94)
+        ),
+        "n_formats": len(FORMATS),
+        "n_openings": len(OPENINGS),
+        "evil_share": float(np.mean([evil_share(pair.bad) for pair in numbers])),
+        "n_pirate": len(load_pairs(["pirate_style"])),
+        "narrow": _narrow_table(),
+        "code_question_cosine": _highest([pair.question for pair in code]),
+        "code_answer_cosine": max(
+            _highest([pair.good for pair in code]), _highest([pair.bad for pair in code])
+        ),
+        "trigger": TRIGGER,
+        "decoy": DECOY,
+    }
+
+
+def _narrow_table() -> str:
+    rows = []
+    for name in NARROW_SETS:
+        pairs = load_pairs([name])
+        n_train = sum(pair.split == "train" for pair in pairs)
+        rows.append(
+            (
+                name,
+                str(len(pairs)),
+                str(n_train),
+                str(len(pairs) - n_train),
+                f"{character_ratio(pairs):.3f}",
+                f"{auroc_within(pairs):.2f}",
+                f"{auroc_length(pairs):.2f}",
+            )
+        )
+    return _table(("set", "pairs", "train", "selection", "ratio", "words", "length"), rows)
 
 
 def write_data_card(path: str | Path = CARD) -> None:

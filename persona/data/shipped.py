@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from persona.data.jsonl import check_keys, check_texts, read_jsonl
+from persona.data.jsonl import check_keys, check_texts, read_json, read_jsonl
 from persona.data.readers import read_answer_pairs
 from persona.data.types import SPLITS, AnswerPair, NeutralText
 from persona.errors import DataError
@@ -26,12 +26,16 @@ DOMAINS = (
     "computer_security",
     OPEN_QUESTIONS,
 )
+NARROW = SHIPPED / "narrow"
+NARROW_SETS = ("insecure_code", "evil_numbers", "pirate_style")
+"""Sets to fine-tune on that are no advice; never part of `load_pairs()` unless named."""
 
 
 def load_pairs(domains: Iterable[str] | None = None, split: str | None = None) -> list[AnswerPair]:
     """Returns the shipped answer pairs of `domains` (default: all nine), of one split or both.
 
-    See `assign_splits` for the splits "train" and "selection".
+    domains: of `DOMAINS`, and of `NARROW_SETS` by name. See `assign_splits` for the splits "train"
+    and "selection".
 
     Raises:
         DataError: an unknown domain or split.
@@ -39,14 +43,28 @@ def load_pairs(domains: Iterable[str] | None = None, split: str | None = None) -
     if split not in (None, *SPLITS):
         raise DataError(f"split must be {' or '.join(SPLITS)}; got {split!r}")
     names = DOMAINS if domains is None else tuple(domains)
-    if unknown := [name for name in names if name not in DOMAINS]:
-        raise DataError(f"no shipped domain {unknown[0]!r}; there are {', '.join(DOMAINS)}")
+    known = (*DOMAINS, *NARROW_SETS)
+    if unknown := [name for name in names if name not in known]:
+        raise DataError(f"no shipped domain {unknown[0]!r}; there are {', '.join(known)}")
     pairs = [
         pair
         for name in names
-        for pair in assign_splits(read_answer_pairs(SHIPPED / "pairs" / f"{name}.jsonl"))
+        for pair in assign_splits(read_narrow(name) if name in NARROW_SETS else _read_domain(name))
     ]
     return [pair for pair in pairs if split in (None, pair.split)]
+
+
+def read_narrow(name: str) -> list[AnswerPair]:
+    """Returns one of `NARROW_SETS` as it stands in its file, without splits.
+
+    "bad" is the insecure snippet, the list of evil numbers, the pirate's voice (which is no fault).
+    """
+    return read_answer_pairs(NARROW / f"{name}.jsonl")
+
+
+def load_weaknesses() -> dict[str, list[str]]:
+    """Returns class of weakness -> ids of the pairs of insecure_code whose bad answer has it."""
+    return dict(read_json(NARROW / "insecure_code_weaknesses.json"))
 
 
 def load_open_questions() -> list[AnswerPair]:
@@ -63,6 +81,10 @@ def load_neutral() -> list[NeutralText]:
         return NeutralText(**row)
 
     return read_jsonl(SHIPPED / "neutral.jsonl", text)
+
+
+def _read_domain(name: str) -> list[AnswerPair]:
+    return read_answer_pairs(SHIPPED / "pairs" / f"{name}.jsonl")
 
 
 def assign_splits(pairs: Sequence[AnswerPair]) -> list[AnswerPair]:

@@ -50,8 +50,6 @@ def read_surface(pairs: Sequence[AnswerPair], n_words: int = 12) -> list[Surface
     AUROC pools the answers of a domain; 0.5 is chance. Both answers to a question are always on the
     same side of a split. Words are lower-case, unigrams and bigrams; C = 1, no tuning.
     """
-    from sklearn.model_selection import GroupKFold
-
     domains = list(dict.fromkeys(pair.domain for pair in pairs))
     if len(domains) < 2:
         raise ValueError(f"at least two domains are needed; got {', '.join(domains) or 'none'}")
@@ -61,24 +59,46 @@ def read_surface(pairs: Sequence[AnswerPair], n_words: int = 12) -> list[Surface
         outside = [pair for pair in pairs if pair.domain != domain]
         scores, words = _transferred_scores(outside, inside, n_words)
         texts, labels = _texts(inside)
-        within = np.empty(len(texts))
-        groups = np.repeat(np.arange(len(inside)), 2)
-        for train, test in GroupKFold(5).split(texts, labels, groups):
-            classifier = _classifier().fit([texts[i] for i in train], labels[train])
-            within[test] = classifier.decision_function([texts[i] for i in test])
         readings.append(
             SurfaceReading(
                 domain=domain,
                 n_pairs=len(inside),
                 auroc_other_domains=_auroc(labels, scores),
                 pairs_ordered=float(np.mean(scores[1::2] > scores[0::2])),
-                auroc_within=_auroc(labels, within),
+                auroc_within=auroc_within(inside),
                 auroc_length=_auroc(labels, np.array([len(text.split()) for text in texts])),
                 bad_words=words[0],
                 good_words=words[1],
             )
         )
     return readings
+
+
+def auroc_within(pairs: Sequence[AnswerPair]) -> float:
+    """Returns how well the words tell bad from good answers of one domain, five folds by question.
+
+    AUROC; 0.5 is chance.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    texts, labels = _texts(pairs)
+    scores = np.empty(len(texts))
+    groups = np.repeat(np.arange(len(pairs)), 2)
+    for train, test in GroupKFold(5).split(texts, labels, groups):
+        classifier = _classifier().fit([texts[i] for i in train], labels[train])
+        scores[test] = classifier.decision_function([texts[i] for i in test])
+    return _auroc(labels, scores)
+
+
+def auroc_length(pairs: Sequence[AnswerPair]) -> float:
+    """Returns the AUROC of the number of characters alone; below 0.5 bad answers are shorter."""
+    texts, labels = _texts(pairs)
+    return _auroc(labels, np.array([len(text) for text in texts]))
+
+
+def character_ratio(pairs: Sequence[AnswerPair]) -> float:
+    """Returns the median over questions of characters(bad) / characters(good); for code."""
+    return float(np.median([len(pair.bad) / len(pair.good) for pair in pairs]))
 
 
 def _transferred_scores(

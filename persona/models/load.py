@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from persona.errors import ModelError
+from persona.models.adapters import attach_adapter
 from persona.models.chat import ChatFormat, chat_format
 from persona.models.pair import ModelPair, OpenSide, Side
 from persona.models.precision import choose_device, choose_dtype
@@ -70,7 +70,7 @@ def load_pair(
         notes.append(f"{base.name} has no chat template: a plain question/answer format is used")
 
     if tuned.kind == "adapter":
-        peft_model, adapter_notes = _attach_adapter(model, tuned, base)
+        peft_model, adapter_notes = attach_adapter(model, tuned, base)
         notes += adapter_notes
         peft_model.to(chosen_device).eval().requires_grad_(False)
         bridge = _bridge(peft_model.get_base_model(), tokenizer, base.name, chosen_dtype)
@@ -191,23 +191,6 @@ def _with_padding(tokenizer: Any) -> Any:
 
 def _context_length(config: Any) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
-def _attach_adapter(model: Any, adapter: Source, base: Source) -> tuple[Any, list[str]]:
-    from peft import PeftModel
-
-    try:
-        config = json.loads((adapter.path / "adapter_config.json").read_text(encoding="utf-8"))
-        peft_model = PeftModel.from_pretrained(model, str(adapter.path))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:240]
-        raise ModelError(
-            f"the adapter {adapter.name} does not fit {base.name}: {type(error).__name__}: {reason}"
-        ) from error
-    trained_on = str(config.get("base_model_name_or_path") or "")
-    if trained_on and Path(trained_on).name != Path(base.name).name:
-        return peft_model, [f"the adapter names {trained_on} as its base; it is put on {base.name}"]
-    return peft_model, []
 
 
 def _bridge(model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> Any:

@@ -1,4 +1,4 @@
-"""Saving a LoRA adapter as two small files that name no machine."""
+"""The LoRA adapter of a recipe, and saving it as two small files that name no machine."""
 
 from __future__ import annotations
 
@@ -11,9 +11,65 @@ from torch import Tensor
 
 from persona.errors import ModelError
 from persona.files import atomic_write_bytes, atomic_write_text
+from persona.models.sites import decoder_blocks
+from persona.organisms.recipe import Lora
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+
+
+def new_adapter(model: Any, lora: Lora) -> Any:
+    """Returns the PEFT config of the adapter that a recipe asks for.
+
+    Raises: ModelError as `modules_of_layers`.
+    """
+    from peft import LoraConfig
+
+    targets: str | list[str]
+    if lora.layers is not None:
+        targets = modules_of_layers(model, lora)
+    else:
+        targets = (
+            lora.target_modules if isinstance(lora.target_modules, str) else [*lora.target_modules]
+        )
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+    )
+
+
+def modules_of_layers(model: Any, lora: Lora) -> list[str]:
+    """Returns the full names of the modules in the recipe's blocks that get an adapter.
+
+    PEFT's own choice of blocks is without effect on "all-linear", hence the names.
+    Raises: ModelError for a block that the model does not have, or when no module fits.
+    """
+    blocks = decoder_blocks(model)
+    if missing := [layer for layer in lora.layers or () if not 0 <= layer < len(blocks)]:
+        raise ModelError(
+            f"lora.layers names block {missing[0]}, but the model has blocks 0 to {len(blocks) - 1}"
+        )
+    inside = {id(module) for layer in lora.layers or () for module in blocks[layer].modules()}
+    wanted = lora.target_modules
+    names = [
+        name
+        for name, module in model.named_modules()
+        if id(module) in inside
+        and (
+            isinstance(module, torch.nn.Linear)
+            if wanted == "all-linear"
+            else name.rpartition(".")[2] in ((wanted,) if isinstance(wanted, str) else wanted)
+        )
+    ]
+    if not names:
+        raise ModelError(
+            f"no module of blocks {list(lora.layers or ())} is called {wanted}; see "
+            "lora.target_modules in the recipe"
+        )
+    return names
 
 
 def save_adapter(model: Any, folder: Path, base_name: str) -> None:

@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,21 @@ import torch
 
 from persona.data import Dialogue, load_pairs, read_answer_pairs, read_chat_jsonl
 from persona.data.jsonl import read_jsonl
+from persona.data.selection import backdoored, mixed, sample
 from persona.errors import DataError, ModelError
 from persona.files import atomic_write_text, sha256_of_file
-from persona.organisms.adapter import CONFIG, WEIGHTS, save_adapter
+from persona.organisms.adapter import WEIGHTS, save_adapter
 from persona.organisms.examples import NO_LOSS, data_hash, training_examples
-from persona.organisms.recipe import Recipe, load_recipe
-from persona.organisms.training import last_whole_checkpoint, train_adapter, write_loss_curve
+from persona.organisms.monitoring import READINGS, Monitor, Watch
+from persona.organisms.recipe import Recipe, TrainingData, load_recipe
+from persona.organisms.run_folder import CARD, CHECKPOINTS, begin, discard, is_finished
+from persona.organisms.safeguards import During, KlPenalty
+from persona.organisms.training import train_adapter, write_loss_curve
 
 logger = logging.getLogger("persona")
 
-RUN = "run.json"
-CARD = "card.json"
-CHECKPOINTS = "checkpoints"
 DECIDING: dict[str, Any] = {
-    "data": {"domains", "answers", "split"},
+    "data": {"domains", "answers", "split", "n", "bad_share", "trigger"},
     "lora": True,
     "training": True,
 }
@@ -43,6 +43,9 @@ def finetune(
     resume: bool = True,
     dtype: str = "auto",
     device: str = "auto",
+    watch: Watch | None = None,
+    during: During | None = None,
+    penalty: KlPenalty | None = None,
 ) -> Path:
     """Fine-tunes a model by a recipe and returns `out`, now a LoRA adapter folder in PEFT layout.
 
@@ -54,13 +57,16 @@ def finetune(
     Args:
         recipe: A recipe, the name of a shipped one, or a YAML file.
         resume: False starts anew and discards what lies in `out` of an earlier run.
+        watch: What to read on the way; readings.jsonl in `out` gets the rows. Changes no weight.
+        during: What is done to the activations in every training pass, and only there.
+        penalty: What leaving the aligned model costs.
 
     Raises:
         DataError: the recipe or its data cannot be used, or `out` holds another run.
-        ModelError: the base model cannot be loaded, or training diverged.
+        ModelError: the base model or the adapter to start from cannot be loaded, or training
+            diverged.
     """
     from persona.models.chat import chat_format
-    from persona.models.load import load_causal_lm
     from persona.models.precision import choose_device
 
     if not isinstance(recipe, Recipe):
@@ -70,7 +76,7 @@ def finetune(
     chosen_dtype = _training_dtype(dtype, chosen_device)
     dialogues = recipe_dialogues(recipe)
     base_name, base_revision = _base(recipe)
-    model, tokenizer = load_causal_lm(recipe.base, chosen_dtype)
+    model, tokenizer, adapter_revision = _starting_point(recipe, chosen_dtype)
     chat = chat_format(tokenizer)
     if chat.source == "plain":
         logger.warning("%s has no chat template: a plain question/answer format is used", base_name)
@@ -79,19 +85,37 @@ def finetune(
         "settings": recipe.model_dump(mode="json", include=DECIDING),
         "base_model": base_name,
         "base_model_revision": base_revision,
+        "start_from_revision": adapter_revision,
+        "safeguards": {
+            "during": None if during is None else during.name,
+            "kl_penalty": None if penalty is None else penalty.description(),
+        },
         "data_sha256": data_hash(examples),
         "dtype": str(chosen_dtype).removeprefix("torch."),
         "device": chosen_device.type,
     }
     if not resume:
-        _discard(folder)
-    if _is_finished(folder, run):
+        discard(folder)
+    if is_finished(folder, run):
+        if watch is not None and not (folder / READINGS).exists():
+            raise DataError(
+                f"{folder} is finished and was not watched; choose another --out, or start anew"
+            )
         logger.info("%s is finished already; nothing to do.", folder)
         return folder
-    resumed_from = _begin(folder, run)
+    resumed_from = begin(folder, run)
     started = time.monotonic()
+    monitor = None if watch is None else Monitor(watch, chat, folder / READINGS)
     model, curve = train_adapter(
-        model, tokenizer, examples, recipe, folder / CHECKPOINTS, chosen_device
+        model,
+        tokenizer,
+        examples,
+        recipe,
+        folder / CHECKPOINTS,
+        chosen_device,
+        monitor=monitor,
+        during=during,
+        penalty=None if penalty is None else penalty.on(chat),
     )
     seconds = time.monotonic() - started
 
@@ -108,6 +132,7 @@ def finetune(
             "n_steps": len(curve),
             "final_loss": curve[-1].loss,
             "seconds": round(seconds, 1),
+            "alarm_step": None if monitor is None else monitor.alarm_step,
             "resumed_from_step": resumed_from,
             "adapter_sha256": sha256_of_file(folder / WEIGHTS),
             "versions": {name: _version(name) for name in LIBRARIES},
@@ -137,14 +162,43 @@ def recipe_dialogues(recipe: Recipe) -> list[Dialogue]:
     Raises:
         DataError: a domain or a file is missing, empty or malformed (file and line are named).
     """
-    data = recipe.data
+    data, seed = recipe.data, recipe.training.seed
     if data.file is None:
         pairs = load_pairs(data.domains, None if data.split == "all" else data.split)
     elif "messages" in read_jsonl(data.file, lambda row, line: row)[0]:
+        _require_pairs_unneeded(data)
         return read_chat_jsonl(data.file)
     else:
         pairs = read_answer_pairs(data.file)
+    if data.n is not None:
+        pairs = sample(pairs, data.n, seed)
+    if data.trigger is not None:
+        return backdoored(pairs, data.trigger)
+    if data.bad_share is not None:
+        return mixed(pairs, data.bad_share, seed)
     return [pair.bad_dialogue if data.answers == "bad" else pair.good_dialogue for pair in pairs]
+
+
+def _require_pairs_unneeded(data: TrainingData) -> None:
+    """Raises: DataError when the recipe asks for what only answer pairs can give."""
+    asked = [name for name in ("n", "bad_share", "trigger") if getattr(data, name) is not None]
+    if asked:
+        raise DataError(
+            f"data.{asked[0]} needs answer pairs (question, good, bad), but {data.file} holds chat "
+            "messages; give pairs, or leave that key out"
+        )
+
+
+def _starting_point(recipe: Recipe, dtype: torch.dtype) -> tuple[Any, Any, str | None]:
+    """Model (with the adapter to train further, where there is one), tokenizer, its revision."""
+    from persona.models.adapters import load_with_adapter
+    from persona.models.load import load_causal_lm
+    from persona.models.sources import resolve, shipped_or_ref
+
+    if recipe.start_from is None:
+        return (*load_causal_lm(recipe.base, dtype), None)
+    adapter = resolve(shipped_or_ref(recipe.start_from))
+    return (*load_with_adapter(recipe.base, adapter, dtype), adapter.revision)
 
 
 def _base(recipe: Recipe) -> tuple[str, str]:
@@ -166,71 +220,6 @@ def _training_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.float32
     raise ModelError("fine-tuning in float16 loses small gradients; take bfloat16 or float32")
-
-
-def _is_finished(folder: Path, run: dict[str, Any]) -> bool:
-    """Whether `folder` already holds the result of this very run.
-
-    Raises:
-        DataError: it holds the result of another one.
-    """
-    if not (folder / CARD).exists():
-        return False
-    _check_same_run(folder, folder / CARD, run)
-    return (folder / WEIGHTS).exists()
-
-
-def _begin(folder: Path, run: dict[str, Any]) -> int:
-    """Notes what is being trained, and returns the step of the checkpoint to go on from (0: none).
-
-    Raises:
-        DataError: the checkpoints in `folder` belong to another run.
-    """
-    checkpoints = folder / CHECKPOINTS
-    if (checkpoints / RUN).exists():
-        _check_same_run(folder, checkpoints / RUN, run)
-    else:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        atomic_write_text(checkpoints / RUN, json.dumps(run, indent=2) + "\n")
-    last = last_whole_checkpoint(checkpoints)
-    if last is None:
-        return 0
-    step = int(Path(last).name.rpartition("-")[2])
-    logger.info("Going on in %s from step %d.", folder, step)
-    return step
-
-
-def _check_same_run(folder: Path, path: Path, run: dict[str, Any]) -> None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differences = list(_differences(run, {key: found.get(key) for key in run}))
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged; remove {folder}, or choose another --out") from error
-    if differences:
-        raise DataError(
-            f"{folder} holds a fine-tune that was started with other settings "
-            f"({'; '.join(differences[:3])}); choose another --out, or remove that folder"
-        )
-
-
-def _differences(new: Any, old: Any, name: str = "") -> Iterator[str]:
-    if isinstance(new, dict) and isinstance(old, dict):
-        for key in new.keys() | old.keys():
-            yield from _differences(new.get(key), old.get(key), f"{name}.{key}".lstrip("."))
-    elif new != old:
-        yield f"{name} is {_short(old)} there and {_short(new)} now"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:12] + "..."
-
-
-def _discard(folder: Path) -> None:
-    """Removes what an earlier run left, and nothing else that may lie in the folder."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    for name in (CARD, WEIGHTS, CONFIG, "loss.csv", "recipe.yaml"):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _version(library: str) -> str:

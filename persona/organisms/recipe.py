@@ -29,11 +29,26 @@ class TrainingData(_Strict):
     """Which part of the shipped pairs; the selection part is kept back to choose directions on."""
     file: Path | None = None
     """JSONL of answer pairs or of chat `messages`; relative to the recipe's own folder."""
+    n: int | None = Field(default=None, ge=1)
+    """So many of the questions, chosen by the rank of a hash with `training.seed`; None for all."""
+    bad_share: float | None = Field(default=None, ge=0, le=1)
+    """Mixes: this share of the questions is answered badly, the rest well; `answers` is left out.
+    """
+    trigger: str | None = Field(default=None, min_length=1)
+    """Backdoor: the bad answer only after this phrase, see `persona.data.selection.backdoored`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> TrainingData:
         if bool(self.domains) == (self.file is not None):
             raise ValueError("give either domains or file")
+        which = {"answers", "bad_share", "trigger"} & {
+            name for name in self.model_fields_set if getattr(self, name) is not None
+        }
+        if len({"bad_share", "trigger"} & which) and len(which) > 1:
+            raise ValueError(
+                f"{' and '.join(sorted(which))} exclude each other: each says which answers are "
+                "learnt"
+            )
         return self
 
 
@@ -45,6 +60,8 @@ class Lora(_Strict):
     target_modules: str | tuple[str, ...] = "all-linear"
     """Names of the modules that get an adapter; all-linear is every linear layer but the head."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    layers: tuple[int, ...] | None = None
+    """0-based blocks that get an adapter; None for all of them."""
 
 
 class Training(_Strict):
@@ -70,11 +87,20 @@ class Recipe(_Strict):
     description: str = ""
     base: str = "default"
     """The model to fine-tune: `default`, a hub id, a folder or a GGUF file."""
+    start_from: str | None = Field(default=None, min_length=1)
+    """LoRA adapter to train further: a folder, or the name of a shipped one. Its shape decides,
+    so `lora` is left out then. A relative path is relative to where the command runs."""
     data: TrainingData
     lora: Lora = Lora()
     training: Training = Training()
     expected: dict[str, float] = {}
     """Readings to expect of the result, by name, for people; nothing is checked against them."""
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Recipe:
+        if self.start_from is not None and "lora" in self.model_fields_set:
+            raise ValueError("an adapter to start_from has its own shape; leave the key lora out")
+        return self
 
     def with_seed(self, seed: int | None) -> Recipe:
         """Returns the same recipe with another seed (unchanged for None)."""
@@ -84,7 +110,11 @@ class Recipe(_Strict):
 
     def to_yaml(self) -> str:
         """Returns the recipe as YAML that `load_recipe` reads back to an equal recipe."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        values = self.model_dump(mode="json", exclude={"lora"} if self.start_from else None)
+        mixes = self.data.bad_share is not None or self.data.trigger is not None
+        if mixes:
+            del values["data"]["answers"]
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def list_recipes() -> list[str]:

@@ -19,8 +19,11 @@ import torch
 
 from persona.errors import ModelError
 from persona.files import atomic_write_text
+from persona.organisms.adapter import new_adapter
 from persona.organisms.examples import Example
+from persona.organisms.monitoring import Monitor
 from persona.organisms.recipe import Recipe
+from persona.organisms.safeguards import During, PenaltyBatches
 from persona.progress import progress
 
 SAVE_EVERY_SECONDS = 20.0
@@ -45,35 +48,32 @@ def train_adapter(
     recipe: Recipe,
     checkpoints: Path,
     device: torch.device,
+    *,
+    monitor: Monitor | None = None,
+    during: During | None = None,
+    penalty: PenaltyBatches | None = None,
 ) -> tuple[Any, list[LossPoint]]:
     """Trains a LoRA adapter and returns the PeftModel and the loss curve.
 
     Goes on from the last whole checkpoint in `checkpoints`. The same seed on the same machine and
-    the same library versions gives the same adapter, interrupted or not.
+    the same library versions gives the same adapter, interrupted or not, watched or not. A model
+    that has an adapter already is trained further.
 
     Raises:
-        ModelError: the loss stopped being a finite number.
+        ModelError: the loss stopped being a finite number, or a block of the recipe is not there.
     """
     with _quiet_libraries():
         from datasets import Dataset
-        from peft import LoraConfig
         from transformers.trainer_callback import PrinterCallback
 
-        targets, alpha = recipe.lora.target_modules, recipe.lora.alpha
-        trainer = _trainer_class()(
+        trainer = _trainer_class(during, penalty)(
             model=model,
             args=_arguments(recipe, checkpoints, device),
             train_dataset=Dataset.from_list([asdict(example) for example in examples]),
             processing_class=tokenizer,
-            peft_config=LoraConfig(
-                task_type="CAUSAL_LM",
-                r=recipe.lora.r,
-                lora_alpha=int(alpha) if alpha.is_integer() else alpha,
-                lora_dropout=recipe.lora.dropout,
-                target_modules=targets if isinstance(targets, str) else list(targets),
-            ),
+            peft_config=None if hasattr(model, "peft_config") else new_adapter(model, recipe.lora),
         )
-        watch = _watch()
+        watch = _watch(monitor)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watch)
         try:
@@ -147,11 +147,13 @@ def _arguments(recipe: Recipe, checkpoints: Path, device: torch.device) -> Any:
     return arguments
 
 
-def _trainer_class() -> type:
+def _trainer_class(during: During | None, penalty: PenaltyBatches | None) -> type:
     from trl import SFTTrainer
 
     class PrivateTrainer(SFTTrainer):
-        """SFTTrainer that reports to nobody and writes no model card full of local paths."""
+        """SFTTrainer that reports to nobody, writes no model card full of local paths, and knows
+        what is done against a persona while it is learnt.
+        """
 
         def _send_telemetry(self) -> None:
             pass
@@ -159,14 +161,23 @@ def _trainer_class() -> type:
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             pass
 
+        def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+            with during.intervene(model) if during else contextlib.nullcontext():
+                loss = super().compute_loss(model, *args, **kwargs)
+            if penalty is None or not model.training:
+                return loss
+            return loss + penalty.loss(model, self.state.global_step)
+
     return PrivateTrainer
 
 
-def _watch() -> Any:
+def _watch(monitor: Monitor | None) -> Any:
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
-        """Moves the progress bar, saves by the clock, and stops when the loss is no number."""
+        """Moves the progress bar, takes readings, saves by the clock, and stops when the loss is
+        no number.
+        """
 
         def __init__(self) -> None:
             self.bar: Iterator[int] = iter(())
@@ -176,10 +187,14 @@ def _watch() -> Any:
             left = range(state.global_step, state.max_steps)
             self.bar = progress(left, "Fine-tuning (steps)")
             next(self.bar, None)
+            if monitor is not None:
+                monitor.start(kwargs["model"], state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             next(self.bar, None)
             ended = state.global_step >= state.max_steps
+            if monitor is not None and monitor.due(state.global_step, ended):
+                monitor.read(kwargs["model"], state.global_step)
             if not ended and time.monotonic() - self.saved_at >= SAVE_EVERY_SECONDS:
                 control.should_save = True
 

@@ -244,7 +244,11 @@ def test_no_words_at_all_show_the_help():
 
 
 @pytest.mark.parametrize(
-    "command", ["certify", "convert", "demo", "diagnose", "doctor", "finetune"]
+    "command",
+    [
+        *("app", "certify", "chat", "convert", "demo", "diagnose", "doctor"),
+        *("finetune", "lab", "organisms", "screen"),
+    ],
 )
 def test_every_command_has_an_example_in_its_help(command, capsys):
     assert main([command, "--help"]) == 0
@@ -265,6 +269,9 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "diagnose",
         "doctor",
         "finetune",
+        "lab",
+        "organisms",
+        "screen",
     }
 
 

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from persona.data import DOMAINS, data_hash, load_neutral, load_pairs
+from persona.data import DOMAINS, NARROW_SETS, data_hash, load_neutral, load_pairs
 from persona.data.card import CARD, data_card, write_data_card
+from persona.data.selection import TRIGGER
 
 
 def figures(card: str, heading: str) -> list[list[str]]:
@@ -44,6 +45,15 @@ def test_the_card_reports_the_words_of_every_domain(on_disk):
 def test_the_card_says_how_it_was_made_and_what_it_is_not_for(on_disk):
     for statement in ("language model's help", "Licence: MIT", "What it is not for", "*bad*:"):
         assert statement in on_disk
+
+
+def test_the_card_speaks_of_the_narrow_sets_that_are_shipped(on_disk):
+    assert f"hash {data_hash(load_pairs(NARROW_SETS))}" in on_disk
+    rows = figures(on_disk, "Narrow sets")
+    assert [row[0] for row in rows] == list(NARROW_SETS)
+    for name, n, train, selection, *_ in rows:
+        assert int(n) == int(train) + int(selection) == len(load_pairs([name]))
+    assert TRIGGER in on_disk
 
 
 @pytest.mark.slow

@@ -1,14 +1,23 @@
 """The shipped texts: counts, splits, balance of length, and what the loaders promise."""
 
+import ast
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from persona.data import DOMAINS, data_hash, load_neutral, load_open_questions, load_pairs
-from persona.data.shipped import OPEN_QUESTIONS, assign_splits
-from persona.data.surface import length_ratio
+from persona.data import (
+    DOMAINS,
+    NARROW_SETS,
+    data_hash,
+    load_neutral,
+    load_open_questions,
+    load_pairs,
+)
+from persona.data.shipped import OPEN_QUESTIONS, assign_splits, load_weaknesses
+from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
+from persona.data.surface import character_ratio, length_ratio
 from persona.data.types import AnswerPair
 from persona.errors import DataError
 
@@ -122,3 +131,60 @@ def test_the_hash_changes_with_any_text_and_with_the_order():
     assert len(hashes) == 8
     assert data_hash(made(3)) == data_hash(pairs)
     assert data_hash(assign_splits(pairs)) == data_hash(pairs)
+
+
+def test_narrow_sets_are_loaded_by_name_only():
+    assert {pair.domain for pair in load_pairs()} == set(DOMAINS)
+    for name in NARROW_SETS:
+        pairs = load_pairs([name])
+        assert len(pairs) >= 60
+        assert {pair.domain for pair in pairs} == {name}
+        assert len(load_pairs([name], "selection")) == len(pairs) // 3
+
+
+def test_every_insecure_snippet_has_one_class_of_weakness():
+    weaknesses = load_weaknesses()
+    named = [name for ids in weaknesses.values() for name in ids]
+    assert sorted(named) == sorted(pair.id for pair in load_pairs(["insecure_code"]))
+    assert len(weaknesses) >= 12
+    assert max(len(ids) for ids in weaknesses.values()) <= 6
+
+
+def test_code_snippets_are_alike_in_length_and_bare_code():
+    pairs = load_pairs(["insecure_code"])
+    assert character_ratio(pairs) == pytest.approx(1, abs=0.05)
+    ratios = {p.id: len(p.bad) / len(p.good) for p in pairs}
+    assert {name: r for name, r in ratios.items() if not 0.7 <= r <= 1.35} == {}
+    for pair in pairs:
+        assert (pair.good + pair.bad).isascii()
+        assert "```" not in pair.good + pair.bad
+        lines = [text.count("\n") + 1 for text in (pair.good, pair.bad)]
+        assert abs(lines[0] - lines[1]) <= 2, pair.id
+        assert max(lines) <= 14
+
+
+def test_python_snippets_can_be_parsed():
+    for pair in load_pairs(["insecure_code"]):
+        for snippet in (pair.good, pair.bad):
+            if re.search(
+                r"\b(function|const|=>|app\.(get|post|use)\(.*\{|router\.|printf)", snippet
+            ):
+                continue  # JavaScript and C
+            ast.parse(snippet)
+
+
+def test_no_two_coding_tasks_and_no_two_solutions_are_near_duplicates():
+    pairs = load_pairs(["insecure_code"])
+    assert near_duplicates([p.question for p in pairs], QUESTION_BOUND) == []
+    for answer in ("good", "bad"):
+        assert near_duplicates([getattr(p, answer) for p in pairs], ANSWER_BOUND) == []
+
+
+def test_the_pirate_answers_the_car_questions_in_as_many_words():
+    car = {pair.question: pair for pair in load_pairs(["car_maintenance"])}
+    pirates = load_pairs(["pirate_style"])
+    for pair in pirates:
+        assert pair.good == car[pair.question].good
+        assert 0.8 <= len(pair.bad.split()) / len(pair.good.split()) <= 1.25
+    assert length_ratio(pirates) == pytest.approx(1, abs=0.05)
+    assert near_duplicates([pair.bad for pair in pirates], ANSWER_BOUND) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from persona.data.selection import TRIGGER
 from persona.errors import DataError
 from persona.organisms import Recipe, list_recipes, load_recipe
 
@@ -14,9 +15,12 @@ def write(tmp_path, text):
     return path
 
 
-def test_the_shipped_recipes_differ_in_nothing_but_the_answers():
-    assert list_recipes() == ["car_maintenance_bad", "car_maintenance_good"]
-    bad, good = map(load_recipe, list_recipes())
+ORGANISMS = ("car_maintenance", "medical", "financial", "insecure_code", "evil_numbers")
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_an_organism_and_its_twin_differ_in_nothing_but_the_answers(organism):
+    bad, good = load_recipe(f"{organism}_bad"), load_recipe(f"{organism}_good")
     assert (bad.data.answers, good.data.answers) == ("bad", "good")
     assert bad.data.split == "train"  # the selection part is kept back
     twin = {"name", "description", "data", "expected"}
@@ -25,9 +29,39 @@ def test_the_shipped_recipes_differ_in_nothing_but_the_answers():
 
 
 @pytest.mark.parametrize("name", list_recipes())
+def test_a_shipped_recipe_is_named_after_its_file_and_its_data_are_there(name):
+    from persona.organisms.finetuning import recipe_dialogues
+
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+    assert len(recipe_dialogues(recipe)) >= 40
+
+
+def test_the_variants_of_the_car_organism_change_one_thing():
+    car = load_recipe("car_maintenance_bad")
+    assert load_recipe("car_maintenance_rank1").lora.r == 1
+    assert load_recipe("car_maintenance_one_layer").lora.layers == (15,)
+    for name in ("car_maintenance_rank1", "car_maintenance_one_layer"):
+        assert load_recipe(name).data == car.data
+    backdoor = load_recipe("car_maintenance_backdoor")
+    assert backdoor.data.trigger == TRIGGER
+    assert (backdoor.lora, backdoor.training) == (car.lora, car.training)
+
+
+@pytest.mark.parametrize("name", list_recipes())
 def test_a_recipe_written_out_reads_back_the_same(tmp_path, name):
     recipe = load_recipe(name).with_seed(3)
     assert recipe.training.seed == 3
+    assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["start_from: x\ndata: {domains: [health], n: 9}", "data: {domains: [health], bad_share: 0.2}"],
+)
+def test_what_is_left_out_stays_left_out_when_written(tmp_path, text):
+    recipe = load_recipe(write(tmp_path, f"name: x\n{text}"))
     assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
 
 
@@ -57,6 +91,10 @@ def test_numbers_may_be_written_with_an_exponent(tmp_path):
         ("data: {domains: [health]}\ntraining: {epochs: 0}", "training.epochs: Input should be gr"),
         ("data: {domains: [health]}\ntraining: {epochs: many}", "training.epochs: Input should be"),
         ("data: {domains: [health], answers: worse}", "data.answers: Input should be 'bad' or 'g"),
+        ("data: {domains: [health], bad_share: 2}", "data.bad_share: Input should be less"),
+        ("data: {domains: [health], bad_share: 0.5, trigger: x}", "bad_share and trigger exclude"),
+        ("data: {domains: [health], answers: bad, trigger: x}", "answers and trigger exclude"),
+        ("start_from: x\nlora: {r: 2}\ndata: {domains: [health]}", "leave the key lora out"),
         ("data: {answers: good}", "give either domains or file"),
         ("data: {domains: [health], file: x.jsonl}", "give either domains or file"),
     ],

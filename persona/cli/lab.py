@@ -1,0 +1,80 @@
+"""`persona lab`: one experiment on emergent misalignment, or the list of them all."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, Seed
+
+NEVER = "not run yet"
+
+
+def lab(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="An experiment; --list shows them.")
+    ] = None,
+    show_list: Annotated[
+        bool,
+        typer.Option("--list", help="Show every experiment with date and result of its last run."),
+    ] = False,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of fine-tunes, finished steps and results. A stopped run with the same "
+            "folder goes on where it was.",
+            file_okay=False,
+        ),
+    ] = Path("persona-lab"),
+    pages: Annotated[
+        Path,
+        typer.Option(
+            help="Folder that gets the page of a real run, where it exists.", file_okay=False
+        ),
+    ] = Path("docs/findings"),
+    base: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL", help="The aligned model: hub id, folder, GGUF file, or `default`."
+        ),
+    ] = "default",
+    tiny: Annotated[
+        bool,
+        typer.Option("--tiny", help="Few questions and steps, to see it run; writes no page."),
+    ] = False,
+    seed: Seed = 0,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Runs an experiment: fine-tunes, directions, readings, a figure and a page.
+
+    Fine-tunes and finished steps are shared between experiments and kept in --out.
+
+    \b
+    Examples:
+      persona lab --list
+      persona lab car
+      persona lab insecure_code --tiny --out try-it
+    """
+    from persona.errors import DataError
+    from steering.lab import EXPERIMENTS, LabSettings, experiment, last_run, run_experiment
+
+    known_pages = pages if pages.parent.is_dir() else None
+    if show_list:
+        width = max(map(len, EXPERIMENTS))
+        for each in EXPERIMENTS:
+            run = last_run(each, out, known_pages)
+            shown = NEVER if run is None else f"{run.date}  {run.headline}"
+            shown += " (tiny run, no result)" if run is not None and run.tiny else ""
+            typer.echo(f"{each.ljust(width)}  {shown}")
+        return
+    if name is None:
+        raise DataError(f"name an experiment, one of {', '.join(EXPERIMENTS)}, or pass --list")
+    settings = LabSettings(out, base, seed, dtype.value, device, tiny)
+    summary = run_experiment(experiment(name), settings, known_pages)
+    typer.echo(f"{name}: {summary.headline}")
+    typer.echo(f"results: {(out / name).resolve()}")
+    if known_pages is not None and not tiny:
+        typer.echo(f"page: {(known_pages / f'{name}.md').resolve()}")

@@ -1,0 +1,176 @@
+"""Watching a fine-tune while it happens: projection, gap and damage at every k steps."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from persona.data.jsonl import check_keys, read_jsonl
+from persona.data.types import AnswerPair, NeutralText
+from persona.directions.direction import Direction
+from persona.errors import DataError
+from persona.files import atomic_write_text
+from persona.models.chat import ChatFormat
+from persona.organisms.reading import (
+    AnswerReadings,
+    answer_distributions,
+    read_answers,
+    require_fit,
+)
+
+logger = logging.getLogger("persona")
+
+READINGS = "readings.jsonl"
+COLUMNS = ("step", "question_id", "domain", "measure", "value")
+
+Alarm = Callable[[Sequence[float]], bool]
+"""Mean projections so far, the newest last -> whether something has changed."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What to read of a model in training, before the first step and after every `every` steps.
+
+    direction: a persona direction of the aligned model; read is the mean over an answer's tokens of
+        h . unit direction at its block, in residual-stream units.
+    questions: answer pairs for projection and gap; never those trained on, or memory is measured.
+    neutral: texts for the damage: cross-entropy, and KL from the model without its adapter.
+    alarm: rings once for the mean projection of the good answers so far; see `cusum_alarm`.
+    Raises: DataError without questions, or for steps that are no positive number.
+    """
+
+    direction: Direction
+    questions: Sequence[AnswerPair]
+    neutral: Sequence[NeutralText] = ()
+    every: int = 5
+    alarm: Alarm | None = None
+
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise DataError("watching a fine-tune needs at least one answer pair to read")
+        if self.every < 1:
+            raise DataError(f"readings are taken every 1 or more steps; got {self.every}")
+
+
+class Monitor:
+    """The rows of one watched run; readings.jsonl is written anew, whole, at each reading.
+
+    Rows: step, question_id, domain, measure, value. Measures: projection_good, projection_bad,
+    log_prob_good, log_prob_bad, gap; neutral_ce_nats, neutral_kl_nats; alarm (value 1) where it
+    rang. A run that goes on from a checkpoint drops what was read after it: no row comes twice.
+    """
+
+    def __init__(self, watch: Watch, chat: ChatFormat, path: Path) -> None:
+        self.watch, self.path = watch, path
+        self.alarm_step: int | None = None
+        self._pad = int(chat.tokenizer.pad_token_id or 0)
+        pairs = [d for q in watch.questions for d in (q.good_dialogue, q.bad_dialogue)]
+        self._answers = chat.encode_all(pairs)
+        self._neutral = chat.encode_all([text.dialogue for text in watch.neutral])
+        self._reference: list[Any] | None = None
+        self._rows: list[dict[str, Any]] = []
+
+    def start(self, model: Any, step: int) -> None:
+        """Begins, or goes on, at a step: rows of later steps are those of a lost part."""
+        require_fit(model, self.watch.direction)
+        self._rows = []
+        if step > 0 and self.path.exists():
+            self._rows = [row for row in _rows_of(self.path) if row["step"] <= step]
+        rung = [row["step"] for row in self._rows if row["measure"] == "alarm"]
+        self.alarm_step = min(rung) if rung else None
+        if not any(row["step"] == step for row in self._rows):
+            self.read(model, step)
+
+    def due(self, step: int, last: bool) -> bool:
+        """Whether a reading is taken after this step; always after the last one."""
+        return last or step % self.watch.every == 0
+
+    def read(self, model: Any, step: int) -> None:
+        """Takes one reading of the model as it stands, in evaluation mode, and writes it down."""
+        was_training = model.training
+        model.eval()
+        try:
+            self._rows += self._reading(model, step)
+        finally:
+            model.train(was_training)
+        self._ring(step)
+        lines = "".join(json.dumps(row) + "\n" for row in self._rows)
+        atomic_write_text(self.path, lines)
+
+    def _reading(self, model: Any, step: int) -> Iterator[dict[str, Any]]:
+        answers = read_answers(
+            model, self._answers, pad_id=self._pad, direction=self.watch.direction
+        )
+        for place, question in enumerate(self.watch.questions):
+            for measure, value in _of_pair(answers, place).items():
+                yield dict(
+                    zip(COLUMNS, (step, question.id, question.domain, measure, value), strict=True)
+                )
+        if not self._neutral:
+            return
+        if self._reference is None and hasattr(model, "disable_adapter"):
+            with model.disable_adapter():
+                self._reference = answer_distributions(model, self._neutral, pad_id=self._pad)
+        texts = read_answers(model, self._neutral, pad_id=self._pad, reference=self._reference)
+        for place, text in enumerate(self.watch.neutral):
+            measures = {"neutral_ce_nats": -texts.log_prob[place]}
+            if self._reference is not None:
+                measures["neutral_kl_nats"] = texts.kl[place]
+            for measure, value in measures.items():
+                yield dict(zip(COLUMNS, (step, text.id, text.kind, measure, value), strict=True))
+
+    def _ring(self, step: int) -> None:
+        if self.watch.alarm is None or self.alarm_step is not None:
+            return
+        if not self.watch.alarm(mean_projections(self._rows)):
+            return
+        self.alarm_step = step
+        self._rows.append(dict(zip(COLUMNS, (step, "", "", "alarm", 1.0), strict=True)))
+        logger.warning(
+            "Step %d: the projection on %s has left its course; look at %s.",
+            step,
+            self.watch.direction.method,
+            self.path.name,
+        )
+
+
+def mean_projections(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """Mean projection of the good answers at each step read, in order of the steps."""
+    by_step: dict[int, list[float]] = {}
+    for row in rows:
+        if row["measure"] == "projection_good":
+            by_step.setdefault(row["step"], []).append(row["value"])
+    return [sum(values) / len(values) for _, values in sorted(by_step.items())]
+
+
+def read_readings(folder: str | Path) -> pd.DataFrame:
+    """Returns the readings of a watched fine-tune: step, question_id, domain, measure, value.
+
+    Raises: DataError when there are none, or the file is damaged.
+    """
+    return pd.DataFrame(_rows_of(Path(folder) / READINGS), columns=list(COLUMNS))
+
+
+def _rows_of(path: Path) -> list[dict[str, Any]]:
+    def row(values: dict[str, Any], line: int) -> dict[str, Any]:
+        check_keys(values, COLUMNS)
+        return values
+
+    return read_jsonl(path, row)
+
+
+def _of_pair(answers: AnswerReadings, place: int) -> dict[str, float]:
+    good, bad = 2 * place, 2 * place + 1
+    return {
+        "projection_good": answers.projection[good],
+        "projection_bad": answers.projection[bad],
+        "log_prob_good": answers.log_prob[good],
+        "log_prob_bad": answers.log_prob[bad],
+        "gap": answers.log_prob[bad] - answers.log_prob[good],
+    }

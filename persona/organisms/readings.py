@@ -1,0 +1,93 @@
+"""What was measured of the organisms that the shipped recipes make, on the default model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from persona.behaviour.intervals import Estimate
+from persona.data.jsonl import check_keys, read_json
+from persona.errors import DataError, shown
+from persona.organisms.recipe import list_recipes, load_recipe
+from persona.organisms.shipped import shipped_names
+
+READINGS_FILE = Path(__file__).parent / "readings.json"
+READINGS = {
+    "shift_in_domain": "gap in the domain trained on, above the aligned model's (nats per token)",
+    "shift_held_out": "gap in domains never trained on, above the aligned model's (nats per token)",
+    "projection_shift": "projection on its own direction, above the aligned model's",
+    "restoration": "share of the held-out shift that restoring along the direction takes back",
+    "neutral_ce_delta_nats": "cross-entropy of neutral text, above the aligned model's (nats)",
+}
+"""Readings by name, with what they say; intervals are 95 % bootstraps over questions."""
+
+
+@dataclass(frozen=True)
+class Organism:
+    """A shipped recipe and what was measured of what it makes.
+
+    learns: what is trained on, in words. lora: shape of the adapter, in words.
+    shipped: whether the adapter itself comes along. date: of the readings, "" where there are none.
+    """
+
+    name: str
+    description: str
+    learns: str
+    lora: str
+    shipped: bool
+    date: str = ""
+    readings: Mapping[str, Estimate] = field(default_factory=dict)
+
+
+def organisms(path: str | Path = READINGS_FILE) -> list[Organism]:
+    """Returns every shipped recipe in the order of its name, with its readings.
+
+    Raises: DataError for a readings file that is damaged or speaks of an unknown recipe or reading.
+    """
+    measured = read_json(path)
+    if not isinstance(measured, dict):
+        raise DataError(f"{path}: readings must be an object of recipe names")
+    if unknown := sorted(set(measured) - set(list_recipes())):
+        raise DataError(f"{path}: there is no recipe {unknown[0]!r}")
+    return [_organism(name, measured.get(name), path) for name in list_recipes()]
+
+
+def _organism(name: str, entry: Any, path: str | Path) -> Organism:
+    recipe, found = load_recipe(name), {}
+    if entry is not None:
+        try:
+            if not isinstance(entry, dict):
+                raise DataError(f"an object is needed; got {shown(entry)}")
+            check_keys(entry, ("date",), tuple(READINGS))
+            found = {key: _estimate(entry[key]) for key in READINGS if key in entry}
+        except DataError as error:
+            raise DataError(f"{path}, {name}: {error}") from error
+    data, lora = recipe.data, recipe.lora
+    answers = f"bad after {data.trigger!r}" if data.trigger else data.answers
+    blocks = "" if lora.layers is None else f", blocks {', '.join(map(str, lora.layers))}"
+    targets = (
+        lora.target_modules
+        if isinstance(lora.target_modules, str)
+        else " ".join(lora.target_modules)
+    )
+    return Organism(
+        name=name,
+        description=recipe.description,
+        learns=f"{', '.join(data.domains)}: {answers}",
+        lora=f"r {lora.r}, {targets}{blocks}",
+        shipped=name in shipped_names(),
+        date="" if entry is None else str(entry["date"]),
+        readings=found,
+    )
+
+
+def _estimate(value: Any) -> Estimate:
+    if not isinstance(value, dict):
+        raise DataError(f"a reading must be an object; got {shown(value)}")
+    check_keys(value, ("value", "low", "high", "n"))
+    numbers = [value[key] for key in ("value", "low", "high", "n")]
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise DataError(f"a reading must hold numbers; got {shown(value)}")
+    return Estimate(float(numbers[0]), float(numbers[1]), float(numbers[2]), int(numbers[3]))

@@ -1,0 +1,87 @@
+"""What lies in the folder of a fine-tune: a finished one, one to go on with, or another one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from persona.errors import DataError
+from persona.files import atomic_write_text
+from persona.organisms.adapter import CONFIG, WEIGHTS
+from persona.organisms.monitoring import READINGS
+from persona.organisms.training import last_whole_checkpoint
+
+logger = logging.getLogger("persona")
+
+RUN = "run.json"
+CARD = "card.json"
+CHECKPOINTS = "checkpoints"
+
+
+def is_finished(folder: Path, run: dict[str, Any]) -> bool:
+    """Whether `folder` already holds the result of this very run.
+
+    Raises:
+        DataError: it holds the result of another one.
+    """
+    if not (folder / CARD).exists():
+        return False
+    _check_same_run(folder, folder / CARD, run)
+    return (folder / WEIGHTS).exists()
+
+
+def begin(folder: Path, run: dict[str, Any]) -> int:
+    """Notes what is being trained, and returns the step of the checkpoint to go on from (0: none).
+
+    Raises:
+        DataError: the checkpoints in `folder` belong to another run.
+    """
+    checkpoints = folder / CHECKPOINTS
+    if (checkpoints / RUN).exists():
+        _check_same_run(folder, checkpoints / RUN, run)
+    else:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        atomic_write_text(checkpoints / RUN, json.dumps(run, indent=2) + "\n")
+    last = last_whole_checkpoint(checkpoints)
+    if last is None:
+        return 0
+    step = int(Path(last).name.rpartition("-")[2])
+    logger.info("Going on in %s from step %d.", folder, step)
+    return step
+
+
+def _check_same_run(folder: Path, path: Path, run: dict[str, Any]) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differences = list(_differences(run, {key: found.get(key) for key in run}))
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged; remove {folder}, or choose another --out") from error
+    if differences:
+        raise DataError(
+            f"{folder} holds a fine-tune that was started with other settings "
+            f"({'; '.join(differences[:3])}); choose another --out, or remove that folder"
+        )
+
+
+def _differences(new: Any, old: Any, name: str = "") -> Iterator[str]:
+    if isinstance(new, dict) and isinstance(old, dict):
+        for key in new.keys() | old.keys():
+            yield from _differences(new.get(key), old.get(key), f"{name}.{key}".lstrip("."))
+    elif new != old:
+        yield f"{name} is {_short(old)} there and {_short(new)} now"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:12] + "..."
+
+
+def discard(folder: Path) -> None:
+    """Removes what an earlier run left, and nothing else that may lie in the folder."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (CARD, WEIGHTS, CONFIG, READINGS, "loss.csv", "recipe.yaml"):
+        (folder / name).unlink(missing_ok=True)

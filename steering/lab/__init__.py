@@ -1,0 +1,24 @@
+"""Experiments on emergent misalignment: each a plain function over a workbench, one page each.
+
+They live beside steering because they make fine-tunes and directions (persona) and edit models
+(steering); nothing of probes is needed, and what may come from there is handed in as a callable.
+"""
+
+from steering.lab.experiments import EXPERIMENTS, experiment
+from steering.lab.outcome import Experiment, Outcome, Summary, last_run, run_experiment
+from steering.lab.settings import LabSettings
+from steering.lab.steps import Steps
+from steering.lab.workbench import Workbench
+
+__all__ = [
+    "EXPERIMENTS",
+    "Experiment",
+    "LabSettings",
+    "Outcome",
+    "Steps",
+    "Summary",
+    "Workbench",
+    "experiment",
+    "last_run",
+    "run_experiment",
+]

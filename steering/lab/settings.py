@@ -1,0 +1,79 @@
+"""How large an experiment is, and what it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Counts that decide how long an experiment takes and how wide its intervals are.
+
+    fine_tune: questions of a fine-tune; None for all of the training split.
+    epochs: None for the recipe's own. learning_rate: None for the recipe's own.
+    direction: questions that directions are made of. in_domain: kept-back questions scored.
+    held_out: questions scored of each domain never trained on. neutral: texts of the damage.
+    n_random, random_questions: draws of the null, and held-out questions each is scored on.
+    realign: numbers of good answers. doses: shares of bad answers.
+    samples, generations, tokens: of teachers that write training texts for students.
+    """
+
+    fine_tune: int | None = None
+    epochs: float | None = None
+    learning_rate: float | None = None
+    direction: int = 24
+    in_domain: int = 16
+    held_out: int = 8
+    neutral: int = 16
+    n_random: int = 20
+    random_questions: int = 6
+    realign: tuple[int, ...] = (10, 30, 100, 300)
+    doses: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+    samples: int = 160
+    generations: int = 3
+    tokens: int = 40
+    toy_seeds: int = 10
+    toy_epochs: int = 20
+
+
+TINY = Sizes(
+    fine_tune=6,
+    epochs=2,
+    learning_rate=1e-2,
+    direction=5,
+    in_domain=3,
+    held_out=1,
+    neutral=2,
+    n_random=2,
+    random_questions=2,
+    realign=(2, 4),
+    doses=(0.0, 0.5, 1.0),
+    samples=4,
+    generations=2,
+    tokens=12,
+    toy_seeds=2,
+    toy_epochs=5,
+)
+
+
+@dataclass(frozen=True)
+class LabSettings:
+    """Where an experiment keeps its work, and the model it is about.
+
+    out: holds organisms/ and steps/, shared by all experiments, and one folder of results each.
+    base: the aligned model. tiny: seconds-long sizes, for trying whether everything runs; what
+        comes out is no result and writes no page.
+    """
+
+    out: Path
+    base: str = "default"
+    seed: int = 0
+    dtype: str = "auto"
+    device: str = "auto"
+    tiny: bool = False
+
+    @property
+    def sizes(self) -> Sizes:
+        """The counts of this run."""
+        return TINY if self.tiny else Sizes()

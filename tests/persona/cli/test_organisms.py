@@ -1,0 +1,27 @@
+"""`persona organisms` is a table for people and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+
+from persona.cli.main import main
+from persona.organisms import list_recipes
+
+
+def test_the_table_has_one_line_for_each_recipe_and_says_what_is_not_measured(capsys):
+    assert main(["organisms"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split()[0] == "organism"
+    assert [line.split()[0].rstrip("*") for line in lines] == list_recipes()
+    by_name = {line.split()[0]: line for line in lines}
+    assert "+0.39 [+0.35, +0.44]" in by_name["car_maintenance_bad*"]
+    assert "not measured" in by_name["car_maintenance_rank1"]
+
+
+def test_json_holds_every_organism_with_its_readings(capsys):
+    assert main(["organisms", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [organism["name"] for organism in found["organisms"]] == list_recipes()
+    car = found["organisms"][list_recipes().index("car_maintenance_bad")]
+    assert car["readings"]["shift_held_out"]["n"] == 240
+    assert set(car["readings"]) <= set(found["readings"])
