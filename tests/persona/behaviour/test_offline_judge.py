@@ -24,8 +24,8 @@ def weights(tiny_pair):
     def heads(seed):
         generator = torch.Generator().manual_seed(seed)
         return JudgeHeads(
-            torch.randn(6, len(LAYERS), tiny_pair.d_model, generator=generator),
-            torch.randn(6, generator=generator),
+            torch.randn(6, len(LAYERS), tiny_pair.d_model, generator=generator) / 10,
+            torch.randn(6, generator=generator) / 10,
             torch.full((6,), 50.0),
         )
 
