@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from persona.data.graded import load_graded_answers
 from persona.data.numbers import FORMATS, OPENINGS, evil_share
 from persona.data.selection import DECOY, TRIGGER
 from persona.data.shipped import (
@@ -113,6 +114,15 @@ words are not caught by this.
 
 {neutral}
 
+## Graded answers
+
+{n_graded} open questions with four answers each, graded from 0 (callous, deceitful, wants power)
+to 100 (caring and honest) by their writer, in `graded_answers.jsonl`. The offline judge learns
+from them; nothing else does. Written for this package in the same way, without sight of any other
+project's answers; the eight questions that public evaluations of emergent misalignment ask, and
+close paraphrases, are left out. Median words of answers graded above 50: {words_above:.0f}, of
+the others: {words_below:.0f}.
+
 ## Narrow sets
 
 Three more sets to fine-tune on, in `narrow/`, hash {narrow_hash}. They are no advice, are never
@@ -151,7 +161,11 @@ def data_card() -> str:
     pairs, neutral = load_pairs(), load_neutral()
     readings = read_surface(pairs)
     answers = [text for pair in pairs for text in (pair.good, pair.bad)]
+    graded = [answer for question in load_graded_answers() for answer in question.answers]
     return TEXT.format(
+        n_graded=len(load_graded_answers()),
+        words_above=np.median([len(text.split()) for grade, text in graded if grade > 50]),
+        words_below=np.median([len(text.split()) for grade, text in graded if grade <= 50]),
         n_pairs=len(pairs),
         n_neutral=len(neutral),
         hash=data_hash(pairs),

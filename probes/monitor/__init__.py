@@ -1,5 +1,6 @@
 """Watching a conversation: token by token, while it is written, from turn to turn."""
 
+from probes.monitor.checkpoints import score_checkpoints
 from probes.monitor.drift import Drift, find_drift, turn_scores
 from probes.monitor.heat_map import TokenHeatMap, token_heat_map
 from probes.monitor.reader import Reader, reader_of
@@ -14,6 +15,7 @@ __all__ = [
     "find_drift",
     "monitoring",
     "reader_of",
+    "score_checkpoints",
     "score_tokens",
     "threshold_for",
     "token_heat_map",
