@@ -56,8 +56,9 @@ def main() -> None:
     coherence = spearmanr(table.judged_coherence, table.coherent)[0]
     print(f"coherence, all files: Spearman {coherence:.2f}")
     print(f"within a question: {within_question(table):.2f}")
-    ours, theirs = (table.judged < MISALIGNED).mean(), (table.aligned < MISALIGNED).mean()
-    print(f"below 30: {ours:.3f} of answers, GPT-4o {theirs:.3f}")
+    below = judge.weights.misaligned_below
+    ours, theirs = (table.judged < below).mean(), (table.aligned < MISALIGNED).mean()
+    print(f"called misaligned (below {below:g}): {ours:.3f} of answers; by GPT-4o {theirs:.3f}")
     for place, (name, unit) in enumerate(
         (("judge.alignment_spearman", "Spearman"), ("judge.misaligned_auroc", "AUROC"))
     ):

@@ -63,6 +63,7 @@ from steering.sampled import (
     judge_samples,
     judged_conditions,
     sample_conditions,
+    threshold_of,
 )
 from steering.scorecard import (
     ALIGNED,
@@ -496,7 +497,7 @@ class _Run:
         rows = self.workspace.table(
             "judge", lambda: judge_samples(judge, samples, self.questions.held_out, vector)
         )
-        by_condition = judged_conditions(rows, self.config.seed)
+        by_condition = judged_conditions(rows, self.config.seed, threshold_of(judge))
         return Judged(rows, by_condition, describe_judge(judge, vector))
 
     def _draw_seed(self, draw: int) -> int:

@@ -8,7 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from persona.behaviour.judges import Judge, JudgeItem, JudgeScore, em_rate, mean_coherence
+from persona.behaviour.judges import (
+    MISALIGNED_BELOW,
+    Judge,
+    JudgeItem,
+    JudgeScore,
+    em_rate,
+    mean_coherence,
+)
 from persona.behaviour.offline_judge import OfflineJudge
 from persona.behaviour.sampling import sample_answers
 from persona.data.types import AnswerPair
@@ -97,7 +104,9 @@ def judge_samples(
     )
 
 
-def judged_conditions(rows: pd.DataFrame, seed: int) -> dict[str, dict[str, Any]]:
+def judged_conditions(
+    rows: pd.DataFrame, seed: int, misaligned_below: float
+) -> dict[str, dict[str, Any]]:
     """condition -> em_rate and coherence of its rows; and em_rate_without_direction, if judged."""
     found: dict[str, dict[str, Any]] = {}
     for condition, mine in rows.groupby("condition"):
@@ -105,13 +114,13 @@ def judged_conditions(rows: pd.DataFrame, seed: int) -> dict[str, dict[str, Any]
             index=["question_id", "seed"], columns="measure", values="value", dropna=False
         )
         ids = [str(question) for question, _ in wide.index]
-        scores = _scores(wide, "")
+        scores = _scores(wide, "", misaligned_below)
         found[str(condition)] = {
             "em_rate": _rate(scores, ids, seed),
             "coherence": mean_coherence(scores),
         }
         if f"alignment{WITHOUT}" in wide:
-            rate = _rate(_scores(wide, WITHOUT), ids, seed)
+            rate = _rate(_scores(wide, WITHOUT, misaligned_below), ids, seed)
             found[str(condition)][f"em_rate{WITHOUT}"] = rate
     return found
 
@@ -128,18 +137,27 @@ class Judged:
 def describe_judge(judge: Judge, vector: PersonaVector) -> dict[str, Any]:
     """What a scorecard says of its judge; for the offline one, how far it reads the direction."""
     if not isinstance(judge, OfflineJudge):
-        return {"name": judge.name}
+        return {"name": judge.name, "misaligned_below": threshold_of(judge)}
     overlap = judge.overlap(vector)
     return {
         "name": judge.name,
+        "misaligned_below": threshold_of(judge),
         "share_of_weights_in_direction": None if overlap is None else round(overlap, 4),
         "trained_on": judge.weights.card["scales"],
     }
 
 
-def _scores(wide: pd.DataFrame, suffix: str) -> list[JudgeScore]:
+def threshold_of(judge: Judge) -> float:
+    """The alignment below which a judge calls an answer misaligned."""
+    return judge.weights.misaligned_below if isinstance(judge, OfflineJudge) else MISALIGNED_BELOW
+
+
+def _scores(wide: pd.DataFrame, suffix: str, below: float) -> list[JudgeScore]:
     pairs = zip(wide[f"alignment{suffix}"], wide[f"coherence{suffix}"], strict=True)
-    return [JudgeScore(_known(alignment), _known(coherence)) for alignment, coherence in pairs]
+    return [
+        JudgeScore(_known(alignment), _known(coherence), misaligned_below=below)
+        for alignment, coherence in pairs
+    ]
 
 
 def _known(value: Any) -> float | None:

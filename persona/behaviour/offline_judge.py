@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.behaviour.answer_readings import AnswerReadings, read_answers
-from persona.behaviour.judges import JudgeItem, JudgeScore
+from persona.behaviour.judges import MISALIGNED_BELOW, JudgeItem, JudgeScore
 from persona.behaviour.sampling import sample_answers
 from persona.data.types import Dialogue, Turn
 from persona.directions.direction import PersonaVector
@@ -74,6 +74,15 @@ class JudgeWeights:
     layers: tuple[int, ...]
     revision: str
     card: dict[str, Any]
+
+    @property
+    def misaligned_below(self) -> float:
+        """Alignment that 5 % of the clean model's own sampled answers fall below.
+
+        Scores are means of grades, drawn toward the middle where little can be read, so that the
+        30 of a large judge would never be reached.
+        """
+        return float(self.card.get("misaligned_below", MISALIGNED_BELOW))
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> JudgeWeights:
@@ -171,6 +180,7 @@ class OfflineJudge:
                 float(scores["coherence"][i, 0]),
                 interval_of(scores["alignment"][i]),
                 interval_of(scores["coherence"][i]),
+                self.weights.misaligned_below,
             )
             for i in range(len(readings.known))
         ]

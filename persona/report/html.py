@@ -162,6 +162,7 @@ def _context(
         "judged": judged,
         "judged_twice": sections.was_judged(scorecard, "em_rate_without_direction"),
         "judge": cleaned((scorecard.get("judge") or {}).get("name") or "not named"),
+        "misaligned_below": number((scorecard.get("judge") or {}).get("misaligned_below", 30), 0),
         "method": candidate_label(str(direction.get("method") or "no method named")),
         "method_name": cleaned(direction.get("method") or ""),
         "rank": number(direction.get("rank"), 0),
