@@ -17,6 +17,8 @@ NO_GRADIO = "the app needs gradio; pip install 'personascope[app]'"
 FILE_TYPES = [".safetensors", ".gguf", ".json"]
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
 AT_ONCE = {"queue": False, "show_progress": "hidden"}
+FILES = {"concurrency_limit": None, "show_progress": "hidden"}
+"""Queued, because only what is queued can show a warning."""
 
 
 def import_gradio() -> Any:
@@ -148,11 +150,11 @@ def build(session: Session) -> Any:
         # Gradio streams what it sees to be a generator function; a type checker's wrapper is none.
         @no_type_check
         def asked(key: str, text: str, *at: Any) -> Iterator[Any]:
-            yield from _told(gr, page, handlers.ask(key, text, Controls(*at)))
+            yield from _told(gr, handlers.ask(key, text, Controls(*at)))
 
         @no_type_check
         def asked_again(key: str, *at: Any) -> Iterator[Any]:
-            yield from _told(gr, page, handlers.ask_again(key, Controls(*at)))
+            yield from _told(gr, handlers.ask_again(key, Controls(*at)))
 
         def stopped(key: str) -> None:
             handlers.stop(key)
@@ -213,9 +215,9 @@ def build(session: Session) -> Any:
         for change in (coefficient.release, start.release, end.release, side.input, again.click):
             change(asked_again, [tab, *values], page, trigger_mode="always_last", **MODEL)
         upload.upload(
-            loaded, [tab, upload], [mode, coefficient, start, end, about, *page, upload], **AT_ONCE
+            loaded, [tab, upload], [mode, coefficient, start, end, about, *page, upload], **FILES
         )
-        save.click(kept, [tab, *values], saved, **AT_ONCE)
+        save.click(kept, [tab, *values], saved, **FILES)
         measure.click(
             measured, [tab, *values], plot, concurrency_id="model", concurrency_limit=1,
             show_progress="full",
@@ -223,7 +225,7 @@ def build(session: Session) -> Any:
     return app
 
 
-def _told(gr: Any, page: list[Any], frames: Iterator[list[str]]) -> Iterator[Any]:
+def _told(gr: Any, frames: Iterator[list[str]]) -> Iterator[Any]:
     """The frames; an error becomes one line on the page, which otherwise stays as it is."""
     try:
         yield from frames
