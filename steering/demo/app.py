@@ -1,9 +1,10 @@
 """The browser demo: widgets of Gradio, wired to `handlers`; nothing comes from another machine."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from html import escape
-from typing import Any
+from typing import Any, no_type_check
 
 from persona.directions.exchange.vectors import listed
 from persona.errors import PersonaError
@@ -16,6 +17,8 @@ NO_GRADIO = "the app needs gradio; pip install 'personascope[app]'"
 FILE_TYPES = [".safetensors", ".gguf", ".json"]
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
 AT_ONCE = {"queue": False, "show_progress": "hidden"}
+FILES = {"concurrency_limit": None, "show_progress": "hidden"}
+"""Queued, because only what is queued can show a warning."""
 
 
 def import_gradio() -> Any:
@@ -77,16 +80,19 @@ def build(session: Session) -> Any:
     layers = [0] if vector is None else vector.layers
     first, last = starting(setting, layers)
     with gr.Blocks(title="personascope", analytics_enabled=False, delete_cache=(600, 3600)) as app:
+        tab = gr.State("", delete_callback=handlers.close)  # the page's own, kept by the server
         names = " · ".join(escape(name) for name in session.pair.names.values())
         gr.HTML(f"<h1>personascope</h1><span>{names}</span>", elem_id="top")
         with gr.Row(elem_id="controls", equal_height=True):
-            mode = gr.Radio(_modes(session), value=setting.mode, label="Steering", min_width=270)
+            mode = gr.Radio(
+                _modes(session), value=setting.mode, label="Steering", min_width=270, scale=3
+            )
             coefficient = gr.Slider(
                 -3, 3, setting.coefficient, step=0.05, label="Coefficient",
-                elem_id="coefficient", min_width=180, buttons=[],
+                elem_id="coefficient", min_width=180, buttons=[], scale=3,
             )  # fmt: skip
-            reach = {"minimum": layers[0], "maximum": max(layers[-1], 1), "step": 1}
-            narrow: dict[str, Any] = {"min_width": 150, "buttons": []}
+            reach = {"minimum": layers[0], "maximum": max(layers[-1], layers[0] + 1), "step": 1}
+            narrow: dict[str, Any] = {"min_width": 150, "buttons": [], "scale": 2}
             start = gr.Slider(value=first, label="First block", **reach, **narrow)
             end = gr.Slider(value=last, label="Last block", **reach, **narrow)
             side = gr.Radio(
@@ -94,6 +100,7 @@ def build(session: Session) -> Any:
                 value=setting.side,
                 label="Steered model",
                 min_width=240,
+                scale=3,
             )
         with gr.Row(elem_id="columns"):
             columns = [
@@ -136,38 +143,41 @@ def build(session: Session) -> Any:
         values = [coefficient, mode, start, end, side, temperature, most, seed]
         page = [*columns, legend]
 
-        # gradio knows the request by its annotation, which must be the class and not its name.
-        def opened(request: gr.Request) -> list[str]:
-            return handlers.page(_key(request))
+        def opened() -> list[str]:
+            key = secrets.token_hex(16)
+            return [key, *handlers.page(key)]
 
-        def asked(request: gr.Request, text: str, *at: Any) -> Iterator[Any]:
-            yield from _told(gr, page, handlers.ask(_key(request), text, Controls(*at)))
+        # Gradio streams what it sees to be a generator function; a type checker's wrapper is none.
+        @no_type_check
+        def asked(key: str, text: str, *at: Any) -> Iterator[Any]:
+            yield from _told(gr, handlers.ask(key, text, Controls(*at)))
 
-        def asked_again(request: gr.Request, *at: Any) -> Iterator[Any]:
-            yield from _told(gr, page, handlers.ask_again(_key(request), Controls(*at)))
+        @no_type_check
+        def asked_again(key: str, *at: Any) -> Iterator[Any]:
+            yield from _told(gr, handlers.ask_again(key, Controls(*at)))
 
-        def stopped(request: gr.Request) -> None:
-            handlers.stop(_key(request))
+        def stopped(key: str) -> None:
+            handlers.stop(key)
 
-        def started_anew(request: gr.Request) -> list[str]:
-            handlers.reset(_key(request))
-            return handlers.page(_key(request))
+        def started_anew(key: str) -> list[str]:
+            handlers.reset(key)
+            return handlers.page(key)
 
-        def suggested(request: gr.Request, name: str) -> float:
-            return handlers.suggested(_key(request), name)
+        def suggested(key: str, name: str) -> float:
+            return handlers.suggested(key, name)
 
-        def loaded(request: gr.Request, path: str) -> dict[Any, Any]:
+        def loaded(key: str, path: str) -> dict[Any, Any]:
             try:
-                for note in handlers.load(_key(request), path):
+                for note in handlers.load(key, path):
                     gr.Info(escape(note))
             except PersonaError as error:
                 gr.Warning(told(error))
                 return {upload: gr.skip()}
-            now = handlers.tab(_key(request)).session
+            now = handlers.tab(key).session
             assert now.vector is not None
             blocks = now.vector.layers
-            bounds = {"minimum": blocks[0], "maximum": max(blocks[-1], 1)}
-            fresh = handlers.page(_key(request))
+            bounds = {"minimum": blocks[0], "maximum": max(blocks[-1], blocks[0] + 1)}
+            fresh = handlers.page(key)
             return {
                 mode: gr.Radio(_modes(now), value=now.setting.mode),
                 coefficient: now.setting.coefficient,
@@ -178,55 +188,49 @@ def build(session: Session) -> Any:
                 columns[-1]: gr.HTML(fresh[len(columns) - 1], visible=True),
             }
 
-        def kept(request: gr.Request, *at: Any) -> Any:
+        def kept(key: str, *at: Any) -> Any:
             try:
-                return gr.File(handlers.save(_key(request), Controls(*at)), visible=True)
+                return gr.File(handlers.save(key, Controls(*at)), visible=True)
             except PersonaError as error:
                 gr.Warning(told(error))
                 return gr.skip()
 
-        def measured(request: gr.Request, *at: Any) -> Any:
+        def measured(key: str, *at: Any) -> Any:
             try:
-                return gr.Plot(handlers.dose(_key(request), Controls(*at)), visible=True)
+                return gr.Plot(handlers.dose(key, Controls(*at)), visible=True)
             except PersonaError as error:
                 gr.Warning(told(error))
                 return gr.skip()
 
-        def left(request: gr.Request) -> None:
-            handlers.close(_key(request))
-
-        app.load(opened, None, page, **AT_ONCE)
-        app.unload(left)
+        app.load(opened, None, [tab, *page], **AT_ONCE)
         for press in (question.submit, ask.click):
-            press(asked, [question, *values], page, **MODEL).success(
+            press(asked, [tab, question, *values], page, **MODEL).success(
                 lambda: "", None, question, **AT_ONCE
             )
-        stop.click(stopped, None, None, **AT_ONCE)
-        reset.click(started_anew, None, page, **AT_ONCE)
-        mode.input(suggested, mode, coefficient, **AT_ONCE).then(asked_again, values, page, **MODEL)
-        for change in (coefficient.release, start.release, end.release, side.input, again.click):
-            change(asked_again, values, page, trigger_mode="always_last", **MODEL)
-        upload.upload(
-            loaded, upload, [mode, coefficient, start, end, about, *page, upload], **AT_ONCE
+        stop.click(stopped, tab, None, **AT_ONCE)
+        reset.click(started_anew, tab, page, **AT_ONCE)
+        mode.input(suggested, [tab, mode], coefficient, **AT_ONCE).then(
+            asked_again, [tab, *values], page, **MODEL
         )
-        save.click(kept, values, saved, **AT_ONCE)
+        for change in (coefficient.release, start.release, end.release, side.input, again.click):
+            change(asked_again, [tab, *values], page, trigger_mode="always_last", **MODEL)
+        upload.upload(
+            loaded, [tab, upload], [mode, coefficient, start, end, about, *page, upload], **FILES
+        )
+        save.click(kept, [tab, *values], saved, **FILES)
         measure.click(
-            measured, values, plot, concurrency_id="model", concurrency_limit=1,
+            measured, [tab, *values], plot, concurrency_id="model", concurrency_limit=1,
             show_progress="full",
         )  # fmt: skip
     return app
 
 
-def _told(gr: Any, page: list[Any], frames: Iterator[list[str]]) -> Iterator[Any]:
+def _told(gr: Any, frames: Iterator[list[str]]) -> Iterator[Any]:
     """The frames; an error becomes one line on the page, which otherwise stays as it is."""
     try:
         yield from frames
     except PersonaError as error:
         raise gr.Error(told(error), print_exception=False) from error
-
-
-def _key(request: Any) -> str:
-    return str(request.session_hash)
 
 
 def _modes(session: Session) -> list[str]:

@@ -1,0 +1,125 @@
+"""What a press of a button does: every tab its own conversation, errors in one line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from demo_cases import hook_count, planted_vector
+
+from persona.directions.storage import load_persona_vector, save_persona_vector
+from persona.errors import PersonaError
+from steering.demo import Sampling, Session, Setting, from_persona_vector
+from steering.demo import handlers as handlers_module
+from steering.demo.dose import dose_rows, doses, shipped_questions
+from steering.demo.handlers import Controls, Handlers
+
+CONTROLS = Controls(1.0, "restore", 1, 2, "finetuned", 0.0, 6, 0)
+
+
+@pytest.fixture
+def handlers(tiny_pair):
+    vector = from_persona_vector(planted_vector(tiny_pair))
+    return Handlers(Session(tiny_pair, vector, vector.default_setting, Sampling(6, 0.0)))
+
+
+def test_a_question_is_answered_in_every_column_of_its_own_tab(handlers):
+    *_, page = handlers.ask("one", "Hi", CONTROLS)
+    assert len(page) == 4
+    assert all("Hi</p>" in column for column in page[:3])
+    assert not any("Hi</p>" in column for column in handlers.page("two")[:3])
+
+
+def test_again_after_the_slider_moved_changes_the_steered_column_alone(handlers):
+    *_, first = handlers.ask("one", "Hi", CONTROLS)
+    *_, second = handlers.ask_again("one", replace(CONTROLS, coefficient=-3.0))
+    assert first[:2] == second[:2]
+    assert first[2] != second[2]
+    assert second[2].count('class="asked"') == 1
+
+
+def test_again_before_any_question_shows_the_new_setting_and_asks_nothing(handlers):
+    [page] = handlers.ask_again("one", replace(CONTROLS, coefficient=2.0))
+    assert "coefficient 2, blocks 1-2" in page[2]
+    assert handlers.tab("one").session.exchanges == []
+
+
+def test_stop_ends_the_answer_and_leaves_the_other_columns_unasked(handlers):
+    before = hook_count(handlers.first.pair)
+    frames = handlers.ask("one", "Hi", replace(CONTROLS, max_new_tokens=400))
+    next(frames)
+    next(frames)
+    handlers.stop("one")
+    list(frames)
+    [exchange] = handlers.tab("one").session.exchanges
+    assert (exchange.column, exchange.answer.ended) == ("aligned", "stopped")
+    assert hook_count(handlers.first.pair) == before
+
+
+def test_frames_that_nobody_takes_any_more_leave_no_hook(handlers):
+    before = hook_count(handlers.first.pair)
+    frames = handlers.ask("one", "Hi", replace(CONTROLS, max_new_tokens=400))
+    next(frames)
+    next(frames)
+    frames.close()
+    assert hook_count(handlers.first.pair) == before
+
+
+def test_controls_that_mean_nothing_are_refused_before_the_model_runs(handlers):
+    with pytest.raises(PersonaError, match="from the first to the last; got 2-1"):
+        list(handlers.ask("one", "Hi", replace(CONTROLS, first=2, last=1)))
+    with pytest.raises(PersonaError, match="the question is empty"):
+        list(handlers.ask("one", " ", CONTROLS))
+    assert handlers.tab("one").session.exchanges == []
+
+
+def test_an_uploaded_file_goes_through_the_refusing_readers(handlers, tmp_path):
+    path = tmp_path / "<b>bad.safetensors"
+    path.write_bytes(b"\xff" * 100)
+    with pytest.raises(PersonaError) as caught:
+        handlers.load("one", str(path))
+    assert str(caught.value).startswith("cannot read <b>bad.safetensors")
+    assert "&lt;b&gt;bad" in handlers_module.told(caught.value)
+    assert handlers.tab("one").session.vector is handlers.first.vector
+
+
+def test_a_direction_is_loaded_into_one_tab_and_saved_as_it_is_set(handlers, tiny_pair, tmp_path):
+    other = save_persona_vector(
+        planted_vector(tiny_pair, (0, 3), seed=4), tmp_path / "d.safetensors"
+    )
+    assert handlers.load("one", str(other)) == []
+    assert handlers.tab("one").session.vector.layers == [0, 3]
+    assert handlers.tab("two").session.vector.layers == [1, 2]
+    saved = handlers.save("one", replace(CONTROLS, coefficient=0.5, first=3, last=3))
+    loaded = load_persona_vector(saved, tiny_pair)
+    assert (loaded.layers, loaded.coefficient) == ([3], 0.5)
+
+
+def test_a_tab_that_is_closed_is_forgotten_and_too_many_push_out_the_oldest(handlers):
+    tab = handlers.tab("one")
+    handlers.close("one")
+    assert tab.stop.is_set()
+    for key in range(handlers_module.MOST_TABS + 1):
+        handlers.tab(str(key))
+    assert len(handlers.tabs) == handlers_module.MOST_TABS
+    assert "0" not in handlers.tabs
+
+
+def test_doses_stand_around_the_present_one_with_no_edit_among_them():
+    assert doses(Setting(0.75, "restore")) == [0.0, 0.5, 0.75, 1.0, 1.5]
+    assert doses(Setting(-0.5, "add")) == [-1.0, -0.5, 0.0, 0.5, 1.0]
+    assert 0.0 in doses(Setting(0.0, "add"))
+
+
+@pytest.mark.parametrize("mode", ["restore", "add"])
+def test_the_dose_curve_begins_at_the_unsteered_model(tiny_pair, mode):
+    vector = from_persona_vector(planted_vector(tiny_pair))
+    questions = [replace(q, good=q.good[:30], bad=q.bad[:29]) for q in shipped_questions(2)]
+    assert len({q.domain for q in questions}) == 2
+    rows = dose_rows(tiny_pair, vector, Setting(1.0, mode), questions, n_random=2)
+    gap = rows.groupby(["stage", "condition", "coefficient", "seed"], dropna=False)["value"].mean()
+    unsteered = gap["score", "finetuned"].item()
+    assert gap["dose", "direction", 0.0].item() == pytest.approx(unsteered, abs=1e-6)
+    assert gap["dose", "random", 0.0].to_numpy() == pytest.approx([unsteered] * 2, abs=1e-6)
+    at_one = [gap["dose", "direction", 1.0].item(), *gap["dose", "random", 1.0]]
+    assert len({round(value, 5) for value in [*at_one, unsteered]}) == 4
