@@ -75,8 +75,9 @@ def read_answers(
             hooks = [(resid_post(layer), _pool_into(pooled, layer, weights_BP)) for layer in layers]
             with hooked(bridge, hooks):
                 logits = bridge(batch.ids, return_type="logits", use_cache=False)
-            nats = torch.log_softmax(logits[:, :-1].float(), dim=-1)
-            of_token = nats.gather(-1, batch.ids[:, 1:, None])[..., 0]
+            ahead = logits[:, :-1].float()
+            chosen = ahead.gather(-1, batch.ids[:, 1:, None])[..., 0]
+            of_token = chosen - ahead.logsumexp(-1)
             at = [places[i] for i in batch.indices]
             rows[at] = torch.stack([pooled[layer] for layer in layers], dim=1).cpu()
             log_prob[at] = (of_token * weights_BP[:, 1:]).sum(1).cpu()
