@@ -13,7 +13,7 @@ from torch import Tensor
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
 from persona.behaviour.scoring import response_log_probs, response_targets
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
-from persona.errors import SteeringError
+from persona.errors import DataError, SteeringError
 from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import model_device
 from persona.models.pair import ModelPair, Side
@@ -69,14 +69,10 @@ def score_prompted(
 
 
 def _encoded(pair: ModelPair, dialogues: Sequence[Dialogue]) -> list[TokenizedDialogue]:
-    from jinja2 import TemplateError
-
     try:
         return pair.chat.encode_all(dialogues)
-    except TemplateError as error:
-        raise SteeringError(
-            f"the chat template of this model takes no system prompt: {error}"
-        ) from error
+    except DataError as error:
+        raise SteeringError(f"the texts with a system prompt cannot be read: {error}") from error
 
 
 def _rows(
