@@ -168,11 +168,12 @@ def test_an_axis_that_was_read_is_written_as_it_was(tmp_path):
     assert (read.model, read.facts["n_roles"]) == ("m", 4)
     assert "role_mean" not in read.facts
     written = write_assistant_axis(read, tmp_path / "b.pt", n_layers=3)
-    assert torch.load(written)["axis"].equal(axis)
+    assert torch.load(written, weights_only=True)["axis"].equal(axis)
 
 
 def test_steering_vectors_are_the_arguments_of_their_class(tmp_path):
-    content = torch.load(write_steering_vectors(marked(0, 5), tmp_path / "v.pt"))
+    written = write_steering_vectors(marked(0, 5), tmp_path / "v.pt")
+    content = torch.load(written, weights_only=True)
     assert set(content) == {"layer_activations", "layer_type"}
     assert content["layer_type"] == "decoder_block"
     assert {k: int(v.argmax()) for k, v in content["layer_activations"].items()} == {0: 0, 5: 5}
@@ -302,7 +303,8 @@ def test_the_published_refusal_direction_is_read_without_its_storage(shared_data
     [(layer, vector)] = read.vectors.items()
     assert (layer, read.hook, read.facts["position"]) == (10, "resid_pre", -2)
     assert vector.untyped_storage().nbytes() == 4 * 2048 < path.stat().st_size // 100
-    means = torch.load(path.with_name("gemma-2b-it.mean_diffs.pt"), map_location="cpu")
+    other = path.with_name("gemma-2b-it.mean_diffs.pt")
+    means = torch.load(other, map_location="cpu", weights_only=True)
     assert vector.equal(means[-2, 10].float())
 
 
