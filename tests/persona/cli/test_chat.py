@@ -166,8 +166,13 @@ def test_again_answers_in_the_steered_column_alone(session):
 
 @pytest.mark.parametrize(("width", "beside"), [(120, True), (60, False)])
 def test_a_terminal_shows_columns_side_by_side_or_below_each_other(session, width, beside):
+    # `no_color` is given: without it rich takes it from NO_COLOR, wherever the tests run.
     console = Console(
-        file=io.StringIO(), force_terminal=True, width=width, color_system="truecolor"
+        file=io.StringIO(),
+        force_terminal=True,
+        width=width,
+        color_system="truecolor",
+        no_color=False,
     )
     _handle("Hi", session, live_view(session, console, True), print)
     last = console.file.getvalue().split("\x1b[2K")[-1]
