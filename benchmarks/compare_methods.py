@@ -37,7 +37,7 @@ from persona.organisms import shipped_adapter
 from probes.nulls import null_table
 from steering.attribution import attribution_matrices
 from steering.candidates import Candidate, Means, build_vector, from_bases, refit_candidates
-from steering.hooks import restore_to_aligned, steer
+from steering.hooks import restore_to_aligned, steered_by
 from steering.identify import fit_rows, within_covariance
 
 READ_AT = 20
@@ -163,7 +163,7 @@ def restorations(
 
     def condition(name: str) -> Condition:
         edits = restore_to_aligned(vectors[name])
-        return Condition(name, "finetuned", lambda bridge: steer(bridge, edits), LAYERS[0])
+        return Condition(name, "finetuned", steered_by(edits), LAYERS[0])
 
     conditions = [
         Condition("aligned", "aligned"),

@@ -33,7 +33,7 @@ from steering.candidates import (
     refit_candidates,
     two_by_two_candidates,
 )
-from steering.hooks import restore_to_aligned, steer
+from steering.hooks import restore_to_aligned, steered_by
 from steering.refit import refit_block_by_block
 from steering.rows import tidy
 from steering.workspace import Stages, Unsaved
@@ -132,9 +132,7 @@ class Bench:
 
     def condition(self, spec: Spec) -> Condition:
         edits = restore_to_aligned(self.vector(spec))
-        return Condition(
-            spec.label, "finetuned", lambda bridge: steer(bridge, edits), spec.layers[0]
-        )
+        return Condition(spec.label, "finetuned", steered_by(edits), spec.layers[0])
 
     def run(self, specs: Sequence[Spec], description: str) -> pd.DataFrame:
         """Rows of both baselines and every spec on the selection questions and neutral text."""
