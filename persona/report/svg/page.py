@@ -43,8 +43,9 @@ def figure_svg(figure: Figure, width: int = 860) -> str:
         up = layout[y_name.replace("y", "yaxis", 1)].domain or (0, 1)
         span = [left + share * (width - left - right) for share in across]
         rise = [top + (1 - share) * inner for share in up]
-        x = axis_of(figure, x_name, *span, n_ticks=max(3, int((span[1] - span[0]) / 90)))
-        y = axis_of(figure, y_name, *rise, n_ticks=max(3, int((rise[0] - rise[1]) / 45)))
+        n_across, n_up = int((span[1] - span[0]) / 90), int((rise[0] - rise[1]) / 45)
+        x = axis_of(figure, x_name, span[0], span[1], max(3, n_across))
+        y = axis_of(figure, y_name, rise[0], rise[1], max(3, n_up))
         drawn += _frame(x, y)
         drawn += _shapes(figure, x, y, x_name, y_name)
         for trace in figure.data:
@@ -102,7 +103,7 @@ def _shapes(figure: Figure, x: Axis, y: Axis, x_name: str, y_name: str) -> Itera
     for shape in figure.layout.shapes:
         if shape.type != "line":
             continue
-        style = {
+        style: dict[str, Any] = {
             "stroke": shape.line.color or QUIET_INK["light"],
             "stroke_width": shape.line.width or 1,
             "stroke_dasharray": DASHES.get(shape.line.dash or ""),
