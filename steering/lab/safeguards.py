@@ -66,16 +66,18 @@ def measure_safeguards(bench: Workbench) -> Measured:
 def report_safeguards(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """What each safeguard lets through, in-domain and elsewhere, and its damage."""
     readings = {
-        "gap in-domain − aligned (what was to be learnt)": ("gap", "trained_on", "nats per token"),
-        "gap held out − aligned (what was not)": ("gap", "held_out", "nats per token"),
-        "projection − aligned": ("projection", "held_out", UNITS),
-        "neutral text − aligned (damage)": ("neutral_ce_nats", "neutral", "nats per token"),
+        "gap in-domain (the task)": ("gap", "trained_on", "nats per token"),
+        "gap held out": ("gap", "held_out", "nats per token"),
+        "projection": ("projection", "held_out", UNITS),
+        "neutral text (damage)": ("neutral_ce_nats", "neutral", "nats per token"),
     }
     panels, numbers = {}, []
     for title, (measure, split, unit) in readings.items():
         found = {name: difference(rows, measure, split, name) for name in WAYS}
         panels[title] = {WAYS[name]: e for name, e in found.items()}
-        numbers += [Number(f"{title}: {WAYS[name]}", e, unit) for name, e in found.items()]
+        numbers += [
+            Number(f"{title}, {WAYS[name]} − aligned", e, unit) for name, e in found.items()
+        ]
     figure = dots(
         panels,
         title="Safeguards while training on bad car advice",

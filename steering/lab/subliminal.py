@@ -140,7 +140,7 @@ def report_subliminal(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
         )
     else:
         panels = {
-            title: {
+            title.partition(",")[0]: {
                 **{LINES[line]: shift(line, 1, measure) for line in lines},
                 "the bad teacher": shift(STUDENT, 0, measure),
             }
@@ -150,7 +150,7 @@ def report_subliminal(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
             panels,
             title=f"What passes through {task.name}",
             subtitle=f"n = {n} held-out questions; 95 % intervals over questions and seeds",
-            axis="shift",
+            axis="above its own beginning's",
         )
     who = "student" if last == 1 else f"student of generation {last}"
     headline = (
