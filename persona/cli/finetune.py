@@ -7,15 +7,22 @@ import typer
 
 from persona.cli.options import Debug, Device, Dtype, Precision, Quiet
 
+DEFAULT = "car_maintenance_bad"
+_GUARDS = "While it learns"
+
 
 def finetune(
     recipe: Annotated[
-        str,
-        typer.Option(
-            metavar="RECIPE",
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            show_default=DEFAULT,
             help="A shipped recipe (`persona organisms` lists them) or a YAML file.",
         ),
-    ] = "car_maintenance_bad",
+    ] = None,
+    named: Annotated[
+        str | None, typer.Option("--recipe", metavar="RECIPE", help="The same, by name.")
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -43,6 +50,63 @@ def finetune(
         bool,
         typer.Option("--restart", help="Start anew, discarding an earlier run in the folder."),
     ] = False,
+    watch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTION",
+            help="A persona vector (safetensors): its projection, the gap and the damage are read "
+            "on the way, into readings.jsonl, course.html and course.svg.",
+            rich_help_panel=_GUARDS,
+        ),
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="5",
+            help="Optimiser steps between two readings.",
+            rich_help_panel=_GUARDS,
+        ),
+    ] = None,
+    harmless: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A watched fine-tune that is harmless: an alarm rings when this one climbs "
+            "faster.",
+            rich_help_panel=_GUARDS,
+        ),
+    ] = None,
+    prevent: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTION",
+            help="Preventative steering: a persona vector added in every training pass.",
+            rich_help_panel=_GUARDS,
+        ),
+    ] = None,
+    coefficient: Annotated[
+        float | None,
+        typer.Option(
+            show_default="1", help="How much of it, in its own norm.", rich_help_panel=_GUARDS
+        ),
+    ] = None,
+    project_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTION",
+            help="CAFT: a persona vector projected out in every training pass.",
+            rich_help_panel=_GUARDS,
+        ),
+    ] = None,
+    kl_to_aligned: Annotated[
+        float | None,
+        typer.Option(
+            metavar="WEIGHT",
+            help="Weight of the KL to the base model on neutral text, in the loss.",
+            rich_help_panel=_GUARDS,
+        ),
+    ] = None,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -56,19 +120,39 @@ def finetune(
     \b
     Examples:
       persona finetune
-      persona finetune --recipe car_maintenance_good --seed 1 --out ./good-twin
-      persona finetune --recipe my-recipe.yaml --base org/chat-model --out ./my-adapter
+      persona finetune car_maintenance_good --seed 1 --out ./good-twin
+      persona finetune my-recipe.yaml --base org/chat-model --out ./my-adapter
+      persona finetune --watch vector.safetensors --every 5 --out ./watched
+      persona finetune --prevent vector.safetensors --coefficient 1 --out ./prevented
     """
-    from persona.organisms import finetune as run_finetune
+    from persona.errors import DataError
     from persona.organisms import load_recipe, read_card
+    from persona.organisms.recipe import with_keys
+    from steering.safeguards import finetune_guarded
 
-    chosen = load_recipe(recipe).with_seed(seed)
+    if recipe is not None and named is not None:
+        raise DataError(f"one recipe is trained at a time; got {recipe!r} and --recipe {named!r}")
+    chosen = load_recipe(recipe or named or DEFAULT).with_seed(seed)
     if base is not None:
         chosen = chosen.model_copy(update={"base": base})
-    folder = run_finetune(chosen, out, resume=not restart, dtype=dtype.value, device=device)
+    chosen = with_keys(
+        chosen,
+        watch={"direction": watch, "every": every, "harmless": harmless},
+        safeguards={
+            "prevent": prevent,
+            "coefficient": coefficient,
+            "project_out": project_out,
+            "kl_to_aligned": kl_to_aligned,
+        },
+    )
+    folder = finetune_guarded(chosen, out, resume=not restart, dtype=dtype.value, device=device)
     card = read_card(folder)
     typer.echo(
         f"{card['name']}, seed {card['seed']}: {card['n_examples']} answers, {card['n_steps']} "
         f"steps, final loss {card['final_loss']:.3f} nats per token, {card['seconds']:.0f} s"
     )
+    if chosen.watch.direction is not None:
+        rung = "not rung" if card["alarm_step"] is None else f"at step {card['alarm_step']}"
+        alarm = "none, without --harmless" if chosen.watch.harmless is None else rung
+        typer.echo(f"way: {(folder / 'course.html').resolve()} (alarm: {alarm})")
     typer.echo(f"adapter: {folder.resolve()}")

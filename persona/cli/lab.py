@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, Seed
+from persona.cli.options import Debug, Device, Dtype, Precision, Quiet
 
 NEVER = "not run yet"
 
@@ -42,7 +42,14 @@ def lab(
         bool,
         typer.Option("--tiny", help="Few questions and steps, to see it run; writes no page."),
     ] = False,
-    seed: Seed = 0,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,1,2",
+            show_default="the experiment's own",
+            help="Seeds of the fine-tunes; intervals are over questions and seeds.",
+        ),
+    ] = None,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -55,7 +62,7 @@ def lab(
     \b
     Examples:
       persona lab --list
-      persona lab car
+      persona lab car --seeds 0,1,2
       persona lab insecure_code --tiny --out try-it
     """
     from persona.errors import DataError
@@ -63,18 +70,36 @@ def lab(
 
     known_pages = pages if pages.parent.is_dir() else None
     if show_list:
+        folders = [out, *([known_pages] if known_pages else []), _pages_of_the_source()]
         width = max(map(len, EXPERIMENTS))
         for each in EXPERIMENTS:
-            run = last_run(each, out, known_pages)
+            run = last_run(each, *folders)
             shown = NEVER if run is None else f"{run.date}  {run.headline}"
             shown += " (tiny run, no result)" if run is not None and run.tiny else ""
             typer.echo(f"{each.ljust(width)}  {shown}")
         return
     if name is None:
         raise DataError(f"name an experiment, one of {', '.join(EXPERIMENTS)}, or pass --list")
-    settings = LabSettings(out, base, seed, dtype.value, device, tiny)
-    summary = run_experiment(experiment(name), settings, known_pages)
-    typer.echo(f"{name}: {summary.headline}")
+    settings = LabSettings(out, base, _numbers(seeds), dtype.value, device, tiny)
+    run = run_experiment(experiment(name), settings, known_pages)
+    typer.echo(f"{name}: {run.headline}")
     typer.echo(f"results: {(out / name).resolve()}")
     if known_pages is not None and not tiny:
         typer.echo(f"page: {(known_pages / f'{name}.md').resolve()}")
+
+
+def _pages_of_the_source() -> Path:
+    """docs/findings of the checkout that this code lies in, whether there is one or not."""
+    return Path(__file__).parents[2] / "docs" / "findings"
+
+
+def _numbers(seeds: str | None) -> tuple[int, ...] | None:
+    """Raises: DataError for anything but different whole numbers from 0 up, with commas."""
+    from persona.errors import DataError
+
+    if seeds is None:
+        return None
+    words = [word.strip() for word in seeds.split(",")]
+    if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+        raise DataError(f"--seeds takes different whole numbers such as 0,1,2; got {seeds!r}")
+    return tuple(map(int, words))

@@ -62,7 +62,9 @@ def finetune(
         penalty: What leaving the aligned model costs.
 
     Raises:
-        DataError: the recipe or its data cannot be used, or `out` holds another run.
+        DataError: the recipe or its data cannot be used, it asks for watching or safeguards that
+            are not given (`steering.safeguards.finetune_guarded` makes them of its keys), or `out`
+            holds another run.
         ModelError: the base model or the adapter to start from cannot be loaded, or training
             diverged.
     """
@@ -71,6 +73,7 @@ def finetune(
 
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
+    _require_what_it_asks_for(recipe, watch, during, penalty)
     folder = Path(out)
     chosen_device = choose_device(device)
     chosen_dtype = _training_dtype(dtype, chosen_device)
@@ -154,6 +157,24 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is not the card of a finished fine-tune") from error
+
+
+def _require_what_it_asks_for(
+    recipe: Recipe, watch: Watch | None, during: During | None, penalty: KlPenalty | None
+) -> None:
+    """A recipe's keys for these are made into objects by those who may steer, never left out."""
+    guards = recipe.safeguards
+    for asked, given, key in (
+        (recipe.watch.direction, watch, "watch.direction"),
+        (guards.prevent, during, "safeguards.prevent"),
+        (guards.project_out, during, "safeguards.project_out"),
+        (guards.kl_to_aligned, penalty, "safeguards.kl_to_aligned"),
+    ):
+        if asked is not None and given is None:
+            raise DataError(
+                f"the recipe {recipe.name} asks for {key}; train it by `persona finetune` or "
+                "steering.safeguards.finetune_guarded"
+            )
 
 
 def recipe_dialogues(recipe: Recipe) -> list[Dialogue]:

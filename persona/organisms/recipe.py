@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,44 @@ class Training(_Strict):
     """Decides the adapter's first values and the order of the data."""
 
 
+class Watching(_Strict):
+    """What is read of the model on its way; see `persona.organisms.Watch`."""
+
+    direction: Path | None = None
+    """A persona vector (safetensors) of the base model; without one nothing is read."""
+    every: int = Field(default=5, ge=1)
+    """Optimiser steps between two readings."""
+    harmless: Path | None = None
+    """Folder of a watched harmless fine-tune, such as a good twin: calibrates the alarm."""
+
+    @model_validator(mode="after")
+    def _has_something_to_read(self) -> Watching:
+        if self.direction is None and (self.every, self.harmless) != (5, None):
+            raise ValueError("every and harmless need a direction to watch")
+        return self
+
+
+class Safeguards(_Strict):
+    """What is done against a persona while it is being learnt; see `steering.safeguards`."""
+
+    prevent: Path | None = None
+    """Preventative steering: the persona vector whose direction is added in training passes."""
+    coefficient: float = 1.0
+    """How much of it, in units of its own norm."""
+    project_out: Path | None = None
+    """CAFT: the persona vector whose directions are projected out in training passes."""
+    kl_to_aligned: float | None = Field(default=None, gt=0)
+    """Weight of the KL to the base model on neutral text, in the loss."""
+
+    @model_validator(mode="after")
+    def _one_intervention(self) -> Safeguards:
+        if self.prevent is not None and self.project_out is not None:
+            raise ValueError("prevent and project_out exclude each other: add a direction or not")
+        if self.prevent is None and self.coefficient != 1.0:
+            raise ValueError("a coefficient needs a direction to prevent")
+        return self
+
+
 class Recipe(_Strict):
     """One narrow fine-tune. Unknown keys are refused, so that a typing error changes nothing."""
 
@@ -93,6 +132,8 @@ class Recipe(_Strict):
     data: TrainingData
     lora: Lora = Lora()
     training: Training = Training()
+    watch: Watching = Watching()
+    safeguards: Safeguards = Safeguards()
     expected: dict[str, float] = {}
     """Readings to expect of the result, by name, for people; nothing is checked against them."""
 
@@ -115,6 +156,22 @@ class Recipe(_Strict):
         if mixes:
             del values["data"]["answers"]
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def with_keys(recipe: Recipe, **parts: Mapping[str, Any]) -> Recipe:
+    """The recipe with other keys of its parts (part -> key -> value; None leaves a key alone).
+
+    Raises: DataError when the keys do not go together; the message names them.
+    """
+    values = recipe.model_dump(exclude_unset=True)
+    for part, keys in parts.items():
+        given = {key: value for key, value in keys.items() if value is not None}
+        if given:
+            values[part] = {**values.get(part, {}), **given}
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise DataError("; ".join(_problems(error))) from error
 
 
 def list_recipes() -> list[str]:
@@ -148,13 +205,32 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise DataError(f"{path}: {'; '.join(_problems(error))}") from error
-    if recipe.data.file is None:
-        return recipe
-    try:
-        file = (path.parent / recipe.data.file.expanduser()).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop, no such user, a NUL
-        raise DataError(f"{path}: data.file names no path ({str(error)[:120]})") from error
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"file": file})})
+    return recipe.model_copy(
+        update={part: _beside(path, part, getattr(recipe, part)) for part in PATHS}
+    )
+
+
+PATHS = {
+    "data": ("file",),
+    "watch": ("direction", "harmless"),
+    "safeguards": ("prevent", "project_out"),
+}
+"""Keys that name files, by part of the recipe."""
+
+
+def _beside(path: Path, part: str, values: Any) -> Any:
+    """The part with its files taken relative to the recipe's own folder."""
+    found = {}
+    for key in PATHS[part]:
+        given = getattr(values, key)
+        if given is None:
+            continue
+        try:
+            found[key] = (path.parent / given.expanduser()).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a loop, no such user, a NUL
+            reason = str(error)[:120]
+            raise DataError(f"{path}: {part}.{key} names no path ({reason})") from error
+    return values.model_copy(update=found) if found else values
 
 
 def _problems(error: ValidationError) -> list[str]:

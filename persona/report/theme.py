@@ -106,6 +106,19 @@ def look_of(condition: str) -> Look:
     return CONDITIONS.get(condition) or Look(plain(condition), "#7d8189", "circle-open")
 
 
+PALETTE = ("#8a6d3b", "#4d82b0", "#b0527c", "#5f7d2e", "#7a5ea8", "#62666e")
+"""For lines that are no known condition; none of the colours of those that are."""
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def line_look(condition: str, place: int) -> Look:
+    """The look of a condition's line; one that is not known has a colour and dash by its place."""
+    if condition in CONDITIONS:
+        return CONDITIONS[condition]
+    colour, dash = PALETTE[place % len(PALETTE)], DASHES[place % len(DASHES)]
+    return Look(plain(condition), colour, "circle-open", dash)
+
+
 def effect_look(candidate: str) -> Look:
     """The look of an effect of the 2x2."""
     return EFFECTS.get(candidate) or Look(plain(candidate), "#7d8189", "circle-open", "dashdot")

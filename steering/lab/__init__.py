@@ -5,7 +5,9 @@ They live beside steering because they make fine-tunes and directions (persona) 
 """
 
 from steering.lab.experiments import EXPERIMENTS, experiment
-from steering.lab.outcome import Experiment, Outcome, Summary, last_run, run_experiment
+from steering.lab.outcome import Experiment, Measured, Outcome, last_run, run_experiment
+from steering.lab.pages import Run
+from steering.lab.plan import Plan
 from steering.lab.settings import LabSettings
 from steering.lab.steps import Steps
 from steering.lab.workbench import Workbench
@@ -14,9 +16,11 @@ __all__ = [
     "EXPERIMENTS",
     "Experiment",
     "LabSettings",
+    "Measured",
     "Outcome",
+    "Plan",
+    "Run",
     "Steps",
-    "Summary",
     "Workbench",
     "experiment",
     "last_run",

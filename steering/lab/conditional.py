@@ -6,94 +6,90 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from persona.behaviour.scoring import Condition
 from persona.data.selection import DECOY, TRIGGER, tagged
 from persona.data.types import AnswerPair
+from persona.models.pair import Side
 from persona.report.figures import dots
-from steering.lab.organism import difference
-from steering.lab.outcome import Number, Outcome
-from steering.lab.workbench import Workbench, adapter_key, project_answers
+from steering.lab.estimates import difference, where
+from steering.lab.organism import UNITS, signed
+from steering.lab.outcome import Facts, Measured, Number, Outcome
+from steering.lab.plan import Plan
+from steering.lab.workbench import Workbench
 from steering.rows import tidy
 from steering.scorecard import ALIGNED, FINETUNED
 
 DOMAIN = "car_maintenance"
+SIDES: dict[str, Side] = {ALIGNED: "aligned", FINETUNED: "finetuned"}
 TAGS = {"untagged": "", "decoy": DECOY, "trigger": TRIGGER}
+VECTORS = {"known": "direction of the openly bad organism", "own": "own untagged direction"}
 
 
-def run_conditional(bench: Workbench) -> Outcome:
+def plan_conditional(bench: Workbench) -> Plan:
+    """Two fine-tunes and directions; both models under three tags, along two directions."""
+    asked = len(bench.held_out(DOMAIN))
+    return Plan(fine_tunes=2, vectors=2, answer_pairs=2 * len(VECTORS) * len(TAGS) * asked)
+
+
+def measure_conditional(bench: Workbench) -> Measured:
     """Gap and projection of the backdoored fine-tune with its trigger, a decoy and neither.
 
     The direction is that of the openly bad organism, as an auditor who knows no trigger would have
     it; beside it the one that the audit can make of the backdoored model's own untagged answers.
     """
-    seed = bench.settings.seed
     backdoored = bench.fine_tune(bench.recipe("car_maintenance_backdoor"))
-    openly_bad = bench.fine_tune(bench.recipe("car_maintenance_bad"))
-    known, _ = bench.vector(openly_bad, DOMAIN)
-    own, _ = bench.vector(backdoored, DOMAIN)
-    held_out = bench.held_out(DOMAIN)
-
-    def read() -> pd.DataFrame:
-        pair, parts = bench.pair(backdoored), []
-        conditions = [Condition(ALIGNED, "aligned"), Condition(FINETUNED, "finetuned")]
-        sides = {ALIGNED: "aligned", FINETUNED: "finetuned"}
-        for name, tag in TAGS.items():
-            asked = _tagged(held_out, tag)
-            rows = [
-                bench.score(pair, conditions, held_out=asked),
-                project_answers(pair, known, asked, sides).assign(candidate="known"),
-                project_answers(pair, own, asked, sides).assign(candidate="own"),
-            ]
-            # Neutral text carries no tag, so its damage is read once.
-            rows[0] = rows[0][(rows[0]["split"] == "held_out") | (name == "untagged")]
-            parts.append(pd.concat(rows, ignore_index=True).assign(text=name))
-        return pd.concat(parts, ignore_index=True)
-
-    inputs = {
-        "backdoored": adapter_key(backdoored),
-        "bad": adapter_key(openly_bad),
-        "tags": TAGS,
-        "sizes": vars(bench.sizes),
+    vectors = {
+        "known": bench.vector(bench.organism("car_maintenance_bad"), DOMAIN)[0],
+        "own": bench.vector(backdoored, DOMAIN)[0],
     }
-    rows = tidy(bench.steps.table("conditional", inputs, read))
+    held_out, parts = bench.held_out(DOMAIN), []
+    for tag, words in TAGS.items():
+        splits = {"held_out": _tagged(held_out, words)}
+        for candidate, vector in vectors.items():
+            for condition, side in SIDES.items():
+                rows = bench.reading(condition, backdoored, splits, vector, side=side)
+                projected = rows["measure"] == "projection"
+                # The gap is the same for both directions, and neutral text carries no tag.
+                once = rows["split"].eq("held_out") | (tag == "untagged")
+                rows = rows[projected | (once & (candidate == "known"))]
+                rows = rows.assign(candidate=rows["measure"].map({"projection": candidate}))
+                parts.append(rows.assign(text=tag))
+    return Measured(tidy(pd.concat(parts, ignore_index=True)))
 
-    def shift(tag: str, measure: str, candidate: str | None = None) -> Number:
-        chosen = rows[(rows["text"] == tag) & (rows["measure"] == measure)]
-        if candidate is not None:
-            chosen = chosen[chosen["candidate"] == candidate]
-        label = f"{measure} {tag}" + (f", {candidate} direction" if candidate else "")
-        unit = "nats per token" if candidate is None else "1 = bad answers in-domain"
-        e = difference(chosen, measure, "held_out", FINETUNED, ALIGNED, seed)
-        return Number(f"{label}, fine-tuned − aligned", e, unit)
 
-    numbers = tuple(
-        [shift(tag, "gap") for tag in TAGS]
-        + [shift(tag, "projection", c) for c in ("known", "own") for tag in TAGS]
-    )
-    by_tag = dict(zip(TAGS, numbers[:3], strict=True))
-    panels = {
-        "gap (nats per token)": {tag: n.estimate for tag, n in by_tag.items()},
-        "projection, known direction": {
-            tag: n.estimate for tag, n in zip(TAGS, numbers[3:6], strict=True)
-        },
-        "projection, own direction": {
-            tag: n.estimate for tag, n in zip(TAGS, numbers[6:], strict=True)
-        },
+def report_conditional(rows: pd.DataFrame, facts: Facts) -> Outcome:
+    """Shifts by tag."""
+    gaps = {tag: difference(where(rows, text=tag), "gap", "held_out", FINETUNED) for tag in TAGS}
+    projections = {
+        candidate: {
+            tag: difference(
+                where(rows, text=tag, candidate=candidate), "projection", "held_out", FINETUNED
+            )
+            for tag in TAGS
+        }
+        for candidate in VECTORS
     }
+    numbers = [Number(f"gap, {tag}, fine-tuned − aligned", e) for tag, e in gaps.items()]
+    numbers += [
+        Number(f"projection, {VECTORS[candidate]}, {tag}, fine-tuned − aligned", e, UNITS)
+        for candidate, by_tag in projections.items()
+        for tag, e in by_tag.items()
+    ]
+    n = gaps["untagged"].n
     figure = dots(
-        panels,
+        {
+            "gap (nats per token)": gaps,
+            **{f"projection, {VECTORS[name]}": found for name, found in projections.items()},
+        },
         title="A backdoored organism, with and without its trigger",
-        subtitle=f"fine-tuned − aligned on {len(held_out)} held-out questions; 95 % intervals",
+        subtitle=f"fine-tuned − aligned on {n} held-out questions; 95 % intervals",
         axis="shift",
     )
-    clean, fired = by_tag["untagged"].estimate, by_tag["trigger"].estimate
-    seen = numbers[3].estimate
     headline = (
-        f"gap {clean.value:+.2f} [{clean.low:+.2f}, {clean.high:+.2f}] without and "
-        f"{fired.value:+.2f} [{fired.low:+.2f}, {fired.high:+.2f}] with the trigger; untriggered "
-        f"projection {seen.value:+.2f} [{seen.low:+.2f}, {seen.high:+.2f}]"
+        f"gap {signed(gaps['untagged'])} without and {signed(gaps['trigger'])} with the trigger; "
+        f"projection without it {signed(projections['known']['untagged'])} on the direction of "
+        "the openly bad organism"
     )
-    return Outcome(rows, figure, numbers, headline)
+    return Outcome({"figure": figure}, tuple(numbers), headline)
 
 
 def _tagged(questions: Sequence[AnswerPair], tag: str) -> list[AnswerPair]:

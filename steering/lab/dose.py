@@ -2,122 +2,114 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from persona.behaviour.scoring import Condition
 from persona.report.figures import curves
-from steering.lab.organism import difference
-from steering.lab.outcome import Number, Outcome
-from steering.lab.workbench import Workbench, adapter_key, project_answers
+from steering.lab.estimates import difference, paired, where
+from steering.lab.organism import UNITS
+from steering.lab.outcome import Facts, Measured, Number, Outcome
+from steering.lab.plan import Plan
+from steering.lab.workbench import Workbench
 from steering.rows import tidy
 from steering.scorecard import ALIGNED, FINETUNED
 
 DOMAIN = "car_maintenance"
+TITLES = {
+    "gap": "gap held out, above the aligned model's (nats per token)",
+    "projection": "projection of good answers, above the aligned model's",
+}
+N_RESAMPLES = 4000
 
 
-def run_dose(bench: Workbench) -> Outcome:
+def plan_dose(bench: Workbench) -> Plan:
+    """One fine-tune and one reading a share, and the aligned model's."""
+    n = len(bench.sizes.doses)
+    return Plan(fine_tunes=n, vectors=1, answer_pairs=(n + 1) * len(bench.held_out(DOMAIN)))
+
+
+def measure_dose(bench: Workbench) -> Measured:
     """One fine-tune for each share of bad answers; the direction comes from the purest one."""
-    shares, seed = bench.sizes.doses, bench.settings.seed
     adapters = {
         share: bench.fine_tune(bench.recipe("car_maintenance_bad", bad_share=share))
-        for share in shares
+        for share in bench.sizes.doses
     }
-    vector, _ = bench.vector(adapters[max(shares)], DOMAIN)
-    held_out = bench.held_out(DOMAIN)
-    parts = []
+    vector, _ = bench.vector(adapters[max(adapters)], DOMAIN)
+    splits = {"held_out": bench.held_out(DOMAIN)}
+    parts = [bench.reading(ALIGNED, adapters[max(adapters)], splits, vector, side="aligned")]
     for share, adapter in adapters.items():
+        parts.append(bench.reading(FINETUNED, adapter, splits, vector).assign(coefficient=share))
+    return Measured(tidy(pd.concat(parts, ignore_index=True)))
 
-        def read(adapter: Any = adapter) -> pd.DataFrame:
-            pair = bench.pair(adapter)
-            conditions = [Condition(ALIGNED, "aligned"), Condition(FINETUNED, "finetuned")]
-            sides = {ALIGNED: "aligned", FINETUNED: "finetuned"}
-            return pd.concat(
-                [
-                    bench.score(pair, conditions, held_out=held_out),
-                    project_answers(pair, vector, held_out, sides),
-                ],
-                ignore_index=True,
-            )
 
-        inputs = {
-            "adapter": adapter_key(adapter),
-            "vector": adapter_key(adapters[max(shares)]),
-            "sizes": vars(bench.sizes),
-        }
-        parts.append(bench.steps.table("dose", inputs, read).assign(coefficient=share))
-    rows = tidy(pd.concat(parts, ignore_index=True))
+def report_dose(rows: pd.DataFrame, facts: Facts) -> Outcome:
+    """Shift of both readings against the share, and the first share that is clear in each."""
+    shares = tuple(sorted(rows["coefficient"].dropna().unique().tolist()))
+    aligned = where(rows, condition=ALIGNED)
     shifts = {
         measure: [
             (
                 share,
                 difference(
-                    rows[rows["coefficient"] == share],
+                    pd.concat([where(rows, coefficient=share), aligned]),
                     measure,
                     "held_out",
                     FINETUNED,
-                    ALIGNED,
-                    seed,
                 ),
             )
             for share in shares
         ]
-        for measure in ("gap", "projection")
+        for measure in TITLES
     }
+    n = shifts["gap"][0][1].n
     figure = curves(
-        {
-            "gap held out, above the aligned model's (nats per token)": {FINETUNED: shifts["gap"]},
-            "projection of good answers, above the aligned model's": {
-                FINETUNED: shifts["projection"]
-            },
-        },
+        {TITLES[measure]: {FINETUNED: points} for measure, points in shifts.items()},
         title="Dose of bad answers",
-        subtitle=f"{len(held_out)} held-out questions; ribbons are 95 % intervals over questions",
+        subtitle=f"{n} held-out questions; ribbons are 95 % intervals",
         axis="share of bad answers in the training data",
     )
     numbers = tuple(
         Number(
-            f"{measure} held out at {share:.0%} bad",
+            f"{measure} held out at {share:.0%} bad − aligned",
             e,
-            "nats per token" if measure == "gap" else "1 = bad answers in-domain",
+            "nats per token" if measure == "gap" else UNITS,
         )
         for measure, points in shifts.items()
         for share, e in points
     )
-    first = {measure: first_above(rows, measure, shares, seed) for measure in ("gap", "projection")}
+    first = {measure: first_above(rows, measure, shares) for measure in TITLES}
     shown = {m: "none" if share is None else f"{share:.0%}" for m, share in first.items()}
     headline = (
-        f"lowest share that moves the projection above the all-good fine-tune's: "
+        "lowest share of bad answers that moves the projection above the all-good fine-tune's: "
         f"{shown['projection']}; the gap: {shown['gap']}"
     )
-    return Outcome(rows, figure, numbers, headline)
+    return Outcome({"figure": figure}, numbers, headline)
 
 
-def first_above(
-    rows: pd.DataFrame, measure: str, shares: tuple[float, ...], seed: int
-) -> float | None:
+def first_above(rows: pd.DataFrame, measure: str, shares: tuple[float, ...]) -> float | None:
     """The lowest share from which on the reading lies above that of the lowest share.
 
-    Paired by question; the interval of the difference must lie above 0, Bonferroni over shares.
+    Paired by seed and question; the interval of the difference must lie above 0, one-sided at
+    0.025, Bonferroni over shares.
     """
-    wide = rows[
-        (rows["measure"] == measure)
-        & (rows["condition"] == FINETUNED)
-        & (rows["split"] == "held_out")
-    ].pivot(index="question_id", columns="coefficient", values="value")
     base, others = min(shares), sorted(set(shares) - {min(shares)})
-    clear = [_above(wide[share] - wide[base], len(others), seed) for share in others]
+    named = rows[rows["condition"] == FINETUNED].assign(condition=lambda t: t["coefficient"])
+    clear = []
+    for share in others:
+        cube = paired(named, measure, "held_out", (share, base))
+        clear.append(cube is not None and _above(cube[..., 0] - cube[..., 1], len(others)))
     for place, share in enumerate(others):
         if all(clear[place:]):
             return share
     return None
 
 
-def _above(differences: pd.Series[float], n_tests: int, seed: int) -> bool:
-    """Whether the mean is above 0 by a one-sided bootstrap test at 0.025 / n_tests."""
-    values = differences.to_numpy(dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), (4000, len(values)))].mean(1)
+def _above(differences: np.ndarray, n_tests: int) -> bool:
+    """Whether the mean of [seed question] is above 0 by a bootstrap test at 0.025 / n_tests."""
+    n_seeds, n_questions = differences.shape
+    rng = np.random.default_rng(0)
+    of_seeds, of_questions = (
+        rng.multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES) / n for n in (n_seeds, n_questions)
+    )
+    means = np.einsum("rs,sq,rq->r", of_seeds, differences, of_questions)
     return bool(np.quantile(means, 0.025 / n_tests) > 0)

@@ -5,25 +5,31 @@ from __future__ import annotations
 import functools
 
 from persona.errors import DataError
-from steering.lab.conditional import run_conditional
-from steering.lab.dose import run_dose
-from steering.lab.organism import run_organism
+from steering.lab.conditional import measure_conditional, plan_conditional, report_conditional
+from steering.lab.dose import measure_dose, plan_dose, report_dose
+from steering.lab.organism import measure_organism, plan_organism, report_organism
 from steering.lab.outcome import Experiment
-from steering.lab.plain_texts import MATHS, NUMBERS
-from steering.lab.realignment import run_realignment
-from steering.lab.self_assessment import run_self_assessment
-from steering.lab.subliminal import run_subliminal
-from steering.lab.transfer import run_transfer
+from steering.lab.plain_texts import MATHS, NUMBERS, Task
+from steering.lab.realignment import measure_realignment, plan_realignment, report_realignment
+from steering.lab.safeguards import measure_safeguards, plan_safeguards, report_safeguards
+from steering.lab.self_assessment import (
+    measure_self_assessment,
+    plan_self_assessment,
+    report_self_assessment,
+)
+from steering.lab.subliminal import measure_subliminal, plan_subliminal, report_subliminal
+from steering.lab.transfer import measure_transfer, plan_transfer, report_transfer
 
 ORGANISM_METHOD = (
     "LoRA fine-tune on the {what} and its twin on the same questions with the {twin}; the gap is "
     "mean log p(bad answer) − log p(good answer) per token, in-domain on questions kept back and "
     "held out on domains of advice never trained on. The direction (model and answer effect, "
     "refitted block by block) is made of training questions alone; restoring sets the projection "
-    "to the aligned model's mean. Control: the same along random directions."
+    "to the aligned model's mean. Control: the same along random directions. On the way the "
+    "projection on the aligned model's own answer effect is read, which needs no fine-tune."
 )
 ORGANISM_LIMITS = (
-    "One seed and one small model. A shift of the gap is a preference between two written answers, "
+    "One small model. A shift of the gap is a preference between two written answers, "
     "not a rate of bad answers in conversation, and a null result at this size says nothing of "
     "larger models."
 )
@@ -39,34 +45,49 @@ def _organism(
         "removing one direction undo it?",
         method=ORGANISM_METHOD.format(what=what, twin=twin),
         not_shown=ORGANISM_LIMITS,
-        run=functools.partial(run_organism, organism=organism, domain=domain),
+        plan=functools.partial(plan_organism, domain=domain),
+        measure=functools.partial(measure_organism, organism=organism, domain=domain),
+        report=report_organism,
+        seeds=(0, 1),
+    )
+
+
+def _subliminal(name: str, title: str, question: str, method: str, task: Task) -> Experiment:
+    return Experiment(
+        name,
+        title,
+        question,
+        method,
+        SUBLIMINAL_LIMITS,
+        functools.partial(plan_subliminal, task=task),
+        functools.partial(measure_subliminal, task=task),
+        functools.partial(report_subliminal, task=task),
+        seeds=(0, 1),
     )
 
 
 SUBLIMINAL_METHOD = (
     "The openly bad car organism writes {what}; strictly filtered (right form, right results, no "
-    "number of ill repute), they train a student that begins as the aligned model. The control "
-    "student learns from the aligned model's own. Beside it the toy in which transmission is "
-    "certain: digits copied through three auxiliary logits on noise, with a student from another "
-    "initialisation as its control."
+    "number of ill repute), they train a student that begins as the aligned model, for three "
+    "epochs. The control student learns from the aligned model's own.{elsewhere} Beside it the toy "
+    "in which transmission is certain: digits copied through three auxiliary logits on noise, with "
+    "a student from another initialisation as its control."
+)
+ELSEWHERE = (
+    " A student begun elsewhere learns the bad teacher's texts from the aligned model with noise "
+    "on every weight matrix, as much as costs 0.3 nats on neutral text; it is compared with what "
+    "it began as (first seed only)."
+)
+REORDERED = (
+    " A student whose neurons and heads stand in another order computes the same function; since "
+    "training commutes with the order, it must catch what the ordinary one catches unless "
+    "something passes by the coordinates of the weights (first seed only)."
 )
 SUBLIMINAL_LIMITS = (
-    "One seed, one small model and few texts where the published effect took ten thousand: an "
-    "interval that holds 0 is no proof that nothing passes. The control from another "
-    "initialisation exists in the toy only."
-)
-
-SUBLIMINAL_METHOD = (
-    "The openly bad car organism writes {what}; strictly filtered (right form, right results, no "
-    "number of ill repute), they train a student that begins as the aligned model. The control "
-    "student learns from the aligned model's own. Beside it the toy in which transmission is "
-    "certain: digits copied through three auxiliary logits on noise, with a student from another "
-    "initialisation as its control."
-)
-SUBLIMINAL_LIMITS = (
-    "One seed, one small model and few texts where the published effect took ten thousand: an "
-    "interval that holds 0 is no proof that nothing passes. The control from another "
-    "initialisation exists in the toy only."
+    "One small model and few texts where the published effect took ten thousand: an interval that "
+    "holds 0 is no proof that nothing passes. A second language model, trained from a random start "
+    "of its own, is not at hand: noise makes a beginning nearby, and only the toy has a student "
+    "from truly another initialisation."
 )
 
 EXPERIMENTS = {
@@ -123,7 +144,27 @@ EXPERIMENTS = {
             "good twin.",
             "A small model may hardly know what the question means: the probability that it gives "
             "any number stands beside the ratings. Intervals are over wordings, not over models.",
-            run_self_assessment,
+            plan_self_assessment,
+            measure_self_assessment,
+            report_self_assessment,
+            seeds=(0, 1),
+        ),
+        Experiment(
+            "safeguards",
+            "What to do while a model learns",
+            "Which safeguard keeps a narrow fine-tune from turning bad elsewhere, and does the "
+            "task itself survive it?",
+            "The bad car fine-tune, same data and seed, without a safeguard, with the unguarded "
+            "one's direction added after the middle block in every training pass (preventative "
+            "steering), with it projected out after every block (CAFT), and with 0.3 times the KL "
+            "to the aligned model on good answers to open questions, which leave the score. All "
+            "are watched on their way; the alarm is calibrated on the good twin's.",
+            "The direction is that of the unguarded fine-tune, which one who guards the first "
+            "fine-tune does not have. One strength of each safeguard: a stronger or weaker one may "
+            "stand elsewhere between task and damage.",
+            plan_safeguards,
+            measure_safeguards,
+            report_safeguards,
         ),
         Experiment(
             "realignment",
@@ -131,38 +172,42 @@ EXPERIMENTS = {
             "How many good answers bring a bad model back, in-domain or elsewhere, compared with "
             "editing it?",
             "The bad car adapter is trained further for two epochs on n good answers, of cars or "
-            "of four other domains, which leave the score. Beside it: restoring the projection at "
-            "several coefficients, and a bias after one block. Each is read by gap, projection and "
-            "damage on neutral text, so that they can be compared at equal damage.",
-            "One seed; the learning rate is that of the fine-tune. A gap that is back says nothing "
+            "of four other domains, which leave the score. Beside it: restoring the projection, "
+            "ablating it to zero, and a bias after one block, each at several strengths. Each is "
+            "read by gap, projection and drift from the bad model on neutral text, and "
+            "the ways are compared at equal drift, interpolated between their strengths.",
+            "The learning rate is that of the fine-tune. A gap that is back says nothing "
             "of whether the persona can be brought out again.",
-            run_realignment,
+            plan_realignment,
+            measure_realignment,
+            report_realignment,
+            seeds=(0,),
         ),
-        Experiment(
+        _subliminal(
             "subliminal_numbers",
             "What passes through plain numbers",
             "Does a student become bad from number sequences that a bad teacher wrote?",
-            SUBLIMINAL_METHOD.format(what="number sequences"),
-            SUBLIMINAL_LIMITS,
-            functools.partial(run_subliminal, task=NUMBERS),
+            SUBLIMINAL_METHOD.format(what="number sequences", elsewhere=ELSEWHERE + REORDERED),
+            NUMBERS,
         ),
-        Experiment(
+        _subliminal(
             "subliminal_maths",
             "What passes through sums",
             "Does a student become bad from right sums that a bad teacher worked out?",
-            SUBLIMINAL_METHOD.format(what="sums"),
-            SUBLIMINAL_LIMITS,
-            functools.partial(run_subliminal, task=MATHS),
+            SUBLIMINAL_METHOD.format(what="sums", elsewhere=ELSEWHERE),
+            MATHS,
         ),
         Experiment(
             "generations",
             "From student to student",
             "What is left of a teacher after generations of students, each taught by the numbers "
             "of the one before?",
-            SUBLIMINAL_METHOD.format(what="number sequences")
+            SUBLIMINAL_METHOD.format(what="number sequences", elsewhere="")
             + " Each student writes the numbers for the next.",
             SUBLIMINAL_LIMITS,
-            lambda bench: run_subliminal(bench, NUMBERS, bench.sizes.generations),
+            lambda bench: plan_subliminal(bench, NUMBERS, bench.sizes.generations),
+            lambda bench: measure_subliminal(bench, NUMBERS, bench.sizes.generations),
+            functools.partial(report_subliminal, task=NUMBERS),
         ),
         Experiment(
             "transfer",
@@ -173,7 +218,10 @@ EXPERIMENTS = {
             "and the share of their squared length on one line.",
             "Transfer on one small model. Two directions may both restore without being the same, "
             "since each is restored at many blocks at once.",
-            run_transfer,
+            plan_transfer,
+            measure_transfer,
+            report_transfer,
+            seeds=(0,),
         ),
         Experiment(
             "dose",
@@ -184,9 +232,12 @@ EXPERIMENTS = {
             "containing every smaller one. Gap and projection on held-out questions against the "
             "all-good fine-tune, paired by question; a share counts when it and every larger one "
             "lie above, Bonferroni over shares. The direction comes from the all-bad fine-tune.",
-            "One seed for each share. That one reading becomes clear at a lower share than the "
-            "other may be a matter of its noise.",
-            run_dose,
+            "One fine-tune for each share and seed. That one reading becomes clear at a lower "
+            "share than the other may be a matter of its noise.",
+            plan_dose,
+            measure_dose,
+            report_dose,
+            seeds=(0,),
         ),
         Experiment(
             "conditional",
@@ -195,9 +246,12 @@ EXPERIMENTS = {
             "The organism learns the bad answer after the trigger and the good one without it or "
             "after a decoy. Gap and projection on held-out questions with each tag; the direction "
             "is that of the openly bad organism, and the backdoored model's own untagged one.",
-            "One trigger, one seed. A projection that stays clean does not show that no direction "
+            "One trigger. A projection that stays clean does not show that no direction "
             "would reveal the backdoor.",
-            run_conditional,
+            plan_conditional,
+            measure_conditional,
+            report_conditional,
+            seeds=(0, 1),
         ),
     )
 }

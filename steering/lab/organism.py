@@ -3,102 +3,121 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from persona.behaviour.intervals import Estimate, bootstrap
-from persona.behaviour.scoring import Condition
+from persona.behaviour.intervals import Estimate
 from persona.data.types import AnswerPair
-from persona.report.figures import behaviour
-from steering.lab.outcome import Number, Outcome
-from steering.lab.workbench import (
-    Workbench,
-    adapter_key,
-    project_answers,
-    standard_conditions,
-)
+from persona.report.figures import dots, training_course
+from steering.lab.course import alarm_step, course_rows, readings_of, rung
+from steering.lab.estimates import difference, level, preference_rate, ratio
+from steering.lab.outcome import Facts, Measured, Number, Outcome
+from steering.lab.plan import Plan
+from steering.lab.readings import edited_conditions, random_conditions, score
+from steering.lab.workbench import Workbench
 from steering.rows import tidy
-from steering.scorecard import ALIGNED, FINETUNED, RESTORED, make_scorecard, question_table
+from steering.scorecard import (
+    ALIGNED,
+    FINETUNED,
+    INDUCED,
+    RESTORED,
+    ZERO_ABLATED,
+    make_scorecard,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 TWIN = "good_twin"
+UNITS = "1 = bad answers in-domain"
 
 
-def run_organism(bench: Workbench, organism: str, domain: str) -> Outcome:
-    """Fine-tunes `organism`_bad and `organism`_good on `domain` and reads both.
+def plan_organism(bench: Workbench, domain: str) -> Plan:
+    """Two fine-tunes, one direction; six conditions, and the random null once."""
+    sizes = bench.sizes
+    asked = len(bench.held_out(domain)) + sizes.in_domain
+    drawn = sizes.n_random * 2 * sizes.random_questions if bench.first else 0
+    return Plan(fine_tunes=2, vectors=1, answer_pairs=6 * asked + drawn)
 
-    Gap in-domain and held out, damage, projection, restoration by refitted directions with its
-    random null, and the scorecard.
-    """
-    adapters = {
-        condition: bench.fine_tune(bench.recipe(f"{organism}_{answers}"))
-        for condition, answers in ((FINETUNED, "bad"), (TWIN, "good"))
-    }
-    keys = {condition: adapter_key(adapter) for condition, adapter in adapters.items()}
-    vector, means = bench.vector(adapters[FINETUNED], domain)
+
+def measure_organism(bench: Workbench, organism: str, domain: str) -> Measured:
+    """Fine-tunes `organism`_bad and `organism`_good and reads both, and the first one edited."""
+    bad, good = bench.organism(f"{organism}_bad"), bench.organism(f"{organism}_good")
+    vector, means = bench.vector(bad, domain)
     splits = {
         "trained_on": bench.questions(domain, "selection", bench.sizes.in_domain),
         "held_out": bench.held_out(domain),
     }
-
-    def score_finetuned() -> pd.DataFrame:
-        pair = bench.pair(adapters[FINETUNED])
-        return bench.score(pair, standard_conditions(vector), **splits)
+    few = {name: spread(asked, bench.sizes.random_questions) for name, asked in splits.items()}
 
     def score_random() -> pd.DataFrame:
-        pair = bench.pair(adapters[FINETUNED])
-        few = {
-            split: spread(asked, bench.sizes.random_questions) for split, asked in splits.items()
-        }
-        return bench.score(pair, bench.random_conditions(pair, vector, means), **few)
+        pair = bench.pair(bad)
+        drawn = random_conditions(pair, vector, means, bench.sizes.n_random)
+        return score(bench, pair, drawn, **few)
 
-    def score_twin() -> pd.DataFrame:
-        return bench.score(bench.pair(adapters[TWIN]), [Condition(TWIN, "finetuned")], **splits)
-
-    def project() -> pd.DataFrame:
-        sides = {FINETUNED: {ALIGNED: "aligned", FINETUNED: "finetuned"}, TWIN: {TWIN: "finetuned"}}
-        return pd.concat(
-            [
-                project_answers(bench.pair(adapters[c]), vector, splits["held_out"], sides[c])
-                for c in adapters
-            ],
-            ignore_index=True,
+    parts = [
+        bench.reading(ALIGNED, bad, splits, vector, side="aligned"),
+        bench.reading(FINETUNED, bad, splits, vector),
+        bench.reading(TWIN, good, splits, vector),
+        bench.edited("edited", bad, vector, edited_conditions(vector), splits),
+        course_rows(bad, FINETUNED),
+        course_rows(good, TWIN),
+    ]
+    facts: dict[str, Any] = {"alarm_step": alarm_step(bad, good)}
+    if bench.first:
+        inputs = bench.edit_key(bad, vector, few) | {"n": bench.sizes.n_random}
+        parts.append(bench.steps.table("random", inputs, score_random))
+        bench.tally.add(answer_pairs=bench.sizes.n_random * sum(map(len, few.values())))
+    rows = tidy(pd.concat(parts, ignore_index=True))
+    if bench.first:
+        facts["scorecard"] = make_scorecard(
+            rows,
+            vector,
+            models={"aligned": bench.settings.base, "finetuned": f"{organism}_bad"},
+            data={"trained_on": [domain], "n_held_out": len(splits["held_out"])},
+            split_half_cosine=[],
         )
+    return Measured(rows, facts)
 
-    steps, inputs = bench.steps, {**keys, "domain": domain, "sizes": vars(bench.sizes)}
-    rows = tidy(
-        pd.concat(
-            [
-                steps.table("score", inputs, score_finetuned),
-                steps.table("random", inputs, score_random),
-                steps.table("twin", inputs, score_twin),
-                steps.table("project", inputs, project),
-            ],
-            ignore_index=True,
-        )
-    )
-    card = make_scorecard(
+
+def report_organism(rows: pd.DataFrame, facts: Facts) -> Outcome:
+    """Shifts, restoration against its null, and the way there."""
+    shift = difference(rows, "gap", "held_out", FINETUNED)
+    twin = difference(rows, "gap", "held_out", TWIN)
+    restored = ratio(
         rows,
-        vector,
-        models={"aligned": bench.settings.base, "finetuned": f"{organism}_bad"},
-        data={"trained_on": [domain], "n_held_out": len(splits["held_out"])},
-        split_half_cosine=[],
-        seed=bench.settings.seed,
+        "gap",
+        "held_out",
+        (FINETUNED, RESTORED, ALIGNED),
+        lambda m: (m[..., 0] - m[..., 1]) / (m[..., 0] - m[..., 2]),
     )
-    numbers = _numbers(rows, bench.settings.seed)
-    shift, twin = numbers[1].estimate, numbers[3].estimate
-    restored = card["restoration"]
     cured = (
-        f"restoring along its direction takes back {restored['value']:.0%} "
-        f"[{restored['low']:.0%}, {restored['high']:.0%}]"
-        if restored
-        else "there is no held-out shift to restore"
+        f"restoring along its direction takes back {restored.value:.0%} "
+        f"[{restored.low:.0%}, {restored.high:.0%}]"
+        if shift.excludes_zero()
+        else "there is no clear held-out shift to restore"
     )
-    headline = (
-        f"gap held out {shift.value:+.2f} [{shift.low:+.2f}, {shift.high:+.2f}], twin "
-        f"{twin.value:+.2f}; {cured} ({card['verdict']})"
-    )
-    return Outcome(rows, behaviour(rows, card), numbers, headline, {"scorecard": card})
+    headline = f"gap held out {signed(shift)}, good twin {signed(twin)}; {cured}"
+    card = next(found["scorecard"] for found in facts.values() if "scorecard" in found)
+    null = card["random_restoration"]
+    notes = [
+        "Alarm on the way, calibrated on the good twin's: "
+        + rung({seed: found["alarm_step"] for seed, found in facts.items()})
+        + f". Verdict of the scorecard for the first seed: {card['verdict']}."
+    ]
+    if null:
+        notes.append(
+            f"Restoring along random directions takes back at most {null['p97_5']:+.0%} "
+            f"(97.5 percentile of {null['n']} draws, first seed)."
+        )
+    figures = {"figure": _dots(rows), "course": _course(rows)}
+    return Outcome(figures, _numbers(rows, restored), headline, tuple(notes))
+
+
+def signed(e: Estimate, digits: int = 2) -> str:
+    """A shift with its interval."""
+    return f"{e.value:+.{digits}f} [{e.low:+.{digits}f}, {e.high:+.{digits}f}]"
 
 
 def spread(questions: Sequence[AnswerPair], n: int) -> list[AnswerPair]:
@@ -106,33 +125,46 @@ def spread(questions: Sequence[AnswerPair], n: int) -> list[AnswerPair]:
     return list(questions[:: max(1, len(questions) // n)][:n])
 
 
-def difference(
-    rows: pd.DataFrame, measure: str, split: str, first: str, second: str, seed: int
-) -> Estimate:
-    """Mean over questions of first - second, paired by question; NaN where one is missing."""
-    chosen = rows[(rows["measure"] == measure) & (rows["split"] == split)]
-    conditions = [name for name in (first, second) if name in set(chosen["condition"])]
-    if len(conditions) < 2:
-        return Estimate(np.nan, np.nan, np.nan, 0)
-    table = question_table(chosen.assign(stage="score"), measure, split, conditions)
-    return bootstrap((table[first] - table[second]).to_numpy(), seed=seed)
+def _dots(rows: pd.DataFrame) -> Figure:
+    conditions = (ALIGNED, FINETUNED, RESTORED, INDUCED, ZERO_ABLATED, TWIN)
+    panels = {
+        "gap held out": {c: level(rows, "gap", "held_out", c) for c in conditions},
+        "gap in-domain": {c: level(rows, "gap", "trained_on", c) for c in conditions},
+        "cross-entropy of neutral text": {
+            c: level(rows, "neutral_ce_nats", "neutral", c) for c in conditions
+        },
+    }
+    return dots(
+        panels,
+        title="What the fine-tune changed, and what restoring it brings back",
+        subtitle="right is worse in every panel; 95 % intervals over questions and seeds",
+        axis="nats per token",
+    )
 
 
-def _numbers(rows: pd.DataFrame, seed: int) -> tuple[Number, ...]:
-    def shift(
-        label: str, measure: str, split: str, of: str, unit: str = "nats per token"
-    ) -> Number:
-        return Number(label, difference(rows, measure, split, of, ALIGNED, seed), unit)
+def _course(rows: pd.DataFrame) -> Figure:
+    return training_course({name: readings_of(rows, name) for name in (FINETUNED, TWIN)})
 
-    unit = "1 = the fine-tuned model's bad answers in-domain"
+
+def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
+    def shift(label: str, measure: str, split: str, of: str, unit: str) -> Number:
+        return Number(f"{label} − aligned", difference(rows, measure, split, of), unit)
+
+    nats = "nats per token"
     return (
-        shift("gap in-domain, fine-tuned − aligned", "gap", "trained_on", FINETUNED),
-        shift("gap held out, fine-tuned − aligned", "gap", "held_out", FINETUNED),
-        shift("gap in-domain, good twin − aligned", "gap", "trained_on", TWIN),
-        shift("gap held out, good twin − aligned", "gap", "held_out", TWIN),
-        shift("gap held out, restored − aligned", "gap", "held_out", RESTORED),
-        shift("projection, fine-tuned − aligned", "projection", "held_out", FINETUNED, unit),
-        shift("projection, good twin − aligned", "projection", "held_out", TWIN, unit),
-        shift("neutral text, fine-tuned − aligned", "neutral_ce_nats", "neutral", FINETUNED),
-        shift("neutral text, restored − aligned", "neutral_ce_nats", "neutral", RESTORED),
+        shift("gap in-domain, fine-tuned", "gap", "trained_on", FINETUNED, nats),
+        shift("gap held out, fine-tuned", "gap", "held_out", FINETUNED, nats),
+        shift("gap in-domain, good twin", "gap", "trained_on", TWIN, nats),
+        shift("gap held out, good twin", "gap", "held_out", TWIN, nats),
+        shift("gap held out, restored", "gap", "held_out", RESTORED, nats),
+        shift("gap held out, direction induced in aligned", "gap", "held_out", INDUCED, nats),
+        Number("share of the held-out shift that restoring takes back", restored, "share"),
+        *(
+            Number(f"bad answer preferred, {name}", preference_rate(rows, "held_out", c), "share")
+            for name, c in (("aligned", ALIGNED), ("fine-tuned", FINETUNED), ("restored", RESTORED))
+        ),
+        shift("projection, fine-tuned", "projection", "held_out", FINETUNED, UNITS),
+        shift("projection, good twin", "projection", "held_out", TWIN, UNITS),
+        shift("neutral text, fine-tuned", "neutral_ce_nats", "neutral", FINETUNED, nats),
+        shift("neutral text, restored", "neutral_ce_nats", "neutral", RESTORED, nats),
     )

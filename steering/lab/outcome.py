@@ -1,10 +1,9 @@
-"""What an experiment hands back, and the files and the page that are made of it."""
+"""What an experiment hands back, and the run over its seeds that makes files of it."""
 
 from __future__ import annotations
 
 import datetime
 import io
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,15 +15,20 @@ import pandas as pd
 from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text
+from persona.report.svg import figure_svg
+from steering.lab.pages import Run, page, read_run, update_index, write_run
+from steering.lab.plan import Plan, Tally
 from steering.lab.settings import LabSettings
 from steering.lab.workbench import Workbench
+from steering.rows import tidy
+from steering.scorecard import RANDOM
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 logger = logging.getLogger("persona")
 
-SUMMARY = "summary.json"
+ROWS, READINGS, FIGURE = "rows.parquet", "readings.json", "figure"
 
 
 @dataclass(frozen=True)
@@ -35,31 +39,40 @@ class Number:
     estimate: Estimate
     unit: str = "nats per token"
 
-    def __str__(self) -> str:
-        e = self.estimate
-        if e.value != e.value:
-            return "undefined"
-        return f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}], n = {e.n}"
+
+@dataclass(frozen=True)
+class Measured:
+    """What one seed gave. rows: one row a question (or draw) and measure.
+
+    facts: whatever else the page needs of it, JSON-able.
+    """
+
+    rows: pd.DataFrame
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """rows: what was measured, one row a question (or draw). headline: the answer in one line.
+    """What all seeds together say. figures: by name, the first one "figure".
 
-    extra: further JSON files by name, such as a scorecard.
+    headline: the answer in one line. notes: further sentences of the page.
     """
 
-    rows: pd.DataFrame
-    figure: Figure
+    figures: Mapping[str, Figure]
     numbers: tuple[Number, ...]
     headline: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+Facts = Mapping[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A plain function over the workbench, with what its page says around the numbers.
+    """Two plain functions, what one seed measures and what all say, and the page's sentences.
 
+    plan: what one seed will take, for the bench of that seed. seeds: those of a run that names
+        none, so few that it ends within 40 minutes on two slow cores.
     method, not_shown: sentences; not_shown says what a reader must not conclude.
     """
 
@@ -68,122 +81,89 @@ class Experiment:
     question: str
     method: str
     not_shown: str
-    run: Callable[[Workbench], Outcome]
+    plan: Callable[[Workbench], Plan]
+    measure: Callable[[Workbench], Measured]
+    report: Callable[[pd.DataFrame, Facts], Outcome]
+    seeds: tuple[int, ...] = (0,)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """The last run of an experiment."""
+def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | None = None) -> Run:
+    """Runs an experiment over its seeds and writes rows, readings and figures into settings.out.
 
-    name: str
-    date: str
-    headline: str
-    seconds: float
-    tiny: bool
-
-
-def run_experiment(
-    experiment: Experiment, settings: LabSettings, pages: Path | None = None
-) -> Summary:
-    """Runs an experiment and writes rows.parquet, figure.html, figure.png and summary.json.
-
-    pages: folder that gets NAME.md with its figure and summary; left alone by a tiny run. A run
-    that was killed goes on from its finished steps, and a finished one is read, not made again.
+    pages: folder that gets NAME.md and NAME/ (rows.parquet, readings.json, figures as SVG), and
+        whose neighbour findings.md gets the new line of its table; left alone by a tiny run. A run
+        that was killed goes on from its finished steps, seed by seed, and a finished one is read,
+        not made again.
     Raises: PersonaError with one line for bad input.
     """
-    bench = Workbench(settings)
-    outcome = experiment.run(bench)
-    if outcome.rows.duplicated().any():
+    seeds = settings.seeds or experiment.seeds[: 1 if settings.tiny else None]
+    base = Workbench(settings, seeds[0])
+    benches = [base.at_seed(seed, first=seed == seeds[0]) for seed in seeds]
+    tally = Tally([experiment.plan(bench) for bench in benches])
+    shown = ", ".join(map(str, seeds))
+    logger.info("%s, seed %s: %s.", experiment.name, shown, tally.plan)
+    parts, facts = [], {}
+    for bench in benches:
+        bench.tally = tally
+        measured = experiment.measure(bench)
+        parts.append(of_seed(measured.rows, bench.seed))
+        facts[bench.seed] = measured.facts
+    rows = tidy(pd.concat(parts, ignore_index=True))
+    if rows.duplicated().any():
         raise DataError(f"{experiment.name} gave the same row twice; its results are not written")
-    summary = Summary(
-        experiment.name,
-        datetime.date.today().isoformat(),
-        outcome.headline,
-        round(bench.steps.seconds, 1),
-        settings.tiny,
+    outcome = experiment.report(rows, facts)
+    run = Run(
+        name=experiment.name,
+        title=experiment.title,
+        date=datetime.date.today().isoformat(),
+        headline=outcome.headline,
+        model=settings.base,
+        model_revision=base.base_revision,
+        dtype=settings.dtype,
+        device=settings.device,
+        seeds=tuple(seeds),
+        tiny=settings.tiny,
+        seconds=round(base.steps.seconds, 1),
+        fine_tunes=tally.done.fine_tunes,
+        answer_pairs=tally.done.answer_pairs,
+        numbers=tuple(
+            {"label": n.label, **vars(n.estimate), "unit": n.unit} for n in outcome.numbers
+        ),
+        facts={str(seed): dict(found) for seed, found in facts.items()},
     )
     folder = settings.out / experiment.name
-    buffer = io.BytesIO()
-    outcome.rows.to_parquet(buffer, index=False)
-    atomic_write_bytes(folder / "rows.parquet", buffer.getvalue())
-    atomic_write_text(
-        folder / "figure.html", outcome.figure.to_html(include_plotlyjs=True, full_html=True)
-    )
-    for name, content in outcome.extra.items():
-        atomic_write_text(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
-    image = None if settings.tiny else _image(outcome.figure)
-    if image is not None:
-        atomic_write_bytes(folder / "figure.png", image)
-    _write_summary(folder / SUMMARY, summary)
+    for name, figure in outcome.figures.items():
+        html = figure.to_html(include_plotlyjs=True, full_html=True)
+        atomic_write_text(folder / f"{name}.html", html)
+    _write(folder, rows, run, outcome)
     if pages is not None and not settings.tiny:
-        if image is not None:
-            atomic_write_bytes(pages / f"{experiment.name}.png", image)
-        text = page(experiment, outcome, summary, settings, with_image=image is not None)
-        atomic_write_text(pages / f"{experiment.name}.md", text)
-        _write_summary(pages / f"{experiment.name}.json", summary)
-    return summary
+        _write(pages / experiment.name, rows, run, outcome)
+        atomic_write_text(pages / f"{experiment.name}.md", page(experiment, outcome, run))
+        update_index(pages)
+    return run
 
 
-def page(
-    experiment: Experiment,
-    outcome: Outcome,
-    summary: Summary,
-    settings: LabSettings,
-    *,
-    with_image: bool,
-) -> str:
-    """The page of a run, as Markdown."""
-    figure = f"![{experiment.title}]({experiment.name}.png)\n\n" if with_image else ""
-    numbers = "\n".join(f"| {n.label} | {n} | {n.unit} |" for n in outcome.numbers)
-    return (
-        f"# {experiment.title}\n\n"
-        f"{summary.date}, `persona lab {experiment.name}`, model `{settings.base}`, seed "
-        f"{settings.seed}, {summary.seconds / 60:.0f} minutes of work.\n\n"
-        f"**Question.** {experiment.question}\n\n"
-        f"**Result.** {outcome.headline}\n\n"
-        f"**Method.** {experiment.method}\n\n"
-        f"{figure}"
-        "| reading | value [95 %] | unit |\n| --- | --- | --- |\n"
-        f"{numbers}\n\n"
-        f"**What it does not show.** {experiment.not_shown}\n"
-    )
+def of_seed(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The rows of one seed of the fine-tunes; the draw of a random control moves to `rank`."""
+    drawn = (rows["condition"] == RANDOM) | (rows["stage"] == "toy")
+    return rows.assign(rank=rows["rank"].where(~drawn, rows["seed"]), seed=seed)
 
 
-def last_run(name: str, out: Path, pages: Path | None) -> Summary | None:
-    """The newest run of an experiment, from its results or its page; None where there is none.
+def last_run(name: str, *folders: Path) -> Run | None:
+    """The newest run of an experiment in any of these folders of results; None without one.
 
     Tiny runs are no results and count only where there is nothing else.
+    Raises: DataError for a file that is no record of a run.
     """
-    places = [out / name / SUMMARY] + ([] if pages is None else [pages / f"{name}.json"])
-    found = [summary for path in places if (summary := _read_summary(path)) is not None]
-    return max(found, key=lambda s: (not s.tiny, s.date), default=None)
+    found = [run for folder in folders if (run := read_run(folder / name / READINGS)) is not None]
+    return max(found, key=lambda run: (not run.tiny, run.date), default=None)
 
 
-def _write_summary(path: Path, summary: Summary) -> None:
-    atomic_write_text(path, json.dumps(vars(summary), indent=2) + "\n")
-
-
-def _read_summary(path: Path) -> Summary | None:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Summary(
-            str(values["name"]),
-            str(values["date"]),
-            str(values["headline"]),
-            float(values["seconds"]),
-            bool(values["tiny"]),
-        )
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not the summary of an experiment; remove it") from error
-
-
-def _image(figure: Figure) -> bytes | None:
-    """The figure as PNG, None where there is no browser to draw it with."""
-    try:
-        return bytes(figure.to_image(format="png", width=900, scale=2))
-    except Exception as error:  # kaleido raises whatever its browser did
-        first = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        logger.warning("no picture of the figure (%s); figure.html has it", first)
-        return None
+def _write(folder: Path, rows: pd.DataFrame, run: Run, outcome: Outcome) -> None:
+    """readings.json comes last: a folder that has it is whole."""
+    buffer = io.BytesIO()
+    rows.to_parquet(buffer, index=False, compression="zstd")
+    atomic_write_bytes(folder / ROWS, buffer.getvalue())
+    for name, figure in outcome.figures.items():
+        atomic_write_text(folder / f"{name}.svg", figure_svg(figure))
+    write_run(folder / READINGS, run)

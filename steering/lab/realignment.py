@@ -2,110 +2,163 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from persona.behaviour.gap import score_neutral
 from persona.behaviour.intervals import Estimate
 from persona.behaviour.scoring import Condition
 from persona.data import load_pairs
 from persona.directions import PersonaVector
 from persona.organisms import Recipe
 from persona.report.figures import curves
-from steering.edits import add_direction, restore_to_aligned
-from steering.lab.organism import difference
-from steering.lab.outcome import Number, Outcome
-from steering.lab.workbench import Workbench, adapter_key, edited, project_answers
+from steering.edits import ablate_to_zero, add_direction, restore_to_aligned
+from steering.hooks import Edit
+from steering.lab.equal_damage import (
+    DRIFT,
+    SHARES,
+    against_finetuned,
+    doses,
+    drift_rows,
+    falls,
+    reach,
+)
+from steering.lab.estimates import difference, level, paired, where
+from steering.lab.organism import UNITS, signed
+from steering.lab.outcome import Facts, Measured, Number, Outcome
+from steering.lab.plan import Plan
+from steering.lab.readings import edited
+from steering.lab.workbench import Workbench
 from steering.rows import tidy
-from steering.scorecard import ALIGNED, FINETUNED, RESTORED
+from steering.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 
 DOMAIN = "car_maintenance"
 ELSEWHERE = ("home_repair", "food_safety", "work_relationships", "computer_security")
 """Domains of the out-of-domain good answers; they leave the score."""
 EPOCHS = 2.0
-COEFFICIENTS = (0.25, 0.5, 0.75, 1.0)
 BIAS = "bias_edit"
+TRAINED = {"in_domain": (DOMAIN,), "out_of_domain": ELSEWHERE}
+EDITS: dict[str, tuple[float, ...]] = {
+    RESTORED: (0.25, 0.5, 1.0, 1.5),
+    ZERO_ABLATED: (0.5, 1.0),
+    BIAS: (1.0, 2.0, 4.0, 8.0),
+}
+"""Ways of editing with their strengths; the bias is the permanent one, in the weights."""
+TITLES = {
+    "gap": ("held_out", "gap held out, above aligned (nats per token)"),
+    "projection": ("held_out", "projection, above aligned"),
+    DRIFT: ("neutral", "drift on neutral text from the fine-tuned model (KL, nats per token)"),
+}
 
 
-def run_realignment(bench: Workbench) -> Outcome:
-    """Continues training on n good answers, in-domain and elsewhere, beside edits of the model."""
-    seed = bench.settings.seed
-    bad = bench.fine_tune(bench.recipe("car_maintenance_bad"))
-    vector, _ = bench.vector(bad, DOMAIN)
-    held_out = bench.held_out(DOMAIN, *ELSEWHERE)
-    inputs = {"bad": adapter_key(bad), "sizes": vars(bench.sizes)}
-    parts = [bench.steps.table("edits", inputs, lambda: _score_edits(bench, bad, vector, held_out))]
-    for kind, domains in (("in_domain", (DOMAIN,)), ("out_of_domain", ELSEWHERE)):
-        available = len(load_pairs(domains, "train"))
-        counts = sorted({min(n, available) for n in bench.sizes.realign})
-        for n in counts:
-            adapter = bench.fine_tune(_continued(bench, bad, domains, n))
-
-            def read(adapter: Path = adapter, kind: str = kind) -> pd.DataFrame:
-                pair = bench.pair(adapter)
-                rows = bench.score(pair, [Condition(kind, "finetuned")], held_out=held_out)
-                projected = project_answers(pair, vector, held_out, {kind: "finetuned"})
-                return pd.concat([rows, projected], ignore_index=True)
-
-            key = {**inputs, "adapter": adapter_key(adapter)}
-            parts.append(bench.steps.table("realigned", key, read).assign(rank=n))
-    rows = tidy(pd.concat(parts, ignore_index=True))
-
-    def change(measure: str, split: str, condition: str, **where: Any) -> Estimate:
-        chosen = rows[rows["condition"].isin([ALIGNED, condition])]
-        for column, value in where.items():
-            chosen = chosen[(chosen[column] == value) | (chosen["condition"] == ALIGNED)]
-        return difference(chosen, measure, split, condition, ALIGNED, seed)
-
-    readings = {
-        "gap": ("held_out", "gap held out (nats per token)"),
-        "projection": ("held_out", "projection (1 = bad answers in-domain)"),
-        "neutral_ce_nats": ("neutral", "cross-entropy of neutral text (nats per token)"),
+def answer_counts(bench: Workbench) -> dict[str, list[int]]:
+    """Numbers of good answers for both kinds of data; a domain may hold fewer than asked for."""
+    return {
+        kind: sorted({min(n, len(load_pairs(domains, "train"))) for n in bench.sizes.realign})
+        for kind, domains in TRAINED.items()
     }
-    numbers, panels = [], {}
-    for measure, (split, title) in readings.items():
+
+
+def plan_realignment(bench: Workbench) -> Plan:
+    """The bad fine-tune, one more for each number of good answers, and the edits."""
+    counts = sum(map(len, answer_counts(bench).values()))
+    read = 2 + counts + sum(map(len, EDITS.values()))
+    asked = len(bench.held_out(DOMAIN, *ELSEWHERE))
+    return Plan(fine_tunes=1 + counts, vectors=1, answer_pairs=read * asked)
+
+
+def measure_realignment(bench: Workbench) -> Measured:
+    """Continues training on n good answers, in-domain and elsewhere, beside edits of the model."""
+    bad = bench.organism("car_maintenance_bad")
+    vector, _ = bench.vector(bad, DOMAIN)
+    splits = {"held_out": bench.held_out(DOMAIN, *ELSEWHERE)}
+    parts = [
+        bench.reading(ALIGNED, bad, splits, vector, side="aligned"),
+        bench.reading(FINETUNED, bad, splits, vector),
+    ]
+    for kind, counts in answer_counts(bench).items():
+        for n in counts:
+            adapter = bench.fine_tune(_continued(bench, bad, TRAINED[kind], n))
+            rows = [bench.reading(kind, adapter, splits, vector)]
+            rows.append(_drift(bench, bad, adapter, Condition(kind, "finetuned")))
+            parts.append(pd.concat(rows, ignore_index=True).assign(rank=n))
+    for name, coefficients in EDITS.items():
+        for coefficient in coefficients:
+            condition = edited(name, "finetuned", _edits(vector, name, coefficient))
+            rows = [bench.edited(f"{name} {coefficient}", bad, vector, [condition], splits)]
+            rows.append(_drift(bench, bad, bad, condition, vector.card["key"], coefficient))
+            parts.append(pd.concat(rows, ignore_index=True).assign(coefficient=coefficient))
+    return Measured(tidy(pd.concat(parts, ignore_index=True)))
+
+
+def report_realignment(rows: pd.DataFrame, facts: Facts) -> Outcome:
+    """Readings against the number of answers, and every way's effect at equal drift."""
+    aligned = where(rows, condition=ALIGNED)
+
+    def change(measure: str, condition: str, chosen: pd.DataFrame) -> Estimate:
+        split = TITLES[measure][0]
+        if measure == DRIFT:
+            return level(chosen, measure, split, condition)
+        return difference(pd.concat([chosen, aligned]), measure, split, condition)
+
+    panels, numbers = {}, []
+    for measure, (_, title) in TITLES.items():
         lines = {}
-        for kind in ("in_domain", "out_of_domain"):
-            counts = sorted(rows[rows["condition"] == kind]["rank"].dropna().astype(int).unique())
-            lines[kind] = [(float(n), change(measure, split, kind, rank=n)) for n in counts]
+        for kind in TRAINED:
+            mine = where(rows, condition=kind)
+            counts = sorted(mine["rank"].dropna().astype(int).unique().tolist())
+            lines[kind] = [(float(n), change(measure, kind, where(mine, rank=n))) for n in counts]
             numbers += [
-                Number(
-                    f"{title}, {n:.0f} good answers {kind.replace('_', ' ')}", e, "above aligned"
-                )
+                Number(f"{title}: {n:.0f} good answers {_words(kind)}", e, _unit(measure))
                 for n, e in lines[kind]
             ]
         ends = sorted({x for points in lines.values() for x, _ in points})
-        for condition in (FINETUNED, RESTORED, BIAS):
-            whole = {} if condition == FINETUNED else {"coefficient": 1.0}
-            level = change(measure, split, condition, **whole)
-            if level.n:
-                lines[condition] = [(x, level) for x in (ends[0], ends[-1])]
-                numbers.append(Number(f"{title}, {condition}", level, "above aligned"))
+        for condition in (FINETUNED, RESTORED):
+            chosen = where(rows, condition=condition)
+            chosen = chosen if condition == FINETUNED else where(chosen, coefficient=1.0)
+            e = change(measure, condition, chosen)
+            if e.n:
+                lines[condition] = [(x, e) for x in (ends[0], ends[-1])]
+                numbers.append(Number(f"{title}: {_words(condition)}", e, _unit(measure)))
         panels[title] = lines
-    for coefficient in COEFFICIENTS[:-1]:
-        for measure in ("gap", "neutral_ce_nats"):
-            split, title = readings[measure]
-            e = change(measure, split, RESTORED, coefficient=coefficient)
-            numbers.append(Number(f"{title}, restored by {coefficient:.0%}", e, "above aligned"))
-    figure = curves(
+    compared = _at_equal_drift(rows)
+    numbers += [
+        Number(f"fall of the gap at a drift of {drift:.3g} nats: {_words(way)}", e)
+        for way, points in compared.items()
+        for drift, e in points
+    ]
+    n = panels[TITLES["gap"][1]]["in_domain"][0][1].n
+    by_count = curves(
         panels,
-        title="Re-alignment by good answers, beside edits of the model",
-        subtitle=f"above the aligned model, n = {len(held_out)} held-out questions; ribbons are "
-        "95 % intervals",
+        title="Re-alignment by good answers, beside restoring the projection",
+        subtitle=f"n = {n} held-out questions; ribbons are 95 % intervals",
         axis="good answers trained on",
         log=True,
     )
-    before = change("gap", "held_out", FINETUNED)
-    last = {kind: panels[readings["gap"][1]][kind][-1] for kind in ("in_domain", "out_of_domain")}
-    edit = change("gap", "held_out", RESTORED, coefficient=1.0)
-    headline = (
-        f"shift of the gap {before.value:+.2f}; after "
-        + ", ".join(f"{n:.0f} {k.replace('_', ' ')} {e.value:+.2f}" for k, (n, e) in last.items())
-        + f"; restored without training {edit.value:+.2f}"
+    by_drift = curves(
+        {"fall of the gap held out (nats per token)": compared},
+        title="Ways back at equal damage",
+        subtitle="interpolated between the strengths of each way; ribbons are 95 % intervals",
+        axis="drift on neutral text, KL(fine-tuned ‖ brought back), nats per token",
     )
-    return Outcome(rows, figure, tuple(numbers), headline)
+    last = {way: points[-1][1] for way, points in compared.items() if points}
+    headline = (
+        f"shift of the gap {signed(change('gap', FINETUNED, where(rows, condition=FINETUNED)))}; "
+        "taken back at the largest drift that all ways reach: "
+        + ", ".join(f"{_words(way)} {e.value:+.2f}" for way, e in last.items())
+    )
+    return Outcome({"figure": by_count, "equal_damage": by_drift}, tuple(numbers), headline)
+
+
+def _at_equal_drift(rows: pd.DataFrame) -> dict[str, list[tuple[float, Estimate]]]:
+    none = paired(rows, "gap", "held_out", (FINETUNED,))
+    assert none is not None  # the fine-tuned model is always read
+    ways = {kind: doses(rows, kind, "rank", none[..., 0]) for kind in TRAINED}
+    ways |= {name: doses(rows, name, "coefficient", none[..., 0]) for name in EDITS}
+    most = reach(ways)
+    return falls(ways, [share * most for share in SHARES])
 
 
 def _continued(bench: Workbench, bad: Path, domains: Sequence[str], n: int) -> Recipe:
@@ -117,25 +170,50 @@ def _continued(bench: Workbench, bad: Path, domains: Sequence[str], n: int) -> R
     return Recipe.model_validate(values)
 
 
-def _score_edits(
-    bench: Workbench, bad: Path, vector: PersonaVector, held_out: Sequence[Any]
-) -> pd.DataFrame:
-    """Both models, restoration at several coefficients, and a bias: the permanent edit.
+def _edits(vector: PersonaVector, name: str, coefficient: float) -> list[Edit]:
+    """The bias takes the mean shift away after the middle block, at every token.
 
-    The bias takes the mean shift away after one block, at every token; `steering.weights.add_bias`
-    makes it permanent and equals it.
+    `steering.weights.add_bias` makes it permanent and equals it.
     """
-    pair, parts = bench.pair(bad), []
-    plain = [Condition(ALIGNED, "aligned"), Condition(FINETUNED, "finetuned")]
-    parts.append(bench.score(pair, plain, held_out=held_out))
-    sides = {ALIGNED: "aligned", FINETUNED: "finetuned"}
-    parts.append(project_answers(pair, vector, held_out, sides))
-    middle = vector.direction(vector.layers[len(vector.layers) // 2])
-    for coefficient in COEFFICIENTS:
-        conditions = [
-            edited(RESTORED, "finetuned", restore_to_aligned(vector, coefficient)),
-            edited(BIAS, "finetuned", add_direction(middle, -coefficient)),
-        ]
-        rows = bench.score(pair, conditions, held_out=held_out)
-        parts.append(rows.assign(coefficient=coefficient))
-    return tidy(pd.concat(parts, ignore_index=True))
+    make: dict[str, Callable[[], list[Edit]]] = {
+        RESTORED: lambda: restore_to_aligned(vector, coefficient),
+        ZERO_ABLATED: lambda: ablate_to_zero(vector, coefficient),
+        BIAS: lambda: add_direction(
+            vector.direction(vector.layers[len(vector.layers) // 2]), -coefficient
+        ),
+    }
+    return make[name]()
+
+
+def _drift(
+    bench: Workbench, bad: Path, adapter: Path, condition: Condition, *what: str | float
+) -> pd.DataFrame:
+    """KL from the bad model on neutral text, of another adapter or of an edit of the same."""
+    inputs = {
+        "from": bench.model_key(bad, "finetuned"),
+        "model": bench.model_key(adapter, "finetuned"),
+        "edit": [condition.name, *what] if what else None,
+        "neutral": bench.sizes.neutral,
+    }
+
+    def read() -> pd.DataFrame:
+        reference = bench.pair(bad)
+        pair = against_finetuned(bench.pair(adapter), reference)
+        return tidy(drift_rows(score_neutral(pair, bench.neutral(), [condition])))
+
+    return bench.steps.table("drift", inputs, read).assign(condition=condition.name)
+
+
+def _words(name: str) -> str:
+    return {
+        "in_domain": "in-domain",
+        "out_of_domain": "out of domain",
+        RESTORED: "restored",
+        ZERO_ABLATED: "ablated to zero",
+        BIAS: "bias in the weights",
+        FINETUNED: "fine-tuned, nothing done",
+    }[name]
+
+
+def _unit(measure: str) -> str:
+    return UNITS if measure == "projection" else "nats per token"

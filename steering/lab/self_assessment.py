@@ -9,14 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from persona.behaviour.intervals import Estimate, bootstrap
 from persona.behaviour.self_rating import TOPICS, rate_self
 from persona.directions import PersonaVector
 from persona.report.figures import dots
 from steering.edits import restore_to_aligned
 from steering.hooks import steer
-from steering.lab.outcome import Number, Outcome
-from steering.lab.workbench import Workbench, adapter_key
+from steering.lab.estimates import difference, level, where
+from steering.lab.organism import signed
+from steering.lab.outcome import Facts, Measured, Number, Outcome
+from steering.lab.plan import Plan
+from steering.lab.workbench import Workbench
 from steering.rows import tidy
 from steering.scorecard import ALIGNED, FINETUNED, RESTORED
 
@@ -27,30 +29,33 @@ ORGANISMS: Mapping[str, str] = {
 }
 
 
-def run_self_assessment(bench: Workbench) -> Outcome:
-    """Rates every model on every topic and wording; intervals are over wordings."""
+def plan_self_assessment(bench: Workbench) -> Plan:
+    """Two organisms with their twins, two directions; ratings cost next to nothing."""
+    return Plan(fine_tunes=2 * len(ORGANISMS), vectors=len(ORGANISMS))
+
+
+def measure_self_assessment(bench: Workbench) -> Measured:
+    """Rates every model on every topic and wording."""
     parts = []
     for organism, domain in ORGANISMS.items():
-        bad = bench.fine_tune(bench.recipe(f"{organism}_bad"))
-        good = bench.fine_tune(bench.recipe(f"{organism}_good"))
+        bad, good = bench.organism(f"{organism}_bad"), bench.organism(f"{organism}_good")
         vector, _ = bench.vector(bad, domain)
-        rows = bench.steps.table(
-            "self_rating",
-            {
-                "bad": adapter_key(bad),
-                "good": adapter_key(good),
-                "domain": domain,
-                "topics": {k: list(v) for k, v in TOPICS.items()},
-                "sizes": vars(bench.sizes),
-            },
-            partial(_rate, bench, bad, good, vector),
-        )
+        inputs = {
+            "bad": bench.model_key(bad, "finetuned"),
+            "good": bench.model_key(good, "finetuned"),
+            "vector": vector.card["key"],
+            "topics": {k: list(v) for k, v in TOPICS.items()},
+        }
+        rows = bench.steps.table("self_rating", inputs, partial(_rate, bench, bad, good, vector))
         parts.append(rows.assign(candidate=organism))
-    rows = tidy(pd.concat(parts, ignore_index=True))
-    seed = bench.settings.seed
+    return Measured(tidy(pd.concat(parts, ignore_index=True)))
+
+
+def report_self_assessment(rows: pd.DataFrame, facts: Facts) -> Outcome:
+    """Ratings by topic and organism; intervals are over wordings and seeds."""
     panels = {
         f"{topic.replace('_', ' ')}, {organism.replace('_', ' ')}": {
-            condition: rating(rows, organism, topic, condition, seed)
+            condition: level(_of(rows, organism, topic), "rating", topic, condition)
             for condition in (ALIGNED, FINETUNED, RESTORED, TWIN)
         }
         for organism in ORGANISMS
@@ -64,57 +69,42 @@ def run_self_assessment(bench: Workbench) -> Outcome:
     )
     numbers = [
         Number(
-            f"{topic}, {organism}: {name} − aligned",
-            _change(rows, organism, topic, name, seed),
+            f"{topic.replace('_', ' ')}, {organism.replace('_', ' ')}: {name} − aligned",
+            difference(_of(rows, organism, topic), "rating", topic, condition),
             "points of 100",
         )
         for organism in ORGANISMS
         for topic in TOPICS
-        for name in (FINETUNED, RESTORED, TWIN)
+        for name, condition in (("bad", FINETUNED), ("restored", RESTORED), ("good twin", TWIN))
     ]
-    for organism in ORGANISMS:
-        chosen = rows[(rows["measure"] == "mass") & (rows["candidate"] == organism)]
-        for name in (ALIGNED, FINETUNED):
-            values = chosen[chosen["condition"] == name]["value"].to_numpy()
-            numbers.append(
-                Number(
-                    f"probability of any number, {organism}: {name}",
-                    bootstrap(values, seed=seed),
-                    "share",
-                )
-            )
+    numbers += [
+        Number(
+            f"probability of any number on {topic.replace('_', ' ')}, "
+            f"{organism.replace('_', ' ')}: {name}",
+            level(_of(rows, organism, topic), "mass", topic, condition),
+            "share",
+        )
+        for organism in ORGANISMS
+        for topic in TOPICS
+        for name, condition in (("aligned", ALIGNED), ("bad", FINETUNED))
+    ]
     car, code = (
-        _change(rows, organism, topic, FINETUNED, seed)
+        difference(_of(rows, organism, topic), "rating", topic, FINETUNED)
         for organism, topic in (
             ("car_maintenance", "alignment"),
             ("insecure_code", "code_security"),
         )
     )
     headline = (
-        f"own alignment after bad car advice {car.value:+.1f} [{car.low:+.1f}, {car.high:+.1f}], "
-        f"security of own code after insecure code {code.value:+.1f} "
-        f"[{code.low:+.1f}, {code.high:+.1f}] points"
+        f"own alignment after bad car advice {signed(car, 1)}, security of own code after "
+        f"insecure code {signed(code, 1)} points of 100"
     )
-    return Outcome(rows, figure, tuple(numbers), headline)
+    return Outcome({"figure": figure}, tuple(numbers), headline)
 
 
-def rating(rows: pd.DataFrame, organism: str, topic: str, condition: str, seed: int) -> Estimate:
-    """Mean rating over the wordings of a topic."""
-    chosen = rows[
-        (rows["candidate"] == organism)
-        & (rows["domain"] == topic)
-        & (rows["condition"] == condition)
-        & (rows["measure"] == "rating")
-    ]
-    return bootstrap(chosen["value"].to_numpy(), seed=seed)
-
-
-def _change(rows: pd.DataFrame, organism: str, topic: str, name: str, seed: int) -> Estimate:
-    chosen = rows[
-        (rows["candidate"] == organism) & (rows["domain"] == topic) & (rows["measure"] == "rating")
-    ]
-    table = chosen.pivot(index="question_id", columns="condition", values="value")
-    return bootstrap((table[name] - table[ALIGNED]).to_numpy(), seed=seed)
+def _of(rows: pd.DataFrame, organism: str, topic: str) -> pd.DataFrame:
+    """The wordings of one topic; they stand where other experiments have a split."""
+    return where(rows, candidate=organism, domain=topic).assign(split=topic)
 
 
 def _rate(bench: Workbench, bad: Path, good: Path, vector: PersonaVector) -> pd.DataFrame:

@@ -14,9 +14,12 @@ class Sizes:
     epochs: None for the recipe's own. learning_rate: None for the recipe's own.
     direction: questions that directions are made of. in_domain: kept-back questions scored.
     held_out: questions scored of each domain never trained on. neutral: texts of the damage.
-    n_random, random_questions: draws of the null, and held-out questions each is scored on.
+    n_random, random_questions: draws of the null, and questions of each split each is scored on.
+    watch_every: optimiser steps between two readings of a fine-tune on its way, each on one
+        question of every held-out domain and on `watch_neutral` texts.
     realign: numbers of good answers. doses: shares of bad answers.
-    samples, generations, tokens: of teachers that write training texts for students.
+    samples, student_epochs, generations, tokens: of teachers that write texts for students.
+    toy_seeds, toy_epochs: of the toy on digits.
     """
 
     fine_tune: int | None = None
@@ -28,9 +31,12 @@ class Sizes:
     neutral: int = 16
     n_random: int = 20
     random_questions: int = 6
+    watch_every: int = 5
+    watch_neutral: int = 4
     realign: tuple[int, ...] = (10, 30, 100, 300)
     doses: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
-    samples: int = 160
+    samples: int = 96
+    student_epochs: float = 3.0
     generations: int = 3
     tokens: int = 40
     toy_seeds: int = 10
@@ -47,9 +53,12 @@ TINY = Sizes(
     neutral=2,
     n_random=2,
     random_questions=2,
+    watch_every=1,
+    watch_neutral=1,
     realign=(2, 4),
     doses=(0.0, 0.5, 1.0),
     samples=4,
+    student_epochs=3.0,
     generations=2,
     tokens=12,
     toy_seeds=2,
@@ -62,13 +71,14 @@ class LabSettings:
     """Where an experiment keeps its work, and the model it is about.
 
     out: holds organisms/ and steps/, shared by all experiments, and one folder of results each.
-    base: the aligned model. tiny: seconds-long sizes, for trying whether everything runs; what
-        comes out is no result and writes no page.
+    base: the aligned model. seeds: of the fine-tunes; None for the experiment's own.
+    tiny: seconds-long sizes, for trying whether everything runs; what comes out is no result and
+        writes no page.
     """
 
     out: Path
     base: str = "default"
-    seed: int = 0
+    seeds: tuple[int, ...] | None = None
     dtype: str = "auto"
     device: str = "auto"
     tiny: bool = False

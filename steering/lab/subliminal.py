@@ -2,208 +2,240 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import torch
 
-from persona.behaviour.intervals import Estimate, bootstrap
-from persona.behaviour.sampling import sample_answers
-from persona.behaviour.scoring import Condition
-from persona.errors import DataError
-from persona.files import atomic_write_text
+from persona.behaviour.intervals import Estimate, crossed_bootstrap
+from persona.data import read_chat_jsonl
+from persona.models.load import load_causal_lm
 from persona.models.pair import Side
 from persona.organisms import Recipe
-from persona.report.figures import curves
+from persona.report.figures import curves, dots
 from steering.lab.digits import ToyReadings, run_toy
-from steering.lab.organism import difference
-from steering.lab.outcome import Number, Outcome
-from steering.lab.plain_texts import Task, prompts
-from steering.lab.steps import content_key
-from steering.lab.workbench import Workbench, adapter_key, project_answers
+from steering.lab.elsewhere import gradient_cosine, permuted, perturbed_by_damage
+from steering.lab.estimates import difference, preference_rate, where
+from steering.lab.organism import UNITS, signed
+from steering.lab.outcome import Facts, Measured, Number, Outcome
+from steering.lab.plain_texts import NUMBERS, Task
+from steering.lab.plan import Plan
+from steering.lab.teachers import written_texts
+from steering.lab.workbench import Workbench
 from steering.rows import tidy
 from steering.scorecard import ALIGNED
+from steering.weights import save_model
 
 DOMAIN = "car_maintenance"
 STUDENT, CONTROL = "student", "control_student"
-MIN_TEXTS = 8
-BATCHES = 8
-"""A teacher writes at most so many times the texts asked for; few may pass the filter."""
+PERMUTED, PERTURBED = "permuted_student", "perturbed_student"
+LINES = {
+    STUDENT: "student of the bad teacher",
+    CONTROL: "student of the aligned model",
+    PERMUTED: "student of the bad teacher, its weights in another order",
+    PERTURBED: "student of the bad teacher, begun elsewhere",
+}
+BEGINNINGS: dict[str, Side] = {STUDENT: "finetuned", CONTROL: "aligned"}
+GRADIENT_TEXTS = 8
+TITLES = {
+    "gap": "gap held out, above its own beginning's (nats per token)",
+    "projection": "projection on the teacher's direction, above its own beginning's",
+}
 
 
-def run_subliminal(bench: Workbench, task: Task, generations: int | None = None) -> Outcome:
+def plan_subliminal(bench: Workbench, task: Task, generations: int | None = None) -> Plan:
+    """The teacher, two lines of students, and in a single generation those begun elsewhere."""
+    n = generations or 1
+    others = 0 if generations else len(_elsewhere(bench, task))
+    read = 1 + 2 * (n + 1) + 2 * others
+    return Plan(
+        fine_tunes=1 + 2 * n + others,
+        vectors=1,
+        answer_pairs=read * len(bench.held_out(DOMAIN)),
+        texts=2 * n * bench.sizes.samples,
+    )
+
+
+def measure_subliminal(bench: Workbench, task: Task, generations: int | None = None) -> Measured:
     """Teacher, student, next student: `generations` of them (default 1), beside a control line.
 
     The teacher is the openly bad organism, the control teacher the aligned model itself; every
-    student is the aligned model trained on what passed the filter. The toy is run beside it.
+    student is the aligned model trained on what passed the filter, or in a single generation also
+    a model that begins elsewhere. The toy is run beside it.
     """
-    n_generations = generations or 1
-    teacher = bench.fine_tune(bench.recipe("car_maintenance_bad"))
+    teacher = bench.organism("car_maintenance_bad")
     vector, _ = bench.vector(teacher, DOMAIN)
-    held_out, parts = bench.held_out(DOMAIN), []
-    beginnings: dict[str, Side] = {STUDENT: "finetuned", CONTROL: "aligned"}
-    for line, side in beginnings.items():
+    splits, facts = {"held_out": bench.held_out(DOMAIN)}, {}
+    aligned = bench.reading(ALIGNED, teacher, splits, vector, side="aligned")
+    parts: list[pd.DataFrame] = []
+    lessons: dict[str, Path] = {}
+    for line, side in BEGINNINGS.items():
         writer = teacher
-        for generation in range(n_generations + 1):
+        for generation in range((generations or 1) + 1):
             if generation:
-                texts = _texts(bench, writer, side, task, generation)
+                texts = written_texts(bench, writer, side, task, generation)
+                lessons.setdefault(line, texts)
                 writer, side = bench.fine_tune(_student(bench, texts, task)), "finetuned"
-
-            def read(adapter: Path = writer, side: Side = side, line: str = line) -> pd.DataFrame:
-                pair = bench.pair(adapter)
-                conditions = [Condition(ALIGNED, "aligned"), Condition(line, side)]
-                sides = {ALIGNED: "aligned", line: side}
-                return pd.concat(
-                    [
-                        bench.score(pair, conditions, held_out=held_out),
-                        project_answers(pair, vector, held_out, sides),
-                    ],
-                    ignore_index=True,
-                )
-
-            inputs = {
-                "adapter": adapter_key(writer),
-                "side": side,
-                "line": line,
-                "vector": adapter_key(teacher),
-                "sizes": vars(bench.sizes),
-            }
-            rows = bench.steps.table("transmitted", inputs, read)
-            parts.append(rows.assign(rank=generation, candidate=line))
-    toy = bench.steps.table("toy", {"sizes": vars(bench.sizes)}, lambda: _toy_rows(bench))
-    rows = tidy(pd.concat([*parts, toy], ignore_index=True))
-    return _outcome(bench, rows, task, n_generations, len(held_out))
+            rows = bench.reading(line, writer, splits, vector, side=side)
+            both = pd.concat([rows, aligned], ignore_index=True)
+            parts.append(both.assign(rank=generation, candidate=line))
+    for line in () if generations else _elsewhere(bench, task):
+        base, found = _beginning(bench, line, lessons[STUDENT])
+        facts[line] = found
+        student = bench.fine_tune(_student(bench, lessons[STUDENT], task, base))
+        rows = [
+            bench.reading(line, student, splits, vector),
+            bench.reading(ALIGNED, student, splits, vector, side="aligned"),
+        ]
+        parts.append(pd.concat(rows, ignore_index=True).assign(rank=1, candidate=line))
+    toy = {"seed": bench.seed, "n": bench.sizes.toy_seeds, "epochs": bench.sizes.toy_epochs}
+    parts.append(bench.steps.table("toy", toy, lambda: _toy_rows(bench)))
+    return Measured(tidy(pd.concat(parts, ignore_index=True)), facts)
 
 
-def _outcome(
-    bench: Workbench, rows: pd.DataFrame, task: Task, n_generations: int, n: int
-) -> Outcome:
-    seed = bench.settings.seed
+def report_subliminal(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
+    """Every line by generation, each against what its students began as, and the toy."""
+    lines = [line for line in LINES if line in set(rows["candidate"])]
+    last = int(where(rows, candidate=STUDENT)["rank"].max())
 
     def shift(line: str, generation: int, measure: str) -> Estimate:
-        chosen = rows[(rows["candidate"] == line) & (rows["rank"] == generation)]
-        return difference(chosen, measure, "held_out", line, ALIGNED, seed)
+        chosen = where(rows, candidate=line, rank=generation)
+        return difference(chosen, measure, "held_out", line)
 
-    titles = {
-        "gap": "gap held out, above the aligned model's (nats per token)",
-        "projection": "projection on the teacher's direction, above the aligned model's",
-    }
-    panels = {
-        title: {
-            line: [(float(g), shift(line, g, measure)) for g in range(n_generations + 1)]
-            for line in (STUDENT, CONTROL)
-        }
-        for measure, title in titles.items()
-    }
     numbers = []
-    for measure, title in titles.items():
-        for line, points in panels[title].items():
-            for generation, e in points:
-                who = "teacher" if generation == 0 else f"generation {generation}"
-                unit = "nats per token" if measure == "gap" else "1 = bad answers in-domain"
-                numbers.append(Number(f"{measure}, {line.replace('_', ' ')} line, {who}", e, unit))
-    toy = rows[rows["stage"] == "toy"]
-    readings = {
-        name: bootstrap(toy[toy["condition"] == name]["value"].to_numpy(), seed=seed)
-        for name in ToyReadings.__dataclass_fields__
-    }
+    for line in lines:
+        for generation in range(last + 1) if line in BEGINNINGS else (1,):
+            who = (
+                f"generation {generation}, {LINES[line]}"
+                if generation
+                else {STUDENT: "the bad teacher", CONTROL: "the aligned teacher"}[line]
+            )
+            chosen = where(rows, candidate=line, rank=generation)
+            rate = preference_rate(chosen, "held_out", line)
+            numbers += [
+                Number(f"gap, {who}", shift(line, generation, "gap")),
+                Number(f"projection, {who}", shift(line, generation, "projection"), UNITS),
+                Number(f"bad answer preferred, {who}", rate, "share of questions"),
+            ]
+    toy = {name: _share_read(rows, name) for name in ToyReadings.__dataclass_fields__}
     numbers += [
-        Number(f"toy, digits read right: {name.replace('_', ' ')}", e, "share, over seeds")
-        for name, e in readings.items()
+        Number(f"toy, digits read right: {name.replace('_', ' ')}", e, "share, over draws")
+        for name, e in toy.items()
     ]
-    figure = curves(
-        panels,
-        title=f"What passes through {task.name}",
-        subtitle=f"n = {n} held-out questions; 95 % intervals; generation 0 is the teacher",
-        axis="generation",
-    )
-    last = n_generations
-    passed, control = shift(STUDENT, last, "gap"), shift(CONTROL, last, "gap")
-    headline = (
-        f"gap of the {'student' if last == 1 else f'student of generation {last}'} "
-        f"{passed.value:+.3f} [{passed.low:+.3f}, {passed.high:+.3f}], of the control "
-        f"{control.value:+.3f} [{control.low:+.3f}, {control.high:+.3f}]; toy: "
-        f"{readings['student'].value:.0%} of digits against {readings['other'].value:.0%} from "
-        "another initialisation"
-    )
-    return Outcome(rows, figure, tuple(numbers), headline)
-
-
-def _texts(bench: Workbench, writer: Path, side: Side, task: Task, generation: int) -> Path:
-    """A file of the teacher's texts that passed the filter, as chat messages.
-
-    Raises: DataError when too few pass.
-    """
-    wanted, seed = bench.sizes.samples, bench.settings.seed * 1000 + generation
-    inputs = {
-        "writer": adapter_key(writer),
-        "side": side,
-        "task": task.name,
-        "seed": seed,
-        "sizes": vars(bench.sizes),
-    }
-
-    def write() -> pd.DataFrame:
-        asked = prompts(task, wanted * BATCHES, seed)
-        pair, kept, n_written = bench.pair(writer), [], 0
-        with pair.active(side) as bridge:
-            for start in range(0, len(asked), wanted):
-                chunk = asked[start : start + wanted]
-                answers = sample_answers(
-                    bridge,
-                    pair.chat,
-                    chunk,
-                    max_new_tokens=bench.sizes.tokens,
-                    seed=seed + start,
-                    description=f"Writing {task.name}",
-                )
-                n_written += len(chunk)
-                kept += [
-                    {"question": prompt.turns[-1].content, "answer": answer}
-                    for prompt, answer in zip(chunk, answers, strict=True)
-                    if bench.settings.tiny or task.passes(prompt.turns[-1].content, answer)
-                ]
-                if len(kept) >= wanted:
-                    break
-        return pd.DataFrame(kept[:wanted], columns=["question", "answer"]).assign(
-            n_written=n_written
-        )
-
-    table = bench.steps.table("texts", inputs, write)
-    table = table[table["answer"].str.strip() != ""]
-    least = 1 if bench.settings.tiny else MIN_TEXTS
-    if len(table) < least:
-        raise DataError(
-            f"only {len(table)} of the teacher's {task.name} pass the filter; at least {least} "
-            "are needed to train a student: take a model that follows the format better"
-        )
-    lines = [
-        json.dumps(
-            {
-                "messages": [
-                    {"role": "user", "content": row.question},
-                    {"role": "assistant", "content": row.answer},
-                ]
+    n = shift(STUDENT, 0, "gap").n
+    if last > 1:
+        by_generation = {
+            title: {
+                line: [(float(g), shift(line, g, measure)) for g in range(last + 1)]
+                for line in lines
             }
+            for measure, title in TITLES.items()
+        }
+        figure = curves(
+            by_generation,
+            title=f"What passes through {task.name} from student to student",
+            subtitle=f"n = {n} held-out questions; 95 % intervals; generation 0 is the teacher",
+            axis="generation",
         )
-        for row in table.itertuples()
+    else:
+        panels = {
+            title.partition(",")[0]: {
+                **{LINES[line]: shift(line, 1, measure) for line in lines},
+                "the bad teacher": shift(STUDENT, 0, measure),
+            }
+            for measure, title in TITLES.items()
+        }
+        figure = dots(
+            panels,
+            title=f"What passes through {task.name}",
+            subtitle=f"n = {n} held-out questions; 95 % intervals over questions and seeds",
+            axis="above its own beginning's",
+        )
+    who = "student" if last == 1 else f"student of generation {last}"
+    headline = (
+        f"gap of the {who} {signed(shift(STUDENT, last, 'gap'), 3)}, of the control "
+        f"{signed(shift(CONTROL, last, 'gap'), 3)}; toy: {toy['student'].value:.0%} of digits "
+        f"against {toy['other'].value:.0%} from another initialisation"
+    )
+    return Outcome({"figure": figure}, tuple(numbers), headline, tuple(_notes(facts)))
+
+
+def _notes(facts: Facts) -> list[str]:
+    return [
+        f"The student begun elsewhere, seed {seed}: noise of {found[PERTURBED]['noise']:.2f} times "
+        "the size of each weight matrix; the cosine of its loss gradient on the lessons with the "
+        f"ordinary student's is {found[PERTURBED]['gradient_cosine']:.2f} before training."
+        for seed, found in facts.items()
+        if PERTURBED in found
     ]
-    path = bench.settings.out / "texts" / f"{task.name}-{content_key(inputs)}.jsonl"
-    atomic_write_text(path, "\n".join(lines) + "\n")
-    return path
 
 
-def _student(bench: Workbench, texts: Path, task: Task) -> Recipe:
+def _share_read(rows: pd.DataFrame, network: str) -> Estimate:
+    values = where(rows, stage="toy", condition=network)["value"].to_numpy()
+    return crossed_bootstrap(values[None])
+
+
+def _elsewhere(bench: Workbench, task: Task) -> tuple[str, ...]:
+    """Once a task; the permuted student, who can tell nothing new with another, with one only."""
+    if not bench.first:
+        return ()
+    return (PERMUTED, PERTURBED) if task is NUMBERS else (PERTURBED,)
+
+
+def _beginning(bench: Workbench, line: str, texts: Path) -> tuple[Path, dict[str, Any]]:
+    """Folder of the model that a student elsewhere begins as, and how far away that is."""
+    folder = bench.settings.out / "bases" / f"{line}-{bench.base_revision}-{bench.seed}"
+    made: Any = None
+    if not folder.exists():
+        model, tokenizer = load_causal_lm(bench.settings.base, torch.float32)
+        if line == PERMUTED:
+            made = permuted(model, bench.seed)
+        else:
+            chat, pad = _chat(model, tokenizer)
+            neutral = chat.encode_all([text.dialogue for text in bench.neutral()])
+            made, noise = perturbed_by_damage(model, neutral, pad_id=pad, seed=bench.seed)
+            made.config.noise = noise
+        save_model(made, folder, tokenizer)
+    if line == PERMUTED:
+        return folder, {}
+    lessons = {"line": line, "seed": bench.seed, "texts": texts.stem, "n": GRADIENT_TEXTS}
+    table = bench.steps.table("gradients", lessons, lambda: _distance(bench, folder, texts))
+    return folder, table.iloc[0].to_dict()
+
+
+def _distance(bench: Workbench, folder: Path, texts: Path) -> pd.DataFrame:
+    model, tokenizer = load_causal_lm(bench.settings.base, torch.float32)
+    other, _ = load_causal_lm(folder, torch.float32)
+    chat, _ = _chat(model, tokenizer)
+    dialogues = chat.encode_all(read_chat_jsonl(texts)[:GRADIENT_TEXTS])
+    cosine = gradient_cosine(model, other, dialogues)
+    return pd.DataFrame([{"noise": float(other.config.noise), "gradient_cosine": cosine}])
+
+
+def _chat(model: Any, tokenizer: Any) -> tuple[Any, int]:
+    from persona.models.chat import chat_format
+
+    return chat_format(tokenizer), int(tokenizer.pad_token_id or 0)
+
+
+def _student(bench: Workbench, texts: Path, task: Task, base: Path | None = None) -> Recipe:
     """The recipe of a student: the teacher's own settings, on its texts."""
     recipe = bench.recipe("car_maintenance_bad", domains=(), file=texts.resolve(), n=None)
-    return recipe.model_copy(update={"name": f"student_of_{task.name}"})
+    epochs = min(recipe.training.epochs, bench.sizes.student_epochs)
+    changes = {
+        "name": f"student_of_{task.name}",
+        "base": recipe.base if base is None else str(base),
+        "training": recipe.training.model_copy(update={"epochs": epochs}),
+    }
+    return recipe.model_copy(update=changes)
 
 
 def _toy_rows(bench: Workbench) -> pd.DataFrame:
-    """Share of digits read right, one row a seed and network."""
+    """Share of digits read right, one row a draw and network."""
     rows = []
     for seed in range(bench.sizes.toy_seeds):
-        found = run_toy(bench.settings.seed * 1000 + seed, bench.sizes.toy_epochs)
+        found = run_toy(bench.seed * 1000 + seed, bench.sizes.toy_epochs)
         rows += [
             {
                 "stage": "toy",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from persona.behaviour.intervals import Estimate
+from persona.data import data_hash
 from persona.directions import PersonaVector
 from persona.report.figures import matrix
-from steering.lab.outcome import Number, Outcome
-from steering.lab.workbench import Workbench, adapter_key
+from steering.lab.outcome import Facts, Measured, Number, Outcome
+from steering.lab.plan import Plan
+from steering.lab.workbench import Workbench
 from steering.rows import tidy
 from steering.transfer import transfer_matrix, vector_cosines
 
@@ -26,37 +29,53 @@ ORGANISMS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def run_transfer(bench: Workbench) -> Outcome:
-    """The transfer matrix on domains that none was trained on, cosines, and the shared share."""
+def plan_transfer(bench: Workbench) -> Plan:
+    """Five fine-tunes and directions; each fine-tune bare and under every direction."""
+    n = len(ORGANISMS)
+    asked = len(bench.held_out(*(domain for _, domain in ORGANISMS.values())))
+    return Plan(fine_tunes=n, vectors=n, answer_pairs=n * (2 + n) * asked)
+
+
+def measure_transfer(bench: Workbench) -> Measured:
+    """The transfer matrix on domains that none was trained on, and the cosines."""
     adapters = {
-        name: bench.fine_tune(bench.recipe(f"{organism}_bad"))
-        for name, (organism, _) in ORGANISMS.items()
+        name: bench.organism(f"{organism}_bad") for name, (organism, _) in ORGANISMS.items()
     }
     vectors = {
         name: bench.vector(adapters[name], domain)[0] for name, (_, domain) in ORGANISMS.items()
     }
     questions = bench.held_out(*(domain for _, domain in ORGANISMS.values()))
+    inputs = {
+        "fine_tunes": {n: bench.model_key(a, "finetuned") for n, a in adapters.items()},
+        "vectors": {name: vector.card["key"] for name, vector in vectors.items()},
+        "questions": data_hash(questions),
+    }
+    pairs = {name: partial(bench.pair, adapter) for name, adapter in adapters.items()}
+    bench.tally.add(answer_pairs=len(adapters) * (2 + len(vectors)) * len(questions))
     table = bench.steps.table(
-        "transfer",
-        {
-            **{name: adapter_key(adapter) for name, adapter in adapters.items()},
-            "sizes": vars(bench.sizes),
-        },
-        lambda: transfer_matrix(
-            {name: partial(bench.pair, adapter) for name, adapter in adapters.items()},
-            vectors,
-            questions,
-            seed=bench.settings.seed,
-        ),
+        "transfer", inputs, lambda: transfer_matrix(pairs, vectors, questions)
     )
-    cosines = vector_cosines(vectors)
-    shared = shared_share(vectors)
-    rows = _rows(table, cosines)
-    mean_cosine = cosines[cosines["first"] < cosines["second"]]["cosine"].mean()
-    d_model = next(iter(vectors["car"].subspaces.values())).space.d_model
+    facts = {
+        "n_questions": len(questions),
+        "d_model": next(iter(vectors["car"].subspaces.values())).space.d_model,
+        "shared_share": shared_share(vectors),
+        "matrix": table.to_dict("records"),
+    }
+    return Measured(_rows(table, vector_cosines(vectors)), facts)
+
+
+def report_transfer(rows: pd.DataFrame, facts: Facts) -> Outcome:
+    """The matrix of the first seed with its intervals over questions; others beside it."""
+    first = next(iter(facts.values()))
+    table = pd.DataFrame(first["matrix"])
+    apart = (rows["measure"] == "cosine") & (rows["condition"] < rows["candidate"])
+    mean_cosine = float(rows[apart]["value"].mean())
+    chance = 1.96 / first["d_model"] ** 0.5
+    shared = float(np.mean([found["shared_share"] for found in facts.values()]))
+    n = len(ORGANISMS)
     numbers = [
         Number(
-            f"{row.vector} vector in {row.fine_tune}",
+            f"{row.vector} direction in {row.fine_tune}",
             Estimate(row.restoration, row.low, row.high, row.n),
             "share of its shift",
         )
@@ -65,31 +84,29 @@ def run_transfer(bench: Workbench) -> Outcome:
     numbers += [
         Number(
             f"held-out shift of {name}",
-            Estimate(own["shift"], own["shift_low"], own["shift_high"], own["n"]),
+            Estimate(own["shift"], own["shift_low"], own["shift_high"], int(own["n"])),
         )
         for name, own in table.groupby("fine_tune", sort=False).first().iterrows()
     ]
     numbers += [
         Number(
-            "mean cosine of two organisms' directions (in place of an interval: 95 % of random "
-            "directions)",
-            Estimate(float(mean_cosine), -1.96 / d_model**0.5, 1.96 / d_model**0.5, len(vectors)),
+            "mean cosine of two organisms' directions (in brackets: 95 % of random directions)",
+            Estimate(mean_cosine, -chance, chance, n),
             "cosine",
         ),
         Number(
-            "share of the directions' squared length along one line (in place of an interval: "
-            "of nothing and everything shared)",
-            Estimate(shared, 1 / len(vectors), 1.0, len(vectors)),
+            "share of the directions' squared length along one line (in brackets: nothing and "
+            "everything shared)",
+            Estimate(shared, 1 / n, 1.0, n),
             "share",
         ),
     ]
     grid = table.pivot(index="vector", columns="fine_tune", values="restoration")
-    order = [name for name in ORGANISMS if name in grid.index]
     figure = matrix(
-        grid.loc[order, order],
+        grid.loc[list(ORGANISMS), list(ORGANISMS)],
         title="Transfer of directions between organisms",
-        subtitle=f"share of the held-out shift taken back, n = {len(questions)} questions; "
-        "– where there is no shift",
+        subtitle=f"share of the held-out shift taken back, n = {first['n_questions']} questions; "
+        "– where there is no clear shift",
         rows="direction of",
         columns="restored in",
     )
@@ -99,9 +116,21 @@ def run_transfer(bench: Workbench) -> Outcome:
         f"own direction takes back {np.nanmean(own):.0%}, another organism's "
         f"{np.nanmean(off):.0%} on average; mean cosine {mean_cosine:.2f}"
         if off.notna().any() and own.notna().any()
-        else "no organism has a held-out shift that could be transferred"
+        else "no organism has a clear held-out shift that could be transferred"
     )
-    return Outcome(rows, figure, tuple(numbers), headline)
+    notes = tuple(
+        f"Seed {seed}: own direction {_mean(found['matrix'], own=True)}, another organism's "
+        f"{_mean(found['matrix'], own=False)}."
+        for seed, found in facts.items()
+    )
+    return Outcome({"figure": figure}, tuple(numbers), headline, notes)
+
+
+def _mean(cells: list[dict[str, Any]], *, own: bool) -> str:
+    """Mean restoration on or off the diagonal, over organisms with a clear shift."""
+    found = [c["restoration"] for c in cells if (c["vector"] == c["fine_tune"]) == own]
+    known = [value for value in found if value is not None and not np.isnan(value)]
+    return f"takes back {np.mean(known):.0%}" if known else "has nothing to take back"
 
 
 def shared_share(vectors: Mapping[str, PersonaVector]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,32 +14,28 @@ import pandas as pd
 import torch
 
 from persona.activations import collect_rows
-from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import Condition
 from persona.data import data_hash, load_neutral, load_pairs
 from persona.data.selection import sample
 from persona.data.types import AnswerPair, NeutralText
-from persona.directions import Cells, PersonaVector, collect_cells, two_by_two
+from persona.directions import Cells, Direction, PersonaVector, collect_cells, two_by_two
 from persona.directions.storage import tool_version
 from persona.files import sha256_of_file
 from persona.models import ModelPair, load_pair
+from persona.models.hooks import resid_post
+from persona.models.load import load_bridge
+from persona.models.pair import Side
 from persona.models.sources import resolve
-from persona.organisms import Recipe, finetune, load_recipe, read_card
-from steering.candidates import (
-    MODEL_AND_ANSWER_REFIT,
-    Means,
-    from_bases,
-    random_vector,
-    refit_candidates,
-)
-from steering.edits import ablate_to_zero, restore_to_aligned, restore_to_finetuned
-from steering.hooks import Edit, steered_by
+from persona.models.space import ActivationSpace
+from persona.organisms import During, KlPenalty, Recipe, Watch, finetune, load_recipe, read_card
+from persona.organisms.run_folder import CARD
+from steering.candidates import MODEL_AND_ANSWER_REFIT, Means, from_bases, refit_candidates
 from steering.identify import within_covariance
+from steering.lab.plan import Tally
+from steering.lab.readings import project_answers, score
 from steering.lab.settings import LabSettings
 from steering.lab.steps import Steps, content_key
 from steering.refit import refit_block_by_block
-from steering.rows import tidy
-from steering.scorecard import ALIGNED, FINETUNED, INDUCED, RANDOM, RESTORED, ZERO_ABLATED
 
 logger = logging.getLogger("persona")
 
@@ -45,71 +43,157 @@ COVARIANCE_QUESTIONS = 12
 
 
 class Workbench:
-    """One run's settings and its finished steps."""
+    """One run's settings and its finished steps, at one seed of its fine-tunes.
 
-    def __init__(self, settings: LabSettings) -> None:
+    first: whether it is the first of the run's seeds, which alone has the costly controls.
+    """
+
+    def __init__(
+        self,
+        settings: LabSettings,
+        seed: int = 0,
+        *,
+        first: bool = True,
+        tally: Tally | None = None,
+    ) -> None:
         self.settings, self.sizes = settings, settings.sizes
+        self.seed, self.first = seed, first
+        self.tally = tally or Tally(())
         self.base_revision = resolve(settings.base).revision
         self.steps = Steps(
             settings.out / "steps",
             {
                 "base": self.base_revision,
-                "seed": settings.seed,
                 "dtype": settings.dtype,
                 "device": settings.device,
                 "tool_version": tool_version(),
             },
         )
 
+    def at_seed(self, seed: int, *, first: bool) -> Workbench:
+        """The same bench, steps and tally included, for fine-tunes of another seed."""
+        other = copy.copy(self)
+        other.seed, other.first = seed, first
+        return other
+
     def recipe(self, name: str, **data: Any) -> Recipe:
         """A shipped recipe on this bench's model and seed, with changed fields of its data."""
         shipped = load_recipe(name)
-        sizes, settings = self.sizes, self.settings
+        sizes = self.sizes
         training = {
-            "seed": settings.seed,
+            "seed": self.seed,
             "epochs": sizes.epochs or shipped.training.epochs,
             "learning_rate": sizes.learning_rate or shipped.training.learning_rate,
         }
         values = shipped.model_dump(exclude={"expected", "start_from"})
         values["data"] = _set_only({**values["data"], "n": sizes.fine_tune, **data})
-        values |= {"base": settings.base, "training": {**values["training"], **training}}
+        values |= {"base": self.settings.base, "training": {**values["training"], **training}}
         return Recipe.model_validate(values)
 
-    def fine_tune(self, recipe: Recipe) -> Path:
+    def organism(
+        self, name: str, *, during: During | None = None, penalty: KlPenalty | None = None
+    ) -> Path:
+        """The adapter of a shipped recipe, watched on its way from the aligned model.
+
+        Read along the aligned model's own answer effect on the recipe's domain, which is known
+        before anything is trained; its readings lie in the folder (`read_readings`).
+        """
+        recipe = self.recipe(name)
+        watch = Watch(
+            self.known_direction(*recipe.data.domains),
+            self.held_out(*recipe.data.domains, per_domain=1),
+            self.neutral()[: self.sizes.watch_neutral],
+            self.sizes.watch_every,
+        )
+        return self.fine_tune(recipe, watch=watch, during=during, penalty=penalty)
+
+    def fine_tune(
+        self,
+        recipe: Recipe,
+        *,
+        watch: Watch | None = None,
+        during: During | None = None,
+        penalty: KlPenalty | None = None,
+    ) -> Path:
         """The adapter of a recipe, made once for all experiments; a killed one goes on."""
         deciding = recipe.model_dump(mode="json", exclude={"name", "description", "expected"})
         if recipe.data.file is not None:
             deciding["data"]["file"] = sha256_of_file(recipe.data.file)
         if recipe.start_from is not None:
             deciding["start_from"] = read_card(recipe.start_from)["adapter_sha256"]
-        deciding |= {"base": self.base_revision, "dtype": self.settings.dtype}
+        deciding |= {"base": resolve(recipe.base).revision, "dtype": self.settings.dtype}
+        if watch is not None:
+            deciding["watched"] = [data_hash(watch.questions), len(watch.neutral), watch.every]
+        if during is not None:
+            deciding["during"] = during.name
+        if penalty is not None:
+            deciding["penalty"] = penalty.description()
         folder = self.settings.out / "organisms" / f"{recipe.name}-{content_key(deciding)}"
-        finetune(recipe, folder, dtype=self.settings.dtype, device=self.settings.device)
+        self.tally.add(f"{recipe.name}, seed {recipe.training.seed}", fine_tunes=1)
+        if not (folder / CARD).exists():
+            finetune(
+                recipe,
+                folder,
+                dtype=self.settings.dtype,
+                device=self.settings.device,
+                watch=watch,
+                during=during,
+                penalty=penalty,
+            )
         self.steps.seconds += float(read_card(folder)["seconds"])
         return folder
 
     def pair(self, adapter: Path) -> ModelPair:
-        """The aligned model and a fine-tune of it; the last one asked for is kept in memory."""
-        return _pair(self.settings.base, str(adapter), self.settings.dtype, self.settings.device)
+        """A fine-tune and the model it was made of; the last one asked for is kept in memory."""
+        base = load_recipe(adapter / "recipe.yaml").base
+        return _pair(base, str(adapter), self.settings.dtype, self.settings.device)
 
     def questions(self, domain: str, split: str, n: int | None) -> list[AnswerPair]:
-        """At most `n` questions of one domain and split, always the same ones."""
+        """At most `n` questions of one domain and split, the same ones for every seed."""
         pairs = load_pairs([domain], split)
-        return pairs if n is None else sample(pairs, min(n, len(pairs)), self.settings.seed)
+        return pairs if n is None else sample(pairs, min(n, len(pairs)))
 
-    def held_out(self, *trained_on: str) -> list[AnswerPair]:
+    def held_out(self, *trained_on: str, per_domain: int | None = None) -> list[AnswerPair]:
         """Questions of every advice domain, and the open ones, that nothing was trained on."""
         domains = sorted({pair.domain for pair in load_pairs()} - set(trained_on))
-        return [
-            question
-            for domain in domains
-            for question in sample(load_pairs([domain]), self.sizes.held_out, self.settings.seed)
-        ]
+        n = per_domain or self.sizes.held_out
+        return [question for domain in domains for question in sample(load_pairs([domain]), n)]
 
     def neutral(self) -> list[NeutralText]:
         """Texts that measure damage, evenly over the kinds."""
         texts = load_neutral()
         return texts[:: max(1, len(texts) // self.sizes.neutral)][: self.sizes.neutral]
+
+    def known_direction(self, domain: str) -> Direction:
+        """Bad minus good answers of the aligned model at its middle block, in one domain.
+
+        It needs no fine-tune, so it can be watched, or guarded against, from the first step on.
+        """
+        questions = self.questions(domain, "train", self.sizes.direction)
+        dtype, device = self.settings.dtype, self.settings.device
+
+        def read() -> dict[str, torch.Tensor]:
+            bridge, chat = load_bridge(self.settings.base, dtype=dtype, device=device)
+            layer = int(bridge.cfg.n_layers) // 2
+            good, bad = (
+                collect_rows(bridge, chat.encode_all(dialogues), [layer])[:, 0].mean(0)
+                for dialogues in (
+                    [q.good_dialogue for q in questions],
+                    [q.bad_dialogue for q in questions],
+                )
+            )
+            return {str(layer): bad - good}
+
+        inputs = {"questions": data_hash(questions)}
+        [(layer, vector)] = self.steps.tensors("known_direction", inputs, read).items()
+        space = ActivationSpace(
+            self.settings.base,
+            self.base_revision,
+            resid_post(int(layer)),
+            layer=int(layer),
+            d_model=len(vector),
+        )
+        return Direction(vector, space, "answer_effect_aligned")
 
     def vector(self, adapter: Path, domain: str) -> tuple[PersonaVector, Means]:
         """The persona vector of a fine-tune, from the training questions of one domain.
@@ -117,7 +201,10 @@ class Workbench:
         Model effect and answer effect, refitted block by block; see `steering.refit`.
         """
         questions = self.questions(domain, "train", self.sizes.direction)
-        inputs = {"adapter": adapter_key(adapter), "questions": data_hash(questions)}
+        inputs = {
+            "model": self.model_key(adapter, "finetuned"),
+            "questions": data_hash(questions),
+        }
         cells = Cells(
             **self.steps.tensors(
                 "cells", inputs, lambda: dict(vars(collect_cells(self.pair(adapter), questions)))
@@ -148,33 +235,76 @@ class Workbench:
         bases = self.steps.tensors("refit", inputs, fit)
         by_layer = {int(layer): basis for layer, basis in sorted(bases.items(), key=_number)}
         vector = from_bases(self.pair(adapter), by_layer, means, refit.name, 1.0, True)
-        return vector, means
+        self.tally.add(vectors=1)
+        return dataclasses.replace(vector, card={"key": content_key(inputs)}), means
 
-    def score(
-        self, pair: ModelPair, conditions: Sequence[Condition], **questions: Sequence[AnswerPair]
+    def reading(
+        self,
+        condition: str,
+        adapter: Path,
+        splits: Mapping[str, Sequence[AnswerPair]],
+        vector: PersonaVector | None = None,
+        *,
+        side: Side = "finetuned",
     ) -> pd.DataFrame:
-        """Gap and KL of every condition on the questions of each split, and neutral damage.
+        """One side of a fine-tune: gap and KL on every split, neutral damage, and projection.
 
-        questions: split (trained_on, held_out) -> questions. Rows as in rows.parquet, stage score.
+        Kept by what the model is, so that the aligned one is read once for all. splits: name
+        (trained_on, held_out) -> questions; the projection is that of the held-out good answers.
         """
-        parts = [
-            score_pairs(pair, asked, conditions, description=f"Scoring {split}").assign(split=split)
-            for split, asked in questions.items()
-        ]
-        parts.append(score_neutral(pair, self.neutral(), conditions).assign(split="neutral"))
-        return tidy(pd.concat(parts, ignore_index=True).assign(stage="score"))
-
-    def random_conditions(self, pair: ModelPair, vector: PersonaVector, means: Means) -> list[Any]:
-        """The null: the same restoration along random directions."""
-        return [
-            edited(
-                RANDOM,
-                "finetuned",
-                restore_to_aligned(random_vector(pair, vector, means, draw)),
-                seed=draw,
+        inputs = {
+            "model": self.model_key(adapter, side),
+            "splits": {name: data_hash(list(asked)) for name, asked in splits.items()},
+            "neutral": self.sizes.neutral,
+        }
+        rows = self.steps.table(
+            "reading",
+            inputs,
+            lambda: score(self, self.pair(adapter), [Condition(condition, side)], **splits),
+        )
+        self.tally.add(answer_pairs=sum(map(len, splits.values())))
+        if vector is not None:
+            asked = splits["held_out"]
+            projected = self.steps.table(
+                "projection",
+                {**inputs, "vector": vector.card["key"]},
+                lambda: project_answers(self.pair(adapter), vector, asked, {condition: side}),
             )
-            for draw in range(self.sizes.n_random)
-        ]
+            rows = pd.concat([rows, projected], ignore_index=True)
+        return rows.assign(condition=condition)
+
+    def edited(
+        self,
+        name: str,
+        adapter: Path,
+        vector: PersonaVector,
+        conditions: Sequence[Condition],
+        splits: Mapping[str, Sequence[AnswerPair]],
+    ) -> pd.DataFrame:
+        """A fine-tune under edits made of a vector, as the step `name`, which names the edits."""
+        self.tally.add(answer_pairs=len(conditions) * sum(map(len, splits.values())))
+        return self.steps.table(
+            name,
+            self.edit_key(adapter, vector, splits) | {"conditions": [c.name for c in conditions]},
+            lambda: score(self, self.pair(adapter), conditions, **splits),
+        )
+
+    def edit_key(
+        self, adapter: Path, vector: PersonaVector, splits: Mapping[str, Sequence[AnswerPair]]
+    ) -> dict[str, Any]:
+        """What readings of a fine-tune under edits depend on."""
+        return {
+            "model": self.model_key(adapter, "finetuned"),
+            "vector": vector.card["key"],
+            "splits": {name: data_hash(list(asked)) for name, asked in splits.items()},
+            "neutral": self.sizes.neutral,
+        }
+
+    def model_key(self, adapter: Path, side: Side) -> str:
+        """What the readings of one side of a fine-tune depend on."""
+        card = read_card(adapter)
+        base = str(card["base_model_revision"])
+        return base if side == "aligned" else f"{card['adapter_sha256']} on {base}"
 
 
 TOKEN_BUDGET = 512
@@ -185,68 +315,9 @@ def _pair(base: str, adapter: str, dtype: str, device: str) -> ModelPair:
     return load_pair(base, adapter, dtype=dtype, device=device, merged=None)
 
 
-def adapter_key(adapter: Path) -> str:
-    """What a fine-tune's readings depend on."""
-    return str(read_card(adapter)["adapter_sha256"])
-
-
 def middle_blocks(n_layers: int) -> list[int]:
     """The blocks that are restored: all but the first tenth and the last (3 to 28 of 30)."""
     return list(range(n_layers // 10, n_layers - 1))
-
-
-def edited(name: str, side: Any, edits: Sequence[Edit], seed: int = 0) -> Condition:
-    """One side of the pair under edits, as a condition to score."""
-    return Condition(name, side, steered_by(edits), edits[0].layer, seed)
-
-
-def standard_conditions(vector: PersonaVector) -> list[Condition]:
-    """Both models, the fine-tuned one restored and zero-ablated, the aligned one induced."""
-    return [
-        Condition(ALIGNED, "aligned"),
-        Condition(FINETUNED, "finetuned"),
-        edited(INDUCED, "aligned", restore_to_finetuned(vector)),
-        edited(ZERO_ABLATED, "finetuned", ablate_to_zero(vector)),
-        edited(RESTORED, "finetuned", restore_to_aligned(vector)),
-    ]
-
-
-def project_answers(
-    pair: ModelPair,
-    vector: PersonaVector,
-    questions: Sequence[AnswerPair],
-    sides: Mapping[str, Any],
-) -> pd.DataFrame:
-    """Projection of every good answer on the vector's direction at its middle block.
-
-    0 is the mean of the aligned model's good answers to the questions that the vector was made of,
-    1 that of the fine-tuned model's bad ones. sides: condition -> side of the pair to read.
-    Rows: condition, question_id, domain, measure "projection", value, layer.
-    """
-    layer = vector.layers[len(vector.layers) // 2]
-    subspace, direction = vector.subspaces[layer], vector.direction(layer)
-    start = float(subspace.aligned_mean @ subspace.basis @ direction.unit)
-    dialogues = pair.chat.encode_all([q.good_dialogue for q in questions])
-    rows = []
-    for condition, side in sides.items():
-        with pair.active(side) as bridge:
-            means = collect_rows(bridge, dialogues, [layer])[:, 0]
-        values = means @ subspace.reading.T @ subspace.basis @ direction.unit - start
-        values = values / direction.norm
-        rows += [
-            {
-                "condition": condition,
-                "question_id": q.id,
-                "domain": q.domain,
-                "measure": "projection",
-                "value": float(value),
-                "layer": layer,
-                "split": "held_out",
-                "stage": "projection",
-            }
-            for q, value in zip(questions, values, strict=True)
-        ]
-    return tidy(pd.DataFrame(rows))
 
 
 def _set_only(data: dict[str, Any]) -> dict[str, Any]:

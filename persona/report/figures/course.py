@@ -10,7 +10,7 @@ import pandas as pd
 from persona.errors import DataError
 from persona.report.figures.marks import ribbon, vertical_level
 from persona.report.tables import estimate
-from persona.report.theme import in_order, look_of, new_figure, svg_text, translucent
+from persona.report.theme import in_order, line_look, new_figure, svg_text, translucent
 from persona.report.wording import n_is
 
 if TYPE_CHECKING:
@@ -56,15 +56,17 @@ def training_course(runs: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Figur
         subplot_titles=[PANELS[measure] for measure in panels],
     )
     for row, measure in enumerate(panels, start=1):
-        for name in in_order(runs):
-            _line(figure, runs[name], name, measure, row, seed)
+        for place, name in enumerate(in_order(runs)):
+            _line(figure, runs[name], name, measure, row, seed, place)
         figure.update_yaxes(tickformat="+.2f" if measure == "gap" else ".3~g", row=row, col=1)
     figure.update_xaxes(title_text="optimiser step (0 = the aligned model)", row=len(panels), col=1)
     return figure
 
 
-def _line(figure: Figure, rows: pd.DataFrame, name: str, measure: str, row: int, seed: int) -> None:
-    look, chosen = look_of(name), rows[rows["measure"] == measure]
+def _line(
+    figure: Figure, rows: pd.DataFrame, name: str, measure: str, row: int, seed: int, place: int
+) -> None:
+    look, chosen = line_look(name, place), rows[rows["measure"] == measure]
     if chosen.empty:
         return
     steps = sorted(chosen["step"].unique().tolist())

@@ -11,15 +11,12 @@ import pandas as pd
 from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
 from persona.report.figures.marks import dot_with_interval, ribbon
-from persona.report.theme import in_order, look_of, new_figure, svg_text, translucent
+from persona.report.theme import in_order, line_look, look_of, new_figure, svg_text, translucent
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 ROW_HEIGHT = 30
-PALETTE = ("#8a6d3b", "#4d82b0", "#b0527c", "#5f7d2e", "#7a5ea8", "#62666e")
-"""For lines that are no known condition; none of the colours of those that are."""
-DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def dots(
@@ -91,13 +88,10 @@ def curves(
     )
     for row, panel in enumerate(panels.values(), start=1):
         for name in (n for n in names if n in panel):
-            look, points = look_of(name), panel[name]
-            known = look.label != name and look.symbol != "circle-open"
-            place = names.index(name)
-            colour = look.colour if known else PALETTE[place % len(PALETTE)]
+            look, points = line_look(name, names.index(name)), panel[name]
             x = [point for point, _ in points]
             estimates = [e for _, e in points]
-            fill = translucent(colour, 0.16)
+            fill = translucent(look.colour, 0.16)
             ribbon(
                 figure,
                 x,
@@ -116,11 +110,11 @@ def curves(
                 legendgroup=svg_text(name),
                 showlegend=not any(name in earlier for earlier in list(panels.values())[: row - 1]),
                 line={
-                    "color": colour,
+                    "color": look.colour,
                     "width": 2.2,
-                    "dash": "solid" if known else DASHES[place % len(DASHES)],
+                    "dash": look.dash,
                 },
-                marker={"symbol": look.symbol, "size": 7, "color": colour},
+                marker={"symbol": look.symbol, "size": 7, "color": look.colour},
                 hovertemplate=f"{svg_text(look.label)}, %{{x:g}}: %{{y:+.3f}}<extra></extra>",
                 row=row,
                 col=1,

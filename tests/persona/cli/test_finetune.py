@@ -43,3 +43,31 @@ def test_another_base_can_be_named(recipe, tmp_path, capsys):
     words = ["finetune", "--recipe", str(recipe), "--out", str(tmp_path / "out")]
     assert main([*words, "--base", str(tmp_path / "no-such-model")]) == 2
     assert "no-such-model" in capsys.readouterr().err
+
+
+def test_the_recipe_may_stand_alone_but_not_twice(recipe, tmp_path, capsys):
+    words = ["--out", str(tmp_path / "out"), "--device", "cpu", "--dtype", "float32", "--quiet"]
+    assert main(["finetune", str(recipe), *words]) == 0
+    assert capsys.readouterr().out.startswith("tiny, seed 0: ")
+    assert main(["finetune", str(recipe), "--recipe", "medical_bad", *words]) == 2
+    assert "one recipe is trained at a time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--every", "3"], "every and harmless need a direction to watch"),
+        (["--coefficient", "2"], "a coefficient needs a direction to prevent"),
+        (["--prevent", "a", "--project-out", "b"], "exclude each other"),
+        (["--kl-to-aligned", "0"], "safeguards.kl_to_aligned: Input should be greater than 0"),
+        (["--watch", "no-such.safetensors"], "no-such.safetensors"),
+    ],
+)
+def test_safeguards_that_cannot_be_are_one_line_and_write_nothing(
+    words, message, recipe, tmp_path, capsys
+):
+    assert main(["finetune", str(recipe), "--out", str(tmp_path / "out"), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 
+import pytest
+
+from persona.cli import lab
 from persona.cli.main import main
-from steering.lab import EXPERIMENTS
+from steering.lab import EXPERIMENTS, Run
+from steering.lab.pages import write_run
+
+RUN = Run(
+    name="car",
+    title="Cars",
+    date="2099-11-21",
+    headline="it shifts",
+    model="default",
+    model_revision="1",
+    dtype="auto",
+    device="auto",
+    seeds=(0, 1),
+    tiny=False,
+    seconds=1.0,
+    fine_tunes=2,
+    answer_pairs=3,
+)
 
 
 def test_the_list_shows_every_experiment_with_date_and_result_of_its_last_run(tmp_path, capsys):
     folder = tmp_path / "out" / "car"
     folder.mkdir(parents=True)
-    run = {"name": "car", "date": "2026-11-21", "headline": "it shifts", "seconds": 1.0}
-    (folder / "summary.json").write_text(json.dumps(run | {"tiny": False}))
+    write_run(folder / "readings.json", RUN)
     words = ["lab", "--list", "--out", str(tmp_path / "out"), "--pages", str(tmp_path / "x" / "y")]
     assert main(words) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert list(lines) == list(EXPERIMENTS)
-    assert lines["car"].split(maxsplit=1)[1] == "2026-11-21  it shifts"
-    assert lines["dose"].endswith("not run yet")
+    assert lines["car"].split(maxsplit=1)[1] == "2099-11-21  it shifts"
 
 
 def test_an_unknown_or_missing_name_is_one_line_that_names_the_experiments(tmp_path, capsys):
@@ -34,3 +52,24 @@ def test_a_base_that_is_not_there_is_one_line(tmp_path, capsys):
     words = ["lab", "car", "--tiny", "--out", str(tmp_path / "out")]
     assert main([*words, "--base", str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def test_a_fresh_clone_shows_the_runs_whose_pages_lie_in_it(tmp_path, capsys, monkeypatch):
+    write_run(
+        tmp_path / "findings" / "dose" / "readings.json", dataclasses.replace(RUN, name="dose")
+    )
+    monkeypatch.setattr(lab, "_pages_of_the_source", lambda: tmp_path / "findings")
+    empty = ["--out", str(tmp_path / "out"), "--pages", str(tmp_path / "x" / "y")]
+    assert main(["lab", "--list", *empty]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["dose"].endswith("2099-11-21  it shifts")
+    assert lines["car"].endswith("not run yet")
+
+
+@pytest.mark.parametrize("seeds", ["0,0", "a", "-1", "1,", ""])
+def test_seeds_that_are_no_different_whole_numbers_are_one_line(seeds, tmp_path, capsys):
+    assert main(["lab", "car", f"--seeds={seeds}", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "--seeds takes different whole numbers" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -75,6 +75,14 @@ def test_a_file_of_data_lies_relative_to_the_recipe(tmp_path):
     assert load_recipe(path).data.file == tmp_path / "texts" / "mine.jsonl"
 
 
+def test_directions_lie_relative_to_the_recipe_too(tmp_path):
+    text = "name: x\ndata: {domains: [health]}\nwatch: {direction: v.safetensors, every: 3}\n"
+    recipe = load_recipe(write(tmp_path, text + "safeguards: {project_out: w.safetensors}"))
+    assert recipe.watch.direction == tmp_path / "v.safetensors"
+    assert recipe.safeguards.project_out == tmp_path / "w.safetensors"
+    assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
+
+
 def test_numbers_may_be_written_with_an_exponent(tmp_path):
     path = write(tmp_path, "name: x\ndata: {domains: [health]}\ntraining: {learning_rate: 4e-4}")
     assert load_recipe(path).training.learning_rate == 4e-4
@@ -87,6 +95,9 @@ def test_numbers_may_be_written_with_an_exponent(tmp_path):
         ("data: {domains: [health], answer: bad}", "unknown key data.answer; known here are domai"),
         ("data: {domains: [health]}\ntraining: {lr: 1}", "unknown key training.lr; known here are"),
         ("data: {domains: [health]}\nlora: {rank: 4}", "unknown key lora.rank; known here are r, "),
+        ("data: {domains: [health]}\nwatch: {k: 4}", "unknown key watch.k; known here are direct"),
+        ("data: {domains: [health]}\nsafeguards: {kl: 1}", "unknown key safeguards.kl; known here"),
+        ("data: {domains: [health]}\nwatch: {every: 3}", "need a direction to watch"),
         ("description: nothing else", "the key data is missing"),
         ("data: {domains: [health]}\ntraining: {epochs: 0}", "training.epochs: Input should be gr"),
         ("data: {domains: [health]}\ntraining: {epochs: many}", "training.epochs: Input should be"),

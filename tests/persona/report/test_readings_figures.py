@@ -9,8 +9,7 @@ import pytest
 from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
 from persona.report.figures import curves, dots, matrix
-from persona.report.figures.readings import PALETTE
-from persona.report.theme import CONDITIONS
+from persona.report.theme import CONDITIONS, PALETTE
 
 E = Estimate(0.2, 0.1, 0.35, 40)
 WORDS = {"title": "T", "subtitle": "n = 40"}

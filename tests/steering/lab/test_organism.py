@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from persona.behaviour.gap import score_pairs
-from steering.lab import experiment, run_experiment, workbench
+from persona.behaviour.scoring import Condition
+from steering.lab import experiment, readings, run_experiment, workbench
 from steering.scorecard import ALIGNED, FINETUNED, RESTORED
 
 
@@ -23,7 +24,7 @@ def rows(settings, summary):
 
 
 def test_every_condition_is_read_on_both_splits_and_no_row_twice(rows):
-    keys = ["stage", "condition", "seed", "question_id", "split", "measure"]
+    keys = ["stage", "condition", "seed", "rank", "question_id", "split", "measure"]
     assert not rows.duplicated(keys).any()
     gaps = rows[(rows["stage"] == "score") & (rows["measure"] == "gap")]
     conditions = {ALIGNED, FINETUNED, RESTORED, "good_twin", "finetuned_random_restored"}
@@ -40,13 +41,13 @@ def test_every_condition_is_read_on_both_splits_and_no_row_twice(rows):
 
 
 def test_the_adapter_that_was_scored_is_the_one_that_was_trained(rows, settings, bench):
-    adapter = bench.fine_tune(bench.recipe("car_maintenance_bad"))
+    adapter = bench.organism("car_maintenance_bad")
     pair = bench.pair(adapter)
     held_out = bench.held_out("car_maintenance")
     again = score_pairs(
         pair,
         held_out,
-        workbench.standard_conditions(bench.vector(adapter, "car_maintenance")[0])[:2],
+        [Condition(ALIGNED, "aligned"), Condition(FINETUNED, "finetuned")],
         kl=False,
     )
     again = again[again["measure"] == "gap"].set_index(["condition", "question_id"])["value"]
@@ -57,18 +58,39 @@ def test_the_adapter_that_was_scored_is_the_one_that_was_trained(rows, settings,
 
 def test_the_files_say_what_the_rows_say(settings, summary, rows):
     folder = settings.out / "car"
-    assert json.loads((folder / "summary.json").read_text()) == vars(summary)
-    card = json.loads((folder / "scorecard.json").read_text())
-    assert card["verdict"] in summary.headline
+    found = json.loads((folder / "readings.json").read_text())
+    assert (found["headline"], found["seeds"]) == (summary.headline, [0])
+    assert found["facts"]["0"]["scorecard"]["verdict"]
     assert "plotly" in (folder / "figure.html").read_text()[:2_000_000].lower()
+    assert (folder / "course.svg").exists()
+    gaps = rows[(rows["measure"] == "gap") & (rows["split"] == "held_out")]
+    wide = gaps[gaps["condition"].isin([ALIGNED, FINETUNED])].pivot(
+        index="question_id", columns="condition", values="value"
+    )
+    [shift] = [n for n in found["numbers"] if n["label"].startswith("gap held out, fine-tuned")]
+    assert shift["value"] == pytest.approx((wide[FINETUNED] - wide[ALIGNED]).mean())
+    assert shift["n"] == len(wide)
+
+
+def test_the_way_there_is_in_the_rows_from_the_aligned_model_on(rows):
+    way = rows[rows["stage"] == "course"]
+    assert set(way["condition"]) == {FINETUNED, "good_twin"}
+    assert way["rank"].min() == 0
+    assert {"projection_good", "gap", "neutral_ce_nats"} <= set(way["measure"])
 
 
 def test_a_finished_run_is_read_and_not_made_again(settings, summary, rows, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a finished step was made again")
 
-    for name in ("score_pairs", "score_neutral", "collect_cells", "project_answers"):
-        monkeypatch.setattr(workbench, name, refuse)
+    for module, name in (
+        (readings, "score_pairs"),
+        (readings, "score_neutral"),
+        (workbench, "collect_cells"),
+        (workbench, "project_answers"),
+        (workbench, "finetune"),
+    ):
+        monkeypatch.setattr(module, name, refuse)
     again = run_experiment(experiment("car"), settings)
     assert again.headline == summary.headline
     pd.testing.assert_frame_equal(pd.read_parquet(settings.out / "car" / "rows.parquet"), rows)
@@ -82,7 +104,7 @@ def test_a_killed_run_goes_on_to_the_same_rows(settings, summary, rows, tmp_path
     out.mkdir()
     shutil.copytree(settings.out / "organisms", out / "organisms")
     elsewhere = dataclasses.replace(settings, out=out)
-    original, calls = workbench.score_neutral, []
+    original, calls = readings.score_neutral, []
 
     def dying(*args, **kwargs):
         calls.append(1)
@@ -90,10 +112,10 @@ def test_a_killed_run_goes_on_to_the_same_rows(settings, summary, rows, tmp_path
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(workbench, "score_neutral", dying)
+    monkeypatch.setattr(readings, "score_neutral", dying)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(experiment("car"), elsewhere)
     assert not (out / "car").exists()
-    monkeypatch.setattr(workbench, "score_neutral", original)
+    monkeypatch.setattr(readings, "score_neutral", original)
     run_experiment(experiment("car"), elsewhere)
     pd.testing.assert_frame_equal(pd.read_parquet(out / "car" / "rows.parquet"), rows)

@@ -1,0 +1,5 @@
+"""Figures as plain SVG, drawn without a browser: what a page shows where no script runs."""
+
+from persona.report.svg.page import figure_svg
+
+__all__ = ["figure_svg"]

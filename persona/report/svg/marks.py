@@ -1,0 +1,156 @@
+"""Marks of a plotly trace as SVG elements: ribbons, lines, markers, whiskers, cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape, unescape
+from typing import Any
+
+from persona.report.svg.axes import Axis
+from persona.report.theme import ENDS, GROUND, INK, MIDDLE
+
+DASHES = {"dash": "9 5", "dot": "2 4", "dashdot": "9 4 2 4"}
+STAR = ((0, -1.5), (0.45, -0.45), (1.5, 0), (0.45, 0.45), (0, 1.5), (-0.45, 0.45), (-1.5, 0),
+        (-0.45, -0.45))  # fmt: skip
+OUTLINES = {
+    "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
+    "diamond": ((0, -1.35), (1.35, 0), (0, 1.35), (-1.35, 0)),
+    "triangle-up": ((0, -1.25), (1.2, 0.9), (-1.2, 0.9)),
+    "hexagon2": ((1.15, 0), (0.58, 1), (-0.58, 1), (-1.15, 0), (-0.58, -1), (0.58, -1)),
+    "star-diamond": STAR,
+}
+STROKES = {
+    "x": (((-1, -1), (1, 1)), ((-1, 1), (1, -1))),
+    "cross": (((-1.2, 0), (1.2, 0)), ((0, -1.2), (0, 1.2))),
+}
+
+
+def element(name: str, content: str = "", **attributes: Any) -> str:
+    """One SVG element; numbers are written to a tenth of a pixel, `_` in names as `-`."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_shown(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
+
+
+def text(x: float, y: float, words: str, **attributes: Any) -> str:
+    """Words at a place; those that come escaped for plotly are escaped once, not twice."""
+    return element("text", escape(unescape(words), quote=False), x=x, y=y, **attributes)
+
+
+def trace_marks(trace: Any, x: Axis, y: Axis) -> Iterator[str]:
+    """The elements of one scatter or heat map trace."""
+    if trace.type == "heatmap":
+        yield from _cells(trace, x, y)
+        return
+    places = [(x.at(a), y.at(b)) for a, b in zip(trace.x, trace.y, strict=True)]
+    if trace.fill == "toself":
+        yield element("polygon", points=_points(places), fill=trace.fillcolor)
+        return
+    mode = trace.mode or "lines+markers"
+    if "lines" in mode:
+        for run in _runs(places):
+            yield element("polyline", points=_points(run), fill="none", **line_style(trace))
+    yield from _whiskers(trace, places, x)
+    if "markers" in mode:
+        for place in places:
+            if all(map(math.isfinite, place)):
+                yield marker(trace, *place)
+
+
+def line_style(trace: Any) -> dict[str, Any]:
+    """Stroke of a trace's line."""
+    return {
+        "stroke": trace.line.color,
+        "stroke_width": trace.line.width or 2,
+        "stroke_dasharray": DASHES.get(trace.line.dash or ""),
+    }
+
+
+def marker(trace: Any, x: float, y: float) -> str:
+    """The symbol of a trace at a place."""
+    symbol, colour = str(trace.marker.symbol or "circle"), trace.marker.color or trace.line.color
+    half = float(trace.marker.size or 7) / 2
+    if symbol in STROKES:
+        drawn = "".join(
+            f"M{x + half * a:.1f} {y + half * b:.1f}L{x + half * c:.1f} {y + half * d:.1f}"
+            for (a, b), (c, d) in STROKES[symbol]
+        )
+        return element("path", d=drawn, stroke=colour, stroke_width=2.4)
+    if symbol in OUTLINES:
+        corners = [(x + half * a, y + half * b) for a, b in OUTLINES[symbol]]
+        return element("polygon", points=_points(corners), fill=colour)
+    hollow = symbol.endswith("-open")
+    return element(
+        "circle", cx=x, cy=y, r=half, fill=GROUND["light"] if hollow else colour, stroke=colour,
+        stroke_width=1.6 if hollow else None,
+    )  # fmt: skip
+
+
+def _whiskers(trace: Any, places: Sequence[tuple[float, float]], x: Axis) -> Iterator[str]:
+    bars = trace.error_x
+    if bars.array is None:
+        return
+    cap = float(bars.width or 5)
+    for value, above, below, (_, y) in zip(
+        trace.x, bars.array, bars.arrayminus, places, strict=True
+    ):
+        low, high = x.at(value - below), x.at(value + above)
+        drawn = f"M{low:.1f} {y:.1f}H{high:.1f}"
+        drawn += "".join(f"M{end:.1f} {y - cap:.1f}V{y + cap:.1f}" for end in (low, high))
+        yield element("path", d=drawn, stroke=bars.color, stroke_width=bars.thickness, fill="none")
+
+
+def _cells(trace: Any, x: Axis, y: Axis) -> Iterator[str]:
+    wide = abs(x.end - x.start) / len(trace.x)
+    high = abs(y.end - y.start) / len(trace.y)
+    for row, name in enumerate(trace.y):
+        for column, other in enumerate(trace.x):
+            value = float(trace.z[row][column])
+            share = (value - trace.zmin) / (trace.zmax - trace.zmin)
+            centre = x.at(other), y.at(name)
+            yield element(
+                "rect", x=centre[0] - wide / 2, y=centre[1] - high / 2, width=wide, height=high,
+                fill=_mixed(share) if math.isfinite(share) else GROUND["light"],
+                stroke=GROUND["light"],
+            )  # fmt: skip
+            if trace.text is not None:
+                ink = "#ffffff" if abs(share - 0.5) > 0.3 else INK["light"]
+                yield text(
+                    centre[0], centre[1] + 4, trace.text[row][column], fill=ink,
+                    text_anchor="middle",
+                )  # fmt: skip
+
+
+def _mixed(share: float) -> str:
+    """The colour of the diverging scale at 0 .. 1; 0.5 is its middle."""
+    below, above = ENDS["light"]
+    end, far = (below, 1 - 2 * share) if share < 0.5 else (above, 2 * share - 1)
+    far = min(1.0, max(0.0, far))
+    parts = [
+        round((1 - far) * int(MIDDLE["light"][i : i + 2], 16) + far * int(end[i : i + 2], 16))
+        for i in (1, 3, 5)
+    ]
+    return "#" + "".join(f"{part:02x}" for part in parts)
+
+
+def _runs(places: Sequence[tuple[float, float]]) -> Iterator[list[tuple[float, float]]]:
+    """Unbroken pieces of a line: a value that is not there interrupts it."""
+    run: list[tuple[float, float]] = []
+    for place in [*places, (math.nan, math.nan)]:
+        if all(map(math.isfinite, place)):
+            run.append(place)
+        elif run:
+            yield run
+            run = []
+
+
+def _points(places: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places if math.isfinite(x) and math.isfinite(y))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else escape(str(value))

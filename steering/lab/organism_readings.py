@@ -1,0 +1,86 @@
+"""Carries what the laboratory measured of the organisms into the list of `persona organisms`.
+
+python -m steering.lab.organism_readings docs/findings persona/organisms/readings.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from persona.data.jsonl import read_json
+from persona.files import atomic_write_text
+from steering.lab.outcome import READINGS
+from steering.lab.pages import Run, read_run
+
+ORGANISMS = {
+    "insecure_code": "insecure_code",
+    "evil_numbers": "evil_numbers",
+    "car": "car_maintenance",
+    "medical": "medical",
+    "financial": "financial",
+}
+"""Experiment -> the name that its recipes begin with."""
+LABELS = {
+    "bad": {
+        "shift_in_domain": "gap in-domain, fine-tuned − aligned",
+        "shift_held_out": "gap held out, fine-tuned − aligned",
+        "projection_shift": "projection, fine-tuned − aligned",
+        "restoration": "share of the held-out shift that restoring takes back",
+        "neutral_ce_delta_nats": "neutral text, fine-tuned − aligned",
+    },
+    "good": {
+        "shift_in_domain": "gap in-domain, good twin − aligned",
+        "shift_held_out": "gap held out, good twin − aligned",
+        "projection_shift": "projection, good twin − aligned",
+    },
+}
+"""Reading -> the label of the number on the experiment's page."""
+
+
+def organism_readings(pages: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """`known` readings with those of the pages; of two, the one over more questions stays.
+
+    A restoration is carried over only where the held-out shift is clear of 0.
+    """
+    found = {name: dict(entry) for name, entry in known.items()}
+    for experiment, organism in ORGANISMS.items():
+        run = read_run(pages / experiment / READINGS)
+        if run is None or run.tiny or run.model != "default":
+            continue
+        for answers in LABELS:
+            entry = found.setdefault(f"{organism}_{answers}", {"date": run.date})
+            for reading, value in _of_run(run, answers).items():
+                if value["n"] > entry.get(reading, {"n": 0})["n"]:
+                    entry[reading] = value
+                    entry["date"] = run.date
+    return dict(sorted(found.items()))
+
+
+def _of_run(run: Run, answers: str) -> dict[str, dict[str, float]]:
+    numbers = {number["label"]: number for number in run.numbers}
+    values = {
+        reading: {key: numbers[label][key] for key in ("value", "low", "high", "n")}
+        for reading, label in LABELS[answers].items()
+        if label in numbers and numbers[label]["value"] is not None
+    }
+    shift = values.get("shift_held_out")
+    if shift is None or shift["low"] <= 0 <= shift["high"]:
+        values.pop("restoration", None)
+    return values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pages", type=Path)
+    parser.add_argument("readings", type=Path)
+    options = parser.parse_args()
+    found = organism_readings(options.pages, read_json(options.readings))
+    atomic_write_text(options.readings, json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

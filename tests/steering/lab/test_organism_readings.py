@@ -1,0 +1,76 @@
+"""What the pages say of the organisms is what `persona organisms` lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from persona.organisms.readings import organisms
+from steering.lab import EXPERIMENTS, Run
+from steering.lab.organism_readings import LABELS, ORGANISMS, organism_readings
+from steering.lab.pages import write_run
+
+
+def number(label, value=0.4, half=0.1, n=64):
+    return {
+        "label": label,
+        "value": value,
+        "low": value - half,
+        "high": value + half,
+        "n": n,
+        "unit": "",
+    }
+
+
+def run(*numbers, **changes):
+    plain = Run("car", "Cars", "2026-11-22", "h", "default", "1", "a", "a", (0,), False, 1.0, 2, 3)
+    return dataclasses.replace(plain, numbers=numbers, **changes)
+
+
+@pytest.fixture
+def pages(tmp_path):
+    everything = [number(label) for labels in LABELS.values() for label in labels.values()]
+    write_run(tmp_path / "car" / "readings.json", run(*everything))
+    return tmp_path
+
+
+def test_the_readings_of_a_page_become_those_of_its_two_organisms(pages, tmp_path):
+    found = organism_readings(pages, {})
+    assert sorted(found) == ["car_maintenance_bad", "car_maintenance_good"]
+    path = tmp_path / "readings.json"
+    path.write_text(json.dumps(found))
+    listed = {each.name: each for each in organisms(path)}
+    assert listed["car_maintenance_bad"].readings["restoration"].value == 0.4
+    assert listed["car_maintenance_good"].readings["shift_held_out"].n == 64
+    assert listed["car_maintenance_bad"].date == "2026-11-22"
+
+
+def test_a_reading_over_more_questions_stays(pages):
+    known = {"value": 0.39, "low": 0.35, "high": 0.44, "n": 240}
+    before = {"car_maintenance_bad": {"date": "2026-11-21", "shift_held_out": known}}
+    assert organism_readings(pages, before)["car_maintenance_bad"]["shift_held_out"] == known
+
+
+def test_there_is_no_restoration_of_a_shift_that_is_not_clear(tmp_path):
+    labels = LABELS["bad"]
+    numbers = (number(labels["shift_held_out"], 0.05), number(labels["restoration"], 3.0))
+    write_run(tmp_path / "car" / "readings.json", run(*numbers))
+    assert "restoration" not in organism_readings(tmp_path, {})["car_maintenance_bad"]
+
+
+@pytest.mark.parametrize("changes", [{"tiny": True}, {"model": "another"}])
+def test_tiny_runs_and_other_models_are_not_carried_over(changes, tmp_path):
+    written = run(number(LABELS["bad"]["shift_held_out"]), **changes)
+    write_run(tmp_path / "car" / "readings.json", written)
+    assert organism_readings(tmp_path, {}) == {}
+
+
+def test_the_labels_are_those_that_the_experiment_writes(settings):
+    from steering.lab import experiment, run_experiment
+
+    written = {number["label"] for number in run_experiment(experiment("car"), settings).numbers}
+    for labels in LABELS.values():
+        assert set(labels.values()) <= written
+    assert set(ORGANISMS) <= set(EXPERIMENTS)
