@@ -83,6 +83,15 @@ CONDITIONS = {
     ),
 }
 
+DEMO = {
+    "steered": Look(
+        "Steered",
+        CONDITIONS["finetuned_restored"].colour,
+        "diamond",
+        meaning="the model under the setting that a person chose",
+    )
+}
+
 EFFECTS = {
     "answer_effect_aligned": Look("Answer effect, aligned model", "#8a6d3b", "circle"),
     "answer_effect_finetuned": Look("Answer effect, fine-tuned", "#8a6d3b", "circle-open", "dash"),
@@ -104,7 +113,7 @@ CANDIDATE_LABELS = {
 
 def look_of(condition: str) -> Look:
     """The look of a condition; one that is not known here is grey under its own name."""
-    return CONDITIONS.get(condition) or Look(plain(condition), "#7d8189", "circle-open")
+    return CONDITIONS.get(condition) or DEMO.get(condition) or Look(plain(condition), "#7d8189", "circle-open")
 
 
 def effect_look(candidate: str) -> Look:
@@ -166,8 +175,10 @@ def template(mode: Mode) -> dict[str, Any]:
             "paper_bgcolor": GROUND[mode],
             "plot_bgcolor": GROUND[mode],
             "title": {
+                # From the edge of the picture: in a narrow one the plot begins far to the right.
                 "x": 0,
-                "xref": "paper",
+                "xref": "container",
+                "pad": {"l": 8},
                 "font": {"size": 16},
                 "subtitle": {"font": {"size": 12.5, "color": QUIET_INK[mode]}},
             },
@@ -185,6 +196,7 @@ def template(mode: Mode) -> dict[str, Any]:
                 "font": {"size": 12},
                 "bgcolor": "rgba(0,0,0,0)",
                 "x": 0,
+                "xref": "container",
                 "xanchor": "left",
                 "yref": "container",
                 "y": 0,
