@@ -8,7 +8,7 @@ symbol of its own besides.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,13 +83,16 @@ CONDITIONS = {
     ),
 }
 
-DEMO = {
-    "steered": Look(
-        "Steered",
-        CONDITIONS["finetuned_restored"].colour,
-        "diamond",
-        meaning="the model under the setting that a person chose",
-    )
+# Under a setting that a person chose; the colours of the same edits in a report.
+EXPLORED = {
+    "model": Look("Model", "#4d82b0", "circle"),
+    "aligned_steered": replace(
+        CONDITIONS["aligned_plus_direction"], label="Aligned, steered", meaning=""
+    ),
+    "finetuned_steered": replace(
+        CONDITIONS["finetuned_restored"], label="Fine-tuned, steered", meaning=""
+    ),
+    "model_steered": replace(CONDITIONS["finetuned_restored"], label="Steered", meaning=""),
 }
 
 EFFECTS = {
@@ -113,7 +116,11 @@ CANDIDATE_LABELS = {
 
 def look_of(condition: str) -> Look:
     """The look of a condition; one that is not known here is grey under its own name."""
-    return CONDITIONS.get(condition) or DEMO.get(condition) or Look(plain(condition), "#7d8189", "circle-open")
+    return (
+        CONDITIONS.get(condition)
+        or EXPLORED.get(condition)
+        or Look(plain(condition), "#7d8189", "circle-open")
+    )
 
 
 def effect_look(candidate: str) -> Look:
@@ -136,9 +143,9 @@ def candidate_place(candidate: str) -> tuple[int, str]:
 
 
 def in_order(conditions: Iterable[str]) -> list[str]:
-    """Known conditions in the order of `CONDITIONS`, then the others by name."""
-    present = set(conditions)
-    return [c for c in CONDITIONS if c in present] + sorted(present - set(CONDITIONS))
+    """Known conditions in the order of `CONDITIONS` and `EXPLORED`, then the others by name."""
+    present, known = set(conditions), [*CONDITIONS, *EXPLORED]
+    return [c for c in known if c in present] + sorted(present - set(known))
 
 
 def plain(name: str) -> str:
