@@ -233,7 +233,10 @@ class Exploration:
         )
 
     def _name(self, token_id: int) -> str:
-        return str(self.pair.tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+        tokenizer = self.pair.tokenizer
+        text = str(tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+        # Part of a character has no text of its own; the vocabulary's name tells it from others.
+        return str(tokenizer.convert_ids_to_tokens(token_id)) if "\ufffd" in text else text
 
 
 def _remembered(known: OrderedDict[Any, TextPass], key: Any, run: Any, most: int) -> TextPass:

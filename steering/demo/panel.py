@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from persona.report.figures.tokens import next_token_shifts, token_heat_map, token_trace
-from persona.report.theme import Mode, in_mode, look_of
+from persona.report.theme import Mode, in_mode, look_of, svg_text
 from persona.report.wording import cleaned, number
 from steering.demo.exploration import Choice, Exploration, Explored
 
@@ -77,7 +77,7 @@ def figures_of(shown: Explored, mode: Mode) -> dict[str, Figure]:
     table = shown.projections
     if choice.coefficient == 0:  # the steered models are the models
         table = table[~table["condition"].str.endswith("_steered")]
-    where = f"{choice.direction}, after block {choice.layer}"
+    where = f"Projection on {svg_text(choice.direction)}, after block {choice.layer}"
     centre, reach, ends = 0.0, None, "red is toward the trait"
     if levels:
         aligned, finetuned = levels["aligned"], levels["finetuned"]
@@ -89,10 +89,10 @@ def figures_of(shown: Explored, mode: Mode) -> dict[str, Figure]:
             table,
             centre=centre,
             reach=reach,
-            title="Projection token by token",
-            subtitle=f"{where}; residual-stream units; {ends}",
+            title=where,
+            subtitle=f"residual-stream units; {ends}",
         ),
-        "trace": token_trace(table, levels=levels, subtitle=_traced(where, bool(levels))),
+        "trace": token_trace(table, levels=levels, title=where),
     }
     for side, tokens in shown.next_tokens.items():
         title = f"First token of an answer: {look_of(side).label}"
@@ -103,10 +103,6 @@ def figures_of(shown: Explored, mode: Mode) -> dict[str, Figure]:
             "changes most",
         )
     return {key: in_mode(figure, mode) for key, figure in figures.items()}
-
-
-def _traced(where: str, has_levels: bool) -> str:
-    return where + ("; dotted: the models' means" if has_levels else "")
 
 
 def status_html(shown: Explored, notes: Sequence[str] = ()) -> str:

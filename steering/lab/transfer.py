@@ -11,7 +11,7 @@ import torch
 
 from persona.behaviour.intervals import Estimate
 from persona.directions import PersonaVector
-from persona.report.figures import matrix
+from persona.report.figures import transfer_map
 from steering.lab.outcome import Number, Outcome
 from steering.lab.workbench import Workbench, adapter_key
 from steering.rows import tidy
@@ -83,15 +83,8 @@ def run_transfer(bench: Workbench) -> Outcome:
             "share",
         ),
     ]
-    grid = table.pivot(index="vector", columns="fine_tune", values="restoration")
-    order = [name for name in ORGANISMS if name in grid.index]
-    figure = matrix(
-        grid.loc[order, order],
-        title="Transfer of directions between organisms",
-        subtitle=f"share of the held-out shift taken back, n = {len(questions)} questions; "
-        "– where there is no shift",
-        rows="direction of",
-        columns="restored in",
+    figure = transfer_map(
+        table, order=list(ORGANISMS), title="Transfer of directions between organisms"
     )
     off = table[table["vector"] != table["fine_tune"]]["restoration"]
     own = table[table["vector"] == table["fine_tune"]]["restoration"]

@@ -128,9 +128,9 @@ def curves(
             )
         figure.update_yaxes(tickformat=".3~g", row=row, col=1)
         if log:
-            points = sorted({x for line in panel.values() for x, _ in line})
+            places = sorted({x for line in panel.values() for x, _ in line})
             # On its own plotly writes a 2, 3, ... 9 for each power of ten.
-            ticks = {"tickvals": points} if len(points) <= 8 else {"dtick": 1}
+            ticks = {"tickvals": places} if len(places) <= 8 else {"dtick": 1}
             figure.update_xaxes(type="log", **ticks, row=row, col=1)
     figure.update_xaxes(title_text=axis, row=len(panels), col=1)
     return figure
