@@ -77,9 +77,10 @@ def named_vectors(
     """
     if isinstance(directions, Mapping):
         return {str(k): _vector(v, pair, allow_mismatch) for k, v in directions.items()}
-    one = isinstance(directions, (str, Path, SteeringVector, PersonaVector, Direction))
+    if isinstance(directions, (str, Path, SteeringVector, PersonaVector, Direction)):
+        directions = [directions]
     sources: list[Source] = []
-    for source in [directions] if one else directions:
+    for source in directions:
         if isinstance(source, (str, Path)) and Path(source).is_dir():
             sources += _files_of(Path(source))
         else:
@@ -102,7 +103,8 @@ def _files_of(folder: Path) -> list[Source]:
         raise DataError(
             f"{folder} holds no direction; name the folder of a diagnosis (direction.safetensors)"
         )
-    return sorted(files, key=lambda path: path.stem != "direction")
+    files.sort(key=lambda path: path.stem != "direction")
+    return [*files]
 
 
 def _vector(source: Source, pair: ModelPair, allow_mismatch: bool) -> SteeringVector:
