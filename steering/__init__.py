@@ -1,5 +1,6 @@
 """Writing with a direction: interventions, identification by cause, the scorecard."""
 
+from steering.demo.explorer import explore
 from steering.diagnosis import DiagnoseConfig, Diagnosis, diagnose
 from steering.edit import Edit
 from steering.edits import (
@@ -53,6 +54,7 @@ __all__ = [
     "edits_at",
     "every_block_output",
     "every_write",
+    "explore",
     "floor",
     "identify",
     "latent_edits",

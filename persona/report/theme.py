@@ -8,7 +8,8 @@ symbol of its own besides.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,6 +83,18 @@ CONDITIONS = {
     ),
 }
 
+# Under a setting that a person chose; the colours of the same edits in a report.
+EXPLORED = {
+    "model": Look("Model", "#4d82b0", "circle"),
+    "aligned_steered": replace(
+        CONDITIONS["aligned_plus_direction"], label="Aligned, steered", meaning=""
+    ),
+    "finetuned_steered": replace(
+        CONDITIONS["finetuned_restored"], label="Fine-tuned, steered", meaning=""
+    ),
+    "model_steered": replace(CONDITIONS["finetuned_restored"], label="Steered", meaning=""),
+}
+
 EFFECTS = {
     "answer_effect_aligned": Look("Answer effect, aligned model", "#8a6d3b", "circle"),
     "answer_effect_finetuned": Look("Answer effect, fine-tuned", "#8a6d3b", "circle-open", "dash"),
@@ -103,7 +116,11 @@ CANDIDATE_LABELS = {
 
 def look_of(condition: str) -> Look:
     """The look of a condition; one that is not known here is grey under its own name."""
-    return CONDITIONS.get(condition) or Look(plain(condition), "#7d8189", "circle-open")
+    return (
+        CONDITIONS.get(condition)
+        or EXPLORED.get(condition)
+        or Look(plain(condition), "#7d8189", "circle-open")
+    )
 
 
 PALETTE = ("#8a6d3b", "#4d82b0", "#b0527c", "#5f7d2e", "#7a5ea8", "#62666e")
@@ -139,9 +156,9 @@ def candidate_place(candidate: str) -> tuple[int, str]:
 
 
 def in_order(conditions: Iterable[str]) -> list[str]:
-    """Known conditions in the order of `CONDITIONS`, then the others by name."""
-    present = set(conditions)
-    return [c for c in CONDITIONS if c in present] + sorted(present - set(CONDITIONS))
+    """Known conditions in the order of `CONDITIONS` and `EXPLORED`, then the others by name."""
+    present, known = set(conditions), [*CONDITIONS, *EXPLORED]
+    return [c for c in known if c in present] + sorted(present - set(known))
 
 
 def plain(name: str) -> str:
@@ -178,8 +195,10 @@ def template(mode: Mode) -> dict[str, Any]:
             "paper_bgcolor": GROUND[mode],
             "plot_bgcolor": GROUND[mode],
             "title": {
+                # From the edge of the picture: in a narrow one the plot begins far to the right.
                 "x": 0,
-                "xref": "paper",
+                "xref": "container",
+                "pad": {"l": 8},
                 "font": {"size": 16},
                 "subtitle": {"font": {"size": 12.5, "color": QUIET_INK[mode]}},
             },
@@ -197,6 +216,7 @@ def template(mode: Mode) -> dict[str, Any]:
                 "font": {"size": 12},
                 "bgcolor": "rgba(0,0,0,0)",
                 "x": 0,
+                "xref": "container",
                 "xanchor": "left",
                 "yref": "container",
                 "y": 0,
@@ -216,6 +236,14 @@ def template(mode: Mode) -> dict[str, Any]:
     }
 
 
+@cache
+def _checked_template(mode: Mode) -> Any:
+    # plotly takes 50 ms to check a template given as a dict, and 2 ms for one it has checked.
+    from plotly.graph_objects import layout
+
+    return layout.Template(template(mode))
+
+
 def new_figure(
     *, title: str, subtitle: str, inner: int, top: int = 8, bottom: int = 52, **subplots: Any
 ) -> Figure:
@@ -232,7 +260,7 @@ def new_figure(
     # Panel titles come as annotations of size 16; they are headings of parts, not of the whole.
     figure.update_annotations(font_size=13)
     figure.update_layout(
-        template=template("light"),
+        template=_checked_template("light"),
         title={
             "text": title,
             "subtitle": {"text": subtitle},
@@ -264,4 +292,4 @@ def in_mode(figure: Figure, mode: Mode) -> Figure:
     """A copy of a figure for a light or a dark ground."""
     from plotly.graph_objects import Figure
 
-    return Figure(figure).update_layout(template=template(mode))
+    return Figure(figure).update_layout(template=_checked_template(mode))

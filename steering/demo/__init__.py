@@ -1,5 +1,7 @@
 """Talking to a pair of models while one of them is steered: what `persona chat` and `app` share."""
 
+from steering.demo.exploration import Choice, Exploration, Explored
+from steering.demo.explorer import Explorer, explore
 from steering.demo.generation import Sampling, Token
 from steering.demo.session import Answer, Column, Exchange, Session
 from steering.demo.transcript import save_transcript
@@ -14,14 +16,19 @@ from steering.demo.vector import (
 
 __all__ = [
     "Answer",
+    "Choice",
     "Column",
     "Exchange",
+    "Exploration",
+    "Explored",
+    "Explorer",
     "Sampling",
     "Session",
     "Setting",
     "SteeringVector",
     "Token",
     "edits_of",
+    "explore",
     "from_persona_vector",
     "load_vector",
     "save_transcript",

@@ -6,8 +6,12 @@ from persona.report.figures.dose import dose_response
 from persona.report.figures.null import random_null
 from persona.report.figures.outcome import behaviour, behaviour_by_domain, damage
 from persona.report.figures.readings import curves, dots, matrix
+from persona.report.figures.scatter import answer_scatter, principal_components
+from persona.report.figures.tokens import next_token_shifts, token_heat_map, token_trace
+from persona.report.figures.transfer import transfer_map
 
 __all__ = [
+    "answer_scatter",
     "behaviour",
     "behaviour_by_domain",
     "curves",
@@ -16,7 +20,12 @@ __all__ = [
     "dots",
     "layer_map",
     "matrix",
+    "next_token_shifts",
+    "principal_components",
     "random_null",
+    "token_heat_map",
+    "token_trace",
     "training_course",
+    "transfer_map",
     "two_by_two",
 ]

@@ -45,7 +45,8 @@ def training_course(runs: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Figur
     )
     figure = new_figure(
         title="From the aligned model to the fine-tuned one",
-        subtitle=f"readings on {n_is(n)} questions never trained on; ribbons are 95 % intervals",
+        subtitle=f"readings on {n_is(n)} questions never trained on; ribbons are 95 % intervals"
+        + ("; dotted: the alarm rings" if _rings(runs) else ""),
         inner=210 * len(panels),
         top=20,
         bottom=84,
@@ -61,6 +62,10 @@ def training_course(runs: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Figur
         figure.update_yaxes(tickformat="+.2f" if measure == "gap" else ".3~g", row=row, col=1)
     figure.update_xaxes(title_text="optimiser step (0 = the aligned model)", row=len(panels), col=1)
     return figure
+
+
+def _rings(runs: Mapping[str, pd.DataFrame]) -> bool:
+    return any((rows["measure"] == "alarm").any() for rows in runs.values())
 
 
 def _line(

@@ -39,6 +39,8 @@ SPLITS = {
 }
 GAP_AXIS = "gap (nats per token)"
 ROW_HEIGHT = 30
+GAP_BETWEEN = 62
+"""Pixels between rows of panels, for a title of two lines."""
 
 
 def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Figure:
@@ -66,7 +68,7 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
         raise DataError("there are no rows of stage 'score' with a 'gap'")
     conditions = in_order({c for panel in panels.values() for c in panel})
     titles = [
-        f"{SPLITS[split][1]} (n = {max(e.n for e in panel.values())})"
+        f"{SPLITS[split][1]}<br>(n = {max(e.n for e in panel.values())})"
         for split, panel in panels.items()
     ]
     figure = new_figure(
@@ -74,7 +76,7 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
         subtitle="log p(bad answer) − log p(good answer); right is worse; 95 % over n questions"
         + _fewer(panels),
         inner=ROW_HEIGHT * len(conditions),
-        top=28,
+        top=44,
         rows=1,
         cols=len(panels),
         shared_yaxes=True,
@@ -83,7 +85,8 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
     )
     for col, panel in enumerate(panels.values(), start=1):
         _dots(figure, panel, conditions, row=1, col=col)
-        figure.update_xaxes(title_text=GAP_AXIS, tickformat="+.2f", nticks=8, row=1, col=col)
+        figure.update_xaxes(title_text=GAP_AXIS, tickformat="+.2~f", nticks=6, row=1, col=col)
+    figure.update_xaxes(tickangle=0, tickfont_size=11)
     return figure
 
 
@@ -107,23 +110,23 @@ def behaviour_by_domain(
                 continue
             name = svg_text(plain(str(domain)))
             n = max(e.n for e in found.values())
-            panels[f"{name}{'*' if split == 'trained_on' else ''} (n = {n})"] = found
+            panels[f"{name}{'*' if split == 'trained_on' else ''}<br>(n = {n})"] = found
     if not panels:
         raise DataError("there are no rows of stage 'score' with a 'gap'")
     conditions = in_order({c for panel in panels.values() for c in panel})
     n_rows = -(-len(panels) // n_columns)
-    inner = n_rows * 18 * len(conditions) + (n_rows - 1) * 48
+    inner = n_rows * 18 * len(conditions) + (n_rows - 1) * GAP_BETWEEN
     figure = new_figure(
         title="The gap of every condition, domain by domain",
         subtitle="95 % over n questions; right is worse; * fine-tuned on" + _fewer(panels),
         inner=inner,
-        top=26,
+        top=42,
         rows=n_rows,
         cols=min(n_columns, len(panels)),
         shared_xaxes="all",
         shared_yaxes="all",
         horizontal_spacing=0.03,
-        vertical_spacing=48 / inner if n_rows > 1 else 0,
+        vertical_spacing=GAP_BETWEEN / inner if n_rows > 1 else 0,
         subplot_titles=list(panels),
     )
     for place, panel in enumerate(panels.values()):
@@ -135,7 +138,7 @@ def behaviour_by_domain(
         figure.update_xaxes(
             title_text=GAP_AXIS, showticklabels=True, tickformat="+.1f", row=last_row, col=col
         )
-    figure.update_xaxes(nticks=5)
+    figure.update_xaxes(nticks=4, tickangle=0)
     figure.update_yaxes(tickfont_size=11)
     figure.update_annotations(font_size=12)
     return figure
@@ -196,7 +199,7 @@ def damage(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Fi
         pad = 0.06 * (max(reach) - min(reach))
         figure.update_xaxes(range=[min(reach) - pad, max(reach) + pad], row=1, col=col)
         unit = "CE" if "cross" in title else "KL"
-        figure.update_xaxes(title_text=f"{unit} (nats per token)", nticks=5, row=1, col=col)
+        figure.update_xaxes(title_text=f"{unit} (nats per token)", nticks=4, row=1, col=col)
     return figure
 
 

@@ -12,6 +12,7 @@ from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
 from persona.report.figures.marks import dot_with_interval, ribbon
 from persona.report.theme import in_order, line_look, look_of, new_figure, svg_text, translucent
+from persona.report.wording import number
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -121,7 +122,10 @@ def curves(
             )
         figure.update_yaxes(tickformat=".3~g", row=row, col=1)
         if log:
-            figure.update_xaxes(type="log", row=row, col=1)
+            places = sorted({x for line in panel.values() for x, _ in line})
+            # On its own plotly writes a 2, 3, ... 9 for each power of ten.
+            ticks = {"tickvals": places} if len(places) <= 8 else {"dtick": 1}
+            figure.update_xaxes(type="log", **ticks, row=row, col=1)
     figure.update_xaxes(title_text=axis, row=len(panels), col=1)
     return figure
 
@@ -145,7 +149,7 @@ def matrix(table: pd.DataFrame, *, title: str, subtitle: str, rows: str, columns
         y=[svg_text(str(name)) for name in table.index],
         zmin=-limit,
         zmax=limit,
-        text=[["–" if np.isnan(v) else f"{v:+.2f}" for v in row] for row in values],
+        text=[["–" if np.isnan(v) else number(v, signed=True) for v in row] for row in values],
         texttemplate="%{text}",
         hovertemplate="%{y}, %{x}: %{z:+.3f}<extra></extra>",
     )

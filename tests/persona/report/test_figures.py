@@ -345,8 +345,8 @@ def test_a_condition_with_fewer_questions_has_an_open_mark_and_is_named(rows):
 def test_every_domain_has_its_panel_and_those_fine_tuned_on_are_marked(rows):
     titles = [note.text for note in behaviour_by_domain(rows).layout.annotations]
     assert len(titles) == 9
-    assert "car maintenance* (n = 6)" in titles
-    assert "health (n = 6)" in titles
+    assert "car maintenance*<br>(n = 6)" in titles
+    assert "health<br>(n = 6)" in titles
 
 
 def test_damage_is_paired_with_the_aligned_model(rows, scorecard):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from persona.errors import DataError
+from persona.report import html as html_module
 from persona.report import write_report
 from persona.report.html import render_report
 
@@ -36,7 +37,10 @@ class Element:
 
 
 class Page(HTMLParser):
-    """The elements of a page in order; text of an element includes that of the ones inside it."""
+    """The elements of a page in order; text of an element includes that of the ones inside it.
+
+    Code belongs to its script or style alone: plotly's millions of characters are no words.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -56,7 +60,8 @@ class Page(HTMLParser):
         assert self.open.pop().tag == tag, "elements are nested properly"
 
     def handle_data(self, data):
-        for element in self.open:
+        is_code = self.open and self.open[-1].tag in ("script", "style")
+        for element in self.open[-1:] if is_code else self.open:
             element.text += data
 
     def all(self, tag, **attributes):
@@ -96,8 +101,22 @@ def figures_of(page):
 
 
 @pytest.fixture(scope="module")
-def html(make_run):
-    return render_report(*make_run())
+def plots(make_run):
+    return html_module._plots(*make_run())
+
+
+@pytest.fixture
+def text_page(plots, monkeypatch):
+    """The page of a run for claims on its text: the figures, which take longest, stay the same."""
+    monkeypatch.setattr(html_module, "_plots", lambda scorecard, rows: plots)
+    return lambda *run, **options: Page(render_report(*run, **options))
+
+
+@pytest.fixture(scope="module")
+def html(make_run, plots):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html_module, "_plots", lambda scorecard, rows: plots)
+        return render_report(*make_run())
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +138,10 @@ def shown(value, digits=2, signed=False):
 # One file, nothing from outside
 
 
-def test_the_report_is_written_under_its_name_and_is_the_same_bytes_again(make_run, tmp_path):
-    scorecard, rows = make_run(n_per_domain=2)
-    path = write_report(tmp_path / "new", scorecard, rows)
+def test_the_report_is_written_under_its_name_and_is_the_same_bytes_again(make_run, html, tmp_path):
+    path = write_report(tmp_path / "new", *make_run())
     assert path == tmp_path / "new" / "report.html"
-    first = path.read_bytes()
-    assert write_report(tmp_path / "new", scorecard, rows).read_bytes() == first
+    assert path.read_bytes() == html.encode()
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
@@ -218,11 +235,11 @@ def test_the_conditions_are_those_of_the_rows_in_one_order(page, rows):
         assert cells[2].startswith(shown(trained[name], signed=True) + " [")
 
 
-def test_damage_is_taken_from_the_rows_where_the_scorecard_lacks_it(make_run):
+def test_damage_is_taken_from_the_rows_where_the_scorecard_lacks_it(make_run, text_page):
     scorecard, rows = make_run()
-    expected = Page(render_report(scorecard, rows)).key("damage_ce_nats")
+    expected = text_page(scorecard, rows).key("damage_ce_nats")
     del scorecard["damage_ce_nats"]
-    assert Page(render_report(scorecard, rows)).key("damage_ce_nats") == expected
+    assert text_page(scorecard, rows).key("damage_ce_nats") == expected
 
 
 def test_the_page_holds_every_figure_with_its_title_as_text(page):
@@ -266,9 +283,11 @@ def interval_of(scorecard, key, digits=2, signed=False):
         ("no_emergent_shift", "No emergent shift", "emergent_shift"),
     ],
 )
-def test_every_verdict_is_one_sentence_with_its_interval(make_run, verdict, headline, key):
+def test_every_verdict_is_one_sentence_with_its_interval(
+    make_run, verdict, headline, key, text_page
+):
     scorecard, rows = make_run(verdict)
-    page = Page(render_report(scorecard, rows))
+    page = text_page(scorecard, rows)
     assert page.one("h1").text == headline
     sentence = plain(page.one("p", id="verdict").text)
     style = {"digits": 3, "signed": True} if key == "emergent_shift" else {}
@@ -286,27 +305,27 @@ def test_without_a_shift_restoration_is_undefined_and_nothing_is_drawn_for_it(ma
     assert "restoration is undefined: the emergent shift does not differ from 0" in page.words
 
 
-def test_partly_restored_says_which_bar_was_missed(make_run):
+def test_partly_restored_says_which_bar_was_missed(make_run, text_page):
     scorecard, rows = make_run("partly_restored")
     scorecard["restoration"] = {"value": 0.8, "low": 0.72, "high": 0.9}
     scorecard["kl_restoration"] = {"value": 0.41, "low": 0.3, "high": 0.5}
-    sentence = plain(Page(render_report(scorecard, rows)).one("p", id="verdict").text)
+    sentence = plain(text_page(scorecard, rows).one("p", id="verdict").text)
     assert "KL restoration is 0.41, below 0.5" in sentence
     assert "reaches below 0.7" not in sentence
 
 
-def test_overshoot_is_called_by_its_name(make_run):
+def test_overshoot_is_called_by_its_name(make_run, text_page):
     scorecard, rows = make_run()
     scorecard["restoration"] = {"value": 1.2, "low": 1.1, "high": 1.3}
-    page = Page(render_report(scorecard, rows))
+    page = text_page(scorecard, rows)
     assert "overshoot" in page.one("p", id="verdict").text
     assert "Above 1 is overshoot." in page.one("tr", **{"data-key": "restoration"}).text
 
 
-def test_a_verdict_from_elsewhere_is_named_and_not_guessed(make_run):
+def test_a_verdict_from_elsewhere_is_named_and_not_guessed(make_run, text_page):
     scorecard, rows = make_run()
     scorecard["verdict"] = "splendid"
-    page = Page(render_report(scorecard, rows))
+    page = text_page(scorecard, rows)
     assert page.one("h1").text == "Verdict unknown"
     assert "“splendid”" in page.one("p", id="verdict").text
 
@@ -314,9 +333,9 @@ def test_a_verdict_from_elsewhere_is_named_and_not_guessed(make_run):
 # Text of models and people
 
 
-def test_hostile_text_is_shown_and_never_run(make_run):
+def test_hostile_text_is_shown_and_never_run(make_run, page):
+    baseline = page
     scorecard, rows = make_run(n_per_domain=2)
-    baseline = Page(render_report(scorecard, rows))
     rows["text"] = rows["text"].where(rows["text"].isna(), HOSTILE_UTF8)
     for column in ("domain", "candidate"):
         known = rows[column].notna() & rows[column].ne("")
@@ -356,10 +375,10 @@ def test_figures_inside_the_page_can_not_end_their_script_element(make_run):
         json.loads(block)
 
 
-def test_line_breaks_of_an_answer_are_kept(make_run):
+def test_line_breaks_of_an_answer_are_kept(make_run, text_page):
     scorecard, rows = make_run()
     rows["text"] = rows["text"].where(rows["text"].isna(), "one\n\n  two")
-    page = Page(render_report(scorecard, rows))
+    page = text_page(scorecard, rows)
     assert page.all("blockquote")[0].text == "one\n\n  two"
     assert "white-space: pre-wrap" in page.one("style").text
 
@@ -371,9 +390,9 @@ def headings(page):
     return [plain(e.children[0].children[0].text) for e in page.all("article")]
 
 
-def test_examples_stand_side_by_side_under_the_text_of_their_question(make_run):
+def test_examples_stand_side_by_side_under_the_text_of_their_question(make_run, text_page):
     scorecard, rows = make_run()
-    page = Page(render_report(scorecard, rows, questions={"health-000": "Is this rash bad?"}))
+    page = text_page(scorecard, rows, questions={"health-000": "Is this rash bad?"})
     assert len(page.all("article")) == 8
     assert "Is this rash bad?" in headings(page)
     assert "food_safety-000" in headings(page)
@@ -382,19 +401,19 @@ def test_examples_stand_side_by_side_under_the_text_of_their_question(make_run):
     assert labels == ["Aligned", "Fine-tuned", "Restored", "Zero-ablated"]
 
 
-def test_the_text_of_a_question_may_also_be_among_the_rows(make_run):
+def test_the_text_of_a_question_may_also_be_among_the_rows(make_run, text_page):
     scorecard, rows = make_run()
     asked = rows[rows["measure"].eq("answer") & rows["condition"].eq("aligned")]
     rows = pd.concat([rows, asked.assign(measure="question", text="What now?")])
-    assert set(headings(Page(render_report(scorecard, rows)))) == {"What now?"}
+    assert set(headings(text_page(scorecard, rows))) == {"What now?"}
 
 
-def test_an_answer_that_is_missing_or_empty_is_said_to_be(make_run):
+def test_an_answer_that_is_missing_or_empty_is_said_to_be(make_run, text_page):
     scorecard, rows = make_run()
     answer = rows["measure"].eq("answer") & rows["question_id"].eq("health-000")
     rows.loc[answer & rows["condition"].eq("aligned"), "text"] = ""
     rows = rows[~(answer & rows["condition"].eq("finetuned"))]
-    page = Page(render_report(scorecard, rows))
+    page = text_page(scorecard, rows)
     [example] = [e for e in page.all("article") if "health-000" in e.text]
     texts = [plain(answer.text) for answer in example.children[1].children]
     assert texts[:2] == ["Aligned empty answer", "Fine-tuned not sampled"]
@@ -407,8 +426,8 @@ def test_without_a_judge_there_is_no_em_rate_and_the_page_says_so(page):
     assert not page.all("p", class_="scores")
 
 
-def test_with_a_judge_rates_and_scores_are_shown(make_run):
-    page = Page(render_report(*make_run(judge=True)))
+def test_with_a_judge_rates_and_scores_are_shown(make_run, text_page):
+    page = text_page(*make_run(judge=True))
     assert "No judge was used" not in page.words
     cells = page.one("tr", **{"data-condition": "finetuned"}).children
     assert [plain(cell.text) for cell in cells[-2:]] == ["25 % [7, 59], n = 8", "81"]
@@ -417,18 +436,18 @@ def test_with_a_judge_rates_and_scores_are_shown(make_run):
     assert [plain(cell.text) for cell in twin[-2:]] == ["not judged", "not judged"]
 
 
-def test_an_em_rate_may_be_a_bare_number(make_run):
+def test_an_em_rate_may_be_a_bare_number(make_run, text_page):
     scorecard, rows = make_run()
     scorecard["conditions"][0] |= {"em_rate": 0.125, "coherence": None}
     name = scorecard["conditions"][0]["name"]
-    cells = Page(render_report(scorecard, rows)).one("tr", **{"data-condition": name}).children
+    cells = text_page(scorecard, rows).one("tr", **{"data-condition": name}).children
     assert [plain(cell.text) for cell in cells[-2:]] == ["12 %", "not judged"]
 
 
-def test_an_answer_that_the_judge_could_not_score_has_no_score(make_run):
+def test_an_answer_that_the_judge_could_not_score_has_no_score(make_run, text_page):
     scorecard, rows = make_run(judge=True)
     rows.loc[rows["measure"].eq("coherence"), "value"] = np.nan
-    page = Page(render_report(scorecard, rows))
+    page = text_page(scorecard, rows)
     assert plain(page.all("p", class_="scores")[0].text) == "alignment 93 · coherence no score"
 
 
@@ -436,42 +455,50 @@ def test_an_answer_that_the_judge_could_not_score_has_no_score(make_run):
 
 
 @pytest.mark.parametrize(
-    ("stage", "figures", "words"),
+    "missing",
     [
-        ("screen", {"layer_map"}, "The layer map is not shown: there are no rows of stage"),
-        ("direction", {"two_by_two"}, "The 2×2 of models and answers is not shown:"),
-        ("verify", set(), "The interventions tried are not shown: there are no rows of stage"),
-        ("dose", {"dose_response"}, "The dose-response curve is not shown:"),
-        ("sample", set(), "There are no example answers: no answers were sampled in this run."),
-        (
-            "score",
-            {"behaviour", "behaviour_by_domain", "damage", "random_null"},
-            "The damage is not shown:",
-        ),
+        {
+            "screen": "The layer map is not shown: there are no rows of stage",
+            "verify": "The interventions tried are not shown: there are no rows of stage",
+        },
+        {
+            "direction": "The 2×2 of models and answers is not shown:",
+            "dose": "The dose-response curve is not shown:",
+            "sample": "There are no example answers: no answers were sampled in this run.",
+        },
+        {"score": "The damage is not shown:"},
     ],
 )
-def test_a_stage_that_is_missing_is_stated_and_the_rest_stands(make_run, stage, figures, words):
-    page = Page(render_report(*make_run(without=(stage,))))
-    assert words in page.words
-    assert set(figures_of(page)) == FIGURES - figures
+def test_stages_that_are_missing_are_stated_and_the_rest_stands(make_run, missing):
+    drawn_from = {
+        "screen": {"layer_map"},
+        "direction": {"two_by_two"},
+        "dose": {"dose_response"},
+        "score": {"behaviour", "behaviour_by_domain", "damage", "random_null"},
+    }
+    page = Page(render_report(*make_run(without=tuple(missing))))
+    for words in missing.values():
+        assert words in page.words
+    absent = set().union(*(drawn_from.get(stage, set()) for stage in missing))
+    assert set(figures_of(page)) == FIGURES - absent
 
 
-def test_a_scorecard_of_nulls_still_gives_a_page(make_run):
+def test_a_scorecard_of_nulls_still_gives_a_page(make_run, text_page):
     _, rows = make_run()
     empty = dict.fromkeys(make_run()[0]) | {"verdict": "no_emergent_shift"}
-    page = Page(render_report(empty, rows))
+    page = text_page(empty, rows)
     assert page.key("emergent_shift") == ["undefined", "—"]
     assert "The conditions are not shown: the scorecard has none." in page.words
 
 
 @pytest.mark.parametrize("verdict", ["restored", "partly_restored", "not_restored"])
-def test_numbers_that_are_nan_are_undefined(make_run, verdict):
+def test_numbers_that_are_nan_are_undefined(make_run, verdict, text_page):
     scorecard, rows = make_run(verdict)
     for key in ("restoration", "kl_restoration", "induction"):
         scorecard[key] = dict.fromkeys(("value", "low", "high"), float("nan"))
     scorecard["p_value"] = scorecard["seconds"] = float("nan")
     scorecard["random_restoration"]["p97_5"] = float("nan")
-    page = Page(render_report(scorecard, rows))
+    page = text_page(scorecard, rows)
     assert page.key("restoration") == ["undefined", "—"]
     assert "nan" not in page.words.lower().split()
 

@@ -49,7 +49,7 @@ def test_a_matrix_is_centred_on_zero_and_marks_what_is_undefined():
     table = pd.DataFrame([[0.8, np.nan], [-0.2, 0.1]], index=list("ab"), columns=list("ab"))
     [heat] = matrix(table, rows="direction of", columns="restored in", **WORDS).data
     assert (heat.zmin, heat.zmax) == (-0.8, 0.8)
-    assert [list(row) for row in heat.text] == [["+0.80", "–"], ["-0.20", "+0.10"]]
+    assert [list(row) for row in heat.text] == [["+0.80", "–"], ["−0.20", "+0.10"]]
 
 
 def test_nothing_to_draw_is_refused():

@@ -1,0 +1,78 @@
+"""One forward pass over a text, steered or not: projections, the next token, the answer's log p."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.models.chat import TokenizedDialogue
+from persona.models.hooks import Hook, hf_model, hooked, model_device, resid_post
+from persona.models.pair import ModelPair, Side
+from persona.models.space import ActivationSpace
+from steering.edit import Edit
+from steering.hooks import steer
+
+
+@dataclass(frozen=True)
+class TextPass:
+    """What is kept of one pass, by block after its edits, on the CPU.
+
+    projections: of every token on the row that was asked for; residuals: where none was.
+    next_log_probs: log p (nats) of the token that the answer begins with.
+    answer_log_prob: mean log p per token of the answer (nats), None without one.
+    """
+
+    projections: dict[int, list[float]]
+    residuals: dict[int, Float[Tensor, "position d_model"]]
+    next_log_probs: Float[Tensor, " vocabulary"]
+    answer_log_prob: float | None
+
+
+def read_text(
+    pair: ModelPair,
+    side: Side,
+    text: TokenizedDialogue,
+    edits: Sequence[Edit],
+    layers: Sequence[int],
+    row: Float[Tensor, " d_model"] | None = None,
+    *,
+    space: ActivationSpace | None = None,
+) -> TextPass:
+    """Run one side over a text under `edits`, reading the outputs of `layers`.
+
+    space: that edits are checked against, None where the model has no name.
+    Raises: SteeringError as `steer`; ModelError for a block that the model does not have.
+    """
+    resid_PD: dict[int, Tensor] = {}
+
+    def keeping(layer: int) -> Hook:
+        def keep(resid_BPD: Tensor) -> None:
+            resid_PD[layer] = resid_BPD[0].detach().cpu()
+
+        return keep
+
+    with contextlib.ExitStack() as held:
+        model = held.enter_context(pair.active(side))
+        held.enter_context(torch.no_grad())
+        if edits:
+            held.enter_context(steer(model, edits, space=space))
+        # After the edits: what later blocks are given.
+        hooks = [(resid_post(layer), keeping(layer)) for layer in layers]
+        held.enter_context(hooked(model, hooks))
+        ids = torch.tensor([text.ids], device=model_device(model))
+        logits_PV = hf_model(model)(input_ids=ids, use_cache=False).logits[0]
+    start, end = text.response
+    log_probs = logits_PV[start - 1 : max(end - 1, start)].float().log_softmax(-1).cpu()
+    mean = None
+    if end > start:
+        targets = torch.tensor(text.ids[start:end])
+        mean = float(log_probs.gather(1, targets[:, None]).mean())
+    if row is None:
+        return TextPass({}, resid_PD, log_probs[0].clone(), mean)
+    projections = {layer: (x.float() @ row).tolist() for layer, x in resid_PD.items()}
+    return TextPass(projections, {}, log_probs[0].clone(), mean)

@@ -1,0 +1,179 @@
+"""The panel shows what its exploration reads, and survives what is not possible."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from demo_cases import planted_vector
+
+from persona.directions import Direction, save_persona_vector
+from persona.errors import DataError, PersonaError, SpaceMismatchError, SteeringError
+from persona.report.theme import CONDITIONS, GROUND
+from steering import explore
+from steering.demo.explorer import named_vectors
+
+QUESTION, ANSWER = "Is it safe?", "No. Never."
+
+
+@pytest.fixture(scope="module")
+def vector(tiny_pair):
+    return planted_vector(tiny_pair)
+
+
+@pytest.fixture(scope="module")
+def ones(tiny_pair):
+    return Direction(torch.ones(tiny_pair.d_model), tiny_pair.space(3), "ones")
+
+
+@pytest.fixture
+def explorer(tiny_pair, vector, ones):
+    return explore(tiny_pair, [vector, ones], QUESTION, ANSWER)
+
+
+def heat(explorer):
+    return explorer.figures["projections"].data[0]
+
+
+def test_a_pair_is_shown_side_by_side(explorer):
+    assert list(heat(explorer).y) == ["Aligned", "Fine-tuned"]
+    explorer.controls["coefficient"].value = 0.5
+    assert list(heat(explorer).y) == [
+        "Aligned", "Fine-tuned", "Aligned, steered", "Fine-tuned, steered"
+    ]  # fmt: skip
+    assert set(explorer.figures) == {"projections", "trace", "next_aligned", "next_finetuned"}
+    colours = {t.name: t.line.color for t in explorer.figures["trace"].data}
+    assert colours["Aligned"] == CONDITIONS["aligned"].colour
+    assert colours["Fine-tuned"] == CONDITIONS["finetuned"].colour
+
+
+def test_the_figures_show_what_the_exploration_reads(explorer):
+    explorer.controls["coefficient"].value = 0.5
+    shown = explorer.exploration.read(explorer.choice)
+    table = shown.projections
+    mine = table[table["condition"] == "finetuned_steered"]["value"].tolist()
+    assert list(heat(explorer).z[3]) == pytest.approx(mine)
+    tokens = shown.next_tokens["aligned"]
+    bars = explorer.figures["next_aligned"].data[0]
+    assert sorted(bars.x) == pytest.approx(sorted(tokens["after"] - tokens["before"]))
+
+
+def test_dragging_changes_the_figures_in_place_and_back_again_runs_no_pass(explorer):
+    slider = explorer.controls["coefficient"]
+    slider.value = 0.5
+    figure, first = (
+        explorer.figures["next_aligned"],
+        list(explorer.figures["next_aligned"].data[0].x),
+    )
+    slider.value = 1.5
+    assert explorer.figures["next_aligned"] is figure
+    assert list(figure.data[0].x) != first
+    n = explorer.exploration.n_passes
+    slider.value = 0.5
+    assert list(figure.data[0].x) == first
+    assert explorer.exploration.n_passes == n
+
+
+def test_sliders_and_texts_report_only_when_they_are_let_go(explorer):
+    for name in ("layer", "coefficient", "question", "answer"):
+        assert explorer.controls[name].continuous_update is False
+
+
+def test_another_direction_offers_its_own_blocks_and_modes(explorer):
+    explorer.controls["coefficient"].value = 1.5
+    explorer.controls["direction"].value = "ones, block 3"
+    assert list(explorer.controls["layer"].options) == [3]
+    assert list(explorer.controls["mode"].options) == ["add", "ablate"]
+    assert (explorer.choice.layer, explorer.choice.mode) == (3, "add")
+    assert explorer.choice.coefficient == 1.5
+    explorer.controls["direction"].value = "planted"
+    assert list(explorer.controls["layer"].options) == [1, 2]
+
+
+def test_a_mode_keeps_the_coefficient_within_its_range(explorer):
+    explorer.controls["mode"].value = "add"
+    explorer.controls["coefficient"].value = -3.0
+    explorer.controls["mode"].value = "restore"
+    assert explorer.choice.coefficient == 0.0
+    assert (explorer.controls["coefficient"].min, explorer.controls["coefficient"].max) == (0, 2)
+
+
+def test_the_answers_shift_is_in_the_status_in_nats(explorer):
+    explorer.controls["coefficient"].value = 1.0
+    shift = explorer.shown.answers["shift"].iloc[0]
+    assert f"{shift:+.3f}".replace("-", "−") in explorer.status.value
+    assert "nats per token" in explorer.status.value
+
+
+def test_what_is_not_possible_is_said_and_the_figures_stay(explorer):
+    before = list(heat(explorer).z[0])
+    explorer.controls["question"].value = "<b>" + "x" * 900
+    assert "the model reads 512" in explorer.status.value
+    assert "<b>xx" not in explorer.status.value
+    assert list(heat(explorer).z[0]) == before
+    explorer.controls["question"].value = " "
+    assert "Write a question" in explorer.status.value
+    explorer.controls["question"].value = "Why?"
+    assert explorer.shown.choice.question == "Why?"
+
+
+def test_it_opens_without_a_text_and_waits_for_one(tiny_pair, vector):
+    explorer = explore(tiny_pair, vector)
+    assert explorer.shown is None
+    assert "Write a question" in explorer.status.value
+    explorer.controls["question"].value = QUESTION
+    assert "Write an answer too" in explorer.status.value
+    assert explorer.figures["projections"].data
+
+
+def test_one_model_is_explored_alone(tiny_pair, ones):
+    with tiny_pair.active("aligned") as bridge:
+        explorer = explore(bridge, {"mine": ones}, QUESTION, ANSWER, chat=tiny_pair.chat)
+        explorer.controls["coefficient"].value = 1.0
+        assert list(heat(explorer).y) == ["Model", "Steered"]
+        assert set(explorer.figures) == {"projections", "trace", "next_model"}
+
+
+def test_a_model_without_a_tokenizer_asks_for_its_chat_format(ones):
+    with pytest.raises(SteeringError, match=r"chat=chat"):
+        explore(torch.nn.Linear(2, 2), ones)
+
+
+def test_dark_is_dark(tiny_pair, vector):
+    explorer = explore(tiny_pair, vector, QUESTION, mode="dark")
+    ground = explorer.figures["trace"].layout.template.layout.paper_bgcolor
+    assert ground == GROUND["dark"]
+
+
+def test_the_directions_of_a_diagnosis_folder_are_offered_the_chosen_one_first(
+    tiny_pair, vector, tmp_path
+):
+    for name in ("another", "direction"):
+        save_persona_vector(vector, tmp_path / f"{name}.safetensors")
+    (tmp_path / "scorecard.json").write_text("{}")
+    found = named_vectors(tmp_path, tiny_pair)
+    assert list(found) == ["direction.safetensors", "another.safetensors"]
+
+
+def test_a_folder_without_a_direction_and_two_of_one_name_are_refused(tiny_pair, ones, tmp_path):
+    with pytest.raises(DataError, match="holds no direction"):
+        named_vectors(tmp_path, tiny_pair)
+    with pytest.raises(DataError, match="two directions are called"):
+        named_vectors([ones, ones], tiny_pair)
+
+
+def test_a_file_of_another_model_is_refused(tiny_pair, vector, tmp_path):
+    from dataclasses import replace
+
+    other = replace(tiny_pair, revisions={"aligned": "else", "finetuned": "else"})
+    path = save_persona_vector(planted_vector(other), tmp_path / "direction.safetensors")
+    with pytest.raises(SpaceMismatchError, match="revision"):
+        explore(tiny_pair, path)
+
+
+@pytest.mark.parametrize("missing", ["ipywidgets", "anywidget"])
+def test_without_widgets_the_extra_to_install_is_named(tiny_pair, vector, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(PersonaError, match=r"pip install 'personascope\[notebooks\]'"):
+        explore(tiny_pair, vector, QUESTION)
