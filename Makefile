@@ -42,7 +42,8 @@ bench: $(STAMP)-test ## run the benchmarks one after another, adding rows to ben
 	done
 
 notebooks: $(STAMP)-all ## run every notebook anew and keep its outputs
-	PERSONA_QUIET=1 PYTHONWARNINGS=ignore $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 --overwrite notebooks $(ARGS)
+	$(BIN)/python notebooks/run.py $(ARGS)
+	@echo "open them: $(BIN)/jupyter lab notebooks"
 
 docs: $(STAMP)-all ## build the documentation into site/ (a broken link is an error)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
