@@ -73,7 +73,7 @@ FIGURES = {
     "20_probes_and_monitors": 5,
     "30_steer_and_ablate": 4,
     "40_sae_latents": 2,
-    "50_emergent_misalignment": 3,
+    "50_emergent_misalignment": 2,  # nothing shifts, so no restoration is drawn
     "60_subliminal_numbers": 2,
     "70_your_own_models": 4,
 }  # fmt: skip
@@ -97,7 +97,16 @@ def a_quiet_place(tmp_path, monkeypatch):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+IN_THE_QUICK_LANE = ("00_five_minute_tour",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in IN_THE_QUICK_LANE else pytest.mark.slow)
+        for name in NOTEBOOKS
+    ],
+)
 def test_a_notebook_runs_on_other_models(name, tiny_models):
     aligned, finetuned = tiny_models
     others = {"good_twin": finetuned} if name.startswith("50") else {}
