@@ -78,6 +78,7 @@ def execute(notebook: Any) -> Any:
         notebook,
         timeout=TIMEOUT_SECONDS,
         kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
         resources={"metadata": {"path": str(FOLDER)}},
     )
     before = dict(os.environ)

@@ -53,12 +53,13 @@ def test_cells_without_outputs_are_written_the_same_each_time(run, tmp_path):
     assert run.write(name, tmp_path / "b", run=False).read_bytes() == first
 
 
-def test_a_kernel_runs_in_the_folder_of_the_notebooks_and_leaves_the_environment(run):
+def test_a_kernel_runs_beside_the_notebooks_quietly_and_leaves_the_environment(run, capfd):
     before = dict(os.environ)
     cell = new_code_cell("import os, sys; print(os.getcwd()); print('noise', file=sys.stderr)")
     done = run.tidy(run.execute(new_notebook(cells=[cell])), run.machine_paths())
     assert [output.text for output in done.cells[0].outputs] == ["<repository>/notebooks\n"]
     assert dict(os.environ) == before
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_unknown_name_is_one_line_that_names_the_others(run, capsys):
