@@ -22,8 +22,8 @@ help: ## show this list
 demo: $(STAMP)-core ## install, fetch the default model, run the main job, print the report's path
 	$(BIN)/persona demo --out "$(OUT)" $(ARGS)
 
-test: $(STAMP)-test ## install with the test extras, run the quick tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(STAMP)-test ## install with the test extras, run the quick tests and the notebook tour
+	$(BIN)/python -m pytest -m "not slow" --nbmake $(ARGS)
 
 test-slow: $(STAMP)-test ## run the long tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -34,7 +34,7 @@ check: $(STAMP)-all ## format, lint, types and tests: what CI runs, and more
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --nbmake $(ARGS)
 
 bench: $(STAMP)-test ## run the benchmarks one after another, adding rows to benchmarks/results.jsonl
 	@set -e; for script in benchmarks/bench_*.py; do \
@@ -42,7 +42,8 @@ bench: $(STAMP)-test ## run the benchmarks one after another, adding rows to ben
 	done
 
 notebooks: $(STAMP)-all ## run every notebook anew and keep its outputs
-	PERSONA_QUIET=1 PYTHONWARNINGS=ignore $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 --overwrite notebooks $(ARGS)
+	$(BIN)/python notebooks/run.py $(ARGS)
+	@echo "open them: $(BIN)/jupyter lab notebooks"
 
 docs: $(STAMP)-all ## build the documentation into site/ (a broken link is an error)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)

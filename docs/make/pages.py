@@ -10,7 +10,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 CLI_PAGE = "reference/command-line.md"
-FIRST = ("index.md", "tutorial.md")
+FIRST = ("index.md", "tutorial.md", "notebooks.md")
 FORMATS = "reference/formats.md"
 BACKGROUND = (
     "glossary.md",

@@ -1,0 +1,124 @@
+"""Runs notebooks anew, from their .md, and writes each .ipynb with its outputs.
+
+    python notebooks/run.py                                    # all of them
+    python notebooks/run.py 10_extract_and_compare --out /elsewhere
+
+Outputs are kept as a reader needs them: nothing of standard error, no times, and no path of the
+machine they were made on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+FOLDER = Path(__file__).resolve().parent
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("[0-9]*.md"))
+TIMEOUT_SECONDS = 1800  # of one cell
+ENVIRONMENT = {
+    "PERSONA_QUIET": "1",
+    "PLOTLY_RENDERER": "plotly_mimetype",  # the figure's data once, and no script
+    "PYTHONPATH": str(FOLDER.parent),
+    "PYTHONWARNINGS": "ignore",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def machine_paths() -> dict[str, str]:
+    """Folders of this machine, the longest first, and what stands for them in an output."""
+    named = {
+        str(FOLDER.parent): "<repository>",
+        sys.prefix: "<environment>",
+        tempfile.gettempdir(): "<temporary>",
+        str(Path.home()): "<home>",
+    }
+    return {path: named[path] for path in sorted(named, key=len, reverse=True) if len(path) > 1}
+
+
+def tidy(notebook: Any, paths: Mapping[str, str]) -> Any:
+    """The notebook without standard error, times and `paths`, its cells named by their place."""
+    for place, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{place:02d}"
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            told = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [nbformat.from_dict(without_paths(output, paths)) for output in told]
+    notebook.metadata.setdefault("jupytext", {})["formats"] = "ipynb,md"
+    return notebook
+
+
+def without_paths(value: Any, paths: Mapping[str, str]) -> Any:
+    """The same JSON with every path replaced by what stands for it."""
+    if isinstance(value, str):
+        for path, name in paths.items():
+            value = value.replace(path, name)
+        return value
+    if isinstance(value, Mapping):
+        return {key: without_paths(one, paths) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_paths(one, paths) for one in value]
+    return value
+
+
+def execute(notebook: Any) -> Any:
+    """The notebook with the outputs of a fresh kernel. Raises: CellExecutionError."""
+    client = NotebookClient(
+        notebook,
+        timeout=TIMEOUT_SECONDS,
+        kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        resources={"metadata": {"path": str(FOLDER)}},
+    )
+    before = dict(os.environ)
+    try:
+        os.environ.update(ENVIRONMENT)
+        return client.execute()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def write(name: str, out: Path, *, run: bool = True) -> Path:
+    """Writes out/NAME.ipynb from notebooks/NAME.md, with outputs where `run`; returns its path."""
+    notebook = jupytext.read(FOLDER / f"{name}.md")
+    notebook = tidy(execute(notebook) if run else notebook, machine_paths())
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.ipynb"
+    text = nbformat.writes(notebook)
+    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NOTEBOOKS))
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the .ipynb files")
+    parser.add_argument("--no-run", action="store_true", help="write the cells without outputs")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(NOTEBOOKS):
+        parser.error(f"there is no notebook {sorted(unknown)[0]}; there are {', '.join(NOTEBOOKS)}")
+    for name in options.names or NOTEBOOKS:
+        started = time.perf_counter()
+        try:
+            write(name, options.out, run=not options.no_run)
+        except CellExecutionError as error:
+            print(f"{name} failed:\n{error}", file=sys.stderr)
+            return 1
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
