@@ -1,11 +1,15 @@
 """`persona finetune`: a narrow fine-tune by a recipe."""
 
+import contextlib
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet
+from persona.cli.completion import complete_aligned, complete_recipe
+from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet
 
 
 def finetune(
@@ -13,6 +17,7 @@ def finetune(
         str,
         typer.Option(
             metavar="RECIPE",
+            autocompletion=complete_recipe,
             help="A shipped recipe (`persona organisms` lists them) or a YAML file.",
         ),
     ] = "car_maintenance_bad",
@@ -27,6 +32,7 @@ def finetune(
         str | None,
         typer.Option(
             metavar="MODEL",
+            autocompletion=complete_aligned,
             show_default="the recipe's",
             help="Model to fine-tune: hub id, folder, GGUF file, or `default`.",
         ),
@@ -45,6 +51,7 @@ def finetune(
     ] = False,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -65,8 +72,12 @@ def finetune(
     chosen = load_recipe(recipe).with_seed(seed)
     if base is not None:
         chosen = chosen.model_copy(update={"base": base})
-    folder = run_finetune(chosen, out, resume=not restart, dtype=dtype.value, device=device)
+    with contextlib.redirect_stdout(sys.stderr):
+        folder = run_finetune(chosen, out, resume=not restart, dtype=dtype.value, device=device)
     card = read_card(folder)
+    if json_output:
+        typer.echo(json.dumps({"adapter": str(folder.resolve()), **card}, indent=2))
+        return
     typer.echo(
         f"{card['name']}, seed {card['seed']}: {card['n_examples']} answers, {card['n_steps']} "
         f"steps, final loss {card['final_loss']:.3f} nats per token, {card['seconds']:.0f} s"

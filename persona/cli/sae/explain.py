@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, Seed
-from persona.cli.sae.load import load_both
-from persona.cli.sae.options import (
+from persona.cli.options import (
     Aligned,
-    AllowMismatch,
+    Debug,
+    Device,
+    Dtype,
     Finetuned,
-    LayerOf,
-    MaxTexts,
-    MoreText,
-    Source,
+    Json,
+    Precision,
+    Quiet,
+    Seed,
 )
+from persona.cli.sae.load import load_both
+from persona.cli.sae.options import AllowMismatch, LayerOf, MaxTexts, MoreText, Source
+from persona.cli.sae.words import rows_of, table_in_words
+
+if TYPE_CHECKING:
+    from persona.sae.decompose import Decomposition
 
 
 def explain(
@@ -45,6 +52,7 @@ def explain(
     allow_mismatch: AllowMismatch = False,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -88,10 +96,27 @@ def explain(
             )
             for page in pages
         ]
-    for name, vector in known.items():
-        if vector.space.layer == autoencoder.layer:
-            made = decompose(vector, autoencoder)
-            typer.echo(f"{name}: residue {made.residue:.3f} of the squared norm in no latent below")
-            typer.echo(made.table.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+        made_of = {
+            name: decompose(vector, autoencoder)
+            for name, vector in known.items()
+            if vector.space.layer == autoencoder.layer
+        }
+    if json_output:
+        typer.echo(json.dumps(_facts(written, made_of), indent=2, allow_nan=False))
+        return
+    for name, made in made_of.items():
+        typer.echo(f"{name}: residue {made.residue:.3f} of the squared norm in no latent below")
+        typer.echo(table_in_words(made.table))
     for path in written:
         typer.echo(f"page: {path.resolve()}")
+
+
+def _facts(pages: list[Path], made_of: dict[str, Decomposition]) -> dict[str, Any]:
+    """The pages and what directions are made of, JSON-able."""
+    return {
+        "pages": [str(path.resolve()) for path in pages],
+        "directions": {
+            name: {"residue": made.residue, "latents": rows_of(made.table)}
+            for name, made in made_of.items()
+        },
+    }

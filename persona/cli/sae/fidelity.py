@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from typing import Annotated
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, Seed
-from persona.cli.sae.load import load_both
-from persona.cli.sae.options import (
+from persona.cli.options import (
     Aligned,
-    AllowMismatch,
+    Debug,
+    Device,
+    Dtype,
     Finetuned,
-    LayerOf,
-    MaxTexts,
-    MoreText,
-    Source,
+    Json,
+    Precision,
+    Quiet,
+    Seed,
 )
+from persona.cli.sae.load import load_both
+from persona.cli.sae.options import AllowMismatch, LayerOf, MaxTexts, MoreText, Source
 
 
 def fidelity(
@@ -33,7 +34,7 @@ def fidelity(
     allow_mismatch: AllowMismatch = False,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
-    json_output: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

@@ -7,22 +7,6 @@ from typing import Annotated
 
 import typer
 
-Aligned = Annotated[
-    str,
-    typer.Option(
-        metavar="MODEL",
-        help="The aligned model: hub id, folder or GGUF file; `default` is the small chat model "
-        "that comes with personascope.",
-    ),
-]
-Finetuned = Annotated[
-    str,
-    typer.Option(
-        metavar="MODEL",
-        help="The fine-tuned model: hub id, folder, GGUF file, or a LoRA adapter; also the name of "
-        "a shipped fine-tune.",
-    ),
-]
 Source = Annotated[
     str,
     typer.Option(
@@ -41,24 +25,6 @@ AllowMismatch = Annotated[
 LayerOf = Annotated[
     int | None,
     typer.Option("--layer", min=0, help="Which one, where the folder holds several."),
-]
-Domains = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--domain",
-        metavar="DOMAIN",
-        show_default="all",
-        help="Use the questions of this domain; repeat for several.",
-    ),
-]
-Pairs = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        show_default="the shipped pairs",
-        help="Answer pairs as JSONL: id, domain, question, good, bad on every line.",
-        dir_okay=False,
-    ),
 ]
 MoreText = Annotated[
     Path | None,

@@ -9,18 +9,23 @@ from typing import Annotated
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, Seed, TokenBudget
-from persona.cli.sae.load import load_both, questions_of
-from persona.cli.sae.options import (
+from persona.cli.options import (
     Aligned,
-    AllowMismatch,
+    Debug,
+    Device,
     Domains,
+    Dtype,
     Finetuned,
-    LayerOf,
+    Json,
     Pairs,
-    Source,
-    Table,
+    Precision,
+    Quiet,
+    Seed,
+    TokenBudget,
 )
+from persona.cli.sae.load import load_both, questions_of
+from persona.cli.sae.options import AllowMismatch, LayerOf, Source, Table
+from persona.cli.sae.words import table_in_words
 
 
 class Contrast(StrEnum):
@@ -58,6 +63,7 @@ def rank(
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     token_budget: TokenBudget = None,
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -88,4 +94,4 @@ def rank(
         )
         if out is not None:
             atomic_write_text(out, table.to_csv(index=False))
-    typer.echo(table.head(top).to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+    typer.echo(table_in_words(table.head(top), json_output))

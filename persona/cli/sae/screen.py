@@ -8,18 +8,23 @@ from typing import Annotated
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, Seed, TokenBudget
-from persona.cli.sae.load import load_both, questions_of
-from persona.cli.sae.options import (
+from persona.cli.options import (
     Aligned,
-    AllowMismatch,
+    Debug,
+    Device,
     Domains,
+    Dtype,
     Finetuned,
-    LayerOf,
+    Json,
     Pairs,
-    Source,
-    Table,
+    Precision,
+    Quiet,
+    Seed,
+    TokenBudget,
 )
+from persona.cli.sae.load import load_both, questions_of
+from persona.cli.sae.options import AllowMismatch, LayerOf, Source, Table
+from persona.cli.sae.words import table_in_words
 
 
 def screen(
@@ -44,6 +49,7 @@ def screen(
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     token_budget: TokenBudget = None,
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -85,4 +91,4 @@ def screen(
                 seed=seed,
                 token_budget=budget,
             )
-    typer.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+    typer.echo(table_in_words(shown, json_output))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,10 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, TokenBudget
-from persona.cli.sae.options import (
+from persona.cli.options import (
     Aligned,
+    Debug,
+    Device,
+    Dtype,
     Finetuned,
+    Json,
+    Precision,
+    Quiet,
+    TokenBudget,
 )
 
 if TYPE_CHECKING:
@@ -86,6 +93,7 @@ def train(
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     token_budget: TokenBudget = None,
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -123,6 +131,10 @@ def train(
             sample=sample,
             token_budget=token_budget or DEFAULT_TOKEN_BUDGET,
         )
+    if json_output:
+        cards = [sae.card for sae in found]
+        typer.echo(json.dumps({"folder": str(out.resolve()), "autoencoders": cards}, indent=2))
+        return
     for sae in found:
         typer.echo(describe(sae))
     typer.echo(f"autoencoder: {out.resolve()}")

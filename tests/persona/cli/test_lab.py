@@ -19,6 +19,9 @@ def test_the_list_shows_every_experiment_with_date_and_result_of_its_last_run(tm
     assert list(lines) == list(EXPERIMENTS)
     assert lines["car"].split(maxsplit=1)[1] == "2026-11-21  it shifts"
     assert lines["dose"].endswith("not run yet")
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["car"]["headline"], found["dose"]) == ("it shifts", None)
 
 
 def test_an_unknown_or_missing_name_is_one_line_that_names_the_experiments(tmp_path, capsys):
@@ -26,7 +29,8 @@ def test_an_unknown_or_missing_name_is_one_line_that_names_the_experiments(tmp_p
         assert main([*words, "--out", str(tmp_path)]) == 2
         error = capsys.readouterr().err
         assert "self_assessment" in error
-        assert error.count("\n") == 1
+        assert error.splitlines()[-1].startswith("error: ")
+        assert error.count("error: ") == 1
     assert list(tmp_path.iterdir()) == []
 
 
