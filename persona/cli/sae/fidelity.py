@@ -46,9 +46,8 @@ def fidelity(
       persona sae fidelity --finetuned ./my-adapter --sae ./persona-sae --json
     """
     with contextlib.redirect_stdout(sys.stderr):
-        from persona.sae import measure_fidelity
+        from persona.sae.fidelity import fidelity_card, measure_fidelity
         from persona.sae.texts import few_of_each, read_texts, shipped_texts
-        from persona.sae.train import fidelity_card
 
         pair, autoencoder = load_both(
             aligned, finetuned, sae, layer, allow_mismatch, dtype.value, device
