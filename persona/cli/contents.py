@@ -60,7 +60,7 @@ def in_words(parameters: dict[str, Any]) -> str:
     """
     found = []
     for name in (*MODELS, *PATHS, "seed"):
-        if (value := parameters.get(name)) is None or value == ():
+        if (value := parameters.get(name)) in (None, "", (), []):
             continue
         many = value if isinstance(value, list | tuple) else [value]
         shown = [str(Path(one).absolute()) if name in PATHS else str(one) for one in many]

@@ -91,7 +91,14 @@ def test_models_paths_and_the_seed_are_said_before_a_command_runs(monkeypatch, t
 
 def test_several_paths_are_all_said_and_what_is_not_given_is_not(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    given = {"direction": [Path("a"), Path("b")], "top": 3, "good_twin": None, "finetuned": "x"}
+    given = {
+        "direction": [Path("a"), Path("b")],
+        "top": 3,
+        "good_twin": None,
+        "model": "",
+        "finetuned": "x",
+    }
+    assert in_words({**given, "model": "", "data": []}) == in_words(given)
     assert in_words(given) == f"finetuned x, direction {tmp_path / 'a'} {tmp_path / 'b'}"
 
 
