@@ -35,9 +35,10 @@ from persona.models.hooks import hf_model
 from persona.models.load import load_bridge, load_causal_lm
 from persona.models.pair import Side
 from persona.organisms import shipped_adapter
-from steering import Edit, steer
+from steering import Edit
 from steering.dose import coefficient_at_kl
 from steering.dose_answers import Sampling
+from steering.hooks import steered_by
 from steering.prompted import score_prompted, with_system_prompt
 from steering.weights import orthogonalise, save_model
 
@@ -276,7 +277,7 @@ class Comparison:
 def _condition(name: str, side: Side, edits: Sequence[Edit]) -> Condition:
     # Writes inside a block are edited too: start below the lowest block with an edit.
     first = min(edit.layer for edit in edits)
-    return Condition(name, side, lambda bridge: steer(bridge, edits), first)
+    return Condition(name, side, steered_by(edits), first)
 
 
 def _by_question(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

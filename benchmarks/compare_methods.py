@@ -38,7 +38,7 @@ from probes.nulls import null_table
 from steering.attribution import attribution_matrices
 from steering.bench import fit_rows
 from steering.candidates import Candidate, Means, build_vector, from_bases, refit_candidates
-from steering.hooks import restore_to_aligned, steer
+from steering.hooks import restore_to_aligned, steered_by
 from steering.identify import within_covariance
 
 READ_AT = 20
@@ -164,7 +164,7 @@ def restorations(
 
     def condition(name: str) -> Condition:
         edits = restore_to_aligned(vectors[name])
-        return Condition(name, "finetuned", lambda bridge: steer(bridge, edits), LAYERS[0])
+        return Condition(name, "finetuned", steered_by(edits), LAYERS[0])
 
     conditions = [
         Condition("aligned", "aligned"),

@@ -7,9 +7,7 @@ damage      = rise of cross-entropy on neutral text over the fine-tuned model, n
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 from jaxtyping import Float
@@ -24,7 +22,7 @@ from persona.errors import SteeringError
 from persona.models.pair import ModelPair
 from steering.candidates import Means, from_bases, random_vector
 from steering.edits import restore_to_aligned
-from steering.hooks import steer
+from steering.hooks import steered_by
 
 
 def compare_at_block(
@@ -87,8 +85,4 @@ def compare_at_block(
 
 def _restored(name: str, vector: PersonaVector, draw: int = 0) -> Condition:
     edits = restore_to_aligned(vector)
-
-    def intervene(bridge: Any) -> contextlib.AbstractContextManager[Any]:
-        return steer(bridge, edits)
-
-    return Condition(name, "finetuned", intervene, vector.layers[0], draw)
+    return Condition(name, "finetuned", steered_by(edits), vector.layers[0], draw)

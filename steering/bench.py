@@ -14,7 +14,7 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
 from persona.models.pair import ModelPair
 from steering.candidates import Candidate, Means, Refit, build_vector, from_bases
-from steering.hooks import restore_to_aligned, steer
+from steering.hooks import restore_to_aligned, steered_by
 from steering.refit import refit_block_by_block
 from steering.workspace import Stages
 
@@ -102,9 +102,7 @@ class Bench:
 
     def condition(self, spec: Spec) -> Condition:
         edits = restore_to_aligned(self.vector(spec))
-        return Condition(
-            spec.label, "finetuned", lambda bridge: steer(bridge, edits), spec.layers[0]
-        )
+        return Condition(spec.label, "finetuned", steered_by(edits), spec.layers[0])
 
     def run(self, specs: Sequence[Spec], description: str) -> pd.DataFrame:
         """Rows of both baselines and every spec on the selection questions and neutral text."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +20,7 @@ from persona.models.pair import ModelPair
 from steering.attribution import Objective, first_order_effects
 from steering.edits import restore_to_aligned
 from steering.exact_answers import Cell, answer_effects
-from steering.hooks import steer
+from steering.hooks import steered_by
 
 MEASURES: dict[Objective, str] = {"gap": "gap", "kl": "kl_good_nats"}
 
@@ -125,10 +123,7 @@ def _whole_effects(
 
 
 def _restoring(vector: PersonaVector) -> Intervention:
-    def intervene(bridge: Any) -> contextlib.AbstractContextManager[Any]:
-        return steer(bridge, restore_to_aligned(vector, 1.0))
-
-    return intervene
+    return steered_by(restore_to_aligned(vector, 1.0))
 
 
 def _spearman_of_halves(means: NDArray[np.float64]) -> NDArray[np.float64]:

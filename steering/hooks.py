@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,13 +114,24 @@ def steer(
             )
 
 
-def steered_by(edits: Sequence[Edit]) -> Callable[[Any], contextlib.AbstractContextManager[Any]]:
+@dataclass(frozen=True)
+class SteeredBy:
+    """The edits as the `intervene` of a condition, at every token but the first of the text."""
+
+    edits: Sequence[Edit]
+
+    def __call__(self, bridge: Any) -> contextlib.AbstractContextManager[Any]:
+        return steer(bridge, self.edits)
+
+    @property
+    def token_by_token(self) -> bool:
+        """Whether rows may be put together otherwise: no edit has a coefficient for each row."""
+        return all(edit.rows is None for edit in self.edits)
+
+
+def steered_by(edits: Sequence[Edit]) -> SteeredBy:
     """The edits as the `intervene` of a condition: bridge -> context manager that steers it."""
-
-    def intervene(bridge: Any) -> contextlib.AbstractContextManager[Any]:
-        return steer(bridge, edits)
-
-    return intervene
+    return SteeredBy(edits)
 
 
 def _check(model: Any, edits: Sequence[Edit], space: ActivationSpace | None) -> None:

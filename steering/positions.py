@@ -87,6 +87,9 @@ class PositionTracker:
             real = torch.ones(batch, past + width, dtype=torch.bool, device=tokens.device)
         elif isinstance(attention, Tensor) and attention.ndim == 2:
             real = attention.bool().to(tokens.device)
+        elif isinstance(attention, Tensor) and attention.ndim == 4 and self.kind == "all":
+            # Several texts in one row: which tokens see which does not matter to "all".
+            real = torch.ones(batch, past + width, dtype=torch.bool, device=tokens.device)
         else:
             shape = tuple(attention.shape) if isinstance(attention, Tensor) else type(attention)
             raise SteeringError(f"steering needs a [batch, pos] attention mask; got {shape}")

@@ -38,7 +38,7 @@ from persona.models.pair import ModelPair, Side
 from persona.sae import SparseAutoencoder
 from steering.attribution import gradients
 from steering.edit import Edit
-from steering.hooks import steer
+from steering.hooks import steered_by
 
 STEP_SHARE = 0.1
 N_EXACT = 10
@@ -254,11 +254,7 @@ def _adding(sae: SparseAutoencoder, latent: int, step: float) -> Condition:
 
 def _condition(name: str, side: Side, sae: SparseAutoencoder, apply: Any) -> Condition:
     edit = Edit(sae.space.hook_name, sae.layer, sae.space.d_model, apply, name, space=sae.space)
-
-    def intervene(bridge: Any) -> contextlib.AbstractContextManager[Any]:
-        return steer(bridge, [edit])
-
-    return Condition(name, side, intervene, sae.layer)
+    return Condition(name, side, steered_by([edit]), sae.layer)
 
 
 def _is_own(name: str, latents: Sequence[int]) -> bool:

@@ -23,7 +23,7 @@ from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.errors import DataError
 from persona.models.pair import ModelPair
-from steering.hooks import restore_to_aligned, steer
+from steering.hooks import restore_to_aligned, steered_by
 
 
 def vector_cosines(vectors: Mapping[str, PersonaVector]) -> pd.DataFrame:
@@ -115,4 +115,4 @@ def transfer_matrix(
 
 def _restored(name: str, vector: PersonaVector) -> Condition:
     edits = restore_to_aligned(vector)
-    return Condition(name, "finetuned", lambda bridge: steer(bridge, edits), vector.layers[0])
+    return Condition(name, "finetuned", steered_by(edits), vector.layers[0])

@@ -20,6 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, token_batches
+from persona.behaviour.shared_prompts import (
+    PackedBatch,
+    packed_batches,
+    share_prompts,
+    understands_packed_rows,
+)
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import model_device
@@ -37,7 +43,9 @@ MAX_REFERENCE_BYTES = 1_000_000_000
 class Condition:
     """One way to run the pair.
 
-    intervene: bridge -> context manager under which the forward pass is edited; None for none.
+    intervene: bridge -> context manager under which the forward pass is edited; None for none. One
+        that has an attribute `token_by_token` which is true treats all tokens alike, whatever
+        their row and place; only then may two answers share a row.
     first_layer: lowest block whose output is edited; the blocks up to it are not run again.
     seed: index of the random draw, where the condition is one.
     """
@@ -74,8 +82,8 @@ def score_dialogues(
     """Read every condition on every dialogue; one `Readings` per condition.
 
     kl_of: which dialogues get a KL from the aligned model (default none); costs one pass of it.
-    group: so many consecutive dialogues stay in one batch (2 for good/bad pairs, which then
-        start their answers at the same position).
+    group: so many consecutive dialogues stay in one batch. At 2, good/bad pairs whose prompts
+        are the same share a row, where the model and every intervention allow it.
     Raises: DataError for a dialogue without response tokens.
     """
     for dialogue in dialogues:
@@ -93,10 +101,8 @@ def score_dialogues(
         if not mine and not (side == "aligned" and any(wants_kl)):
             continue
         with pair.active(side) as bridge:
-            device = model_device(bridge)
-            batches = token_batches(
-                dialogues, pair.tokenizer.pad_token_id or 0, token_budget, device, group
-            )
+            share = group == 2 and _can_share_rows(bridge, pair.dtype, dialogues, conditions)
+            batches = _batches(pair, bridge, dialogues, token_budget, 0 if share else group)
             if side == "aligned" and any(wants_kl):
                 plain = Readings(np.full(len(dialogues), np.nan), np.full(len(dialogues), np.nan))
                 mine = [(Condition("reference", "aligned"), plain), *mine]
@@ -108,10 +114,39 @@ def score_dialogues(
     return readings
 
 
+def _batches(
+    pair: ModelPair,
+    bridge: Any,
+    dialogues: Sequence[TokenizedDialogue],
+    token_budget: int,
+    group: int,
+) -> Sequence[Batch | PackedBatch]:
+    """One dialogue a row, `group` of them together; for group 0, two answers a row."""
+    pad_id, device = pair.tokenizer.pad_token_id or 0, model_device(bridge)
+    if group == 0:
+        return packed_batches(dialogues, pad_id, token_budget, device, pair.dtype)
+    return token_batches(dialogues, pad_id, token_budget, device, group)
+
+
+def _can_share_rows(
+    bridge: Any,
+    dtype: torch.dtype,
+    dialogues: Sequence[TokenizedDialogue],
+    conditions: Sequence[Condition],
+) -> bool:
+    return (
+        all(
+            c.intervene is None or getattr(c.intervene, "token_by_token", False) for c in conditions
+        )
+        and share_prompts(dialogues)
+        and understands_packed_rows(bridge, dialogues, dtype)
+    )
+
+
 @torch.no_grad()
 def _run(
     bridge: Any,
-    batch: Batch,
+    batch: Batch | PackedBatch,
     dialogues: Sequence[TokenizedDialogue],
     conditions: Sequence[tuple[Condition, Readings]],
 ) -> Any:
@@ -124,7 +159,10 @@ def _run(
         if unedited:
             log_probs = response_log_probs(bridge, batch, dialogues)
         elif starts:
-            bridge(batch.ids, return_type=None, stop_at_layer=max(starts), use_cache=False)
+            options = batch.options if isinstance(batch, PackedBatch) else {}
+            bridge(
+                batch.ids, return_type=None, stop_at_layer=max(starts), use_cache=False, **options
+            )
     for condition, reading in unedited:
         yield condition, reading, log_probs
     for condition, reading in edited:
@@ -135,19 +173,21 @@ def _run(
             yield condition, reading, response_log_probs(bridge, batch, dialogues)
 
 
-def response_log_probs(bridge: Any, batch: Batch, dialogues: Sequence[TokenizedDialogue]) -> Tensor:
+def response_log_probs(
+    bridge: Any, batch: Batch | PackedBatch, dialogues: Sequence[TokenizedDialogue]
+) -> Tensor:
     """Log-probabilities [N V] at the positions that predict the batch's response tokens, float32.
 
-    Rows follow the batch, then the position. Only those positions go through the LM head when
-    the model can leave out the others.
+    Dialogue after dialogue of the batch. Only those positions go through the LM head when the
+    model can leave out the others.
     """
     n_positions = batch.ids.shape[1]
-    first = min(dialogues[i].response[0] for i in batch.indices) - 1
-    keep = n_positions - first
-    options = {"logits_to_keep": keep} if _keeps_logits(bridge) else {}
+    rows, positions = predicting_positions(batch, dialogues)
+    options: dict[str, Any] = batch.options if isinstance(batch, PackedBatch) else {}
+    if _keeps_logits(bridge):
+        options["logits_to_keep"] = n_positions - int(positions.min())
     logits_BPV = bridge(batch.ids, return_type="logits", use_cache=False, **options)
     offset = n_positions - logits_BPV.shape[1]
-    rows, positions = predicting_positions(batch, dialogues)
     return logits_BPV[rows, positions - offset].float().log_softmax(-1)
 
 
@@ -156,9 +196,11 @@ def _keeps_logits(bridge: Any) -> bool:
 
 
 def predicting_positions(
-    batch: Batch, dialogues: Sequence[TokenizedDialogue]
+    batch: Batch | PackedBatch, dialogues: Sequence[TokenizedDialogue]
 ) -> tuple[Tensor, Tensor]:
     """Row and column of each position whose logits predict a response token."""
+    if isinstance(batch, PackedBatch):
+        return batch.rows, batch.positions
     rows, positions = [], []
     for row, i in enumerate(batch.indices):
         start, end = dialogues[i].response
@@ -167,19 +209,19 @@ def predicting_positions(
     return torch.cat(rows), torch.cat(positions)
 
 
-def response_targets(batch: Batch, dialogues: Sequence[TokenizedDialogue]) -> Tensor:
+def response_targets(batch: Batch | PackedBatch, dialogues: Sequence[TokenizedDialogue]) -> Tensor:
     """Token ids [N] of the responses, in the order of `response_log_probs`."""
-    rows, positions = predicting_positions(batch, dialogues)
-    return batch.ids[rows, positions + 1]
+    responses = [dialogues[i].ids[slice(*dialogues[i].response)] for i in batch.indices]
+    return torch.tensor([token for ids in responses for token in ids], device=batch.ids.device)
 
 
-def _token_counts(batch: Batch, dialogues: Sequence[TokenizedDialogue]) -> list[int]:
+def _token_counts(batch: Batch | PackedBatch, dialogues: Sequence[TokenizedDialogue]) -> list[int]:
     return [dialogues[i].response[1] - dialogues[i].response[0] for i in batch.indices]
 
 
 def _keep_reference(
     reference: dict[int, Tensor],
-    batch: Batch,
+    batch: Batch | PackedBatch,
     dialogues: Sequence[TokenizedDialogue],
     log_probs: Tensor,
     wants_kl: Sequence[bool],
@@ -196,7 +238,7 @@ def _keep_reference(
 
 def _read(
     reading: Readings,
-    batch: Batch,
+    batch: Batch | PackedBatch,
     dialogues: Sequence[TokenizedDialogue],
     log_probs: Tensor,
     reference: dict[int, Tensor],

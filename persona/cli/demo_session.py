@@ -118,7 +118,12 @@ def open_session(
 
         drawn = Sampling(**sampling)
         pair = load_pair(
-            aligned, finetuned, dtype=dtype, device=device, allow_mismatch=allow_mismatch
+            aligned,
+            finetuned,
+            dtype=dtype,
+            device=device,
+            allow_mismatch=allow_mismatch,
+            merged=None,
         )
         session = Session(pair, sampling=drawn)
         if path is None:

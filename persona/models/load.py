@@ -16,12 +16,16 @@ import torch
 
 from persona.errors import ModelError
 from persona.models.adapters import attach_adapter
+from persona.models.attention import fuse_attention
 from persona.models.chat import ChatFormat, chat_format
 from persona.models.pair import ModelPair, OpenSide, Side
 from persona.models.precision import choose_device, choose_dtype
 from persona.models.sides import (
+    adapted_bytes,
     adapter_sides,
+    can_be_merged,
     free_bytes,
+    merged_sides,
     sides_in_turn,
     two_sides,
     weight_bytes,
@@ -33,6 +37,9 @@ logger = logging.getLogger("persona")
 MEMORY_SHARE = 0.8
 """Share of the free memory that the second of two checkpoints may take."""
 
+MERGED_SHARE = 0.1
+"""Share of the free memory that a second copy of the adapted weights may take unasked."""
+
 
 def load_pair(
     aligned: str | Path = "default",
@@ -43,6 +50,7 @@ def load_pair(
     chat_template: str | Path | None = None,
     allow_mismatch: bool = False,
     in_turn: bool | None = None,
+    merged: bool | None = False,
 ) -> ModelPair:
     """Load an aligned model and its fine-tune.
 
@@ -74,7 +82,8 @@ def load_pair(
         notes += adapter_notes
         peft_model.to(chosen_device).eval().requires_grad_(False)
         bridge = _bridge(peft_model.get_base_model(), tokenizer, base.name, chosen_dtype)
-        open_side: OpenSide = adapter_sides(peft_model, bridge)
+        two_copies = _to_be_merged(peft_model, merged, chosen_dtype, chosen_device)
+        open_side: OpenSide = (merged_sides if two_copies else adapter_sides)(peft_model, bridge)
     else:
         other_config, other_tokenizer = _describe(tuned)
         _check_shapes(model.config, other_config, base, tuned)
@@ -108,7 +117,7 @@ def load_pair(
         open_side=open_side,
         n_layers=int(bridge.cfg.n_layers),
         d_model=int(bridge.cfg.d_model),
-        one_copy_of_weights=tuned.kind == "adapter" or bool(in_turn),
+        one_copy_of_weights=not two_copies if tuned.kind == "adapter" else bool(in_turn),
         chat=chat,
         names={"aligned": base.name, "finetuned": str(finetuned)},
         revisions={"aligned": base.revision, "finetuned": tuned.revision},
@@ -116,6 +125,20 @@ def load_pair(
         device=chosen_device,
         notes=notes,
     )
+
+
+def _to_be_merged(
+    peft_model: Any, merged: bool | None, dtype: torch.dtype, device: torch.device
+) -> bool:
+    if merged and not can_be_merged(peft_model):
+        raise ModelError(
+            "only an adapter of plain LoRA weights can be merged; this one also changes biases or "
+            "whole modules, so leave merged at its default"
+        )
+    if merged is not None:
+        return merged
+    fits = adapted_bytes(peft_model) <= MERGED_SHARE * free_bytes(device)
+    return fits and dtype == torch.float32 and can_be_merged(peft_model)
 
 
 def load_causal_lm(ref: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -201,6 +224,7 @@ def _bridge(model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> Any:
         name, hf_model=model, tokenizer=copy.deepcopy(tokenizer), dtype=dtype
     )
     bridge.eval()
+    fuse_attention(bridge)
     return bridge
 
 

@@ -1,4 +1,5 @@
-"""How a pair opens a side: an adapter switched, two models held, or one loaded after the other."""
+"""How a pair opens a side: an adapter switched, two sets of weights held, or one model loaded
+after the other."""
 
 from __future__ import annotations
 
@@ -23,6 +24,51 @@ def adapter_sides(peft_model: Any, bridge: Any) -> OpenSide:
             yield bridge
 
     return open_side
+
+
+def merged_sides(peft_model: Any, bridge: Any) -> OpenSide:
+    """One bridge and two copies of the adapted weights: as they were, and with the adapter in them.
+
+    A fine-tuned pass then costs what an aligned one does. Both copies are kept, since an adapter
+    subtracted again would leave rounding errors behind. What the adapter leaves alone, and all
+    that is not a linear layer's weight, is there once.
+    """
+    layers = [layer for layer in peft_model.modules() if _is_adapted(layer)]
+    weights = [layer.get_base_layer().weight for layer in layers]
+    held: dict[Side, list[torch.Tensor]] = {"aligned": [weight.data for weight in weights]}
+    for weight in weights:
+        weight.data = weight.data.clone()
+    peft_model.merge_adapter()
+    peft_model.requires_grad_(False)
+    held["finetuned"] = [weight.data for weight in weights]
+
+    @contextlib.contextmanager
+    def open_side(side: Side) -> Iterator[Any]:
+        # PEFT thinks the adapter merged all the time, so its layers run the weight they find.
+        for weight, data in zip(weights, held[side], strict=True):
+            weight.data = data
+        yield bridge
+
+    return open_side
+
+
+def can_be_merged(peft_model: Any) -> bool:
+    """Whether the adapter is made of changes to the weights of linear layers, and of no more."""
+    layers = [layer for layer in peft_model.modules() if _is_adapted(layer)]
+    only_weights = not any(any(layer.lora_bias.values()) for layer in layers)
+    return bool(layers) and only_weights and not peft_model.modules_to_save
+
+
+def adapted_bytes(peft_model: Any) -> int:
+    """Memory of the weights that an adapter changes: what a second copy of them takes."""
+    layers = [layer for layer in peft_model.modules() if _is_adapted(layer)]
+    return sum(layer.get_base_layer().weight.nbytes for layer in layers)
+
+
+def _is_adapted(layer: torch.nn.Module) -> bool:
+    from peft.tuners.lora.layer import LoraLayer
+
+    return isinstance(layer, LoraLayer)
 
 
 def two_sides(aligned: Any, finetuned: Any) -> OpenSide:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from persona.directions.direction import orthonormal
 from persona.models.pair import ModelPair
 from steering.demo.vector import Setting, SteeringVector, edits_of
 from steering.edit import Edit
-from steering.hooks import steer
+from steering.hooks import steered_by
 from steering.rows import tidy
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def dose_rows(
         # At 0 every random draw is the unsteered model; one stands for all.
         runs += [("random", draw, recorded.random_edits(draw)) for draw in range(n_random)]
         conditions += [
-            Condition(f"{name}|{dose!r}", setting.side, _under(made), edits[0].layer, draw)
+            Condition(f"{name}|{dose!r}", setting.side, steered_by(made), edits[0].layer, draw)
             for name, draw, made in runs
         ]
     scored = score_pairs(pair, questions, conditions, kl=False, description="Dose and response")
@@ -151,10 +150,3 @@ class _Steps:
             return resid + (self.steps[i] @ rows.to(resid.device)).to(resid)
 
         return apply
-
-
-def _under(edits: Sequence[Edit]) -> Any:
-    def intervene(model: Any) -> contextlib.AbstractContextManager[Any]:
-        return steer(model, edits)
-
-    return intervene

@@ -49,6 +49,7 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
         device=config.device,
         chat_template=config.chat_template,
         allow_mismatch=config.allow_mismatch,
+        merged=None,
     )
     sae = (
         None

@@ -31,7 +31,7 @@ from steering.candidates import (
     refit_candidates,
 )
 from steering.edits import ablate_to_zero, restore_to_aligned, restore_to_finetuned
-from steering.hooks import Edit, steer
+from steering.hooks import Edit, steered_by
 from steering.identify import within_covariance
 from steering.lab.settings import LabSettings
 from steering.lab.steps import Steps, content_key
@@ -182,7 +182,7 @@ TOKEN_BUDGET = 512
 
 @functools.lru_cache(maxsize=1)
 def _pair(base: str, adapter: str, dtype: str, device: str) -> ModelPair:
-    return load_pair(base, adapter, dtype=dtype, device=device)
+    return load_pair(base, adapter, dtype=dtype, device=device, merged=None)
 
 
 def adapter_key(adapter: Path) -> str:
@@ -197,7 +197,7 @@ def middle_blocks(n_layers: int) -> list[int]:
 
 def edited(name: str, side: Any, edits: Sequence[Edit], seed: int = 0) -> Condition:
     """One side of the pair under edits, as a condition to score."""
-    return Condition(name, side, lambda bridge: steer(bridge, edits), edits[0].layer, seed)
+    return Condition(name, side, steered_by(edits), edits[0].layer, seed)
 
 
 def standard_conditions(vector: PersonaVector) -> list[Condition]:

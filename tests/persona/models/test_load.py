@@ -39,6 +39,35 @@ def test_an_adapter_pair_is_one_copy_of_the_weights(tiny_pair, tiny_llama):
     assert (logits(tiny_pair, "finetuned") - plain).abs().max() > 0.1
 
 
+def test_a_merged_adapter_reads_the_same_and_its_aligned_side_to_the_bit(tiny_llama, tiny_adapter):
+    switched, merged = load(tiny_llama, tiny_adapter), load(tiny_llama, tiny_adapter, merged=True)
+    assert switched.one_copy_of_weights
+    assert not merged.one_copy_of_weights
+    for side in ("finetuned", "aligned", "aligned", "finetuned", "aligned"):
+        torch.testing.assert_close(logits(merged, side), logits(switched, side))
+    assert torch.equal(logits(merged, "aligned"), logits(switched, "aligned"))
+
+
+def test_an_adapter_is_merged_unasked_only_where_memory_is_plentiful(
+    tiny_llama, tiny_adapter, monkeypatch
+):
+    assert not load(tiny_llama, tiny_adapter, merged=None).one_copy_of_weights
+    monkeypatch.setattr("persona.models.load.free_bytes", lambda device: 1000)
+    assert load(tiny_llama, tiny_adapter, merged=None).one_copy_of_weights
+
+
+def test_an_adapter_that_changes_biases_is_not_merged(tiny_llama, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    config = LoraConfig(r=1, target_modules=["down_proj"], lora_bias=True)
+    get_peft_model(base, config).save_pretrained(tmp_path / "biased")
+    with pytest.raises(ModelError, match="only an adapter of plain LoRA weights can be merged"):
+        load(tiny_llama, tmp_path / "biased", merged=True)
+    assert load(tiny_llama, tmp_path / "biased", merged=None).one_copy_of_weights
+
+
 def test_two_full_checkpoints_make_a_pair(tiny_llama, sibling):
     pair = load(tiny_llama, sibling)
     assert not pair.one_copy_of_weights
