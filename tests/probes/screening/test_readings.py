@@ -11,6 +11,7 @@ from persona.behaviour.intervals import Estimate
 from persona.data.types import Dialogue, Turn
 from probes.estimators import LogisticProbe
 from probes.screening.baselines import Encoded, read_answers_and_baselines
+from probes.screening.chance import RandomDirections
 from probes.screening.reference import Scale
 
 
@@ -27,6 +28,21 @@ def test_an_answer_on_the_line_of_ordinary_answers_differs_by_nothing():
     ordinary = 1.0 + 0.5 * raw
     assert scale.difference(ordinary, raw) == pytest.approx(0)
     assert scale.difference(ordinary + 3, raw) == pytest.approx(3)
+
+
+def test_random_directions_hold_samples_against_their_own_line():
+    """Answers on each direction's line are no shift and no flag; one beyond it is both."""
+    units = np.eye(2)
+    slope, intercept = np.array([0.5, -1.0]), np.array([1.0, 2.0])
+    random = RandomDirections(units, intercept, slope, np.array([2.0, 4.0]), np.array([0.5, 0.5]))
+    raw = np.array([[2.0, 3.0], [4.0, -1.0]])
+    ordinary = intercept + slope * raw
+    assert random.mean_shifts(np.stack([ordinary.mean(0), raw.mean(0)])) == pytest.approx(0)
+    assert random.count_above(ordinary, raw).tolist() == [0, 0]
+    beyond = ordinary + np.array([[1.0, 0.0], [1.0, 4.0]])
+    shifts = random.mean_shifts(np.stack([beyond.mean(0), raw.mean(0)]))
+    assert shifts == pytest.approx([0.5, 0.5])
+    assert random.count_above(beyond, raw).tolist() == [2, 1]
 
 
 def test_each_sample_is_held_against_the_own_answer_to_its_own_prompt(pair, monkeypatch):
