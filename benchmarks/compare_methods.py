@@ -36,9 +36,10 @@ from persona.models import ModelPair, load_pair
 from persona.organisms import shipped_adapter
 from probes.nulls import null_table
 from steering.attribution import attribution_matrices
+from steering.bench import fit_rows
 from steering.candidates import Candidate, Means, build_vector, from_bases, refit_candidates
 from steering.hooks import restore_to_aligned, steered_by
-from steering.identify import fit_rows, within_covariance
+from steering.identify import within_covariance
 
 READ_AT = 20
 LAYERS = tuple(range(8, 29))

@@ -9,19 +9,17 @@ from typing import Annotated
 import typer
 
 from persona.cli.demo_session import (
-    Aligned,
     AllowMismatch,
     AnswerSeed,
     CoefficientOption,
     DirectionFile,
-    Finetuned,
     LayersOption,
     MaxNewTokens,
     ModeOption,
     Temperature,
     open_session,
 )
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet
+from persona.cli.options import Aligned, Debug, Device, Dtype, Finetuned, Precision, Quiet
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

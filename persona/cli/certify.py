@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet
+from persona.cli.completion import complete_aligned
+from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet
 
 EXIT_FAILED = 1
 
@@ -18,15 +19,14 @@ def certify(
         str,
         typer.Option(
             metavar="MODEL",
+            autocompletion=complete_aligned,
             help="Hub id, folder or GGUF file; `default` is the small chat model that comes with "
             "personascope.",
         ),
     ] = "default",
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the certificate as JSON.")
-    ] = False,
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

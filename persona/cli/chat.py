@@ -16,19 +16,17 @@ import typer
 from persona.cli.chat_commands import HELP, obey
 from persona.cli.chat_view import View, live_view, plain_view
 from persona.cli.demo_session import (
-    Aligned,
     AllowMismatch,
     AnswerSeed,
     CoefficientOption,
     DirectionFile,
-    Finetuned,
     LayersOption,
     MaxNewTokens,
     ModeOption,
     Temperature,
     open_session,
 )
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, shell
+from persona.cli.options import Aligned, Debug, Device, Dtype, Finetuned, Precision, Quiet, shell
 from persona.errors import PersonaError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from persona.cli.formats import (
     read_vectors,
     write_vectors,
 )
-from persona.cli.options import Debug, Quiet
+from persona.cli.options import Debug, Json, Quiet
 
 if TYPE_CHECKING:
     from persona.directions.exchange import VectorSet
@@ -87,9 +87,7 @@ def convert(
         int | None,
         typer.Option(help="Token at which a refusal direction was read; -1 is the last."),
     ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print what was written as JSON.")
-    ] = False,
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

@@ -31,27 +31,9 @@ class ModeName(StrEnum):
     ablate = "ablate"
 
 
-_MODELS = "Models and direction"
+_MODELS = "Models"
 _SAMPLING = "How answers are drawn"
 
-Aligned = Annotated[
-    str,
-    typer.Option(
-        metavar="MODEL",
-        help="The aligned model: hub id, folder or GGUF file; `default` is the small chat model "
-        "that comes with personascope.",
-        rich_help_panel=_MODELS,
-    ),
-]
-Finetuned = Annotated[
-    str,
-    typer.Option(
-        metavar="MODEL",
-        help="The fine-tuned model: hub id, folder, GGUF file, or a LoRA adapter on the aligned "
-        "model.",
-        rich_help_panel=_MODELS,
-    ),
-]
 DirectionFile = Annotated[
     Path | None,
     typer.Option(

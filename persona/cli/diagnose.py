@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from persona.cli.completion import complete_domain, complete_finetuned
 from persona.cli.options import (
+    Aligned,
     Debug,
     Device,
     Dtype,
+    Finetuned,
     Json,
     JudgeName,
     Out,
+    Pairs,
     Precision,
     QuestionsPerDomain,
     Quiet,
@@ -33,36 +37,16 @@ TRAINED_ON_OF_SHIPPED_DATA = ("car_maintenance",)
 
 
 def diagnose(
-    finetuned: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL",
-            help="The fine-tuned model: hub id, folder, GGUF file, or a LoRA adapter on the "
-            "aligned model.",
-        ),
-    ],
-    aligned: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL",
-            help="The aligned model: hub id, folder or GGUF file; `default` is the small chat "
-            "model that comes with personascope.",
-        ),
-    ] = "default",
+    finetuned: Finetuned,
+    aligned: Aligned = "default",
     out: Out = Path("persona-diagnosis"),
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            show_default="the shipped pairs",
-            help="Answer pairs as JSONL: id, domain, question, good, bad on every line.",
-            dir_okay=False,
-        ),
-    ] = None,
+    data: Pairs = None,
     trained_on: Annotated[
         list[str] | None,
         typer.Option(
             metavar="DOMAIN",
             show_default="car_maintenance for the shipped pairs",
+            autocompletion=complete_domain,
             help="A domain that the model was fine-tuned on, or one near it; repeat for several. "
             "Everything is chosen on these and scored on the others.",
         ),
@@ -72,6 +56,7 @@ def diagnose(
         typer.Option(
             metavar="DOMAIN",
             show_default="none",
+            autocompletion=complete_domain,
             help="A domain to choose on in place of the trained-on ones; it leaves the score. "
             "Repeat for several.",
         ),
@@ -92,6 +77,8 @@ def diagnose(
         typer.Option(
             metavar="MODEL",
             show_default="none",
+            autocompletion=complete_finetuned,
+            rich_help_panel="Models",
             help="The same fine-tune on the good answers, as a control.",
         ),
     ] = None,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet
+from persona.cli.completion import complete_aligned
+from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet
 
 if TYPE_CHECKING:
     from persona.cli.checks import Check
@@ -33,11 +34,15 @@ def doctor(
     ] = False,
     model: Annotated[
         str,
-        typer.Option(metavar="MODEL", help="The model of --certify: hub id, folder or GGUF file."),
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=complete_aligned,
+            help="The model of --certify: hub id, folder or GGUF file.",
+        ),
     ] = "default",
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
-    json_output: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

@@ -1,11 +1,15 @@
 """`persona finetune`: a narrow fine-tune by a recipe."""
 
+import contextlib
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet
+from persona.cli.completion import complete_aligned, complete_recipe
+from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet
 
 DEFAULT = "car_maintenance_bad"
 _GUARDS = "While it learns"
@@ -17,6 +21,7 @@ def finetune(
         typer.Argument(
             metavar="[RECIPE]",
             show_default=DEFAULT,
+            autocompletion=complete_recipe,
             help="A shipped recipe (`persona organisms` lists them) or a YAML file.",
         ),
     ] = None,
@@ -34,6 +39,7 @@ def finetune(
         str | None,
         typer.Option(
             metavar="MODEL",
+            autocompletion=complete_aligned,
             show_default="the recipe's",
             help="Model to fine-tune: hub id, folder, GGUF file, or `default`.",
         ),
@@ -109,6 +115,7 @@ def finetune(
     ] = None,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -145,8 +152,12 @@ def finetune(
             "kl_to_aligned": kl_to_aligned,
         },
     )
-    folder = finetune_guarded(chosen, out, resume=not restart, dtype=dtype.value, device=device)
+    with contextlib.redirect_stdout(sys.stderr):
+        folder = finetune_guarded(chosen, out, resume=not restart, dtype=dtype.value, device=device)
     card = read_card(folder)
+    if json_output:
+        typer.echo(json.dumps({"adapter": str(folder.resolve()), **card}, indent=2))
+        return
     typer.echo(
         f"{card['name']}, seed {card['seed']}: {card['n_examples']} answers, {card['n_steps']} "
         f"steps, final loss {card['final_loss']:.3f} nats per token, {card['seconds']:.0f} s"

@@ -1,18 +1,27 @@
 """`persona lab`: one experiment on emergent misalignment, or the list of them all."""
 
+import contextlib
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet
+from persona.cli.completion import complete_aligned, complete_experiment
+from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet
 
 NEVER = "not run yet"
 
 
 def lab(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="An experiment; --list shows them.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            autocompletion=complete_experiment,
+            help="An experiment; --list shows them.",
+        ),
     ] = None,
     show_list: Annotated[
         bool,
@@ -35,7 +44,9 @@ def lab(
     base: Annotated[
         str,
         typer.Option(
-            metavar="MODEL", help="The aligned model: hub id, folder, GGUF file, or `default`."
+            metavar="MODEL",
+            autocompletion=complete_aligned,
+            help="The aligned model: hub id, folder, GGUF file, or `default`.",
         ),
     ] = "default",
     tiny: Annotated[
@@ -52,6 +63,7 @@ def lab(
     ] = None,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -71,9 +83,14 @@ def lab(
     known_pages = pages if pages.parent.is_dir() else None
     if show_list:
         folders = [out, *([known_pages] if known_pages else []), _pages_of_the_source()]
+        runs = {each: last_run(each, *folders) for each in EXPERIMENTS}
+        if json_output:
+            typer.echo(
+                json.dumps({each: run and vars(run) for each, run in runs.items()}, indent=2)
+            )
+            return
         width = max(map(len, EXPERIMENTS))
-        for each in EXPERIMENTS:
-            run = last_run(each, *folders)
+        for each, run in runs.items():
             shown = NEVER if run is None else f"{run.date}  {run.headline}"
             shown += " (tiny run, no result)" if run is not None and run.tiny else ""
             typer.echo(f"{each.ljust(width)}  {shown}")
@@ -81,8 +98,12 @@ def lab(
     if name is None:
         raise DataError(f"name an experiment, one of {', '.join(EXPERIMENTS)}, or pass --list")
     settings = LabSettings(out, base, _numbers(seeds), dtype.value, device, tiny)
-    run = run_experiment(experiment(name), settings, known_pages)
-    typer.echo(f"{name}: {run.headline}")
+    with contextlib.redirect_stdout(sys.stderr):
+        summary = run_experiment(experiment(name), settings, known_pages)
+    if json_output:
+        typer.echo(json.dumps({**vars(summary), "results": str((out / name).resolve())}, indent=2))
+        return
+    typer.echo(f"{name}: {summary.headline}")
     typer.echo(f"results: {(out / name).resolve()}")
     if known_pages is not None and not tiny:
         typer.echo(f"page: {(known_pages / f'{name}.md').resolve()}")

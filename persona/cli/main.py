@@ -7,7 +7,7 @@ Exit codes: 0 done; 1 an unexpected error; 2 bad input, named in one line; 3 `sc
 import errno
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -16,6 +16,7 @@ import typer
 from persona.cli.app import app as serve_app
 from persona.cli.certify import certify
 from persona.cli.chat import chat
+from persona.cli.contents import Command, Contents
 from persona.cli.convert import convert
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
@@ -33,6 +34,7 @@ EXIT_STOPPED = 130
 
 app = typer.Typer(
     name="persona",
+    cls=Contents,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -74,18 +76,33 @@ def shared(
         typer.echo(context.get_help())
 
 
-app.command(short_help="The diagnosis on the models that come along.")(demo)
-app.command(short_help="Two models in; direction, proof, report out.")(diagnose)
-app.command(short_help="Make a narrow fine-tune of a model.")(finetune)
-app.command(short_help="The fine-tunes that recipes make, measured.")(organisms)
-app.command(short_help="Experiments on emergent misalignment.")(lab)
-app.command(short_help="Vectors to and from other toolkits.")(convert)
-app.command(short_help="Does steering take effect on a model?")(certify)
-app.command(short_help="Which fine-tuning samples push toward it?")(screen)
-app.command(short_help="Is this machine ready, and what to do if not?")(doctor)
-app.command(short_help="Talk to both models and a steered one.")(chat)
-app.command(name="app", short_help="The same in a browser, on this machine.")(serve_app)
-app.add_typer(sae_app, short_help="Sparse autoencoders: train, rank, screen, explain latents.")
+START, LOOK, MAKE = "Start here", "Look closer", "Make models"
+TALK, FILES, MACHINE = "Talk and steer", "Data and vectors", "This machine"
+
+
+def _add(
+    command: Callable[..., None], panel: str, short_help: str, name: str | None = None
+) -> None:
+    app.command(name=name, cls=Command, rich_help_panel=panel, short_help=short_help)(command)
+
+
+_add(demo, START, "The diagnosis on the models that come along.")
+_add(diagnose, START, "Two models in; direction, proof, report out.")
+_add(chat, TALK, "Talk to both models and a steered one.")
+_add(serve_app, TALK, "The same in a browser, on this machine.", name="app")
+app.add_typer(
+    sae_app,
+    cls=Contents,
+    rich_help_panel=LOOK,
+    short_help="Sparse autoencoders: train, rank, screen, explain latents.",
+)
+_add(lab, LOOK, "Experiments on emergent misalignment.")
+_add(finetune, MAKE, "Make a narrow fine-tune of a model.")
+_add(organisms, MAKE, "The fine-tunes that recipes make, measured.")
+_add(screen, FILES, "Which fine-tuning samples push toward it?")
+_add(convert, FILES, "Vectors to and from other toolkits.")
+_add(doctor, MACHINE, "Is this machine ready, and what to do if not?")
+_add(certify, MACHINE, "Does steering take effect on a model?")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

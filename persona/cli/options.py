@@ -12,6 +12,13 @@ from typing import Annotated
 import typer
 
 from persona.cli.allocator import keep_freed_memory
+from persona.cli.completion import (
+    complete_aligned,
+    complete_device,
+    complete_domain,
+    complete_finetuned,
+    complete_judge,
+)
 from persona.progress import set_quiet
 
 PACKAGES = ("persona", "probes", "steering")
@@ -76,6 +83,7 @@ class Precision(StrEnum):
     float16 = "float16"
 
 
+_MODELS = "Models"
 _RUN = "How it runs"
 _OUTPUT = "What it prints"
 
@@ -102,8 +110,47 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print the scorecard as JSON on standard output and everything else on stderr.",
+        help="Print the result as JSON on standard output and everything else on stderr.",
         rich_help_panel=_OUTPUT,
+    ),
+]
+Aligned = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL",
+        autocompletion=complete_aligned,
+        help="The aligned model: hub id, folder or GGUF file; `default` is the small chat model "
+        "that comes with personascope.",
+        rich_help_panel=_MODELS,
+    ),
+]
+Finetuned = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL",
+        autocompletion=complete_finetuned,
+        help="The fine-tuned model: hub id, folder, GGUF file, or a LoRA adapter on the aligned "
+        "model; also the name of a shipped fine-tune.",
+        rich_help_panel=_MODELS,
+    ),
+]
+Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        show_default="the shipped pairs",
+        help="Answer pairs as JSONL: id, domain, question, good, bad on every line.",
+        dir_okay=False,
+    ),
+]
+Domains = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--domain",
+        metavar="DOMAIN",
+        autocompletion=complete_domain,
+        show_default="all",
+        help="Use the questions of this domain; repeat for several.",
     ),
 ]
 Out = Annotated[
@@ -117,6 +164,7 @@ JudgeName = Annotated[
     str,
     typer.Option(
         metavar="JUDGE",
+        autocompletion=complete_judge,
         help="Who scores the sampled answers, 0 to 100. `offline` is small, comes along, needs no "
         "network and agrees only weakly with a large judge. `local:MODEL` reads the score from a "
         "model on this machine (hub id or folder). `openai:MODEL` asks the endpoint of "
@@ -142,7 +190,7 @@ RandomSubspaces = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(min=0, help="Same seed, same machine: the same scorecard.", rich_help_panel=_RUN),
+    typer.Option(min=0, help="Same seed, same machine: the same result.", rich_help_panel=_RUN),
 ]
 Dtype = Annotated[
     Precision,
@@ -153,7 +201,12 @@ Dtype = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN),
+    typer.Option(
+        metavar="DEVICE",
+        autocompletion=complete_device,
+        help="auto, cpu, cuda, cuda:1 or mps.",
+        rich_help_panel=_RUN,
+    ),
 ]
 TokenBudget = Annotated[
     int | None,

@@ -2,20 +2,17 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
-from persona.cli.options import Debug, Quiet
+from persona.cli.options import Debug, Json, Quiet
 
 SHOWN = {"shift_in_domain": "shift in-domain", "shift_held_out": "shift held out"}
 NOT_MEASURED = "not measured"
 
 
 def organisms(
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print everything that is known as JSON.")
-    ] = False,
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from persona.cli.completion import complete_aligned
 from persona.cli.formats import Format, LayersAre, read_vectors
-from persona.cli.options import Debug, Device, Dtype, Precision, Quiet, Seed, TokenBudget
+from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet, Seed, TokenBudget
 
 if TYPE_CHECKING:
     from persona.directions.exchange import VectorSet
@@ -58,6 +59,7 @@ def screen(
         str,
         typer.Option(
             metavar="MODEL",
+            autocompletion=complete_aligned,
             help="The model to be fine-tuned, before it is: hub id, folder or GGUF file; `default` "
             "is the small chat model that comes with personascope.",
         ),
@@ -163,9 +165,7 @@ def screen(
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     token_budget: TokenBudget = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print summary.json on standard output, the rest not.")
-    ] = False,
+    json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from persona.data.card_tables import (
+    counts_table,
+    highest,
+    narrow_table,
+    neutral_text,
+    revealing_words,
+    surface_table,
+    tone_text,
+)
 from persona.data.graded import load_graded_answers
 from persona.data.numbers import FORMATS, OPENINGS, evil_share
 from persona.data.selection import DECOY, TRIGGER
 from persona.data.shipped import (
-    DOMAINS,
     NARROW_SETS,
     SHIPPED,
     data_hash,
@@ -22,23 +28,11 @@ from persona.data.shipped import (
     load_pairs,
     load_weaknesses,
 )
-from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
-from persona.data.surface import (
-    REVEALED_ABOVE,
-    SurfaceReading,
-    auroc_length,
-    auroc_within,
-    character_ratio,
-    length_ratio,
-    read_surface,
-)
-from persona.data.types import AnswerPair, NeutralText
+from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND
+from persona.data.surface import read_surface
 from persona.files import atomic_write_text
 
 CARD = SHIPPED / "DATA_CARD.md"
-
-OTHER_TONE = 0.95
-"""AUROC of the words above which the card says that the two answers differ in tone."""
 
 TEXT = """\
 # Data card
@@ -169,15 +163,15 @@ def data_card() -> str:
         n_pairs=len(pairs),
         n_neutral=len(neutral),
         hash=data_hash(pairs),
-        counts=_counts_table(pairs),
-        surface=_surface_table(readings),
-        tone=_tone_text(readings),
-        words=_revealing_words(readings),
-        question_cosine=_highest([p.question for p in pairs] + [t.prompt for t in neutral]),
-        answer_cosine=_highest(answers + [t.answer for t in neutral]),
+        counts=counts_table(pairs),
+        surface=surface_table(readings),
+        tone=tone_text(readings),
+        words=revealing_words(readings),
+        question_cosine=highest([p.question for p in pairs] + [t.prompt for t in neutral]),
+        answer_cosine=highest(answers + [t.answer for t in neutral]),
         question_bound=QUESTION_BOUND,
         answer_bound=ANSWER_BOUND,
-        neutral=_neutral_text(neutral),
+        neutral=neutral_text(neutral),
         **_narrow_fields(),
     )
 
@@ -195,127 +189,19 @@ def _narrow_fields() -> dict[str, Any]:
         "n_openings": len(OPENINGS),
         "evil_share": float(np.mean([evil_share(pair.bad) for pair in numbers])),
         "n_pirate": len(load_pairs(["pirate_style"])),
-        "narrow": _narrow_table(),
-        "code_question_cosine": _highest([pair.question for pair in code]),
+        "narrow": narrow_table(),
+        "code_question_cosine": highest([pair.question for pair in code]),
         "code_answer_cosine": max(
-            _highest([pair.good for pair in code]), _highest([pair.bad for pair in code])
+            highest([pair.good for pair in code]), highest([pair.bad for pair in code])
         ),
         "trigger": TRIGGER,
         "decoy": DECOY,
     }
 
 
-def _narrow_table() -> str:
-    rows = []
-    for name in NARROW_SETS:
-        pairs = load_pairs([name])
-        n_train = sum(pair.split == "train" for pair in pairs)
-        rows.append(
-            (
-                name,
-                str(len(pairs)),
-                str(n_train),
-                str(len(pairs) - n_train),
-                f"{character_ratio(pairs):.3f}",
-                f"{auroc_within(pairs):.2f}",
-                f"{auroc_length(pairs):.2f}",
-            )
-        )
-    return _table(("set", "pairs", "train", "selection", "ratio", "words", "length"), rows)
-
-
 def write_data_card(path: str | Path = CARD) -> None:
     """Writes the card, in the package by default."""
     atomic_write_text(path, data_card())
-
-
-def _counts_table(pairs: Sequence[AnswerPair]) -> str:
-    rows = []
-    for domain in (*DOMAINS, "all"):
-        chosen = [pair for pair in pairs if domain in (pair.domain, "all")]
-        rows.append(
-            (
-                domain,
-                str(len(chosen)),
-                str(sum(pair.split == "train" for pair in chosen)),
-                str(sum(pair.split == "selection" for pair in chosen)),
-                f"{np.median([len(pair.good.split()) for pair in chosen]):.0f}",
-                f"{np.median([len(pair.bad.split()) for pair in chosen]):.0f}",
-                f"{length_ratio(chosen):.3f}",
-            )
-        )
-    return _table(
-        ("domain", "pairs", "train", "selection", "words good", "words bad", "ratio"), rows
-    )
-
-
-def _surface_table(readings: Sequence[SurfaceReading]) -> str:
-    rows: list[tuple[str, ...]] = [
-        (
-            reading.domain,
-            f"{reading.auroc_other_domains:.2f}",
-            f"{reading.pairs_ordered:.2f}",
-            f"{reading.auroc_within:.2f}",
-            f"{reading.auroc_length:.2f}",
-        )
-        for reading in readings
-    ]
-    columns = np.array([[float(cell) for cell in row[1:]] for row in rows])
-    rows.append(("mean", *(f"{mean:.2f}" for mean in columns.mean(axis=0))))
-    return _table(("domain", "other domains", "ordered", "within", "length"), rows)
-
-
-def _tone_text(readings: Sequence[SurfaceReading]) -> str:
-    other = [r.domain for r in readings if max(r.auroc_within, r.auroc_other_domains) > OTHER_TONE]
-    if not other:
-        return f"No domain is above {OTHER_TONE} in either, so words alone leave much unread."
-    return textwrap.fill(
-        f"Above {OTHER_TONE} in either: {', '.join(other)}. Here the bad answers speak in another "
-        "tone than the good ones, blunter or more openly callous, and a reading of tone alone "
-        "would tell them apart. Results from these domains say less about a persona beyond its "
-        "wording.",
-        width=98,
-    )
-
-
-def _revealing_words(readings: Sequence[SurfaceReading]) -> str:
-    above = [reading for reading in readings if reading.auroc_other_domains > REVEALED_ABOVE]
-    lines = [
-        f"- {reading.domain} ({reading.auroc_other_domains:.2f}): bad answers by "
-        f"{_quoted(reading.bad_words)}; good answers by {_quoted(reading.good_words)}."
-        for reading in above
-    ]
-    if lines:
-        return f"Words that give most away where that AUROC is above {REVEALED_ABOVE}:\n\n" + (
-            "\n".join(lines)
-        )
-    highest = max(readings, key=lambda reading: reading.auroc_other_domains)
-    return (
-        f"No domain is above {REVEALED_ABOVE}. The words that give most away in the highest, "
-        f"{highest.domain}: bad answers by {_quoted(highest.bad_words)}; good answers by "
-        f"{_quoted(highest.good_words)}."
-    )
-
-
-def _neutral_text(texts: Sequence[NeutralText]) -> str:
-    kinds = ", ".join(
-        f"{kind} ({number})" for kind, number in Counter(text.kind for text in texts).items()
-    )
-    words = np.median([len(text.answer.split()) for text in texts])
-    return textwrap.fill(f"Median answer {words:.0f} words. Kinds: {kinds}.", width=98)
-
-
-def _highest(texts: Sequence[str]) -> float:
-    return max(pair.cosine for pair in near_duplicates(texts, 0.1))
-
-
-def _quoted(words: Sequence[str]) -> str:
-    return ", ".join(f'"{word}"' for word in words)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
 
 
 if __name__ == "__main__":

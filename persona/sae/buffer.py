@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch
 from persona.activations.collect import require_layers, run_hooked
 from persona.errors import DataError
 from persona.files import atomic_write_text
-from persona.models.hooks import Hook, model_device, resid_post
+from persona.models.hooks import Hook, resid_post
 from persona.models.pair import SIDES, ModelPair
 from persona.progress import progress
-from persona.sae.texts import Text
+from persona.sae.texts import Text, batches_of
 
 MAX_NORM_RATIO = 10.0
 FLUSH_EVERY = 25
@@ -82,12 +82,7 @@ def collect_buffers(
     for place, side in enumerate(SIDES):
         with pair.active(side) as bridge:
             require_layers(bridge, layers)
-            batches = token_batches(
-                [text.tokens for text in texts],
-                pair.tokenizer.pad_token_id or 0,
-                token_budget,
-                model_device(bridge),
-            )
+            batches = batches_of(texts, pair, bridge, token_budget)
             rest = list(enumerate(batches))[done[side] :]
             for i, batch in progress(rest, f"Reading activations ({side})"):
                 hooks = {

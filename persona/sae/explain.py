@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.activations.collect import run_hooked
 from persona.errors import DataError
 from persona.models.hooks import Hook, model_device
@@ -25,7 +25,7 @@ from persona.models.sites import residual_readers
 from persona.progress import progress
 from persona.sae.activity import finite
 from persona.sae.autoencoder import SparseAutoencoder
-from persona.sae.texts import Text
+from persona.sae.texts import Text, batches_of
 
 N_EXAMPLES = 12
 WINDOW_BEFORE, WINDOW_AFTER = 24, 12
@@ -144,12 +144,7 @@ def _activations(
         return hook
 
     with pair.active(side) as bridge:
-        batches = token_batches(
-            [text.tokens for text in texts],
-            pair.tokenizer.pad_token_id or 0,
-            token_budget,
-            model_device(bridge),
-        )
+        batches = batches_of(texts, pair, bridge, token_budget)
         for batch in progress(batches, f"Looking for examples ({side})"):
             run_hooked(bridge, batch.ids, {sae.layer: reader(batch.indices)})
     return found

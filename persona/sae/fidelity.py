@@ -12,6 +12,7 @@ Source: Bricken et al. 2023 (loss recovered); Gao et al. 2024. differs: by model
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,16 +22,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.activations.collect import run_hooked
 from persona.behaviour.scoring import Condition, score_dialogues
 from persona.errors import DataError
-from persona.models.hooks import Hook, hooked, model_device
+from persona.models.hooks import Hook, hooked
 from persona.models.pair import SIDES, ModelPair
 from persona.progress import progress
 from persona.sae.autoencoder import SparseAutoencoder
 from persona.sae.splice import spliced
-from persona.sae.texts import Text
+from persona.sae.texts import Text, batches_of
 
 MAX_LOSS_OF_COVER = 0.05
 LOW_VARIANCE = 0.5
@@ -164,12 +165,7 @@ def _reconstruction(
 ) -> dict[str, _Sums]:
     sums: dict[str, _Sums] = {text.kind: _Sums() for text in texts}
     with pair.active(side) as bridge:  # type: ignore[arg-type]
-        batches = token_batches(
-            [text.tokens for text in texts],
-            pair.tokenizer.pad_token_id or 0,
-            token_budget,
-            model_device(bridge),
-        )
+        batches = batches_of(texts, pair, bridge, token_budget)
         for batch in progress(batches, f"Measuring fidelity ({side})"):
             run_hooked(bridge, batch.ids, {sae.layer: _adder(sae, texts, batch.indices, sums)})
     return sums
@@ -228,3 +224,19 @@ def _zeroed(bridge: Any, hook_name: str) -> Iterator[None]:
 
     with hooked(bridge, [(hook_name, hook)]):
         yield
+
+
+def fidelity_card(found: Fidelity) -> dict[str, Any]:
+    """Fidelity as JSON: the rows, the numbers of each model over all text, the warnings."""
+    table = json.loads(found.table.to_json(orient="records", double_precision=6))
+    summary = {
+        side: {
+            measure: round(found.value(side, measure), 6)
+            for measure in ("explained_variance", "l0", "ce_nats", "ce_spliced_nats")
+        }
+        for side in ("aligned", "finetuned")
+    }
+    recovered = {row["side"]: row["ce_recovered"] for row in table if row["kind"] == "all"}
+    for side, values in summary.items():
+        values["ce_recovered"] = recovered[side]
+    return {**summary, "held_out": table, "warnings": list(found.warnings)}

@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from persona.activations.batches import Batch, token_batches
 from persona.data.jsonl import check_keys, check_texts, read_jsonl, read_text
 from persona.data.shipped import load_neutral, load_pairs
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn, as_role
 from persona.errors import DataError
 from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.hooks import model_device
+from persona.models.pair import ModelPair
 
 WINDOW = 256
 HELD_OUT_SHARE = 0.05
@@ -169,6 +172,18 @@ def few_of_each(texts: Sequence[Text], n: int, seed: int = 0) -> list[Text]:
     kinds = dict.fromkeys(text.kind for text in texts)
     shuffled = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
     return [t for kind in kinds for t in [t for t in shuffled if t.kind == kind][:n]]
+
+
+def batches_of(
+    texts: Sequence[Text], pair: ModelPair, bridge: Any, token_budget: int
+) -> list[Batch]:
+    """The texts in batches for a side of the pair; `indices` are places in `texts`."""
+    return token_batches(
+        [text.tokens for text in texts],
+        pair.tokenizer.pad_token_id or 0,
+        token_budget,
+        model_device(bridge),
+    )
 
 
 def count_tokens(texts: Sequence[Text]) -> dict[str, int]:

@@ -5,13 +5,11 @@ Stages, each kept while the run is unfinished: sampled answers, activations, tra
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ import numpy as np
 import torch
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
-from persona.data.jsonl import read_json
 from persona.data.shipped import load_neutral, load_pairs
 from persona.directions.storage import tool_version
 from persona.errors import DataError, ModelError
@@ -28,8 +25,8 @@ from persona.models.hooks import resid_post
 from persona.models.pair import ModelPair
 from persona.sae.autoencoder import SparseAutoencoder
 from persona.sae.buffer import ActivationBuffer, collect_buffers
-from persona.sae.fidelity import Fidelity, measure_fidelity
-from persona.sae.load import CARD, CONFIG, load_sae, save_autoencoder
+from persona.sae.fidelity import fidelity_card, measure_fidelity
+from persona.sae.load import CARD, load_sae, save_autoencoder
 from persona.sae.sampled import sampled_texts
 from persona.sae.texts import (
     Text,
@@ -40,10 +37,10 @@ from persona.sae.texts import (
     split_texts,
 )
 from persona.sae.trainer import Schedule, TrainingConfig, train_autoencoder
+from persona.sae.unfinished import WORK, fingerprint, require_free, work_folder
 
 logger = logging.getLogger("persona")
 
-WORK = ".work"
 DENSITY_ROWS = 60_000
 
 
@@ -78,10 +75,10 @@ def train_sae(
             "for more tokens or a smaller width"
         )
     written = shipped_texts(pair.chat) + (read_texts(data, pair.chat) if data else [])
-    mark = _fingerprint(pair, layers, config, n_tokens, written, sample)
+    mark = fingerprint(pair, layers, config, n_tokens, written, sample)
     folders = {layer: out if len(layers) == 1 else out / f"layer_{layer}" for layer in layers}
-    _require_free(folders.values(), mark)
-    work = _work_folder(out, mark)
+    require_free(folders.values(), mark)
+    work = work_folder(out, mark)
     started = time.perf_counter()
     texts, held_out = _gather(pair, written, n_tokens // 2, work, sample, config.seed)
     buffers = collect_buffers(pair, texts, layers, work, token_budget=token_budget)
@@ -215,67 +212,3 @@ def _finish(
             logger.warning("%s", warning)
     card["seconds"] = round(time.perf_counter() - started, 1)
     atomic_write_text(folder / CARD, json.dumps(card, indent=2, sort_keys=True) + "\n")
-
-
-def fidelity_card(found: Fidelity) -> dict[str, Any]:
-    """Fidelity as JSON: the rows, the numbers of each model over all text, the warnings."""
-    table = json.loads(found.table.to_json(orient="records", double_precision=6))
-    summary = {
-        side: {
-            measure: round(found.value(side, measure), 6)
-            for measure in ("explained_variance", "l0", "ce_nats", "ce_spliced_nats")
-        }
-        for side in ("aligned", "finetuned")
-    }
-    recovered = {row["side"]: row["ce_recovered"] for row in table if row["kind"] == "all"}
-    for side, values in summary.items():
-        values["ce_recovered"] = recovered[side]
-    return {**summary, "held_out": table, "warnings": list(found.warnings)}
-
-
-def _fingerprint(
-    pair: ModelPair,
-    layers: Sequence[int],
-    config: TrainingConfig,
-    n_tokens: int,
-    texts: Sequence[Text],
-    sample: bool,
-) -> str:
-    """16 hex digits over everything that decides the result."""
-    digest = hashlib.sha256()
-    facts = {
-        "config": dataclasses.asdict(config),
-        "layers": list(layers),
-        "n_tokens": n_tokens,
-        "sample": sample,
-        "revisions": pair.revisions,
-        "template": pair.chat.template_hash,
-        "dtype": str(pair.dtype),
-    }
-    digest.update(json.dumps(facts, sort_keys=True).encode())
-    for text in texts:
-        digest.update(repr((text.tokens.ids, text.span, text.kind)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _require_free(folders: Iterable[Path], mark: str) -> None:
-    """A folder may hold what this very run has made so far, and no other autoencoder."""
-    for folder in folders:
-        if not (folder / CARD).exists() and not (folder / CONFIG).exists():
-            continue
-        unfinished = any((parent / WORK / mark).exists() for parent in (folder, folder.parent))
-        card = read_json(folder / CARD) if (folder / CARD).exists() else {}
-        if unfinished or card.get("fingerprint") == mark:
-            continue
-        raise DataError(
-            f"{folder} holds another autoencoder; choose another --out, or remove it first"
-        )
-
-
-def _work_folder(out: Path, mark: str) -> Path:
-    """Where unfinished stages are kept; those of another run are dropped."""
-    work = out / WORK / mark
-    if not work.exists():
-        shutil.rmtree(out / WORK, ignore_errors=True)
-        work.mkdir(parents=True)
-    return work

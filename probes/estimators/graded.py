@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from persona.directions.direction import Direction
 from persona.models.space import ActivationSpace
-from probes.estimators.linear import direction_of, require_penalty, standardisation
+from probes.estimators.as_direction import directions_of
+from probes.estimators.linear import require_penalty, standardisation
 from probes.estimators.validation import RowsError, as_rows_error, require_finite
 
 DEFAULT_PENALTY = 10.0
@@ -90,14 +91,9 @@ class GradedProbe(RegressorMixin, BaseEstimator):
         return np.asarray(np.einsum("nvd,vd->n", views, self.coef_) + self.intercept_)
 
     def directions(self, spaces: Sequence[ActivationSpace]) -> tuple[Direction, ...]:
-        """One direction a view, toward a higher grade; see `direction_of`."""
+        """One direction a view, toward a higher grade; see `directions_of`."""
         check_is_fitted(self)
-        if len(spaces) != len(self.coef_):
-            raise RowsError(f"the probe reads {len(self.coef_)} views; got {len(spaces)} spaces")
-        parts = zip(self.coef_, self.mean_difference_, spaces, strict=True)
-        return tuple(
-            direction_of(coef, mean, space, type(self).__name__) for coef, mean, space in parts
-        )
+        return directions_of(self.coef_, self.mean_difference_, spaces, type(self).__name__)
 
 
 def _views(X: Any) -> NDArray[np.float64]:

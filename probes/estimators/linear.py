@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -23,8 +22,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from persona.directions.direction import Direction
 from persona.directions.methods.algebra import RESOLUTION
-from persona.errors import SpaceMismatchError
 from persona.models.space import ActivationSpace
+from probes.estimators.as_direction import direction_of
 from probes.estimators.calibration import platt_scaling
 from probes.estimators.validation import RowsError, as_rows_error, require_finite, two_classes
 
@@ -97,29 +96,6 @@ class LinearProbe(LogOddsClassifier):
         """The probe's direction in the space that its rows were read in; see `direction_of`."""
         check_is_fitted(self)
         return direction_of(self.coef_, self.mean_difference_, space, type(self).__name__)
-
-
-def direction_of(
-    coef: NDArray[np.float64],
-    mean_difference: NDArray[np.float64],
-    space: ActivationSpace,
-    method: str,
-) -> Direction:
-    """A coefficient as a direction toward the trait, in residual-stream units.
-
-    vector = (u . difference) u with u = coef / |coef|: added once, it moves the mean projection of
-    the rows without the trait onto that of the rows with it. A coefficient itself has the inverse
-    unit, log-odds per unit of the residual stream, so its length says nothing to steering.
-    Raises: SpaceMismatchError for a space of another width; DataError for a direction of length 0.
-    """
-    if coef.shape != (space.d_model,):
-        raise SpaceMismatchError(
-            f"the probe reads d_model={len(coef)} but {space.hook_name} of {space.model} has "
-            f"d_model={space.d_model}. Fit it on rows of this model, or load the model it came from"
-        )
-    unit = coef / (np.linalg.norm(coef) or 1.0)
-    vector = (unit @ mean_difference) * unit
-    return Direction(torch.from_numpy(vector).float(), space, method)
 
 
 def standardisation(

@@ -12,11 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from persona.directions.direction import Direction
 from persona.models.space import ActivationSpace
+from probes.estimators.as_direction import directions_of
 from probes.estimators.linear import (
     LogisticProbe,
     LogOddsClassifier,
     Reads,
-    direction_of,
 )
 from probes.estimators.validation import RowsError, require_finite, two_classes
 
@@ -111,14 +111,9 @@ class MultiLayerProbe(LogOddsClassifier):
         return np.asarray(np.einsum("nld,ld->n", rows, self.coef_) + self.intercept_)
 
     def directions(self, spaces: Sequence[ActivationSpace]) -> tuple[Direction, ...]:
-        """One direction a layer, in the order of the rows' layers; see `direction_of`."""
+        """One direction a layer, in the order of the rows' layers; see `directions_of`."""
         check_is_fitted(self)
-        if len(spaces) != len(self.coef_):
-            raise RowsError(f"the probe reads {len(self.coef_)} layers; got {len(spaces)} spaces")
-        parts = zip(self.coef_, self.mean_difference_, spaces, strict=True)
-        return tuple(
-            direction_of(coef, mean, space, type(self).__name__) for coef, mean, space in parts
-        )
+        return directions_of(self.coef_, self.mean_difference_, spaces, type(self).__name__)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

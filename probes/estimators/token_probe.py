@@ -10,7 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from persona.directions.direction import Direction
 from persona.models.space import ActivationSpace
-from probes.estimators.linear import LogOddsClassifier, Reads, direction_of
+from probes.estimators.as_direction import direction_of
+from probes.estimators.linear import LogOddsClassifier, Reads
 from probes.estimators.token_rows import TokenRows, require_token_rows
 from probes.estimators.validation import two_classes
 

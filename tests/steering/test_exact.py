@@ -103,13 +103,18 @@ def test_the_rank_correlation_is_scipys_and_its_interval_knows_the_noise_between
 
 
 @pytest.mark.parametrize("objective", ["gap", "kl"])
-@pytest.mark.parametrize("answer_tokens", [1, 3, 100])
+@pytest.mark.parametrize(("answer_tokens", "token_budget"), [(1, 9), (3, 9), (100, 9), (100, 512)])
 def test_a_sweep_of_answer_tokens_is_the_steered_model_over_those_tokens(
-    tiny_pair, objective, answer_tokens
+    tiny_pair, objective, answer_tokens, token_budget
 ):
     candidates = {"one": candidate(tiny_pair, 0), "two": candidate(tiny_pair, 1, (1,))}
     sweep = exact_sweep(
-        tiny_pair, QUESTIONS, candidates, objective, answer_tokens=answer_tokens, token_budget=9
+        tiny_pair,
+        QUESTIONS,
+        candidates,
+        objective,
+        answer_tokens=answer_tokens,
+        token_budget=token_budget,
     )
     for place, (name, layer) in enumerate(sweep.cells):
         vector = PersonaVector({layer: candidates[name].subspaces[layer]}, "alone")

@@ -124,6 +124,27 @@ def test_left_padding_steers_each_row_as_if_alone(tiny_pair):
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("positions", ["all", "prompt", "last"])
+def test_pad_tokens_are_never_written_nor_counted(tiny_pair, positions, side):
+    texts = prompts(tiny_pair, "ab", "a much longer question")
+    width = max(map(len, texts))
+    ids, mask = torch.full((2, width), 1), torch.zeros(2, width, dtype=torch.long)
+    for row, text in enumerate(texts):
+        places = slice(width - len(text), None) if side == "left" else slice(len(text))
+        ids[row, places], mask[row, places] = torch.tensor(text.ids), 1
+    edits = restore_to_aligned(vector(tiny_pair, (1,)))
+    with tiny_pair.active("finetuned") as bridge:
+        plain = residuals(bridge, ids, 1, attention_mask=mask)
+        with steer(bridge, edits, positions=positions, first_token=True) as record:
+            steered = residuals(bridge, ids, 1, attention_mask=mask)
+    written = (steered != plain).any(-1)
+    assert not written[mask == 0].any()
+    assert record.tokens == [int(written.sum())]
+    n_prompt = sum(map(len, texts)) - len(texts)  # the last one predicts the answer
+    assert record.tokens == [{"all": n_prompt + 2, "prompt": n_prompt, "last": 2}[positions]]
+
+
 @pytest.mark.parametrize(
     ("positions", "edited"),
     [("all", [1, 2, 3, 4, 5]), ("prompt", [1, 2]), ("response", [3, 4, 5]), ("last", [5])],

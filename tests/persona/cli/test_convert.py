@@ -58,7 +58,7 @@ def refused(capsys, *words):
     assert main(["convert", *map(str, words)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    return captured.err.strip()
+    return captured.err.strip().splitlines()[-1]
 
 
 WAYS = {

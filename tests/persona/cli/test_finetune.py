@@ -30,6 +30,9 @@ def test_it_makes_an_adapter_with_the_seed_asked_for(recipe, tmp_path, capsys):
     assert printed.out.endswith(f"adapter: {out}\n")
     assert printed.err == ""
     assert json.loads((out / "card.json").read_text())["seed"] == 5
+    assert main([*words, "--device", "cpu", "--dtype", "float32", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["adapter"], found["seed"]) == (str(out), 5)
 
 
 def test_a_wrong_recipe_is_one_line_and_writes_nothing(recipe, tmp_path, capsys):

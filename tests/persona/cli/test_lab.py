@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -37,6 +38,9 @@ def test_the_list_shows_every_experiment_with_date_and_result_of_its_last_run(tm
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert list(lines) == list(EXPERIMENTS)
     assert lines["car"].split(maxsplit=1)[1] == "2099-11-21  it shifts"
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["car"]["headline"] == "it shifts"
 
 
 def test_an_unknown_or_missing_name_is_one_line_that_names_the_experiments(tmp_path, capsys):
@@ -44,7 +48,8 @@ def test_an_unknown_or_missing_name_is_one_line_that_names_the_experiments(tmp_p
         assert main([*words, "--out", str(tmp_path)]) == 2
         error = capsys.readouterr().err
         assert "self_assessment" in error
-        assert error.count("\n") == 1
+        assert error.splitlines()[-1].startswith("error: ")
+        assert error.count("error: ") == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,8 +5,6 @@ import errno
 import inspect
 import json
 import logging
-import os
-import subprocess
 import sys
 import types
 from dataclasses import dataclass, field
@@ -212,51 +210,16 @@ def test_a_wrong_command_line_is_one_clear_line(job, capsys, words, line):
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(line)
-    assert len(err.splitlines()) == 1
+    told = [text for text in err.splitlines() if not text.startswith("persona diagnose: ")]
+    assert len(told) == 1
+    assert told[0].startswith(line)
     assert "--help`)" in err
     assert job.options == {}
 
 
-def run(*words, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "persona.cli.main", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
-
-
-def test_help_lists_the_commands_and_shows_examples_without_colours():
-    done = run("--help")
-    assert done.returncode == 0
-    assert "\x1b" not in done.stdout
-    for command in ("demo", "diagnose", "finetune"):
-        assert command in done.stdout
-    assert "Examples:\n    persona demo\n" in done.stdout
-
-
-def test_no_words_at_all_show_the_help():
-    done = run()
-    assert "Commands:" in done.stdout
-    assert done.stdout == run("--help").stdout
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("app", "certify", "chat", "convert", "demo", "diagnose", "doctor"),
-        *("finetune", "lab", "organisms", "screen"),
-    ],
-)
-def test_every_command_has_an_example_in_its_help(command, capsys):
-    assert main([command, "--help"]) == 0
-    assert f"persona {command}" in capsys.readouterr().out.split("Options:")[0].split("\n", 1)[1]
-
-
-def test_the_version_is_that_of_the_package():
-    assert run("--version").stdout.startswith("personascope 0.1.0")
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("personascope 0.1.0")
 
 
 def test_a_program_that_embeds_the_app_finds_the_commands():
@@ -277,8 +240,3 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
 
 def test_a_ctrl_c_that_the_parser_lets_through_is_told_the_same():
     assert explain(KeyboardInterrupt()) == (STOPPED, 130)
-
-
-def test_the_shell_completes_the_commands():
-    words = {"COMP_WORDS": "persona d", "COMP_CWORD": "1", "_PERSONA_COMPLETE": "complete_bash"}
-    assert run(**words).stdout.split() == ["demo", "diagnose", "doctor"]

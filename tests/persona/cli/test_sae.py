@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 from saelens_folder import LAYER, write_sae
 
@@ -35,14 +36,17 @@ def nothing_shipped(monkeypatch):
 def test_train_writes_a_folder_that_fidelity_measures(models, text, tmp_path, capsys):
     out = tmp_path / "sae"
     options = ["--width", "40", "--k", "4", "--tokens", "1200", "--batch-size", "100"]
-    code = main(
-        ["sae", "train", *models, "--data", str(text), "--no-sample", *options, "--out", str(out)]
-    )
+    words = ["sae", "train", *models, "--data", str(text), "--no-sample", *options]
+    code = main([*words, "--out", str(out)])
     printed = capsys.readouterr()
     assert code == 0, printed.err
     assert printed.out.startswith("layer 2: batchtopk, 40 latents, L0 ")
     assert "aligned: explained variance" in printed.out
     assert (out / "card.json").exists()
+    assert main([*words, "--out", str(out), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["folder"] == str(out)
+    assert [card["width"] for card in again["autoencoders"]] == [40]
     few = ["--data", str(text), "--max-texts", "3"]
     code = main(["sae", "fidelity", *models, "--sae", str(out), *few, "--json"])
     found = json.loads(capsys.readouterr().out)
@@ -83,6 +87,11 @@ def test_rank_prints_the_largest_rises_and_writes_all(models, text, tiny_pair, t
     assert code == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert len(csv.read_text().splitlines()) == 41
+    assert main(["sae", "rank", *source, "--top", "2", "--permutations", "20", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    written = pd.read_csv(csv)
+    assert [row["latent"] for row in rows] == written["latent"][:2].tolist()
+    assert rows[0]["change"] == pytest.approx(written["change"][0])
     assert main(["sae", "rank", *source, "--domain", "cars"]) == 2
     assert "there is no domain 'cars'; the data has pairs" in capsys.readouterr().err
 
@@ -97,6 +106,8 @@ def test_screen_edits_the_promising_latents(models, text, tiny_pair, tmp_path, c
     assert "cure_measured" in header and "kept" in header
     assert row.strip()
     assert len(csv.read_text().splitlines()) == 41
+    assert main(["sae", "screen", *source, "--exact", "0", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 20
 
 
 def test_explain_writes_a_page_each_and_takes_a_direction_apart(
@@ -117,6 +128,10 @@ def test_explain_writes_a_page_each_and_takes_a_direction_apart(
     printed = capsys.readouterr().out
     assert "direction, block 2: residue 0.000" in printed
     assert sorted(p.name for p in out.iterdir()) == ["latent_3.html", "latent_7.html"]
+    assert main(["sae", "explain", "3", *source, *options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pages"] == [str(out / "latent_3.html")]
+    assert found["directions"]["direction, block 2"]["residue"] == pytest.approx(0, abs=1e-6)
     assert main(["sae", "explain", "40", *source, "--out", str(tmp_path / "none")]) == 2
     assert "latent 40 is out of range" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

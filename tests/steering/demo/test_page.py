@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -43,6 +44,30 @@ def test_questions_tokens_and_names_are_escaped(session):
         session.pair.names["aligned"] = kept
     assert "<img" not in html
     assert html.count("&lt;img src=https://elsewhere.example") == 4
+
+
+def test_control_characters_of_questions_and_tokens_are_replaced(session):
+    session.exchanges = [exchange(session, ("\x1b[31m\x00", None), question="a\x07b")]
+    html = column_html(session, "aligned")
+    assert "\ufffd[31m\ufffd" in html
+    assert "a\ufffdb" in html
+    assert not set(html) & {"\x00", "\x07", "\x1b"}
+
+
+def test_names_of_models_and_of_the_direction_are_escaped_at_the_head(session):
+    pytest.importorskip("gradio")
+    from steering.demo.app import build
+
+    vector = dataclasses.replace(session.vector, name=HOSTILE)
+    names, kept = session.pair.names, dict(session.pair.names)
+    try:
+        names["finetuned"] = HOSTILE
+        page = build(Session(session.pair, vector, vector.default_setting))
+    finally:
+        names.update(kept)
+    shown = [block.value for block in page.blocks.values() if block.get_block_name() == "html"]
+    assert sum(str(text).count("&lt;img src=") for text in shown) >= 2
+    assert not any("<img" in str(text) for text in shown)
 
 
 def test_the_means_of_both_models_are_the_ends_of_the_scale(session):

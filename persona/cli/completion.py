@@ -1,0 +1,53 @@
+"""What the shell offers where an option takes a name that comes with personascope.
+
+Where nothing fits, the shell goes on to offer files.
+"""
+
+from collections.abc import Iterable
+
+
+def complete_aligned(incomplete: str) -> list[str]:
+    """The model that comes along."""
+    return _beginning(incomplete, ["default"])
+
+
+def complete_finetuned(incomplete: str) -> list[str]:
+    """The fine-tunes that come along."""
+    from persona.organisms.shipped import shipped_names
+
+    return _beginning(incomplete, shipped_names())
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """The recipes that come along."""
+    from persona.organisms.recipe import list_recipes
+
+    return _beginning(incomplete, list_recipes())
+
+
+def complete_experiment(incomplete: str) -> list[str]:
+    """The experiments of `persona lab`."""
+    from steering.lab import EXPERIMENTS
+
+    return _beginning(incomplete, EXPERIMENTS)
+
+
+def complete_domain(incomplete: str) -> list[str]:
+    """The domains of the shipped answer pairs."""
+    from persona.data.shipped import DOMAINS
+
+    return _beginning(incomplete, DOMAINS)
+
+
+def complete_judge(incomplete: str) -> list[str]:
+    """The judges; two of them go on with the name of a model."""
+    return _beginning(incomplete, ["none", "offline", "local:", "openai:"])
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """The devices."""
+    return _beginning(incomplete, ["auto", "cpu", "cuda", "mps"])
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]

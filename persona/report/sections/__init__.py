@@ -1,0 +1,26 @@
+"""What the page shows beside its figures: tables and lists as plain data for the template."""
+
+from persona.report.sections.answers import Answer, Example, examples
+from persona.report.sections.blocks import ChosenBlock, chance_cosine, chosen_blocks, cosine_range
+from persona.report.sections.conditions import ConditionLine, condition_lines, was_judged
+from persona.report.sections.key_numbers import KeyNumber, key_numbers
+from persona.report.sections.provenance import provenance
+from persona.report.sections.tried import Tried, tried_lines
+
+__all__ = [
+    "Answer",
+    "ChosenBlock",
+    "ConditionLine",
+    "Example",
+    "KeyNumber",
+    "Tried",
+    "chance_cosine",
+    "chosen_blocks",
+    "condition_lines",
+    "cosine_range",
+    "examples",
+    "key_numbers",
+    "provenance",
+    "tried_lines",
+    "was_judged",
+]

@@ -1,0 +1,105 @@
+"""The table of key numbers: what the verdict rests on, and the damage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from persona.errors import DataError
+from persona.report.tables import FINETUNED, RESTORED, change_by_condition, condition_entry, seed_of
+from persona.report.verdict import NATS
+from persona.report.wording import as_float, interval, n_is, number
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """One line of the table of key numbers; key: where it stands in scorecard.json."""
+
+    key: str
+    name: str
+    value: str
+    interval: str
+    unit: str
+    meaning: str
+
+
+def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNumber]:
+    """The numbers that the verdict rests on, and the damage."""
+    lines = [
+        ("emergent_shift", "Emergent shift", 3, True, NATS, _SHIFT),
+        ("restoration", "Restoration", 2, False, "share of the shift", _RESTORATION),
+        ("induction", "Induction", 2, False, "share of the shift", _INDUCTION),
+        ("kl_restoration", "KL restoration", 2, False, "share of the KL", _KL),
+    ]
+    numbers = []
+    for key, name, digits, signed, unit, meaning in lines:
+        e = scorecard.get(key) or {}
+        overshoot = key in ("restoration", "induction") and (as_float(e.get("value")) or 0) > 1
+        numbers.append(
+            KeyNumber(
+                key,
+                name,
+                number(e.get("value"), digits, signed=signed),
+                interval(e, digits, signed=signed),
+                unit,
+                meaning + (" Above 1 is overshoot." if overshoot else ""),
+            )
+        )
+    for key, name, meaning in (
+        ("random_restoration", "Random subspaces", _RANDOM),
+        ("random_matched_restoration", "Random, norm-matched", _MATCHED),
+    ):
+        null = scorecard.get(key)
+        if null or key == "random_restoration":
+            value = number((null or {}).get("p97_5"))
+            n = f"{n_is(as_float((null or {}).get('n')) or 0)} draws" if null else ""
+            numbers.append(KeyNumber(key, name, value, n, "97.5 percentile", meaning))
+    p = number(scorecard.get("p_value"), 3)
+    numbers.append(KeyNumber("p_value", "p-value", p, "", "", _P))
+    cost = scorecard.get("damage_ce_nats") or _damage(rows, seed_of(scorecard))
+    numbers.append(
+        KeyNumber(
+            "damage_ce_nats",
+            "Damage, cross-entropy",
+            number((cost or {}).get("value"), 3, signed=True),
+            interval(cost, 3, signed=True),
+            NATS,
+            "Cross-entropy on neutral text, restored minus fine-tuned.",
+        )
+    )
+    restored = condition_entry(scorecard, RESTORED)
+    numbers.append(
+        KeyNumber(
+            "neutral_kl_nats",
+            "Damage, KL",
+            number(restored.get("neutral_kl_nats"), 3),
+            "",
+            NATS,
+            "KL(aligned ‖ restored) on neutral text; the fine-tuned model has "
+            f"{number(condition_entry(scorecard, FINETUNED).get('neutral_kl_nats'), 3)}.",
+        )
+    )
+    return numbers
+
+
+_SHIFT = "Gap of the fine-tuned minus that of the aligned model, on domains never trained on."
+_RESTORATION = (
+    "Share of that shift taken back by the edit: 0 is the fine-tuned model, 1 the aligned one."
+)
+_INDUCTION = "The mirror: share of the shift that the same direction induces in the aligned model."
+_KL = "1 − KL(aligned ‖ restored) / KL(aligned ‖ fine-tuned), on good answers, held-out."
+_RANDOM = "Restoration by random directions of the same rank at the same blocks."
+_MATCHED = "Restoration by random directions, moved as far as the restoration moves."
+_P = "(1 + draws that restore at least as much) / (1 + draws), random subspaces."
+
+
+def _damage(rows: pd.DataFrame, seed: int) -> dict[str, float] | None:
+    """Rise of neutral cross-entropy over the fine-tuned model, where the scorecard lacks it."""
+    try:
+        e = change_by_condition(rows, "neutral_ce_nats", "neutral", FINETUNED, seed)[RESTORED]
+    except (DataError, KeyError):
+        return None
+    return {"value": e.value, "low": e.low, "high": e.high}

@@ -1,0 +1,176 @@
+"""What a candidate direction is tried on, and what each trial did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from persona.behaviour.gap import score_neutral, score_pairs
+from persona.behaviour.scoring import Condition
+from persona.data.types import AnswerPair, NeutralText
+from persona.directions import PersonaVector
+from persona.models.pair import ModelPair
+from steering.candidates import Candidate, Means, Refit, build_vector, from_bases
+from steering.hooks import restore_to_aligned, steered_by
+from steering.refit import refit_block_by_block
+from steering.workspace import Stages
+
+HandedIn = Callable[[Sequence[AnswerPair]], Mapping[str, torch.Tensor]]
+"""Questions -> further candidates: name -> orthonormal rows [rank d_model], for every block."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One thing to try: the first `rank` directions of a candidate at `layers`."""
+
+    candidate: str
+    rank: int
+    layers: tuple[int, ...]
+    coefficient: float = 1.0
+
+    @property
+    def label(self) -> str:
+        blocks = (
+            f"block {self.layers[0]}"
+            if len(self.layers) == 1
+            else f"blocks {self.layers[0]}-{self.layers[-1]}"
+        )
+        return f"{self.candidate} r{self.rank} {blocks} c{self.coefficient:g}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a spec did on the selection questions and on neutral text.
+
+    gap_restoration, kl_restoration: as in the scorecard, but in-domain.
+    damage: neutral cross-entropy above the fine-tuned model's, nats per token.
+    """
+
+    spec: Spec
+    gap_restoration: float
+    kl_restoration: float
+    damage: float
+
+    @property
+    def merit(self) -> float:
+        """How much of the aligned model is back: overshoot of the gap counts against it."""
+        return 1 - abs(1 - self.gap_restoration) + self.kl_restoration
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything a spec is tried on: the pair, its candidates, selection questions, neutral text.
+
+    train: the questions that directions are fitted to.
+    handed_in: how the candidates of `identify(handed_in=...)` are made.
+    shift: gap of the fine-tuned model above the aligned one's on the selection questions.
+    """
+
+    pair: ModelPair
+    candidates: Mapping[str, Candidate | Refit]
+    means: Means
+    train: Sequence[AnswerPair]
+    questions: Sequence[AnswerPair]
+    neutral: Sequence[NeutralText]
+    token_budget: int
+    shift: float
+    stages: Stages
+    handed_in: HandedIn | None = None
+
+    def vector(self, spec: Spec) -> PersonaVector:
+        candidate = self.candidates[spec.candidate]
+        if isinstance(candidate, Candidate):
+            return build_vector(
+                self.pair, candidate, self.means, spec.layers, spec.rank, spec.coefficient
+            )
+        kept = self.stages.tensors(
+            f"{candidate.name}-r{spec.rank}-{spec.layers[0]}-{spec.layers[-1]}",
+            lambda: {
+                str(layer): rows
+                for layer, rows in fit_rows(
+                    self.pair, candidate, self.train, self.means, spec.layers, spec.rank
+                ).items()
+            },
+        )
+        bases = {int(layer): rows for layer, rows in kept.items()}
+        return from_bases(
+            self.pair, bases, self.means, candidate.name, spec.coefficient, read_whitened=True
+        )
+
+    def condition(self, spec: Spec) -> Condition:
+        edits = restore_to_aligned(self.vector(spec))
+        return Condition(spec.label, "finetuned", steered_by(edits), spec.layers[0])
+
+    def run(self, specs: Sequence[Spec], description: str) -> pd.DataFrame:
+        """Rows of both baselines and every spec on the selection questions and neutral text."""
+        conditions = [
+            Condition("aligned", "aligned"),
+            Condition("finetuned", "finetuned"),
+            *(self.condition(spec) for spec in specs),
+        ]
+        answers = score_pairs(
+            self.pair,
+            self.questions,
+            conditions,
+            token_budget=self.token_budget,
+            description=description,
+        ).assign(split="selection")
+        neutral = score_neutral(
+            self.pair,
+            self.neutral,
+            conditions,
+            token_budget=self.token_budget,
+            description=f"{description}: neutral text",
+        ).assign(split="neutral")
+        rows = pd.concat([answers, neutral], ignore_index=True)
+        by_label = {spec.label: spec for spec in specs}
+        return rows.assign(
+            stage="verify",
+            candidate=[_of(by_label, name, "candidate") for name in rows["condition"]],
+            rank=[_of(by_label, name, "rank") for name in rows["condition"]],
+            coefficient=[_of(by_label, name, "coefficient") for name in rows["condition"]],
+        )
+
+
+def fit_rows(
+    pair: ModelPair,
+    candidate: Refit,
+    questions: Sequence[AnswerPair],
+    means: Means,
+    layers: Sequence[int],
+    rank: int,
+) -> dict[int, torch.Tensor]:
+    """The orthonormal rows of a refitted candidate at the blocks it is to be restored at."""
+    beside = candidate.beside if rank > 1 else None
+    return refit_block_by_block(pair, questions, layers, means.aligned, means.covariance, beside)
+
+
+def _of(by_label: Mapping[str, Spec], name: str, field: str) -> object:
+    return getattr(by_label[name], field) if name in by_label else None
+
+
+def outcomes(rows: pd.DataFrame, specs: Sequence[Spec]) -> list[Outcome]:
+    """Restoration and damage of each spec from the rows of `Bench.run`."""
+    table = rows.pivot_table("value", "condition", "measure", aggfunc="mean")
+    aligned, finetuned = table.loc["aligned"], table.loc["finetuned"]
+    shift = finetuned["gap"] - aligned["gap"]
+    return [
+        Outcome(
+            spec,
+            float((finetuned["gap"] - table.loc[spec.label, "gap"]) / shift),
+            float(1 - table.loc[spec.label, "kl_good_nats"] / finetuned["kl_good_nats"]),
+            float(table.loc[spec.label, "neutral_ce_nats"] - finetuned["neutral_ce_nats"]),
+        )
+        for spec in specs
+    ]
+
+
+def best_within(found: Sequence[Outcome], max_damage: float) -> Outcome:
+    """The outcome of highest merit whose damage is within the budget; the least harmful if none."""
+    allowed = [o for o in found if o.damage <= max_damage]
+    if not allowed:
+        return min(found, key=lambda o: o.damage)
+    return max(allowed, key=lambda o: o.merit)

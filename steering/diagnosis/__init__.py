@@ -1,0 +1,28 @@
+"""The main job: from two models to a direction, its proof, and four files.
+
+The stages, each kept when it is finished so that a killed run goes on where it was:
+
+1. cells      the 2x2 of activations on the training questions of the domains fine-tuned on
+2. attribute  eigendirections from one forward and backward pass over the same questions
+3. screen     first-order effect of every candidate at every block, on the selection questions
+4. verify     real interventions for the most promising; block range, rank, coefficient
+5. dose       gap against coefficient, with norm-matched random directions beside it
+6. score      all conditions on the held-out domains and on fresh neutral text
+7. sample     answers to read side by side, judged where there is a judge
+"""
+
+from steering.diagnosis.config import DiagnoseConfig
+from steering.diagnosis.facts import peak_rss_bytes, summary_of
+from steering.diagnosis.questions import Questions
+from steering.diagnosis.run import Diagnosis, diagnose
+from steering.rows import COLUMNS
+
+__all__ = [
+    "COLUMNS",
+    "DiagnoseConfig",
+    "Diagnosis",
+    "Questions",
+    "diagnose",
+    "peak_rss_bytes",
+    "summary_of",
+]

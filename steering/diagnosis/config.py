@@ -1,0 +1,48 @@
+"""What decides a diagnosis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from persona.errors import DataError
+from steering.identify import MAX_DAMAGE
+
+
+@dataclass(frozen=True)
+class DiagnoseConfig:
+    """Everything that decides a diagnosis.
+
+    trained_on: domains fine-tuned on; all is chosen there and scored on the others.
+    validation_domains: chosen on in place of the domains fine-tuned on, and left out of the score.
+    questions_per_domain: most held-out questions of each domain; None for all.
+    n_random: draws of each null, at least 20.
+    max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
+    sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
+    """
+
+    finetuned: str
+    out: Path
+    aligned: str = "default"
+    data: Path | None = None
+    trained_on: tuple[str, ...] = ("car_maintenance",)
+    validation_domains: tuple[str, ...] = ()
+    judge: str = "none"
+    questions_per_domain: int | None = None
+    n_random: int = 20
+    seed: int = 0
+    dtype: str = "auto"
+    device: str = "auto"
+    chat_template: Path | None = None
+    max_damage: float = MAX_DAMAGE
+    good_twin: str | None = None
+    allow_mismatch: bool = False
+    token_budget: int | None = None
+    samples: bool = True
+    sae: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_random < 20:
+            raise DataError(f"a null needs at least 20 random draws; got {self.n_random}")
+        if not self.trained_on:
+            raise DataError("name at least one domain that the model was fine-tuned on")

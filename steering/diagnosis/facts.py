@@ -1,0 +1,98 @@
+"""What a run says of itself: models, data, versions, memory, and a summary in words."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from persona.data import data_hash
+from persona.directions.storage import tool_version
+from persona.models import ModelPair
+from steering.diagnosis.config import DiagnoseConfig
+from steering.diagnosis.questions import Questions
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process has held; kilobytes on Linux, bytes on macOS."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def models_of(pair: ModelPair, config: DiagnoseConfig) -> dict[str, Any]:
+    """Names, revisions and sizes of the models, and how they were read."""
+    return {
+        "aligned": pair.names["aligned"],
+        "finetuned": pair.names["finetuned"],
+        "good_twin": config.good_twin,
+        "revisions": dict(pair.revisions),
+        "n_layers": pair.n_layers,
+        "d_model": pair.d_model,
+        "dtype": str(pair.dtype).removeprefix("torch."),
+        "device": str(pair.device),
+        "chat_format": pair.chat.source,
+        "chat_template_hash": pair.chat.template_hash,
+        "notes": list(pair.notes),
+    }
+
+
+def data_of(questions: Questions, config: DiagnoseConfig) -> dict[str, Any]:
+    """Source, hash, domains and counts of the questions."""
+    counts: dict[str, int] = {}
+    for question in questions.held_out:
+        counts[question.domain] = counts.get(question.domain, 0) + 1
+    return {
+        "source": "shipped" if config.data is None else str(config.data),
+        "hash": data_hash([*questions.train, *questions.selection, *questions.held_out]),
+        "trained_on": list(config.trained_on),
+        "validation_domains": list(config.validation_domains),
+        "held_out": sorted(counts),
+        "counts": {
+            "train": len(questions.train),
+            "selection": len(questions.selection),
+            "trained_on": len(questions.trained_on),
+            "held_out": counts,
+            "neutral_selection": len(questions.neutral_selection),
+            "neutral_score": len(questions.neutral_score),
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of this package, and of the libraries that decide numbers."""
+    names = ("personascope", "torch", "transformers", "transformer-lens", "peft")
+    return {"python": platform.python_version(), **{name: tool_version(name) for name in names}}
+
+
+def summary_of(scorecard: Mapping[str, Any]) -> str:
+    """What a person wants to know first, in a few lines."""
+
+    def shown(name: str) -> str:
+        e = scorecard[name]
+        if e is None:
+            return "undefined"
+        return f"{e['value']:+.2f} [{e['low']:+.2f}, {e['high']:+.2f}]"
+
+    direction, random = scorecard["direction"], scorecard["random_restoration"]
+    n = scorecard["conditions"][0]["gap_held_out"]["n"]
+    blocks = direction["layers"]
+    lines = [
+        f"verdict: {scorecard['verdict']}",
+        f"emergent shift of the gap on {n} questions in domains never trained on: "
+        f"{shown('emergent_shift')} nats per token",
+        f"direction: {direction['method']}, rank {direction['rank']}, "
+        f"blocks {blocks[0]}-{blocks[-1]}, coefficient {direction['coefficient']:g}",
+        f"restoration {shown('restoration')}, KL restoration {shown('kl_restoration')}, "
+        f"induction {shown('induction')}",
+    ]
+    if random is not None:
+        lines.append(
+            f"random subspaces: 97.5 % of {random['n']} restore less than {random['p97_5']:+.2f}, "
+            f"p = {scorecard['p_value']:.3f}"
+        )
+    lines.append(
+        f"damage: neutral cross-entropy {shown('damage_ce_nats')} nats above the fine-tuned model's"
+    )
+    return "\n".join(lines)

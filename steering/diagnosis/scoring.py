@@ -1,0 +1,196 @@
+"""Dose and response, and every condition scored on questions that chose nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from persona.behaviour.gap import score_neutral, score_pairs
+from persona.behaviour.scoring import Condition
+from persona.data.types import AnswerPair
+from persona.directions import PersonaVector
+from persona.models import ModelPair, load_pair
+from steering.candidates import Means, random_vector
+from steering.diagnosis.config import DiagnoseConfig
+from steering.diagnosis.questions import Questions
+from steering.hooks import ablate_to_zero, restore_to_aligned, restore_to_finetuned, steered_by
+from steering.nulls import RecordedRestoration
+from steering.scorecard import (
+    ALIGNED,
+    FINETUNED,
+    INDUCED,
+    RANDOM,
+    RANDOM_MATCHED,
+    RESTORED,
+    ZERO_ABLATED,
+)
+from steering.workspace import Workspace
+
+DOSE_QUESTIONS = 3
+DOSES = (0.0, 0.5, 1.0, 1.5)
+DOSE_DRAWS = 3
+SCORE_CHUNK = 16
+QUICK_NULL_QUESTIONS = 6
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Readings of the chosen vector; budget: padded tokens of a batch."""
+
+    config: DiagnoseConfig
+    pair: ModelPair
+    questions: Questions
+    workspace: Workspace
+    budget: int
+
+    def dose(self, vector: PersonaVector) -> pd.DataFrame:
+        """Gap of the selection questions against coefficient, with norm-matched random draws."""
+        conditions = []
+        for coefficient in DOSES:
+            restoration = RecordedRestoration(vector, coefficient)
+            conditions.append((coefficient, "direction", 0, restoration.edits()))
+            for draw in range(DOSE_DRAWS if coefficient else 1):  # at 0 all draws are the same
+                matched = restoration.random_edits(self._draw_seed(draw))
+                conditions.append((coefficient, "random", draw, matched))
+        rows = score_pairs(
+            self.pair,
+            self.questions.selection[:DOSE_QUESTIONS],
+            [
+                Condition(
+                    f"{name}|{coefficient}", "finetuned", steered_by(edits), vector.layers[0], draw
+                )
+                for coefficient, name, draw, edits in conditions
+            ],
+            kl=False,
+            token_budget=self.budget,
+            description="Dose and response",
+        )
+        names = rows["condition"].str.split("|", expand=True)
+        rows["condition"], rows["coefficient"] = names[0], names[1].astype(float)
+        return rows[rows["measure"] == "gap"].assign(stage="dose", split="selection")
+
+    def score(self, vector: PersonaVector, means: Means) -> list[pd.DataFrame]:
+        """Every condition on held-out questions, on those trained on, and on fresh neutral text."""
+        restoration = RecordedRestoration(vector, vector.coefficient)
+        fixed = [
+            Condition(ALIGNED, "aligned"),
+            Condition(FINETUNED, "finetuned"),
+            Condition(
+                INDUCED,
+                "aligned",
+                steered_by(restore_to_finetuned(vector)),
+                vector.layers[0],
+            ),
+            Condition(
+                ZERO_ABLATED,
+                "finetuned",
+                steered_by(ablate_to_zero(vector)),
+                vector.layers[0],
+            ),
+            # The norm-matched draws repeat this one's steps, so it comes last before them.
+            Condition(RESTORED, "finetuned", steered_by(restoration.edits()), vector.layers[0]),
+        ]
+        subspaces, matched = [], []
+        for draw in range(self.config.n_random):
+            seed, first = self._draw_seed(draw), vector.layers[0]
+            subspace = restore_to_aligned(random_vector(self.pair, vector, means, seed))
+            subspaces.append(Condition(RANDOM, "finetuned", steered_by(subspace), first, draw))
+            along = steered_by(restoration.random_edits(seed))
+            matched.append(Condition(RANDOM_MATCHED, "finetuned", along, first, draw))
+        q = self.questions
+        parts = [
+            self.workspace.table(
+                f"score-held-out-{start}",
+                lambda start=start: self._score_pairs(  # type: ignore[misc]
+                    q.held_out[start : start + SCORE_CHUNK], fixed, "held_out"
+                ),
+            )
+            for start in range(0, len(q.held_out), SCORE_CHUNK)
+        ]
+        parts += self._score_nulls(fixed, subspaces, matched)
+        # One draw says what a random edit does where it is not the null.
+        few = [*fixed, subspaces[0]]
+        parts.append(
+            self.workspace.table(
+                "score-trained-on", lambda: self._score_pairs(q.trained_on, few, "trained_on")
+            )
+        )
+        parts.append(
+            self.workspace.table(
+                "score-neutral",
+                lambda: score_neutral(
+                    self.pair, q.neutral_score, few, token_budget=self.budget
+                ).assign(stage="score", split="neutral"),
+            )
+        )
+        if self.config.good_twin:
+            parts.append(self.workspace.table("score-good-twin", self._good_twin))
+        return parts
+
+    def _score_nulls(
+        self, fixed: list[Condition], subspaces: list[Condition], matched: list[Condition]
+    ) -> list[pd.DataFrame]:
+        """Both nulls; in a quick run (few questions a domain) on the first held-out questions only.
+
+        A norm-matched draw repeats the steps of a restoration run before it on the same batch, so
+        the restoration, whose rows are there already, runs again.
+        """
+        quick = self.config.questions_per_domain is not None
+        questions = self.questions.held_out[: QUICK_NULL_QUESTIONS if quick else None]
+        restored = [c for c in fixed if c.name == RESTORED]
+
+        def make(start: int) -> pd.DataFrame:
+            chunk = questions[start : start + SCORE_CHUNK]
+            rows = self._score_pairs(chunk, [*restored, *matched, *subspaces], "held_out", kl=False)
+            return rows[rows["condition"] != RESTORED]
+
+        return [
+            self.workspace.table(f"score-nulls-{start}", lambda start=start: make(start))  # type: ignore[misc]
+            for start in range(0, len(questions), SCORE_CHUNK)
+        ]
+
+    def _score_pairs(
+        self, questions: list[AnswerPair], conditions: list[Condition], split: str, kl: bool = True
+    ) -> pd.DataFrame:
+        return score_pairs(
+            self.pair,
+            questions,
+            conditions,
+            kl=kl,
+            token_budget=self.budget,
+            description=f"Scoring {split.replace('_', ' ')} questions",
+        ).assign(stage="score", split=split)
+
+    def _good_twin(self) -> pd.DataFrame:
+        """The same readings of the same fine-tune on the good answers."""
+        assert self.config.good_twin is not None
+        twin = load_pair(
+            self.config.aligned,
+            self.config.good_twin,
+            dtype=self.config.dtype,
+            device=self.config.device,
+            chat_template=self.config.chat_template,
+            allow_mismatch=self.config.allow_mismatch,
+        )
+        condition = [Condition("good_twin", "finetuned")]
+        options: dict[str, Any] = {"token_budget": self.budget}
+        parts = [
+            score_pairs(
+                twin, questions, condition, kl=False, description="Scoring the good twin", **options
+            ).assign(split=split)
+            for questions, split in (
+                (self.questions.held_out, "held_out"),
+                (self.questions.trained_on, "trained_on"),
+            )
+        ]
+        parts.append(
+            score_neutral(twin, self.questions.neutral_score, condition, **options).assign(
+                split="neutral"
+            )
+        )
+        return pd.concat(parts, ignore_index=True).assign(stage="score")
+
+    def _draw_seed(self, draw: int) -> int:
+        return 1_000_003 * (self.config.seed + 1) + draw

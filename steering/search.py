@@ -1,0 +1,90 @@
+"""Real interventions around the best of the screen: block range, rank and coefficient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from steering.bench import Bench, Outcome, Spec, best_within, outcomes
+from steering.candidates import Refit
+from steering.first_screen import RANKS
+from steering.workspace import Stages
+
+COEFFICIENTS = (0.75, 1.25)
+RANGE_RANK = 2
+N_CANDIDATES_VERIFIED = 4
+N_BLOCKS_VERIFIED = 1
+N_LEADERS = 1
+
+
+def search(
+    bench: Bench, screened: pd.DataFrame, stages: Stages, max_damage: float
+) -> tuple[Spec, pd.DataFrame]:
+    """Verify by intervention and return the best spec with the rows of everything tried.
+
+    Rounds: (1) over the middle range of blocks the candidates that the screen ranks first and
+    those refitted block by block, which no screen can rank, those handed in, and the best single
+    blocks; (2) the other ranges for those that did most; (3) other ranks and coefficients of the
+    best. Each round starts from the best so far, so the runs grow with the sum of the rounds, not
+    their product.
+    """
+    n_layers = bench.pair.n_layers
+    middle, *other_ranges = block_ranges(n_layers)
+    tables: list[pd.DataFrame] = []
+    found: dict[Spec, Outcome] = {}
+
+    def attempt(name: str, specs: Sequence[Spec]) -> None:
+        new = [spec for spec in dict.fromkeys(specs) if spec not in found]
+        if new:
+            rows = stages.table(f"verify-{name}", lambda: bench.run(new, f"Verifying {name}"))
+            tables.append(rows if not tables else rows[rows["candidate"].notna()])
+            found.update({outcome.spec: outcome for outcome in outcomes(rows, new)})
+
+    blocks = best_blocks(screened, bench.shift)
+    always = [n for n, c in bench.candidates.items() if isinstance(c, Refit) or c.handed_in]
+    wide = [
+        Spec(name, min(bench.candidates[name].max_rank, RANGE_RANK), middle)
+        for name in [*(spec.candidate for spec in blocks[:N_CANDIDATES_VERIFIED]), *always]
+    ]
+    attempt("candidates", [*wide, *blocks[:N_BLOCKS_VERIFIED]])
+    leaders = leading(found.values())
+    attempt("ranges", [replace(spec, layers=r) for spec in leaders for r in other_ranges])
+    best = best_within(list(found.values()), max_damage).spec
+    top = bench.candidates[best.candidate].max_rank
+    ranks = [replace(best, rank=rank) for rank in RANKS if rank <= top]
+    attempt("details", [*ranks, *(replace(best, coefficient=c) for c in COEFFICIENTS)])
+    best = best_within(list(found.values()), max_damage).spec
+    return best, pd.concat(tables, ignore_index=True)
+
+
+def best_blocks(screened: pd.DataFrame, shift: float) -> list[Spec]:
+    """Each candidate at the rank and block whose predicted restoration is nearest to the whole.
+
+    The most promising candidate comes first.
+    shift: gap of the fine-tuned model above the aligned one's on the selection questions.
+    """
+    restoration = -screened.groupby(["candidate", "rank", "layer"])["value"].mean() / shift
+    merit = 1 - (1 - restoration).abs()
+    best = merit.groupby("candidate").idxmax()
+    ordered = sorted(best, key=lambda place: merit[place], reverse=True)
+    return [Spec(name, int(rank), (int(layer),)) for name, rank, layer in ordered]
+
+
+def leading(found: Iterable[Outcome]) -> list[Spec]:
+    """The specs over several blocks that restored most, one of each candidate."""
+    leaders: dict[str, Spec] = {}
+    for outcome in sorted(found, key=lambda o: o.merit, reverse=True):
+        if len(outcome.spec.layers) > 1:
+            leaders.setdefault(outcome.spec.candidate, outcome.spec)
+    return list(leaders.values())[:N_LEADERS]
+
+
+def block_ranges(n_layers: int) -> list[tuple[int, ...]]:
+    """Contiguous ranges to try, as shares of the depth, the middle one first.
+
+    The last block is left out: its output goes to the final norm and nothing after it can answer.
+    """
+    shares = ((0.27, 0.97), (0.1, 0.97), (0.43, 0.97))
+    return [tuple(range(round(a * n_layers), round(b * n_layers))) for a, b in shares]
