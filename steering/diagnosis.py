@@ -22,7 +22,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,14 @@ from persona.data.shipped import OPEN_QUESTIONS
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
 from persona.directions.storage import save_persona_vector, tool_version
+from persona.engine import Engine, Run
 from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text
 from persona.models import ModelPair, load_pair
 from persona.models.embedded import cache_folder
 from persona.sae import SparseAutoencoder, load_sae
 from steering.candidates import Means, random_vector
+from steering.chunks import ChunkScoring, score_in_chunks
 from steering.hooks import (
     ablate_to_zero,
     restore_to_aligned,
@@ -87,7 +89,6 @@ NEUTRAL_SCORE = 16
 DOSE_QUESTIONS = 3
 DOSES = (0.0, 0.5, 1.0, 1.5)
 DOSE_DRAWS = 3
-SCORE_CHUNK = 16
 QUICK_NULL_QUESTIONS = 6
 QUICK_SELECTION_QUESTIONS = 12
 
@@ -102,6 +103,7 @@ class DiagnoseConfig:
     n_random: draws of each null, at least 20.
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
     sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
+    engine: where held-out questions are scored, which takes the longest; decides no number.
     """
 
     finetuned: str
@@ -123,6 +125,7 @@ class DiagnoseConfig:
     token_budget: int | None = None
     samples: bool = True
     sae: str | None = None
+    engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
         if self.n_random < 20:
@@ -279,7 +282,7 @@ class _Run:
         self.config, self.pair, self.questions, self.sae = config, pair, questions, sae
         self.budget = config.token_budget or DEFAULT_TOKEN_BUDGET
         fingerprint = {
-            **{k: v for k, v in dataclasses.asdict(config).items() if k != "out"},
+            **{k: v for k, v in dataclasses.asdict(config).items() if k not in {"out", "engine"}},
             "revisions": pair.revisions,
             "template": pair.chat.template_hash,
             "questions": data_hash([*questions.train, *questions.selection, *questions.held_out]),
@@ -385,16 +388,8 @@ class _Run:
             along = steered_by(restoration.random_edits(seed))
             matched.append(Condition(RANDOM_MATCHED, "finetuned", along, first, draw))
         q = self.questions
-        parts = [
-            self.workspace.table(
-                f"score-held-out-{start}",
-                lambda start=start: self._score_pairs(  # type: ignore[misc]
-                    q.held_out[start : start + SCORE_CHUNK], fixed, "held_out"
-                ),
-            )
-            for start in range(0, len(q.held_out), SCORE_CHUNK)
-        ]
-        parts += self._score_nulls(fixed, subspaces, matched)
+        with self.config.engine.start() as run:
+            parts = self._score_held_out(run, fixed, [*matched, *subspaces])
         # One draw says what a random edit does where it is not the null.
         few = [*fixed, subspaces[0]]
         parts.append(
@@ -414,26 +409,34 @@ class _Run:
             parts.append(self.workspace.table("score-good-twin", self._good_twin))
         return parts
 
-    def _score_nulls(
-        self, fixed: list[Condition], subspaces: list[Condition], matched: list[Condition]
+    def _score_held_out(
+        self, run: Run, fixed: list[Condition], nulls: list[Condition]
     ) -> list[pd.DataFrame]:
-        """Both nulls; in a quick run (few questions a domain) on the first held-out questions only.
+        """All conditions on the held-out questions.
 
-        A norm-matched draw repeats the steps of a restoration run before it on the same batch, so
+        Both nulls, in a quick run (few questions a domain), on the first of them only. A
+        norm-matched draw repeats the steps of a restoration run before it on the same batch, so
         the restoration, whose rows are there already, runs again.
         """
         quick = self.config.questions_per_domain is not None
-        questions = self.questions.held_out[: QUICK_NULL_QUESTIONS if quick else None]
+        q = self.questions.held_out
+        conditions = ChunkScoring(self.pair, tuple(fixed), "held_out", True, self.budget)
         restored = [c for c in fixed if c.name == RESTORED]
-
-        def make(start: int) -> pd.DataFrame:
-            chunk = questions[start : start + SCORE_CHUNK]
-            rows = self._score_pairs(chunk, [*restored, *matched, *subspaces], "held_out", kl=False)
-            return rows[rows["condition"] != RESTORED]
-
+        with_nulls = dataclasses.replace(
+            conditions, conditions=(*restored, *nulls), kl=False, left_out=(RESTORED,)
+        )
         return [
-            self.workspace.table(f"score-nulls-{start}", lambda start=start: make(start))  # type: ignore[misc]
-            for start in range(0, len(questions), SCORE_CHUNK)
+            *score_in_chunks(
+                run, self.workspace, "score-held-out", q, conditions, "Scoring held-out questions"
+            ),
+            *score_in_chunks(
+                run,
+                self.workspace,
+                "score-nulls",
+                q[: QUICK_NULL_QUESTIONS if quick else None],
+                with_nulls,
+                "Scoring random directions",
+            ),
         ]
 
     def _score_pairs(

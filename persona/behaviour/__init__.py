@@ -3,6 +3,7 @@
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.intervals import Estimate, bootstrap
 from persona.behaviour.sampling import sample_answers
+from persona.behaviour.score_files import score_files
 from persona.behaviour.scoring import Condition, score_dialogues
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "bootstrap",
     "sample_answers",
     "score_dialogues",
+    "score_files",
     "score_neutral",
     "score_pairs",
 ]
