@@ -46,7 +46,7 @@ def extract_moments(
     Raises: DataError for a row that is no sample, by file and line, or another job in `out`;
     ModelError for a layer out of range; EngineError for a shard that could not be done.
     """
-    work = _Extraction(pair, side, tuple(layers), token_set, answer, token_budget)
+    work = MomentsOfShard(pair, side, tuple(layers), token_set, answer, token_budget)
     with results_over_files(
         work,
         work.facts(),
@@ -61,15 +61,15 @@ def extract_moments(
 
 
 @dataclass(frozen=True)
-class _Extraction:
+class MomentsOfShard:
     """The moments of one shard; travels to other processes with its model."""
 
     pair: ModelPair
     side: Side
     layers: tuple[int, ...]
-    token_set: str
-    answer: Answer | None
-    token_budget: int
+    token_set: str = "response"
+    answer: Answer | None = None
+    token_budget: int = DEFAULT_TOKEN_BUDGET
 
     def facts(self) -> dict[str, Any]:
         """What the moments depend on, but for the data."""

@@ -1,9 +1,9 @@
 """What a model does: log-probability gap, damage, sampled answers, judges, EM rate."""
 
+from persona.behaviour.file_scores import score_files
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.intervals import Estimate, bootstrap
 from persona.behaviour.sampling import sample_answers
-from persona.behaviour.score_files import score_files
 from persona.behaviour.scoring import Condition, score_dialogues
 
 __all__ = [

@@ -184,8 +184,7 @@ class _HandingOut:
 
     def _lost(self, actor: Any, shard: Shard | None, error: Exception) -> None:
         """A worker is gone: its shard is done again, by another one."""
-        reason = " ".join(str(error).split())
-        why = "ran out of memory" if "memory" in reason.lower() else "was lost"
+        reason, why = " ".join(str(error).split()), why_lost(error)
         if shard is None:
             self.n_lost_opening += 1
             if self.n_lost_opening >= TRIES:
@@ -218,3 +217,13 @@ class _HandingOut:
     def _fail(self, shard: Shard | None, line: str) -> None:
         name = "opening the model on a worker" if shard is None else shard.name
         self.failures[-1 if shard is None else shard.number] = EngineError(f"{name}: {line}")
+
+
+def why_lost(error: Exception) -> str:
+    """Whether a worker "ran out of memory" or just "was lost"; Ray says so in many ways.
+
+    Of any sudden death it names the system's memory as one possible cause, which tells nothing.
+    """
+    marks = ("OUT_OF_MEMORY", "low on memory")
+    starved = type(error).__name__ == "OutOfMemoryError" or any(m in str(error) for m in marks)
+    return "ran out of memory" if starved else "was lost"

@@ -15,10 +15,11 @@ import probes
 from persona.activations import extract_moments
 from persona.behaviour import score_files
 from persona.engine import Engine
+from persona.engine.ray_workers import why_lost
 from persona.errors import DataError, EngineError, ModelError
 from persona.models import load_pair
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(500)
 MEMORY = 100 << 20
 NODE = {"num_cpus": 1, "object_store_memory": MEMORY}
 RAY = Engine("ray", workers=2)
@@ -36,14 +37,25 @@ def cluster(root):
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         quick = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
         head = {**NODE, "include_dashboard": False, "_system_config": quick}
-        two = Cluster(initialize_head=True, head_node_args=head)
+        two = Cluster()
         try:
-            two.add_node(**NODE)
+            for options in (head, NODE):
+                started(two, options)
             ray.init(address=two.address, log_to_driver=False, logging_level=logging.ERROR)
             yield two
         finally:
             ray.shutdown()
             two.shutdown()
+
+
+def started(cluster, options):
+    """Ray gives a machine 30 seconds to start, which a busy computer may need twice."""
+    for n_left in (2, 1, 0):
+        try:
+            return cluster.add_node(**options)
+        except Exception as error:
+            if not n_left or "timed out" not in str(error):
+                raise
 
 
 def squared(work, n=6, keep=None, engine=RAY):
@@ -70,6 +82,7 @@ def equal(first, second):
     torch.testing.assert_close(first.variance_LD, second.variance_LD, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_moments_of_two_workers_equal_those_of_one_process(cluster, model, data):
     pair = screening_cases.shouting_pair(model)
     here = extract_moments(pair, data, [0, 2], shard_size=64)
@@ -78,6 +91,7 @@ def test_moments_of_two_workers_equal_those_of_one_process(cluster, model, data)
     equal(there, here)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_shard_and_that_is_done_again(cluster, tmp_path):
     kept = squared(cases.Squares(trouble=(3, "dies"), mark=tmp_path))
     assert kept == {i: i**2 for i in range(6)}
@@ -129,7 +143,7 @@ def test_a_machine_killed_in_the_middle_changes_nothing(cluster, model, data, tm
         there = extract_moments(pair, data, [0, 2], shard_size=64, engine=RAY, out=tmp_path)
     finally:
         killer.join(60)
-        cluster.add_node(**NODE)
+        started(cluster, NODE)
     equal(there, here)
     squared_slowly = squared(cases.Squares(0.05), n=10)  # the machine that came in its place works
     assert squared_slowly == {i: i**2 for i in range(10)}
@@ -200,3 +214,24 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     with pytest.raises(EngineError, match=r"not installed; pip install 'personascope\[ray\]'"):
         with contextlib.ExitStack() as stack:
             stack.enter_context(Engine("ray").start())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            "The actor is dead because its worker process has died. Worker exit type: "
+            "NODE_OUT_OF_MEMORY Worker exit detail: Task was killed due to the node running low "
+            "on memory.",
+            "ran out of memory",
+        ),
+        (
+            "The actor died unexpectedly before finishing this task. Worker exit type: "
+            "SYSTEM_ERROR. There are some potential root causes. (1) The process is killed by "
+            "SIGKILL by OOM killer due to high memory usage. (2) ray stop --force is called.",
+            "was lost",
+        ),
+    ],
+)
+def test_memory_is_blamed_only_where_ray_found_it_short(text, why):
+    assert why_lost(RuntimeError(text)) == why
