@@ -61,6 +61,7 @@ class Readings:
     kl: NDArray[np.float64]
 
 
+@torch.no_grad()
 def score_dialogues(
     pair: ModelPair,
     dialogues: Sequence[TokenizedDialogue],
@@ -108,7 +109,6 @@ def score_dialogues(
     return readings
 
 
-@torch.no_grad()
 def _run(
     bridge: Any,
     batch: Batch,
