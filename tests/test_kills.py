@@ -79,9 +79,8 @@ def killed_and_resumed(children, job, folder, n_kills, seed):
     return n_rounds
 
 
-@pytest.mark.parametrize("job", ["screen", "moments"])
-def test_a_job_killed_twice_goes_on_to_the_same_bytes(children, given, tmp_path, job):
-    killed_and_resumed(children, given[job], tmp_path, n_kills=2, seed=1)
+def test_a_screening_killed_twice_goes_on_to_the_same_bytes(children, given, tmp_path):
+    killed_and_resumed(children, given["screen"], tmp_path, n_kills=2, seed=1)
 
 
 @pytest.mark.slow
