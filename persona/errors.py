@@ -44,3 +44,7 @@ class SteeringError(PersonaError):
 
 class JudgeError(PersonaError):
     """A judge cannot be reached, refuses, or gives no probabilities to read a score from."""
+
+
+class EngineError(PersonaError):
+    """A shard of work could not be done or kept, or the cluster asked for is not there."""

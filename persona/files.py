@@ -31,15 +31,24 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, _mode_of_a_new_file(0o666))
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(target)  # a full disk is met while writing, without a name
         raise
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
     """Writes `text` as UTF-8, line ends unchanged, like `atomic_write_bytes`."""
     atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Removes the temporary files that processes killed while they wrote have left in a folder."""
+    for path in Path(folder).glob(".*.tmp"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

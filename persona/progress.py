@@ -5,7 +5,7 @@ The environment variable PERSONA_QUIET, set to anything but nothing, silences th
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -62,3 +62,23 @@ def progress(
         dynamic_ncols=True,
     ) as bar:
         yield from bar
+
+
+@contextmanager
+def counting(description: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Yields what moves a bar like that of `progress` on by so many; for work that comes in pieces.
+
+    No other bar starts meanwhile.
+    """
+    with (
+        tqdm(
+            desc=description,
+            total=total,
+            delay=_DELAY_SECONDS,
+            disable=_quiet,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        ) as bar,
+        one_bar_only(),
+    ):
+        yield bar.update

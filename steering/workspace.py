@@ -65,14 +65,22 @@ class Workspace:
 
     def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """The stage's table: read when it is finished, else made and kept."""
-        path = self.folder / f"{name}.parquet"
+        path = self._table_path(name)
+        return self._stage(name, path, make, lambda made: self._save(name, made), pd.read_parquet)
 
-        def save(table: pd.DataFrame) -> None:
-            buffer = io.BytesIO()
-            table.to_parquet(buffer, index=False)
-            atomic_write_bytes(path, buffer.getvalue())
+    def has(self, name: str) -> bool:
+        """Whether the stage is finished."""
+        return self._clock(name).exists()
 
-        return self._stage(name, path, make, save, pd.read_parquet)
+    def keep(self, name: str, table: pd.DataFrame, seconds: float) -> None:
+        """Keeps the table of a stage that was made elsewhere, and the time it took."""
+        self._save(name, table)
+        atomic_write_text(self._clock(name), str(seconds))
+
+    def kept_table(self, name: str) -> pd.DataFrame:
+        """The table of a finished stage, whose time is counted."""
+        self._seconds += float(self._clock(name).read_text(encoding="utf-8"))
+        return pd.read_parquet(self._table_path(name))
 
     def tensors(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The same for named tensors."""
@@ -90,6 +98,17 @@ class Workspace:
         """Remove the stages: the results stand on their own."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _clock(self, name: str) -> Path:
+        return self.folder / f"{name}.seconds"
+
+    def _table_path(self, name: str) -> Path:
+        return self.folder / f"{name}.parquet"
+
+    def _save(self, name: str, table: pd.DataFrame) -> None:
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        atomic_write_bytes(self._table_path(name), buffer.getvalue())
+
     def _stage(
         self,
         name: str,
@@ -98,7 +117,7 @@ class Workspace:
         save: Callable[[Any], None],
         load: Callable[[Path], Any],
     ) -> Any:
-        clock = self.folder / f"{name}.seconds"
+        clock = self._clock(name)
         # The clock is written last, so a stage that has one is whole.
         if clock.exists():
             self._seconds += float(clock.read_text(encoding="utf-8"))

@@ -18,8 +18,9 @@ HOMES = {
     "sae_lens": ("persona.sae",),
     "trl": ("persona.organisms",),
     "openai": ("persona.behaviour",),
+    "ray": ("persona.engine",),
 }
-LATE = ("plotly", "sae_lens", "gradio", "trl", "openai", "ipywidgets", "anywidget")
+LATE = ("plotly", "sae_lens", "gradio", "trl", "openai", "ipywidgets", "anywidget", "ray")
 
 
 def modules(root: Path) -> Iterator[tuple[str, Path]]:

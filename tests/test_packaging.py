@@ -11,7 +11,11 @@ import pytest
 import yaml
 
 PACKAGES = ("persona", "probes", "steering")
-OPTIONAL = {"gradio", "openai"}  # imported where it is used, with a line that names the extra
+OPTIONAL = {
+    "gradio",
+    "openai",
+    "ray",
+}  # imported where it is used, with a line that names the extra
 
 
 @pytest.fixture(scope="module")

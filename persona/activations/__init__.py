@@ -2,7 +2,8 @@
 
 from persona.activations.at_positions import collect_at
 from persona.activations.collect import collect_covariance, collect_moments, collect_rows
-from persona.activations.moments import Moments
+from persona.activations.extract import extract_moments
+from persona.activations.moments import Moments, merge_in_tree
 from persona.activations.positions import token_span
 from persona.activations.spans import collect_sets
 from persona.activations.tokens import collect_tokens
@@ -15,5 +16,7 @@ __all__ = [
     "collect_rows",
     "collect_sets",
     "collect_tokens",
+    "extract_moments",
+    "merge_in_tree",
     "token_span",
 ]

@@ -54,8 +54,7 @@ def collect_moments(
     description: str = "Reading activations",
 ) -> Moments:
     """The same pooled activations as `collect_rows`, kept as mergeable float64 sums only."""
-    shape = (len(layers), bridge.cfg.d_model)
-    moments = Moments(0, torch.zeros(shape).double(), torch.zeros(shape).double())
+    moments = Moments.none(len(layers), int(bridge.cfg.d_model))
     for _, pooled in _pooled(bridge, dialogues, layers, token_set, token_budget, description):
         moments = moments + Moments.of(pooled)
     return moments

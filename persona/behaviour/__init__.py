@@ -1,5 +1,6 @@
 """What a model does: log-probability gap, damage, sampled answers, judges, EM rate."""
 
+from persona.behaviour.file_scores import score_files
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.intervals import Estimate, bootstrap
 from persona.behaviour.sampling import sample_answers
@@ -11,6 +12,7 @@ __all__ = [
     "bootstrap",
     "sample_answers",
     "score_dialogues",
+    "score_files",
     "score_neutral",
     "score_pairs",
 ]

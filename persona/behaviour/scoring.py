@@ -69,6 +69,7 @@ class Readings:
     kl: NDArray[np.float64]
 
 
+@torch.no_grad()
 def score_dialogues(
     pair: ModelPair,
     dialogues: Sequence[TokenizedDialogue],
@@ -143,7 +144,6 @@ def _can_share_rows(
     )
 
 
-@torch.no_grad()
 def _run(
     bridge: Any,
     batch: Batch | PackedBatch,

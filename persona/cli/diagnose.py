@@ -16,6 +16,8 @@ from persona.cli.options import (
     Debug,
     Device,
     Dtype,
+    EngineChoice,
+    EngineOption,
     Finetuned,
     Json,
     JudgeName,
@@ -25,9 +27,12 @@ from persona.cli.options import (
     QuestionsPerDomain,
     Quiet,
     RandomSubspaces,
+    RayAddress,
     Samples,
     Seed,
     TokenBudget,
+    Workers,
+    engine_of,
 )
 
 if TYPE_CHECKING:
@@ -112,6 +117,9 @@ def diagnose(
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     token_budget: TokenBudget = None,
+    engine: EngineOption = EngineChoice.local,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -153,6 +161,7 @@ def diagnose(
         token_budget=token_budget,
         samples=samples,
         sae=sae,
+        engine=engine_of(engine, workers, ray_address),
     )
     run_and_print(config, json_output=json_output)
 

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from persona.cli.completion import (
     complete_judge,
 )
 from persona.progress import set_quiet
+
+if TYPE_CHECKING:
+    from persona.engine import Engine
 
 PACKAGES = ("persona", "probes", "steering")
 
@@ -81,6 +84,13 @@ class Precision(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class EngineChoice(StrEnum):
+    """Where the texts are read."""
+
+    local = "local"
+    ray = "ray"
 
 
 _MODELS = "Models"
@@ -217,3 +227,40 @@ TokenBudget = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+EngineOption = Annotated[
+    EngineChoice,
+    typer.Option(
+        "--engine",
+        help="Where the texts are read: in this process, or by Ray on one machine or many (extra "
+        "`ray`). The results are the same.",
+        rich_help_panel=_RUN,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        show_default="one for each GPU, without any one for each machine",
+        help="Ray workers, each with a model of its own.",
+        rich_help_panel=_RUN,
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        show_default="a cluster of this machine alone, for this run",
+        help="A running Ray cluster, or `auto` for the one this machine belongs to.",
+        rich_help_panel=_RUN,
+    ),
+]
+
+
+def engine_of(name: EngineChoice, workers: int | None, address: str | None) -> "Engine":
+    """Raises: EngineError for options of Ray without it, or where it is not installed."""
+    from persona.engine import Engine
+
+    engine = Engine(name.value, workers, address)
+    engine.require_installed()  # before minutes of loading
+    return engine

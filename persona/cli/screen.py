@@ -13,7 +13,21 @@ import typer
 
 from persona.cli.completion import complete_aligned
 from persona.cli.formats import Format, LayersAre, read_vectors
-from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet, Seed, TokenBudget
+from persona.cli.options import (
+    Debug,
+    Device,
+    Dtype,
+    EngineChoice,
+    EngineOption,
+    Json,
+    Precision,
+    Quiet,
+    RayAddress,
+    Seed,
+    TokenBudget,
+    Workers,
+    engine_of,
+)
 
 if TYPE_CHECKING:
     from persona.directions.exchange import VectorSet
@@ -166,6 +180,9 @@ def screen(
     device: Device = "auto",
     token_budget: TokenBudget = None,
     json_output: Json = False,
+    engine: EngineOption = EngineChoice.local,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -185,6 +202,7 @@ def screen(
         from persona.models.load import load_pair
         from probes.screening import screen as run_screening
 
+        where = engine_of(engine, workers, ray_address)
         by = _direction(direction, read_as, layers_are)
         pairs = None if reference is None else read_answer_pairs(reference)
         pair = load_pair(aligned, aligned, dtype=dtype.value, device=device, in_turn=True)
@@ -207,6 +225,7 @@ def screen(
             token_budget=token_budget,
             allow_mismatch=allow_mismatch,
             seed=seed,
+            engine=where,
         )
     if json_output:
         typer.echo(json.dumps(found.summary, indent=2, allow_nan=False))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,35 @@ MEMORY_SHARE = 0.8
 
 MERGED_SHARE = 0.1
 """Share of the free memory that a second copy of the adapted weights may take unasked."""
+
+
+@dataclass(frozen=True)
+class PairRecipe:
+    """The arguments of `load_pair`, to load the same pair in another process."""
+
+    aligned: str
+    finetuned: str
+    dtype: str
+    device: str
+    chat_template: str | None
+    allow_mismatch: bool
+    in_turn: bool | None
+    merged: bool | None
+
+    def __call__(self) -> ModelPair:
+        return _held(self)
+
+
+def _from_any_folder(ref: str | Path) -> str:
+    """A local path made absolute; names stay as they are."""
+    path = Path(ref).expanduser()
+    return str(path.resolve()) if str(ref) != "default" and path.exists() else str(ref)
+
+
+@functools.lru_cache(maxsize=1)
+def _held(recipe: PairRecipe) -> ModelPair:
+    """A worker that is given one task after the other loads its model once."""
+    return load_pair(**asdict(recipe))
 
 
 def load_pair(
@@ -124,6 +155,16 @@ def load_pair(
         dtype=chosen_dtype,
         device=chosen_device,
         notes=notes,
+        reload=PairRecipe(
+            _from_any_folder(aligned),
+            _from_any_folder(finetuned),
+            str(chosen_dtype).removeprefix("torch."),
+            device,
+            None if chat_template is None else _from_any_folder(chat_template),
+            allow_mismatch,
+            in_turn,
+            merged,
+        ),
     )
 
 

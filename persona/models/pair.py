@@ -7,6 +7,7 @@ one bridge whose adapter is switched, so one copy of the weights serves both.
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -31,6 +32,8 @@ class ModelPair:
     one_copy_of_weights: never two models in memory at once.
     names, revisions: what the person called each side, and the content hash or hub commit.
     notes: what differs between the two sides, and other things a reader must know.
+    reload: loads the same pair again, None where it was made by hand. A pair travels to another
+        process as this, and is loaded there; see `PairRecipe`.
     """
 
     open_side: OpenSide
@@ -43,6 +46,15 @@ class ModelPair:
     dtype: torch.dtype
     device: torch.device
     notes: list[str] = field(default_factory=list)
+    reload: Callable[[], ModelPair] | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., ModelPair], tuple[Any, ...]]:
+        if self.reload is None:
+            raise ModelError(
+                f"the pair of {self.names['aligned']} was put together by hand and cannot be "
+                "loaded by another process; make it with load_pair"
+            )
+        return loaded_elsewhere, (self.reload, self.revisions)
 
     @property
     def tokenizer(self) -> Any:
@@ -74,3 +86,18 @@ class ModelPair:
             d_model=self.d_model,
             chat_template_hash=self.chat.template_hash,
         )
+
+
+def loaded_elsewhere(reload: Callable[[], ModelPair], revisions: dict[Side, str]) -> ModelPair:
+    """The pair that another process described.
+
+    Raises: ModelError where the names lead to other weights on this machine, or as `load_pair`.
+    """
+    pair = reload()
+    for side in SIDES:
+        if pair.revisions[side] != revisions[side]:
+            raise ModelError(
+                f"{pair.names[side]} on {platform.node()} has the weights {pair.revisions[side]}, "
+                f"but the run began with {revisions[side]}; put the same files on every machine"
+            )
+    return pair

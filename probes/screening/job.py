@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import tempfile
@@ -18,8 +17,11 @@ from persona.data.samples import Answer
 from persona.data.shipped import data_hash, load_pairs
 from persona.data.types import AnswerPair, Dialogue
 from persona.directions.exchange.vectors import listed
+from persona.engine import Engine
+from persona.engine.cut import SHARD_SIZE
+from persona.engine.folder import digest_of
 from persona.errors import DataError
-from persona.files import atomic_write_text
+from persona.files import atomic_write_text, remove_leftovers, sha256_of_file
 from persona.models.load import load_pair
 from persona.models.pair import ModelPair
 from probes.fitting import FittedProbe
@@ -27,6 +29,7 @@ from probes.screening import verdict as words
 from probes.screening.baselines import BASELINES, Baseline
 from probes.screening.blocks import BlockReader
 from probes.screening.chance import draw_directions
+from probes.screening.labelled import read_reference
 from probes.screening.monitored import (
     Monitored,
     ScreenedBy,
@@ -34,9 +37,10 @@ from probes.screening.monitored import (
     require_response,
 )
 from probes.screening.ranking import rank_table, top_samples, write_rows
-from probes.screening.reference import choose_direction, read_reference, scale_of, with_probe
-from probes.screening.shards import Shards, digest_of
-from probes.screening.stream import SHARD_SIZE, read_all
+from probes.screening.reference import choose_direction, scale_of, with_probe
+from probes.screening.shards import FOLDER as READINGS
+from probes.screening.shards import Shards
+from probes.screening.stream import read_all
 from probes.screening.summary import summarise
 from probes.storage import load_probe
 
@@ -44,7 +48,6 @@ ROWS, SUMMARY = "screened.jsonl", "summary.json"
 FALSE_ALARM_RATE = 0.01
 MAX_NEW_TOKENS = 64
 N_DRAWS = 1000
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,7 @@ def screen(
     token_budget: int | None = None,
     allow_mismatch: bool = False,
     seed: int = 0,
+    engine: Engine | None = None,
 ) -> Screening:
     """Ranks samples by projection difference and by probe, and tests their mean.
 
@@ -110,8 +114,9 @@ def screen(
     false_alarm_rate: share of ordinary good answers that each of the two flags may strike; holds
         for samples that are like the reference in kind.
     skip_bad: leave lines out that are no samples, and count them.
+    engine: where the texts are read, by default in this process; the result is the same.
     Raises: DataError for data that cannot be read, or another job in `out`; SpaceMismatchError for
-    a direction or a probe of another model.
+    a direction or a probe of another model; EngineError for a shard that could not be done.
 
     Source: Chen et al. 2025, Persona Vectors, section 6. differs: see `baselines`; thresholds,
     random-direction null and power estimate are added.
@@ -121,9 +126,9 @@ def screen(
     if effect is not None and not math.isfinite(effect):
         raise DataError(f"the effect must be finite; got {effect}")
     budget = DEFAULT_TOKEN_BUDGET if token_budget is None else token_budget
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, (engine or Engine()).start() as run:
         data = _as_file(samples, Path(scratch))
-        sha256, n_lines = _hash_and_count(data)
+        sha256 = _hash(data)
         # The second side is never opened, so its weights are never loaded.
         pair = model if isinstance(model, ModelPair) else load_pair(model, model, in_turn=True)
         candidates, own_probe = directions_by_layer(direction, pair, allow_mismatch=allow_mismatch)
@@ -135,11 +140,13 @@ def screen(
             candidates = {layer: candidates[layer]}
         answers = load_pairs() if reference is None else list(reference)
         layers = sorted({*candidates, *(used_probe.layers if used_probe else ())})
-        known = read_reference(pair, answers, layers, baseline, max_new_tokens, budget)
+        folder = Path(scratch) / "out" if out is None else Path(out)
+        known = read_reference(
+            pair, answers, layers, baseline, max_new_tokens, budget, folder / READINGS, run
+        )
         chosen = choose_direction(candidates, known)
         monitored, probe_scores, probe_auroc = with_probe(chosen, used_probe, known)
         scale = scale_of(monitored, known, probe_scores, probe_auroc, false_alarm_rate)
-        folder = Path(scratch) / "out" if out is None else Path(out)
         random = draw_directions(
             known, chosen.space.layer, false_alarm_rate, n_draws=n_draws, seed=seed
         )
@@ -156,16 +163,17 @@ def screen(
             "seed": seed,
             "shard_size": shard_size,
             "token_budget": budget,
+            "layout": 2,
         }
         reader = BlockReader(pair, monitored, random, baseline, max_new_tokens, budget)
         readings = read_all(
             data,
             reader,
             Shards(folder, job),
-            n_lines=n_lines,
             answer=answer,
             skip_bad=skip_bad,
             shard_size=shard_size,
+            run=run,
         )
         table = rank_table(readings, scale)
         summary = summarise(
@@ -186,6 +194,7 @@ def screen(
             "top": top_samples(data, table, top, answer),
         }
         if out is not None:
+            remove_leftovers(folder)
             write_rows(data, table, folder / ROWS)
             text = json.dumps(summary, indent=2, allow_nan=False)
             atomic_write_text(folder / SUMMARY, text + "\n")
@@ -202,17 +211,11 @@ def _as_file(samples: str | Path | Sequence[Dialogue], scratch: Path) -> Path:
     return path
 
 
-def _hash_and_count(path: Path) -> tuple[str, int]:
-    """SHA-256 of a file and the number of its lines, in one pass."""
-    digest, n_lines, last = hashlib.sha256(), 0, b"\n"
+def _hash(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                n_lines, last = n_lines + chunk.count(b"\n"), chunk[-1:]
+        return sha256_of_file(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    return digest.hexdigest(), n_lines + (last != b"\n")
 
 
 def _probe(

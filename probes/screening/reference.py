@@ -1,32 +1,25 @@
-"""Labelled answers, read like the samples: where 0 lies, what spread is ordinary, what bad is."""
+"""Labelled answers beside the samples: where 0 lies, what spread is ordinary, what bad is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from persona.behaviour.intervals import Estimate
-from persona.data.types import AnswerPair
 from persona.directions.direction import Direction
 from persona.errors import DataError
-from persona.models.pair import ModelPair
-from persona.progress import progress
 from probes.estimators.linear import LogisticProbe
 from probes.evaluation import evaluate
 from probes.fitting import FittedProbe
 from probes.monitor.threshold import threshold_for
-from probes.screening.baselines import Baseline, Encoded, read_answers_and_baselines, require_room
+from probes.screening.baselines import Baseline
 from probes.screening.line import baseline_line, zero_error
 from probes.screening.monitored import Monitored
 
-BLOCK = 64
-MIN_QUESTIONS = 20
 N_RESAMPLES = 200
 Array = NDArray[np.float64]
 
@@ -83,48 +76,6 @@ class Scale:
     def difference(self, projection: Array, raw: Array) -> Array:
         """Projection difference of each sample; above 0 is toward the trait."""
         return projection - (self.intercept + self.slope * raw)
-
-
-def read_reference(
-    pair: ModelPair,
-    answers: Sequence[AnswerPair],
-    layers: Sequence[int],
-    baseline: Baseline,
-    max_new_tokens: int,
-    token_budget: int,
-) -> Reference:
-    """Reads both answers of every pair at every block.
-
-    Raises: DataError for fewer than 20 pairs, or as `ChatFormat.encode_all`.
-    """
-    if len(answers) < MIN_QUESTIONS:
-        raise DataError(
-            f"screening needs at least {MIN_QUESTIONS} reference pairs of good and bad answers; "
-            f"got {len(answers)}"
-        )
-    found = []
-    starts = range(0, len(answers), BLOCK)
-    for start in progress(starts, "Reading reference answers"):
-        block = answers[start : start + BLOCK]
-        dialogues = [(one.good_dialogue, one.bad_dialogue) for one in block]
-        good, bad = (
-            [Encoded(d, t) for d, t in zip(side, pair.chat.encode_all(list(side)), strict=True)]
-            for side in zip(*dialogues, strict=True)
-        )
-        if baseline == "own":
-            for sample in good:
-                require_room(pair.chat, sample.tokens, max_new_tokens)
-        with pair.active("aligned") as bridge:
-            common = (max_new_tokens, token_budget)
-            rows, raw = read_answers_and_baselines(
-                bridge, pair.chat, good, layers, baseline, *common
-            )
-            worse, _ = read_answers_and_baselines(
-                bridge, pair.chat, bad, layers, "reference", *common
-            )
-        found.append((rows, worse, raw))
-    good_rows, bad_rows, raw_rows = (torch.cat(part) for part in zip(*found, strict=True))
-    return Reference(good_rows, bad_rows, raw_rows, tuple(layers), baseline)
 
 
 def choose_direction(candidates: dict[int, Direction], reference: Reference) -> Direction:

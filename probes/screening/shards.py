@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,22 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.errors import DataError
-from persona.files import atomic_write_bytes, atomic_write_text
+from persona.engine.folder import ShardFolder
 
 FOLDER = "readings"
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Readings of consecutive samples, and where the file was then.
+    """Readings of consecutive lines of the file.
 
     lines, clusters: [sample], line number from 1, and hash of the prompt.
     values: [sample 3]: projection, raw baseline, probe score.
-    totals, counts: [2 d_model] and [draw], sums over all samples up to the end of this shard (see
-        `Block`); running sums are the same to the bit wherever shards end.
-    skipped_lines, skipped_reasons: of the lines left out since the shard before.
-    end: byte offset and line number up to which the file is read.
+    totals: [block 2 d_model], sums over each block of 64 lines (see `Block`); added up in their
+        order they are the same to the bit wherever shards end and whoever read them.
+    counts: [draw], over the shard.
+    skipped_lines, skipped_reasons: of the lines left out.
     """
 
     lines: NDArray[np.int64]
@@ -39,7 +34,6 @@ class Shard:
     counts: NDArray[np.int64]
     skipped_lines: NDArray[np.int64]
     skipped_reasons: NDArray[Any]
-    end: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -53,54 +47,13 @@ class Shards:
     """
 
     def __init__(self, out: Path, job: Mapping[str, Any]) -> None:
-        self.folder = out / FOLDER
-        mark = self.folder / "job.json"
-        if mark.exists():
-            try:
-                before = json.loads(mark.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise DataError(f"{mark} is damaged; delete {out} or use another --out") from error
-            if changed := sorted(key for key in {*before, *job} if before.get(key) != job.get(key)):
-                raise DataError(
-                    f"{out} holds a screening that differs in: {', '.join(changed)}. Use another "
-                    "--out, or delete that folder"
-                )
-        else:
-            atomic_write_text(mark, json.dumps(job, sort_keys=True, indent=1))
+        self.kept = ShardFolder(out / FOLDER, job, "a screening")
 
-    def finished(self) -> Iterator[Shard]:
-        """The shards from the first up to one that is missing or damaged."""
-        number = 0
-        while (shard := _read(self._path(number))) is not None:
-            yield shard
-            number += 1
+    def finished(self, n_shards: int) -> Iterator[Shard]:
+        """The first `n_shards` shards, which must all be there."""
+        for number in range(n_shards):
+            yield Shard(**self.kept.finished(number))
 
     def write(self, number: int, shard: Shard) -> None:
-        buffer = io.BytesIO()
-        np.savez(buffer, **{field.name: getattr(shard, field.name) for field in fields(shard)})
-        atomic_write_bytes(self._path(number), buffer.getvalue())
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.npz"
-
-
-def _read(path: Path) -> Shard | None:
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return Shard(**{field.name: stored[field.name] for field in fields(Shard)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def digest_of(*parts: Any) -> str:
-    """16 hex digits of SHA-256 over arrays and JSON-able values."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        else:
-            digest.update(json.dumps(part, sort_keys=True).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
+        arrays = {field.name: getattr(shard, field.name) for field in fields(shard)}
+        self.kept.write(number, arrays)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.data.jsonl import Line, stream_lines
+from persona.data.jsonl import Line
 from persona.data.samples import Answer, sample_dialogue
 from persona.data.types import Dialogue
+from persona.engine import Lines, Run, cut_files
+from persona.engine.cut import SHARD_SIZE
+from persona.engine.shards import Advance, run_here
 from persona.errors import DataError
-from persona.progress import progress
 from probes.screening.blocks import Block
 from probes.screening.shards import Shard, Shards
 
-BLOCK = 64
-"""Samples read together. Batches are made within a block, so that a shard's size changes no bit."""
-SHARD_SIZE = 512
 KEY = "screen"
 """Of what is added to each row."""
 MAX_REASON = 200
@@ -66,34 +65,59 @@ class _Item:
     """A line: ready to be read, or left out for a reason."""
 
     number: int
-    end: int
     encoded: Any = None
     cluster: int = 0
     reason: str = ""
 
 
-@dataclass
-class _Filling:
-    """A shard being filled with blocks."""
+@dataclass(frozen=True)
+class ShardReader:
+    """Reads the lines of one shard; travels to other processes with its reader.
 
-    totals: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    end: tuple[int, int]
-    samples: list[_Item] = field(default_factory=list)
-    values: list[NDArray[np.float64]] = field(default_factory=list)
-    skipped: list[_Item] = field(default_factory=list)
+    Raises: DataError for a line that is no sample, unless skip_bad.
+    """
 
-    def closed(self) -> Shard:
+    reader: Reads
+    answer: Answer | None = None
+    skip_bad: bool = False
+
+    def __call__(self, rows: Lines, advance: Advance) -> Shard:
+        samples: list[_Item] = []
+        skipped: list[_Item] = []
+        found: list[Block] = []
+        for lines in rows.blocks():
+            items = [self._item(line, rows.path) for line in lines]
+            good = [item for item in items if not item.reason]
+            if good:
+                found.append(self.reader.read([item.encoded for item in good]))
+            samples += good
+            skipped += [item for item in items if item.reason]
+            advance(len(lines))
         return Shard(
-            np.array([item.number for item in self.samples], dtype=np.int64),
-            np.array([item.cluster for item in self.samples], dtype=np.int64),
-            np.concatenate([np.empty((0, 3)), *self.values]),
-            self.totals,
-            self.counts,
-            np.array([item.number for item in self.skipped], dtype=np.int64),
-            np.array([item.reason[:MAX_REASON] for item in self.skipped], dtype=np.str_),
-            np.array(self.end, dtype=np.int64),
+            np.array([item.number for item in samples], dtype=np.int64),
+            np.array([item.cluster for item in samples], dtype=np.int64),
+            np.concatenate([np.empty((0, 3)), *(block.values for block in found)]),
+            np.array([block.totals for block in found]).reshape(-1, 2, self.reader.d_model),
+            np.array([block.counts for block in found], dtype=np.int64)
+            .reshape(-1, self.reader.n_draws)
+            .sum(0),
+            np.array([item.number for item in skipped], dtype=np.int64),
+            np.array([item.reason[:MAX_REASON] for item in skipped], dtype=np.str_),
         )
+
+    def _item(self, line: Line, path: str) -> _Item:
+        try:
+            row = line.json_object()
+            if KEY in row:
+                raise DataError(
+                    f"the row has a {KEY!r} already, as screened rows have; screen the file before"
+                )
+            dialogue = sample_dialogue(row, f"line {line.number}", self.answer)
+            return _Item(line.number, self.reader.encode(dialogue), prompt_hash(dialogue))
+        except DataError as error:
+            if not self.skip_bad:
+                raise DataError(f"{path}, line {line.number}: {error}") from error
+            return _Item(line.number, reason=str(error))
 
 
 def read_all(
@@ -101,45 +125,21 @@ def read_all(
     reader: Reads,
     shards: Shards,
     *,
-    n_lines: int,
     answer: Answer | None = None,
     skip_bad: bool = False,
     shard_size: int = SHARD_SIZE,
+    run: Run = run_here,
 ) -> Readings:
     """Reads what no finished shard holds yet, and returns the readings of all samples.
 
-    n_lines: of the file, for the time left.
+    run: where shards are read; see `Engine`.
     Raises: DataError for a line that is no sample, unless skip_bad; for a file without any; for a
-    shard size that is no multiple of 64.
+    shard size that is no multiple of 64. EngineError for a shard that could not be read or kept.
     """
-    if shard_size < BLOCK or shard_size % BLOCK:
-        raise DataError(f"the shard size must be a multiple of {BLOCK}; got {shard_size}")
-    number = 0
-    filling = _Filling(
-        np.zeros((2, reader.d_model)), np.zeros(reader.n_draws, dtype=np.int64), (0, 0)
-    )
-    for shard in shards.finished():
-        number += 1
-        filling = _Filling(shard.totals, shard.counts, (int(shard.end[0]), int(shard.end[1])))
-    items = _items(data, reader, filling.end, answer, skip_bad)
-    for block in _blocks(progress(items, "Screening", total=n_lines - filling.end[1])):
-        samples = [item for item in block if not item.reason]
-        if samples:
-            found = reader.read([item.encoded for item in samples])
-            filling.values.append(found.values)
-            filling.totals = filling.totals + found.totals
-            filling.counts = filling.counts + found.counts
-        # The tokens are not needed any more.
-        filling.samples += [replace(item, encoded=None) for item in samples]
-        filling.skipped += [item for item in block if item.reason]
-        filling.end = (block[-1].end, block[-1].number)
-        if len(filling.samples) >= shard_size:
-            shards.write(number, filling.closed())
-            number += 1
-            filling = _Filling(filling.totals, filling.counts, filling.end)
-    if filling.samples or filling.skipped:
-        shards.write(number, filling.closed())
-    readings = _gathered(shards)
+    pieces = cut_files([data], shard_size)
+    work = ShardReader(reader, answer, skip_bad)
+    run(shards.kept.missing(pieces), work, shards.write, "Screening")
+    readings = _gathered(shards, len(pieces), reader)
     if not len(readings):
         left_out = len(readings.skipped)
         raise DataError(
@@ -151,59 +151,27 @@ def read_all(
     return readings
 
 
-def _items(
-    data: Path, reader: Reads, start: tuple[int, int], answer: Answer | None, skip_bad: bool
-) -> Iterator[_Item]:
-    for line in stream_lines(data, *start):
-        item = _item(line, reader, answer)
-        if item.reason and not skip_bad:
-            raise DataError(f"{data}, line {line.number}: {item.reason}")
-        yield item
-
-
-def _item(line: Line, reader: Reads, answer: Answer | None) -> _Item:
-    try:
-        row = line.json_object()
-        if KEY in row:
-            raise DataError(
-                f"the row has a {KEY!r} already, as screened rows have; screen the file before"
-            )
-        dialogue = sample_dialogue(row, f"line {line.number}", answer)
-        return _Item(line.number, line.end, reader.encode(dialogue), prompt_hash(dialogue))
-    except DataError as error:
-        return _Item(line.number, line.end, reason=str(error))
-
-
-def _blocks(items: Iterator[_Item]) -> Iterator[list[_Item]]:
-    """So many items that 64 of them are samples; the last block holds the rest."""
-    block: list[_Item] = []
-    n_samples = 0
-    for item in items:
-        block.append(item)
-        n_samples += not item.reason
-        if n_samples == BLOCK:
-            yield block
-            block, n_samples = [], 0
-    if block:
-        yield block
-
-
-def _gathered(shards: Shards) -> Readings:
-    found = list(shards.finished())
-    if not found:
-        none = np.empty(0, dtype=np.int64)
-        return Readings(none, none, np.empty((0, 3)), np.empty((2, 0)), none, [])
+def _gathered(shards: Shards, n_shards: int, reader: Reads) -> Readings:
+    lines, clusters = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    values, skipped = [np.empty((0, 3))], []
+    totals = np.zeros((2, reader.d_model))
+    counts = np.zeros(reader.n_draws, dtype=np.int64)
+    for shard in shards.finished(n_shards):
+        lines.append(shard.lines)
+        clusters.append(shard.clusters)
+        values.append(shard.values)
+        for block in shard.totals:
+            totals = totals + block
+        counts = counts + shard.counts
+        reasons = zip(shard.skipped_lines, shard.skipped_reasons, strict=True)
+        skipped += [(int(line), str(reason)) for line, reason in reasons]
     return Readings(
-        np.concatenate([shard.lines for shard in found]),
-        np.concatenate([shard.clusters for shard in found]),
-        np.concatenate([shard.values for shard in found]),
-        found[-1].totals,
-        found[-1].counts,
-        [
-            (int(line), str(reason))
-            for shard in found
-            for line, reason in zip(shard.skipped_lines, shard.skipped_reasons, strict=True)
-        ],
+        np.concatenate(lines),
+        np.concatenate(clusters),
+        np.concatenate(values),
+        totals,
+        counts,
+        skipped,
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from persona.engine import Engine
 from persona.errors import DataError
 from steering.identify import MAX_DAMAGE
 
@@ -19,6 +20,7 @@ class DiagnoseConfig:
     n_random: draws of each null, at least 20.
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
     sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
+    engine: where held-out questions are scored, which takes the longest; decides no number.
     """
 
     finetuned: str
@@ -40,6 +42,7 @@ class DiagnoseConfig:
     token_budget: int | None = None
     samples: bool = True
     sae: str | None = None
+    engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
         if self.n_random < 20:

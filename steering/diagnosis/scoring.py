@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
+from persona.engine import Run
 from persona.models import ModelPair, load_pair
 from steering.candidates import Means, random_vector
+from steering.chunks import ChunkScoring, score_in_chunks
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
 from steering.hooks import ablate_to_zero, restore_to_aligned, restore_to_finetuned, steered_by
@@ -31,7 +34,6 @@ from steering.workspace import Workspace
 DOSE_QUESTIONS = 3
 DOSES = (0.0, 0.5, 1.0, 1.5)
 DOSE_DRAWS = 3
-SCORE_CHUNK = 16
 QUICK_NULL_QUESTIONS = 6
 
 
@@ -100,16 +102,8 @@ class Scoring:
             along = steered_by(restoration.random_edits(seed))
             matched.append(Condition(RANDOM_MATCHED, "finetuned", along, first, draw))
         q = self.questions
-        parts = [
-            self.workspace.table(
-                f"score-held-out-{start}",
-                lambda start=start: self._score_pairs(  # type: ignore[misc]
-                    q.held_out[start : start + SCORE_CHUNK], fixed, "held_out"
-                ),
-            )
-            for start in range(0, len(q.held_out), SCORE_CHUNK)
-        ]
-        parts += self._score_nulls(fixed, subspaces, matched)
+        with self.config.engine.start() as run:
+            parts = self._score_held_out(run, fixed, [*matched, *subspaces])
         # One draw says what a random edit does where it is not the null.
         few = [*fixed, subspaces[0]]
         parts.append(
@@ -129,26 +123,34 @@ class Scoring:
             parts.append(self.workspace.table("score-good-twin", self._good_twin))
         return parts
 
-    def _score_nulls(
-        self, fixed: list[Condition], subspaces: list[Condition], matched: list[Condition]
+    def _score_held_out(
+        self, run: Run, fixed: list[Condition], nulls: list[Condition]
     ) -> list[pd.DataFrame]:
-        """Both nulls; in a quick run (few questions a domain) on the first held-out questions only.
+        """All conditions on the held-out questions.
 
-        A norm-matched draw repeats the steps of a restoration run before it on the same batch, so
+        Both nulls, in a quick run (few questions a domain), on the first of them only. A
+        norm-matched draw repeats the steps of a restoration run before it on the same batch, so
         the restoration, whose rows are there already, runs again.
         """
         quick = self.config.questions_per_domain is not None
-        questions = self.questions.held_out[: QUICK_NULL_QUESTIONS if quick else None]
+        q = self.questions.held_out
+        conditions = ChunkScoring(self.pair, tuple(fixed), "held_out", True, self.budget)
         restored = [c for c in fixed if c.name == RESTORED]
-
-        def make(start: int) -> pd.DataFrame:
-            chunk = questions[start : start + SCORE_CHUNK]
-            rows = self._score_pairs(chunk, [*restored, *matched, *subspaces], "held_out", kl=False)
-            return rows[rows["condition"] != RESTORED]
-
+        with_nulls = dataclasses.replace(
+            conditions, conditions=(*restored, *nulls), kl=False, left_out=(RESTORED,)
+        )
         return [
-            self.workspace.table(f"score-nulls-{start}", lambda start=start: make(start))  # type: ignore[misc]
-            for start in range(0, len(questions), SCORE_CHUNK)
+            *score_in_chunks(
+                run, self.workspace, "score-held-out", q, conditions, "Scoring held-out questions"
+            ),
+            *score_in_chunks(
+                run,
+                self.workspace,
+                "score-nulls",
+                q[: QUICK_NULL_QUESTIONS if quick else None],
+                with_nulls,
+                "Scoring random directions",
+            ),
         ]
 
     def _score_pairs(

@@ -53,7 +53,7 @@ class Run:
         self.config, self.pair, self.questions, self.sae = config, pair, questions, sae
         self.budget = config.token_budget or DEFAULT_TOKEN_BUDGET
         fingerprint = {
-            **{k: v for k, v in dataclasses.asdict(config).items() if k != "out"},
+            **{k: v for k, v in dataclasses.asdict(config).items() if k not in {"out", "engine"}},
             "revisions": pair.revisions,
             "template": pair.chat.template_hash,
             "questions": data_hash([*questions.train, *questions.selection, *questions.held_out]),

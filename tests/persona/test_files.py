@@ -10,6 +10,7 @@ from persona.files import (
     atomic_directory,
     atomic_write_bytes,
     atomic_write_text,
+    remove_leftovers,
     sha256_of_file,
 )
 
@@ -37,6 +38,26 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one(tmp_path,
         atomic_write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["data.bin"]
+
+
+def test_a_full_disk_says_which_file_was_being_written(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError) as caught:
+        atomic_write_bytes(tmp_path / "data.bin", b"new")
+    assert caught.value.filename == str(tmp_path / "data.bin")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_writer_left_goes_and_all_else_stays(tmp_path):
+    for name in (".data.bin.x1.tmp", ".hidden", "data.tmp", "data.bin"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / ".folder.tmp").mkdir()
+    remove_leftovers(tmp_path)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".folder.tmp", ".hidden", "data.bin", "data.tmp"]
 
 
 def test_a_new_file_has_ordinary_permissions(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from persona import progress as module
-from persona.progress import is_quiet, progress, set_quiet
+from persona.progress import counting, is_quiet, progress, set_quiet
 
 
 @pytest.fixture(autouse=True)
@@ -68,4 +68,16 @@ def test_under_one_bar_no_other_starts_and_afterwards_they_do_again():
 
     with one_bar_only():
         assert is_quiet()
+    assert not is_quiet()
+
+
+def test_counting_shows_one_bar_for_work_in_pieces(capsys, monkeypatch):
+    monkeypatch.setattr(module, "_DELAY_SECONDS", 0.0)
+    with counting("Reading shards", 128) as advance:
+        for _ in range(2):
+            list(progress(range(3), "Reading one"))
+            advance(64)
+    err = capsys.readouterr().err
+    assert "Reading shards" in err and "128/128" in err
+    assert "Reading one" not in err
     assert not is_quiet()

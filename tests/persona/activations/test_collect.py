@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from persona.activations import Moments, collect_moments, collect_rows, token_span
+from persona.activations import (
+    Moments,
+    collect_moments,
+    collect_rows,
+    merge_in_tree,
+    token_span,
+)
 from persona.activations.batches import token_batches
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, ModelError
@@ -87,6 +93,39 @@ def test_moments_merge_to_the_same_in_any_order(sizes, random):
     torch.testing.assert_close(merged.mean_LD, direct.mean_LD, atol=1e-10, rtol=1e-10)
     expected = torch.cat(parts).double().var(0)
     torch.testing.assert_close(merged.variance_LD, expected, atol=1e-6, rtol=1e-9)
+
+
+def test_a_variance_beside_a_mean_a_million_times_as_large_keeps_its_digits():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(1000, 1, 4, generator=generator, dtype=torch.float64)
+    large = rows + 1e6  # as where a massive activation stands
+    merged = sum((Moments.of(part) for part in large.split(7)), start=Moments.none(1, 4))
+    # float64 itself rounds the rows by 1e-10; sums of squares would lose four digits more.
+    torch.testing.assert_close(merged.variance_LD, rows.var(0), atol=0, rtol=1e-9)
+
+
+@given(st.integers(1, 40), st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_a_tree_of_moments_is_the_sum_and_the_same_bits_every_time(n_parts, seed):
+    generator = torch.Generator().manual_seed(seed)
+    parts = [torch.randn(3, 2, 3, generator=generator) * 1e3 for _ in range(n_parts)]
+    merged = merge_in_tree(Moments.of(part) for part in parts)
+    direct = Moments.of(torch.cat(parts))
+    assert merged.count == direct.count == 3 * n_parts
+    torch.testing.assert_close(merged.mean_LD, direct.mean_LD, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(merged.variance_LD, direct.variance_LD, atol=1e-6, rtol=1e-10)
+    again = merge_in_tree([Moments.of(part) for part in parts])
+    assert torch.equal(again.squares_LD, merged.squares_LD)
+
+
+def test_no_moments_are_refused_and_empty_ones_change_nothing():
+    with pytest.raises(DataError, match="no moments to merge"):
+        merge_in_tree([])
+    some = Moments.of(torch.ones(2, 1, 3))
+    for total in (some + Moments.none(1, 3), Moments.none(1, 3) + some):
+        assert total.count == 2 and torch.equal(total.mean_LD, some.mean_LD)
+    with pytest.raises(DataError, match="mean of no texts"):
+        _ = (Moments.none(1, 3) + Moments.none(1, 3)).mean_LD
 
 
 @given(st.lists(st.integers(2, 60), min_size=1, max_size=30), st.integers(8, 200))

@@ -14,6 +14,7 @@ import pytest
 
 from persona.cli.diagnose import diagnose
 from persona.cli.main import STOPPED, app, explain, main
+from persona.engine import Engine
 from persona.errors import DataError
 from persona.progress import is_quiet, set_quiet
 
@@ -68,7 +69,8 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "--trained-on billing --trained-on refunds --validation-domain phone "
         "--judge local:some/judge --questions-per-domain 7 --n-random 40 --seed 5 "
         f"--dtype bfloat16 --device cuda:1 --chat-template {template} --max-damage 0.1 "
-        "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples --sae latents"
+        "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples --sae latents "
+        "--engine ray --workers 3 --ray-address head:6379"
     )
     assert main(words.split()) == 0
     assert job.options == {
@@ -91,6 +93,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "token_budget": 4096,
         "samples": False,
         "sae": "latents",
+        "engine": Engine("ray", 3, "head:6379"),
     }
 
 

@@ -63,6 +63,11 @@ def test_json_is_the_summary_and_fail_above_ends_with_three(given, tmp_path, cap
         (["--direction", "vector.gguf", "--layer", "0"], "no direction at block 0"),
         (["--direction", "vector.gguf", "--reference", "data.jsonl"], "data.jsonl, line 1"),
         (["--direction", "vector.gguf", "--probe", "vector.safetensors"], "linear-probe"),
+        (["--direction", "vector.gguf", "--workers", "2"], "belong to Ray: add --engine ray"),
+        (
+            ["--direction", "vector.gguf", "--engine", "ray", "--ray-address", "127.0.0.1:9"],
+            "no Ray cluster at 127.0.0.1:9: Connection refused",
+        ),
     ],
 )
 def test_bad_input_is_one_line(given, tmp_path, capsys, monkeypatch, change, why):

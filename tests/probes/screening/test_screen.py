@@ -223,3 +223,25 @@ def test_a_sample_beyond_the_context_is_named_by_its_line(pair, direction, tmp_p
     with pytest.raises(DataError, match=r"data.jsonl, line 2: .* has 6\d\d tokens but the model"):
         run(pair, data, direction)
     assert run(pair, data, direction, skip_bad=True).summary["n_skipped"] == 1
+
+
+def test_a_reference_read_in_part_is_read_on_and_not_again(pair, direction, tmp_path, monkeypatch):
+    from probes.screening.labelled import _ReferenceReading
+
+    whole, read = _ReferenceReading.__call__, []
+
+    def dying(self, answers, advance):
+        if len(read) == 1:
+            raise KeyboardInterrupt
+        read.append(len(answers))
+        return whole(self, answers, advance)
+
+    samples = cases.samples(64)[0]
+    expected = run(pair, samples, direction).table
+    monkeypatch.setattr(_ReferenceReading, "__call__", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(pair, samples, direction, out=tmp_path)
+    read.append(0)  # the next one lives
+    found = run(pair, samples, direction, out=tmp_path)
+    assert read == [64, 0, 56]
+    assert found.table.equals(expected)
