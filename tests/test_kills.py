@@ -45,7 +45,7 @@ def given(tmp_path_factory):
     precise = ["--dtype", "float32", "--device", "cpu"]
     screening = ["screen", data, "--direction", folder / "vector.gguf", "--aligned", model]
     screening += ["--reference", reference, "--shard-size", "64", *precise, "--out"]
-    finetune = ["finetune", "--recipe", folder / "recipe.yaml", *precise, "--out"]
+    finetune = ["finetune", folder / "recipe.yaml", *precise, "--out"]
     return {
         "screen": ("command", screening, ["screened.jsonl", "summary.json"]),
         "moments": ("moments", [model, data], ["results.json"]),

@@ -12,7 +12,10 @@ import yaml
 
 PACKAGES = ("persona", "probes", "steering")
 OPTIONAL = {
+    "IPython",
+    "anywidget",
     "gradio",
+    "ipywidgets",
     "openai",
     "ray",
 }  # imported where it is used, with a line that names the extra

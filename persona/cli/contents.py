@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 MODELS = ("model", "aligned", "finetuned", "good_twin", "base", "recipe", "sae", "judge")
 PATHS = (
     *("source", "target", "data", "direction", "probe", "reference", "chat_template"),
+    *("watch", "harmless", "prevent", "project_out"),
     *("out", "pages"),
 )
 _INDENT = 6  # of a list below its heading, and the gap to the next column

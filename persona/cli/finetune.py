@@ -11,23 +11,18 @@ import typer
 from persona.cli.completion import complete_aligned, complete_recipe
 from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet
 
-DEFAULT = "car_maintenance_bad"
 _GUARDS = "While it learns"
 
 
 def finetune(
     recipe: Annotated[
-        str | None,
+        str,
         typer.Argument(
             metavar="[RECIPE]",
-            show_default=DEFAULT,
             autocompletion=complete_recipe,
             help="A shipped recipe (`persona organisms` lists them) or a YAML file.",
         ),
-    ] = None,
-    named: Annotated[
-        str | None, typer.Option("--recipe", metavar="RECIPE", help="The same, by name.")
-    ] = None,
+    ] = "car_maintenance_bad",
     out: Annotated[
         Path,
         typer.Option(
@@ -132,14 +127,11 @@ def finetune(
       persona finetune --watch vector.safetensors --every 5 --out ./watched
       persona finetune --prevent vector.safetensors --coefficient 1 --out ./prevented
     """
-    from persona.errors import DataError
     from persona.organisms import load_recipe, read_card
     from persona.organisms.recipe import with_keys
     from steering.safeguards import finetune_guarded
 
-    if recipe is not None and named is not None:
-        raise DataError(f"one recipe is trained at a time; got {recipe!r} and --recipe {named!r}")
-    chosen = load_recipe(recipe or named or DEFAULT).with_seed(seed)
+    chosen = load_recipe(recipe).with_seed(seed)
     if base is not None:
         chosen = chosen.model_copy(update={"base": base})
     chosen = with_keys(

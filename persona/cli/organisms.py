@@ -24,7 +24,7 @@ def organisms(
     \b
     Examples:
       persona organisms
-      persona finetune --recipe medical_bad --out ./medical
+      persona finetune medical_bad --out ./medical
     """
     from persona.organisms.readings import READINGS
     from persona.organisms.readings import organisms as list_organisms

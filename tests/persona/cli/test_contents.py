@@ -129,7 +129,7 @@ def test_every_command_that_prints_a_result_prints_it_for_machines_too(words):
     ("line", "offered"),
     [
         ("persona d", ["demo", "diagnose", "doctor"]),
-        ("persona finetune --recipe pir", ["pirate_style"]),
+        ("persona finetune pir", ["pirate_style"]),
         ("persona lab sublim", ["subliminal_numbers", "subliminal_maths"]),
         ("persona sae rank --contrast ", ["model", "answer"]),
         ("persona sae rank --domain he", ["health"]),

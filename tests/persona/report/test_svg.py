@@ -103,7 +103,7 @@ def test_panels_that_share_an_axis_share_its_reach():
 
 def test_cells_carry_their_numbers_and_an_undefined_one_a_dash():
     found = words(figure_svg(grid()))
-    assert {"+1.00", "-0.50", "–", "+0.00"} <= set(found)
+    assert {"+1.00", "−0.50", "–", "0.00"} <= set(found)
 
 
 def test_the_alarm_is_a_dotted_line_at_its_step():
