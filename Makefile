@@ -23,7 +23,7 @@ demo: $(STAMP)-core ## install, fetch the default model, run the main job, print
 	$(BIN)/persona demo --out "$(OUT)" $(ARGS)
 
 test: $(STAMP)-test ## install with the test extras, run the quick tests and the notebook tour
-	$(BIN)/python -m pytest -m "not slow" --nbmake $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --nbmake --nbmake-timeout=1200 $(ARGS)
 
 test-slow: $(STAMP)-test ## run the long tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -34,7 +34,7 @@ check: $(STAMP)-all ## format, lint, types and tests: what CI runs, and more
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" --nbmake $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --nbmake --nbmake-timeout=1200 $(ARGS)
 
 bench: $(STAMP)-test ## run the benchmarks one after another, adding rows to benchmarks/results.jsonl
 	@set -e; for script in benchmarks/bench_*.py; do \

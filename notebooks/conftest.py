@@ -16,5 +16,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.real_model)
+            item.add_marker(pytest.mark.timeout(1200))  # a minute or two on two free cores
             if item.path.stem != TOUR:
                 item.add_marker(pytest.mark.slow)
