@@ -103,7 +103,7 @@ def score_dialogues(
             continue
         with pair.active(side) as bridge:
             share = group == 2 and _can_share_rows(bridge, pair.dtype, dialogues, conditions)
-            batches = _batches(pair, bridge, dialogues, token_budget, 0 if share else group)
+            batches = _batches(pair, bridge, dialogues, token_budget, group, share)
             if side == "aligned" and any(wants_kl):
                 plain = Readings(np.full(len(dialogues), np.nan), np.full(len(dialogues), np.nan))
                 mine = [(Condition("reference", "aligned"), plain), *mine]
@@ -121,10 +121,11 @@ def _batches(
     dialogues: Sequence[TokenizedDialogue],
     token_budget: int,
     group: int,
+    share: bool,
 ) -> Sequence[Batch | PackedBatch]:
-    """One dialogue a row, `group` of them together; for group 0, two answers a row."""
+    """One dialogue a row, `group` of them together; with `share`, two answers a row."""
     pad_id, device = pair.tokenizer.pad_token_id or 0, model_device(bridge)
-    if group == 0:
+    if share:
         return packed_batches(dialogues, pad_id, token_budget, device, pair.dtype)
     return token_batches(dialogues, pad_id, token_budget, device, group)
 

@@ -311,7 +311,7 @@ def test_the_published_refusal_direction_is_read_without_its_storage(shared_data
 def test_the_published_persona_vector_saved_on_a_gpu_is_read(shared_data):
     path = shared_data / "fixtures" / "persona_vectors" / "Qwen3-4B.evil_response_avg_diff.pt"
     read = read_persona_vectors(path, model="Qwen/Qwen3-4B")
-    rows = torch.load(path, map_location="cpu")
+    rows = torch.load(path, map_location="cpu", weights_only=True)
     assert read.layers == list(range(35))
     assert all(vector.equal(rows[layer + 1]) for layer, vector in read.vectors.items())
     assert read.norms[34] > 1.5 * float(rows[36].norm())  # what the final norm would have hidden
