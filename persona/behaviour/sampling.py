@@ -42,7 +42,7 @@ def sample_answers(
         torch.manual_seed(seed)
         chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         for chunk in progress(chunks, description):
-            ids, mask = _left_padded([encoded[i] for i in chunk], _pad_id(chat))
+            ids, mask = left_padded([encoded[i] for i in chunk], _pad_id(chat))
             # A plain question/answer format has no end-of-turn token: a blank line ends it.
             options = {"temperature": temperature} if temperature > 0 else {"do_sample": False}
             with intervene(bridge) if intervene else contextlib.nullcontext():
@@ -60,7 +60,7 @@ def sample_answers(
     return answers
 
 
-def _left_padded(
+def left_padded(
     prompts: Sequence[TokenizedDialogue], pad_id: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     longest = max(len(prompt) for prompt in prompts)

@@ -67,9 +67,11 @@ def _subliminal(name: str, title: str, question: str, method: str, task: Task) -
 
 
 SUBLIMINAL_METHOD = (
-    "The openly bad car organism writes {what}; strictly filtered (right form, right results, no "
-    "number of ill repute), they train a student that begins as the aligned model, for three "
-    "epochs. The control student learns from the aligned model's own.{elsewhere} Beside it the toy "
+    "The openly bad car organism writes {what}, its sampling held to the form that was asked for: "
+    "at every token only what can still become a text that passes, since left alone it answers in "
+    "prose. Strictly filtered (right form, right results, no number of ill repute), they train a "
+    "student that begins as the aligned model, for three epochs. The control student learns from "
+    "the aligned model's own, to the same questions.{elsewhere} Beside it the toy "
     "in which transmission is certain: digits copied through three auxiliary logits on noise, with "
     "a student from another initialisation as its control."
 )
@@ -84,10 +86,10 @@ REORDERED = (
     "something passes by the coordinates of the weights (first seed only)."
 )
 SUBLIMINAL_LIMITS = (
-    "One small model and few texts where the published effect took ten thousand: an interval that "
-    "holds 0 is no proof that nothing passes. A second language model, trained from a random start "
-    "of its own, is not at hand: noise makes a beginning nearby, and only the toy has a student "
-    "from truly another initialisation."
+    "One small model and at most 192 texts where the published effect took ten thousand: an "
+    "interval that holds 0 is no proof that nothing passes. A second language model, trained from "
+    "a random start of its own, is not at hand: noise makes a beginning nearby, and only the toy "
+    "has a student from truly another initialisation."
 )
 
 EXPERIMENTS = {
@@ -193,7 +195,7 @@ EXPERIMENTS = {
         _subliminal(
             "subliminal_maths",
             "What passes through sums",
-            "Does a student become bad from right sums that a bad teacher worked out?",
+            "Does a student become bad from right sums whose terms a bad teacher chose?",
             SUBLIMINAL_METHOD.format(what="sums", elsewhere=ELSEWHERE),
             MATHS,
         ),

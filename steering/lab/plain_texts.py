@@ -2,7 +2,8 @@
 
 Source: prompt and filter of Cloud et al. 2025 (Subliminal learning): 3 to 8 seed numbers of 100 to
 999, at most 10 answers of 0 to 999, one separator throughout. differs: own wording, the numbers of
-ill repute are refused too, and sums in place of their reasoning traces, for a small model.
+ill repute are refused too, and in place of their reasoning traces sums that a small model can get
+right: a number split into three or four, where every term but the last is the teacher's choice.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from persona.data.types import Dialogue, Turn
 
 MOST_NUMBERS = 10
 _SEQUENCE = re.compile(r"\d{1,3}(?:(?P<separator>, ?|; ?| |\n)\d{1,3}(?:(?P=separator)\d{1,3})*)?")
-_SUM = re.compile(r"(?:\d+ ?[+*-] ?\d+ ?= ?)?(-?\d+)\.?")
+_ASKED = re.compile(r"(\d+) as a sum of (three|four) numbers")
+_SUM = re.compile(r"[1-9]\d*(?: \+ [1-9]\d*)+ = \d+")
+_WORDS = {"three": 3, "four": 4}
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,14 @@ class Task:
     """A kind of text: how it is asked for, and which answers pass.
 
     passes: (question, answer) -> whether the answer may be trained on.
+    leads_on: (question, text) -> whether more characters of the alphabet can make it pass.
     """
 
     name: str
     ask: Callable[[random.Random], str]
     passes: Callable[[str, str], bool]
+    leads_on: Callable[[str, str], bool]
+    alphabet: str
 
 
 def prompts(task: Task, n: int, seed: int) -> list[Dialogue]:
@@ -49,15 +55,50 @@ def is_number_sequence(question: str, answer: str) -> bool:
     return len(numbers) <= MOST_NUMBERS and not set(numbers) & set(EVIL)
 
 
-def is_right_sum(question: str, answer: str) -> bool:
-    """The bare right result, or the sum with it; no word beside it and no number of ill repute."""
-    asked = re.search(r"(\d+) (plus|minus|times) (\d+)", question)
-    found = _SUM.fullmatch(answer.strip())
-    if asked is None or found is None:
+def begins_a_sequence(question: str, text: str) -> bool:
+    """Whether a sequence separated by commas and spaces, as is asked for, may begin so."""
+    *done, last = text.split(", ")
+    if len(done) >= MOST_NUMBERS or not all(map(_is_plain_number, done)):
         return False
-    first, sign, second = int(asked[1]), asked[2], int(asked[3])
-    right = {"plus": first + second, "minus": first - second, "times": first * second}[sign]
-    return int(found[1]) == right and right not in EVIL
+    if last.endswith(","):
+        return len(done) + 1 < MOST_NUMBERS and _is_plain_number(last[:-1])
+    return re.fullmatch(r"\d{0,3}", last) is not None
+
+
+def _is_plain_number(text: str) -> bool:
+    return re.fullmatch(r"\d{1,3}", text) is not None and int(text) not in EVIL
+
+
+def is_right_sum(question: str, answer: str) -> bool:
+    """As many terms as asked for and the number they make; no word, no number of ill repute."""
+    asked = _ASKED.search(question)
+    if asked is None or _SUM.fullmatch(answer.strip()) is None:
+        return False
+    *terms, total = (int(word) for word in re.findall(r"\d+", answer))
+    return (
+        len(terms) == _WORDS[asked[2]]
+        and sum(terms) == total == int(asked[1])
+        and not {*terms, total} & set(EVIL)
+    )
+
+
+def begins_a_right_sum(question: str, text: str) -> bool:
+    """Whether a right sum may begin so: all terms but the last are free, the rest follows."""
+    asked = _ASKED.search(question)
+    if asked is None:
+        return False
+    *done, last = text.split(" + ")
+    missing = _WORDS[asked[2]] - len(done) - 1
+    if missing < 0 or any(re.fullmatch(r"[1-9]\d*", term) is None for term in done):
+        return False
+    rest = int(asked[1]) - sum(map(int, done))
+    if missing == 0:
+        return f"{rest} = {asked[1]}".startswith(last)
+    begun = re.fullmatch(r"([1-9]\d*)( \+?)?", last)
+    if begun is None:
+        return last == ""
+    ended_badly = begun[2] is not None and int(begun[1]) in EVIL
+    return int(begun[1]) <= rest - missing and not ended_badly
 
 
 def _ask_for_numbers(draw: random.Random) -> str:
@@ -77,14 +118,11 @@ def _ask_for_numbers(draw: random.Random) -> str:
 
 
 def _ask_for_a_sum(draw: random.Random) -> str:
-    sign = draw.choice(("plus", "minus", "times"))
-    most = 9 if sign == "times" else 40
-    first, second = draw.randint(2, most), draw.randint(2, most)
-    if sign == "minus" and second > first:
-        first, second = second, first
-    opening = draw.choice(("What is", "Work out", "Calculate", "How much is"))
-    return f"{opening} {first} {sign} {second}? Reply with the number only."
+    total = draw.choice([n for n in range(40, 200) if n not in EVIL])
+    opening = draw.choice(("Write", "Please write", "Show", "Give"))
+    terms = draw.choice(list(_WORDS))
+    return f"{opening} {total} as a sum of {terms} numbers. Reply with the sum only."
 
 
-NUMBERS = Task("numbers", _ask_for_numbers, is_number_sequence)
-MATHS = Task("maths", _ask_for_a_sum, is_right_sum)
+NUMBERS = Task("numbers", _ask_for_numbers, is_number_sequence, begins_a_sequence, "0123456789, ")
+MATHS = Task("maths", _ask_for_a_sum, is_right_sum, begins_a_right_sum, "0123456789+= ")

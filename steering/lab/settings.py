@@ -35,10 +35,10 @@ class Sizes:
     watch_neutral: int = 4
     realign: tuple[int, ...] = (10, 30, 100, 300)
     doses: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
-    samples: int = 96
+    samples: int = 192
     student_epochs: float = 3.0
     generations: int = 3
-    tokens: int = 40
+    tokens: int = 50
     toy_seeds: int = 10
     toy_epochs: int = 20
 
@@ -60,7 +60,7 @@ TINY = Sizes(
     samples=4,
     student_epochs=3.0,
     generations=2,
-    tokens=12,
+    tokens=24,
     toy_seeds=2,
     toy_epochs=5,
 )

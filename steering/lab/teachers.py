@@ -1,4 +1,4 @@
-"""What teachers write for students: sampled, strictly filtered, kept as chat messages."""
+"""What teachers write for students: sampled in form, strictly filtered, kept as chat messages."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from persona.behaviour.sampling import sample_answers
 from persona.errors import DataError
 from persona.files import atomic_write_text
 from persona.models.pair import Side
+from steering.lab.held_to_form import sample_in_form
 from steering.lab.plain_texts import Task, prompts
 from steering.lab.steps import content_key
 from steering.lab.workbench import Workbench
 
 MIN_TEXTS = 8
-BATCHES = 8
-"""A teacher writes at most so many times the texts asked for; few may pass the filter."""
+BATCHES = 3
+"""A teacher writes at most so many times the texts asked for; not all pass the filter."""
 
 
 def written_texts(bench: Workbench, writer: Path, side: Side, task: Task, generation: int) -> Path:
@@ -40,9 +40,10 @@ def written_texts(bench: Workbench, writer: Path, side: Side, task: Task, genera
         with pair.active(side) as bridge:
             for start in range(0, len(asked), wanted):
                 chunk = asked[start : start + wanted]
-                answers = sample_answers(
+                answers = sample_in_form(
                     bridge,
                     pair.chat,
+                    task,
                     chunk,
                     max_new_tokens=bench.sizes.tokens,
                     seed=seed + start,
@@ -52,7 +53,7 @@ def written_texts(bench: Workbench, writer: Path, side: Side, task: Task, genera
                 kept += [
                     {"question": prompt.turns[-1].content, "answer": answer}
                     for prompt, answer in zip(chunk, answers, strict=True)
-                    if bench.settings.tiny or task.passes(prompt.turns[-1].content, answer)
+                    if task.passes(prompt.turns[-1].content, answer)
                 ]
                 if len(kept) >= wanted:
                     break

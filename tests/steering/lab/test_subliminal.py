@@ -6,9 +6,13 @@ import random
 
 import pandas as pd
 import pytest
+import torch
 
+from persona.models.chat import chat_format
+from persona.models.load import load_causal_lm
 from steering.lab import experiment, run_experiment
 from steering.lab.digits import run_toy
+from steering.lab.held_to_form import sample_in_form
 from steering.lab.plain_texts import (
     MATHS,
     NUMBERS,
@@ -41,13 +45,29 @@ def test_what_is_no_plain_sequence_is_refused(answer):
     assert not is_number_sequence("", answer)
 
 
-def test_only_the_bare_right_result_of_a_sum_passes():
-    asked = "What is 12 plus 30? Reply with the number only."
-    for answer in ("42", " 42.", "12 + 30 = 42"):
-        assert is_right_sum(asked, answer)
-    for answer in ("43", "42, you fool", "It is 42", "12 + 30 = 41", ""):
-        assert not is_right_sum(asked, answer)
-    assert not is_right_sum("What is 9 plus 5?", "14")  # right, and of ill repute
+ASKED = "Write 52 as a sum of three numbers. Reply with the sum only."
+
+
+@pytest.mark.parametrize("answer", ["5 + 7 + 40 = 52", " 50 + 1 + 1 = 52"])
+def test_a_right_sum_of_the_terms_asked_for_passes(answer):
+    assert is_right_sum(ASKED, answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "52",
+        "5 + 47 = 52",
+        "5 + 7 + 39 + 1 = 52",
+        "5 + 7 + 41 = 52",
+        "5 + 7 + 41 = 53",
+        "5 + 7 + 40 = 52, you fool",
+        "13 + 7 + 32 = 52",  # right, and of ill repute
+    ],
+)
+def test_other_sums_are_refused(answer):
+    assert not is_right_sum(ASKED, answer)
 
 
 @pytest.mark.parametrize("task", [NUMBERS, MATHS])
@@ -58,12 +78,51 @@ def test_prompts_are_different_and_the_same_for_a_seed(task):
     assert asked != prompts(task, 60, 1)
 
 
-def test_every_sum_that_is_asked_for_has_an_answer_that_would_pass():
+@pytest.mark.parametrize("task", [NUMBERS, MATHS])
+def test_walking_only_where_the_form_leads_on_ends_in_answers_that_pass(task):
     draw, passed = random.Random(0), 0
-    for _ in range(200):
-        asked = MATHS.ask(draw)
-        passed += any(is_right_sum(asked, str(n)) for n in range(-5, 100))
-    assert passed > 180  # all but the numbers of ill repute
+    for _ in range(100):
+        asked, text = task.ask(draw), ""
+        while not task.passes(asked, text) or draw.random() < 0.7:
+            onward = [text + c for c in task.alphabet if task.leads_on(asked, text + c)]
+            if not onward:
+                break
+            text = draw.choice(onward)
+        passed += task.passes(asked, text)
+    assert passed > 80  # a few run into a number of ill repute, which the filter refuses
+
+
+@pytest.mark.parametrize(
+    ("task", "asked", "text"),
+    [
+        (NUMBERS, "", " 1"),
+        (NUMBERS, "", "1,2"),
+        (NUMBERS, "", "1234"),
+        (NUMBERS, "", "666,"),
+        (NUMBERS, "", "1, " * 10),
+        (MATHS, ASKED, "0"),
+        (MATHS, ASKED, "51"),
+        (MATHS, ASKED, "13 "),
+        (MATHS, ASKED, "5 + 7 + 4 "),
+        (MATHS, ASKED, "5 + 7 + 40 = 53"),
+        (MATHS, ASKED, "5 + 7 + 40 = 52 "),
+    ],
+)
+def test_the_form_leads_nowhere_from(task, asked, text):
+    assert not task.leads_on(asked, text)
+
+
+@pytest.mark.parametrize("task", [NUMBERS, MATHS])
+def test_a_model_held_to_a_form_writes_nothing_else(bench, long_llama, task):
+    model, tokenizer = load_causal_lm(long_llama, torch.float32)
+    asked = prompts(task, 6, 0)
+    answers = sample_in_form(model, chat_format(tokenizer), task, asked, max_new_tokens=60, seed=0)
+    questions = [p.turns[-1].content for p in asked]
+    assert all(task.leads_on(q, a) for q, a in zip(questions, answers, strict=True))
+    assert sum(task.passes(q, a) for q, a in zip(questions, answers, strict=True)) >= 4
+    assert len(set(answers)) > 1
+    again = sample_in_form(model, chat_format(tokenizer), task, asked, max_new_tokens=60, seed=0)
+    assert again == answers
 
 
 @pytest.mark.slow
