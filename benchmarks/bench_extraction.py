@@ -1,4 +1,4 @@
-"""Extraction against its limit, and its memory against the number of texts.
+"""Extraction against its limit, and against the plain loops that people write.
 
 The limit is the bare Hugging Face forward pass stopped after the same block, on the same batches.
 Repetitions are interleaved; each ratio compares two passes that ran one after the other.
@@ -6,10 +6,8 @@ Repetitions are interleaved; each ratio compares two passes that ran one after t
 
 from __future__ import annotations
 
-import gc
 import time
 
-import psutil
 import torch
 from record import median_and_range, record
 
@@ -21,6 +19,7 @@ from persona.models import load_pair
 LAYER = 20
 N_DIALOGUES = 96
 REPETITIONS = 5
+PLAIN_BATCH = 16
 
 
 def main() -> None:
@@ -31,7 +30,7 @@ def main() -> None:
     )
     with pair.active("aligned") as bridge:
         compare_with_bare_forward(pair, bridge, dialogues)
-        memory_growth(bridge, dialogues)
+        compare_with_plain_loops(pair, bridge, dialogues)
 
 
 def compare_with_bare_forward(pair, bridge, dialogues) -> None:
@@ -58,7 +57,7 @@ def compare_with_bare_forward(pair, bridge, dialogues) -> None:
     bare_pass(), our_pass()
     ratios = []
     for _ in range(REPETITIONS):
-        ratios.append(our_pass() / bare_pass())
+        ratios.append(bare_pass() / our_pass())
     value, spread = median_and_range(ratios)
     record(
         "extraction.ratio_to_bare_forward",
@@ -66,29 +65,64 @@ def compare_with_bare_forward(pair, bridge, dialogues) -> None:
         "x",
         n=REPETITIONS,
         spread=spread,
-        ratio_to="seconds of the bare Hugging Face forward stopped at the same block",
-        note=f"block {LAYER}, {len(dialogues)} answers; 1 is the limit",
+        ratio_to="seconds of the bare Hugging Face forward stopped at the same block, over ours",
+        note=f"block {LAYER}, {len(dialogues)} answers, the same batches; 1 is the limit",
     )
 
 
-def memory_growth(bridge, dialogues) -> None:
-    """Resident memory after 24 answers and after 40 times as many."""
-    few = dialogues[:24]
-    process = psutil.Process()
-    layers = [4, 12, LAYER]
-    collect_moments(bridge, few * 2, layers)  # allocators reach their working size
-    gc.collect()
-    before = process.memory_info().rss
-    for _ in range(20):
-        collect_moments(bridge, few * 2, layers)
-    gc.collect()
-    record(
-        "extraction.rss_growth_bytes",
-        float(process.memory_info().rss - before),
-        "bytes",
-        n=1,
-        note=f"from 48 to {48 * 20} answers, {len(layers)} blocks, moments only",
-    )
+def compare_with_plain_loops(pair, bridge, dialogues) -> None:
+    """The loops that people write with Transformers alone, keeping every block's hidden states."""
+    from transformers import AutoModelForCausalLM
+
+    from persona.models.embedded import default_model_folder
+
+    plain = AutoModelForCausalLM.from_pretrained(default_model_folder(), dtype=pair.dtype).eval()
+    pad = pair.tokenizer.pad_token_id
+
+    @torch.no_grad()
+    def one_by_one() -> float:
+        start = time.perf_counter()
+        for dialogue in dialogues:
+            first, end = dialogue.response
+            states = plain(torch.tensor([dialogue.ids]), output_hidden_states=True).hidden_states
+            states[LAYER + 1][0, first:end].mean(0)
+        return time.perf_counter() - start
+
+    @torch.no_grad()
+    def batched() -> float:
+        start = time.perf_counter()
+        for place in range(0, len(dialogues), PLAIN_BATCH):
+            chunk = dialogues[place : place + PLAIN_BATCH]
+            ids = torch.full((len(chunk), max(map(len, chunk))), pad)
+            mask = torch.zeros_like(ids)
+            for row, dialogue in enumerate(chunk):
+                ids[row, : len(dialogue)] = torch.tensor(dialogue.ids)
+                mask[row, : len(dialogue)] = 1
+            states = plain(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+            for row, dialogue in enumerate(chunk):
+                first, end = dialogue.response
+                states[LAYER + 1][row, first:end].mean(0)
+        return time.perf_counter() - start
+
+    def ours() -> float:
+        start = time.perf_counter()
+        collect_moments(bridge, dialogues, [LAYER])
+        return time.perf_counter() - start
+
+    ways = {"one_text": one_by_one, "batched": batched}
+    ours(), one_by_one()
+    ratios = {name: [way() / ours() for _ in range(REPETITIONS)] for name, way in ways.items()}
+    for name, what in (("one_text", "one text at a time"), ("batched", f"{PLAIN_BATCH} texts")):
+        value, spread = median_and_range(ratios[name])
+        record(
+            f"extraction.ratio_to_{name}_loop",
+            value,
+            "x",
+            n=REPETITIONS,
+            spread=spread,
+            ratio_to="seconds of this project; above 1 it is faster than the plain loop, " + what,
+            note=f"block {LAYER}, {len(dialogues)} answers, output_hidden_states=True",
+        )
 
 
 if __name__ == "__main__":

@@ -199,9 +199,12 @@ def screen(
     """
     with contextlib.redirect_stdout(sys.stderr):
         from persona.data import read_answer_pairs
+        from persona.errors import DataError
         from persona.models.load import load_pair
         from probes.screening import screen as run_screening
 
+        if not data.is_file():
+            raise DataError(f"there is no file {data}")
         where = engine_of(engine, workers, ray_address)
         by = _direction(direction, read_as, layers_are)
         pairs = None if reference is None else read_answer_pairs(reference)

@@ -114,6 +114,7 @@ def load_pair(
         peft_model.to(chosen_device).eval().requires_grad_(False)
         bridge = _bridge(peft_model.get_base_model(), tokenizer, base.name, chosen_dtype)
         two_copies = _to_be_merged(peft_model, merged, chosen_dtype, chosen_device)
+        one_copy = not two_copies
         open_side: OpenSide = (merged_sides if two_copies else adapter_sides)(peft_model, bridge)
     else:
         other_config, other_tokenizer = _describe(tuned)
@@ -136,7 +137,11 @@ def load_pair(
         bridge = _bridge(model.to(chosen_device), tokenizer, base.name, chosen_dtype)
         if in_turn is None:
             in_turn = weight_bytes(model) > MEMORY_SHARE * free_bytes(chosen_device)
-        if in_turn:
+        same = tuned.path.resolve() == base.path.resolve()
+        one_copy = same or bool(in_turn)
+        if same:
+            open_side = two_sides(bridge, bridge)
+        elif in_turn:
             notes.append("the two checkpoints are loaded in turn, to save memory")
             open_side = sides_in_turn(load_side, "aligned", bridge)
         else:
@@ -148,7 +153,7 @@ def load_pair(
         open_side=open_side,
         n_layers=int(bridge.cfg.n_layers),
         d_model=int(bridge.cfg.d_model),
-        one_copy_of_weights=not two_copies if tuned.kind == "adapter" else bool(in_turn),
+        one_copy_of_weights=one_copy,
         chat=chat,
         names={"aligned": base.name, "finetuned": str(finetuned)},
         revisions={"aligned": base.revision, "finetuned": tuned.revision},

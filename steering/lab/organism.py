@@ -11,7 +11,7 @@ from persona.behaviour.intervals import Estimate
 from persona.data.types import AnswerPair
 from persona.report.figures import dots, training_course
 from steering.lab.course import alarm_step, course_rows, readings_of, rung
-from steering.lab.estimates import difference, level, preference_rate, ratio
+from steering.lab.estimates import UNDEFINED, difference, preference_rate, ratio
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.readings import edited_conditions, random_conditions, score
@@ -98,6 +98,8 @@ def report_organism(rows: pd.DataFrame, facts: Facts) -> Outcome:
         if shift.excludes_zero()
         else "there is no clear held-out shift to restore"
     )
+    if not shift.excludes_zero():
+        restored = UNDEFINED  # a share of nothing
     headline = f"gap held out {signed(shift)}, good twin {signed(twin)}; {cured}"
     card = next(found["scorecard"] for found in facts.values() if "scorecard" in found)
     null = card["random_restoration"]
@@ -126,18 +128,21 @@ def spread(questions: Sequence[AnswerPair], n: int) -> list[AnswerPair]:
 
 
 def _dots(rows: pd.DataFrame) -> Figure:
-    conditions = (ALIGNED, FINETUNED, RESTORED, INDUCED, ZERO_ABLATED, TWIN)
+    conditions = (FINETUNED, RESTORED, INDUCED, ZERO_ABLATED, TWIN)
+    readings = {
+        "gap held out": ("gap", "held_out"),
+        "gap in-domain": ("gap", "trained_on"),
+        "cross-entropy of neutral text": ("neutral_ce_nats", "neutral"),
+    }
     panels = {
-        "gap held out": {c: level(rows, "gap", "held_out", c) for c in conditions},
-        "gap in-domain": {c: level(rows, "gap", "trained_on", c) for c in conditions},
-        "cross-entropy of neutral text": {
-            c: level(rows, "neutral_ce_nats", "neutral", c) for c in conditions
-        },
+        title: {c: difference(rows, *reading, c) for c in conditions}
+        for title, reading in readings.items()
     }
     return dots(
         panels,
         title="What the fine-tune changed, and what restoring it brings back",
-        subtitle="right is worse in every panel; 95 % intervals over questions and seeds",
+        subtitle="above the aligned model, so that right is worse; 95 % intervals over questions "
+        "and seeds",
         axis="nats per token",
     )
 
@@ -150,12 +155,18 @@ def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
     def shift(label: str, measure: str, split: str, of: str, unit: str) -> Number:
         return Number(f"{label} − aligned", difference(rows, measure, split, of), unit)
 
+    def above_twin(where: str, split: str) -> Number:
+        found = difference(rows, "gap", split, FINETUNED, TWIN)
+        return Number(f"gap {where}, fine-tuned − good twin", found, nats)
+
     nats = "nats per token"
     return (
         shift("gap in-domain, fine-tuned", "gap", "trained_on", FINETUNED, nats),
         shift("gap held out, fine-tuned", "gap", "held_out", FINETUNED, nats),
         shift("gap in-domain, good twin", "gap", "trained_on", TWIN, nats),
         shift("gap held out, good twin", "gap", "held_out", TWIN, nats),
+        above_twin("in-domain", "trained_on"),
+        above_twin("held out", "held_out"),
         shift("gap held out, restored", "gap", "held_out", RESTORED, nats),
         shift("gap held out, direction induced in aligned", "gap", "held_out", INDUCED, nats),
         Number("share of the held-out shift that restoring takes back", restored, "share"),

@@ -26,9 +26,11 @@ PANELS = {
 def training_course(runs: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Figure:
     """Projection, gap and damage of watched fine-tunes over their steps, one panel below another.
 
+    Every question is compared with its own first reading of the run, so that the ribbon, the 95 %
+    bootstrap interval over questions (texts, for the damage), is that of the change.
+
     runs: condition (finetuned, good_twin, ...) -> readings as `read_readings` gives them. The
-        ribbon is the 95 % bootstrap interval over questions (texts, for the damage), the vertical
-        line the step at which the run's alarm rang.
+        vertical line is the step at which the run's alarm rang.
 
     Raises: DataError when there is nothing to draw, or the columns are not those of readings.
     """
@@ -45,7 +47,8 @@ def training_course(runs: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Figur
     )
     figure = new_figure(
         title="From the aligned model to the fine-tuned one",
-        subtitle=f"readings on {n_is(n)} questions never trained on; ribbons are 95 % intervals"
+        subtitle=f"change since the first reading, {n_is(n)} questions never trained on; "
+        "ribbons are 95 % intervals"
         + ("; dotted: the alarm rings" if _rings(runs) else ""),
         inner=210 * len(panels),
         top=20,
@@ -59,7 +62,7 @@ def training_course(runs: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Figur
     for row, measure in enumerate(panels, start=1):
         for place, name in enumerate(in_order(runs)):
             _line(figure, runs[name], name, measure, row, seed, place)
-        figure.update_yaxes(tickformat="+.2f" if measure == "gap" else ".3~g", row=row, col=1)
+        figure.update_yaxes(tickformat="+.2f" if measure == "gap" else "+.3~g", row=row, col=1)
     figure.update_xaxes(title_text="optimiser step (0 = the aligned model)", row=len(panels), col=1)
     return figure
 
@@ -74,8 +77,10 @@ def _line(
     look, chosen = line_look(name, place), rows[rows["measure"] == measure]
     if chosen.empty:
         return
-    steps = sorted(chosen["step"].unique().tolist())
-    estimates = [estimate(chosen[chosen["step"] == step]["value"], seed) for step in steps]
+    by_step = chosen.pivot_table("value", "step", "question_id")
+    changes = by_step - by_step.iloc[0]
+    steps = changes.index.tolist()
+    estimates = [estimate(changes.loc[step].dropna(), seed) for step in steps]
     low, high = [e.low for e in estimates], [e.high for e in estimates]
     ribbon(figure, steps, low, high, translucent(look.colour, 0.18), name, row=row, col=1)
     figure.add_scatter(

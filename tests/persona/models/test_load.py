@@ -86,6 +86,13 @@ def test_checkpoints_loaded_in_turn_read_the_same_with_one_in_memory(tiny_llama,
         assert {p.device.type for p in aligned.parameters()} == {"meta"}
 
 
+def test_a_model_beside_itself_is_loaded_once(tiny_llama):
+    pair = load(tiny_llama, tiny_llama, in_turn=True)
+    assert pair.one_copy_of_weights and not pair.notes
+    with pair.active("aligned") as aligned, pair.active("finetuned") as finetuned:
+        assert aligned is finetuned
+
+
 def test_a_second_checkpoint_that_does_not_fit_is_loaded_in_turn(tiny_llama, sibling, monkeypatch):
     monkeypatch.setattr("persona.models.load.free_bytes", lambda device: 1000)
     assert load(tiny_llama, sibling).one_copy_of_weights

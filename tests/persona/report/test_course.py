@@ -23,7 +23,7 @@ def readings(rise, *, alarm=None, n=6):
     return pd.DataFrame(rows, columns=["step", "question_id", "domain", "measure", "value"])
 
 
-def test_every_run_has_a_line_in_every_panel_with_its_own_means():
+def test_every_run_has_a_line_in_every_panel_with_its_own_mean_changes():
     runs = {"finetuned": readings(0.1, alarm=5), "good_twin": readings(-0.02)}
     figure = training_course(runs)
     lines = [t for t in figure.data if t.mode == "lines+markers"]
@@ -34,10 +34,17 @@ def test_every_run_has_a_line_in_every_panel_with_its_own_means():
     gap = runs["finetuned"].query("measure == 'gap'").groupby("step")["value"].mean()
     of_gap = [t for t in lines if t.legendgroup == "finetuned"][1]
     assert list(of_gap.x) == [0, 5, 10]
-    assert list(of_gap.y) == pytest.approx(gap.tolist())
+    assert list(of_gap.y) == pytest.approx((gap - gap[0]).tolist())
     assert sum(t.showlegend for t in lines) == 2
     assert {shape.x0 for shape in figure.layout.shapes} == {5.0}
     assert "n\u00a0=\u00a06" in figure.layout.title.subtitle.text
+
+
+def test_the_ribbon_is_that_of_the_change_of_each_question_from_its_own_start():
+    apart = readings(0.0)
+    apart["value"] = apart["question_id"].str[1:].astype(float) + 0.1 * apart["step"]
+    [ribbon] = [t for t in training_course({"finetuned": apart}).data if t.fill == "toself"][:1]
+    assert np.allclose(sorted(ribbon.y), [0, 0, 0.5, 0.5, 1, 1])
 
 
 def test_nothing_to_draw_is_refused():
