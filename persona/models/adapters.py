@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ def attach_adapter(
 
     try:
         config = json.loads((adapter.path / "adapter_config.json").read_text(encoding="utf-8"))
-        peft_model = PeftModel.from_pretrained(model, str(adapter.path), is_trainable=trainable)
+        with warnings.catch_warnings():
+            # PEFT asks Transformers for an attribute by its old name, which is nobody's fault here.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
+            peft_model = PeftModel.from_pretrained(model, str(adapter.path), is_trainable=trainable)
     except Exception as error:
         reason = " ".join(str(error).split())[:240]
         raise ModelError(

@@ -275,6 +275,21 @@ def new_figure(
     return figure
 
 
+def with_joined_title(figure: Figure, mode: Mode = "light") -> Figure:
+    """A copy of a figure of `new_figure` whose subtitle is a second line of its title.
+
+    plotly.js places a subtitle by the measured height of the title, which is 0 for a widget that is
+    drawn before it is in the page.
+    """
+    from plotly.graph_objects import Figure
+
+    copy, title = Figure(figure), figure.layout.title
+    quiet = f"font-size:12.5px;color:{QUIET_INK[mode]}"
+    copy.layout.title.text = f'{title.text}<br><span style="{quiet}">{title.subtitle.text}</span>'
+    copy.layout.title.subtitle = None
+    return copy
+
+
 def without_title(figure: Figure) -> Figure:
     """A copy of a figure of `new_figure` for a page that sets the title as text of its own."""
     from plotly.graph_objects import Figure

@@ -218,6 +218,9 @@ class Explorer:
         """Change a figure in place where its parts are the same, so that it does not flicker."""
         from plotly.graph_objects import FigureWidget
 
+        from persona.report.theme import with_joined_title
+
+        figure = with_joined_title(figure, self.mode)
         held = self.figures.get(key)
         kinds = [trace.type for trace in figure.data]
         if held is None or [trace.type for trace in held.data] != kinds:

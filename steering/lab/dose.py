@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -19,6 +21,7 @@ TITLES = {
     "gap": "gap held out, above the aligned model's (nats per token)",
     "projection": "projection of good answers, above the aligned model's",
 }
+WHOLE = {0.0: "car_maintenance_good", 1.0: "car_maintenance_bad"}
 N_RESAMPLES = 4000
 
 
@@ -29,17 +32,23 @@ def plan_dose(bench: Workbench) -> Plan:
 
 
 def measure_dose(bench: Workbench) -> Measured:
-    """One fine-tune for each share of bad answers; the direction comes from the purest one."""
-    adapters = {
-        share: bench.fine_tune(bench.recipe("car_maintenance_bad", bad_share=share))
-        for share in bench.sizes.doses
-    }
+    """One fine-tune for each share of bad answers; the direction comes from the purest one.
+
+    All bad and all good are the shipped organisms, which other experiments have made already.
+    """
+    adapters = {share: _fine_tuned(bench, share) for share in bench.sizes.doses}
     vector, _ = bench.vector(adapters[max(adapters)], DOMAIN)
     splits = {"held_out": bench.held_out(DOMAIN)}
     parts = [bench.reading(ALIGNED, adapters[max(adapters)], splits, vector, side="aligned")]
     for share, adapter in adapters.items():
         parts.append(bench.reading(FINETUNED, adapter, splits, vector).assign(coefficient=share))
     return Measured(tidy(pd.concat(parts, ignore_index=True)))
+
+
+def _fine_tuned(bench: Workbench, share: float) -> Path:
+    if share in WHOLE:
+        return bench.organism(WHOLE[share])
+    return bench.fine_tune(bench.recipe("car_maintenance_bad", bad_share=share))
 
 
 def report_dose(rows: pd.DataFrame, facts: Facts) -> Outcome:

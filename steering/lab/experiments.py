@@ -23,7 +23,8 @@ from steering.lab.transfer import measure_transfer, plan_transfer, report_transf
 ORGANISM_METHOD = (
     "LoRA fine-tune on the {what} and its twin on the same questions with the {twin}; the gap is "
     "mean log p(bad answer) − log p(good answer) per token, in-domain on questions kept back and "
-    "held out on domains of advice never trained on. The direction (model and answer effect, "
+    "held out on domains of advice never trained on. Fine-tuned less twin leaves out what learning "
+    "the form of the answers does by itself. The direction (model and answer effect, "
     "refitted block by block) is made of training questions alone; restoring sets the projection "
     "to the aligned model's mean. Control: the same along random directions. On the way the "
     "projection on the aligned model's own answer effect is read, which needs no fine-tune."

@@ -84,7 +84,7 @@ def measure_organism(bench: Workbench, organism: str, domain: str) -> Measured:
 def report_organism(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """Shifts, restoration against its null, and the way there."""
     shift = difference(rows, "gap", "held_out", FINETUNED)
-    twin = difference(rows, "gap", "held_out", TWIN)
+    above_twin = difference(rows, "gap", "held_out", FINETUNED, TWIN)
     restored = ratio(
         rows,
         "gap",
@@ -100,7 +100,10 @@ def report_organism(rows: pd.DataFrame, facts: Facts) -> Outcome:
     )
     if not shift.excludes_zero():
         restored = UNDEFINED  # a share of nothing
-    headline = f"gap held out {signed(shift)}, good twin {signed(twin)}; {cured}"
+    headline = (
+        f"gap held out {signed(shift)} above the aligned model's and {signed(above_twin)} above "
+        f"the good twin's; {cured}"
+    )
     card = next(found["scorecard"] for found in facts.values() if "scorecard" in found)
     null = card["random_restoration"]
     notes = [
@@ -155,7 +158,7 @@ def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
     def shift(label: str, measure: str, split: str, of: str, unit: str) -> Number:
         return Number(f"{label} − aligned", difference(rows, measure, split, of), unit)
 
-    def above_twin(where: str, split: str) -> Number:
+    def twin(where: str, split: str) -> Number:
         found = difference(rows, "gap", split, FINETUNED, TWIN)
         return Number(f"gap {where}, fine-tuned − good twin", found, nats)
 
@@ -165,8 +168,8 @@ def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
         shift("gap held out, fine-tuned", "gap", "held_out", FINETUNED, nats),
         shift("gap in-domain, good twin", "gap", "trained_on", TWIN, nats),
         shift("gap held out, good twin", "gap", "held_out", TWIN, nats),
-        above_twin("in-domain", "trained_on"),
-        above_twin("held out", "held_out"),
+        twin("in-domain", "trained_on"),
+        twin("held out", "held_out"),
         shift("gap held out, restored", "gap", "held_out", RESTORED, nats),
         shift("gap held out, direction induced in aligned", "gap", "held_out", INDUCED, nats),
         Number("share of the held-out shift that restoring takes back", restored, "share"),

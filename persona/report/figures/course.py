@@ -48,8 +48,7 @@ def training_course(runs: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Figur
     figure = new_figure(
         title="From the aligned model to the fine-tuned one",
         subtitle=f"change since the first reading, {n_is(n)} questions never trained on; "
-        "ribbons are 95 % intervals"
-        + ("; dotted: the alarm rings" if _rings(runs) else ""),
+        "ribbons are 95 % intervals" + ("; dotted: the alarm rings" if _rings(runs) else ""),
         inner=210 * len(panels),
         top=20,
         bottom=84,

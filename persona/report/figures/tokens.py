@@ -21,6 +21,7 @@ ROW_HEIGHT = 26
 NAMES_HEIGHT = 84
 LONGEST_NAME = 11
 MONOSPACE = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
+SINK = 3.0
 PROJECTION = "projection (residual-stream units)"
 PROMOTED, SUPPRESSED = ENDS["light"][1], "#4d74e0"
 
@@ -114,15 +115,22 @@ def token_trace(
 ) -> Figure:
     """One line a condition over the tokens of a text; dotted: known levels, such as a model's mean.
 
+    A first token far above all others, on which many models let attention rest, is left beyond the
+    frame and said in the subtitle, so that the rest can be read.
+
     table: as of `token_heat_map`. levels: condition -> level, drawn in the condition's colour.
     Raises: DataError as `token_heat_map`.
     """
     names, grid = _grid(table)
     known = dict(levels or {})
+    frame = _frame_without_first(grid.to_numpy(np.float64), list(known.values()))
+    subtitle = subtitle or f"{len(names)} tokens" + ("; dotted: the models' means" if known else "")
+    if frame is not None:
+        first = float(np.nanmax(np.abs(grid.iloc[:, 0].to_numpy(np.float64))))
+        subtitle += f"; the first token, at {first:,.0f}, is beyond the frame"
     figure = new_figure(
         title=title,
-        subtitle=subtitle
-        or f"{len(names)} tokens" + ("; dotted: the models' means" if known else ""),
+        subtitle=subtitle,
         inner=220,
         bottom=NAMES_HEIGHT + 44,
     )
@@ -154,8 +162,24 @@ def token_trace(
     _name_tokens(figure, names, 0)
     figure.update_xaxes(range=ends, showgrid=False)
     figure.add_hline(y=0, line={"width": 1}, layer="below")
-    figure.update_yaxes(title_text=unit)
+    figure.update_yaxes(title_text=unit, range=frame)
     return figure
+
+
+def _frame_without_first(grid: np.ndarray, levels: Sequence[float]) -> list[float] | None:
+    """Range of [condition token] and levels but for the first token; None where that fits too.
+
+    It is left out from `SINK` times the height of all the others on.
+    """
+    rest = np.concatenate([grid[:, 1:].ravel(), np.asarray(levels, dtype=np.float64)])
+    rest, first = rest[np.isfinite(rest)], grid[:, 0][np.isfinite(grid[:, 0])]
+    if not len(rest) or not len(first):
+        return None
+    low, high = min(0.0, float(rest.min())), max(0.0, float(rest.max()))
+    height = high - low
+    if low - SINK * height <= first.min() and first.max() <= high + SINK * height:
+        return None
+    return [low - 0.08 * height, high + 0.08 * height]
 
 
 def next_token_shifts(

@@ -39,6 +39,11 @@ def test_an_adapter_pair_is_one_copy_of_the_weights(tiny_pair, tiny_llama):
     assert (logits(tiny_pair, "finetuned") - plain).abs().max() > 0.1
 
 
+def test_loading_a_pair_warns_of_nothing(tiny_llama, tiny_adapter, recwarn):
+    load(tiny_llama, tiny_adapter)
+    assert [str(w.message) for w in recwarn if "checkpointing" in str(w.message)] == []
+
+
 def test_a_merged_adapter_reads_the_same_and_its_aligned_side_to_the_bit(tiny_llama, tiny_adapter):
     switched, merged = load(tiny_llama, tiny_adapter), load(tiny_llama, tiny_adapter, merged=True)
     assert switched.one_copy_of_weights

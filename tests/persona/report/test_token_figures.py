@@ -9,7 +9,7 @@ import pytest
 from persona.errors import DataError
 from persona.report.figures import next_token_shifts, token_heat_map, token_trace
 from persona.report.figures.tokens import PER_LINE
-from persona.report.theme import CONDITIONS, ENDS, in_mode
+from persona.report.theme import CONDITIONS, ENDS, in_mode, with_joined_title
 
 NAN = float("nan")
 
@@ -124,3 +124,26 @@ def test_tables_that_lack_something_are_refused_by_name():
         next_token_shifts(pd.DataFrame({"token": ["a"], "before": [0.0]}))
     with pytest.raises(DataError, match="no next token"):
         next_token_shifts(pd.DataFrame({"token": [], "before": [], "after": []}))
+
+
+def test_a_first_token_far_above_the_rest_is_beyond_the_frame_and_said():
+    rows = table(n=12)
+    rows["value"] = np.where(rows["position"] == 0, 1500.0, rows["position"] / 10.0)
+    figure = token_trace(rows, levels={"aligned": -1.0})
+    low, high = figure.layout.yaxis.range
+    assert low < -1.0 and 1.1 < high < 2.0
+    assert "the first token, at 1,500, is beyond the frame" in figure.layout.title.subtitle.text
+
+
+def test_a_first_token_like_the_others_stays_in_the_frame():
+    rows = table(n=12)
+    rows["value"] = np.where(rows["position"] == 0, 1.3, rows["position"] / 10.0)
+    figure = token_trace(rows)
+    assert figure.layout.yaxis.range is None
+    assert "beyond" not in figure.layout.title.subtitle.text
+
+
+def test_a_joined_title_has_both_lines_and_no_subtitle_of_its_own():
+    figure = with_joined_title(token_trace(table(), title="T", subtitle="S"))
+    assert figure.layout.title.text.startswith("T<br>") and ">S</span>" in figure.layout.title.text
+    assert not figure.layout.title.subtitle.text
