@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
+from persona.behaviour.intervals import bootstrap
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions.direction import PersonaVector, orthonormal
@@ -40,7 +43,8 @@ def compare_at_block(
     """One row per entry of `directions`, whose span is restored to the aligned mean at the block.
 
     questions, neutral: must be none that the directions were made of or chosen on.
-    Columns: name, rank, restoration, kl_restoration, damage_nats, p, n_random.
+    Columns: name, rank, restoration, low, high (95 % over questions), kl_restoration, damage_nats,
+    p, n_random.
     Raises: SteeringError without directions or questions, or for a name of a condition here;
     DataError for vectors that depend on each other.
     """
@@ -65,15 +69,20 @@ def compare_at_block(
     table = pd.concat([rows, ce]).pivot_table("value", ["condition", "seed"], "measure")
     aligned, tuned = table.loc[("aligned", 0)], table.loc[("finetuned", 0)]
     restoration = (tuned["gap"] - table["gap"]) / (tuned["gap"] - aligned["gap"])
+    gaps = rows[rows["measure"] == "gap"].pivot_table("value", "question_id", ["condition", "seed"])
     found = []
     for name, vector in vectors.items():
         reading, value = table.loc[(name, 0)], restoration.loc[(name, 0)]
+        three = [("finetuned", 0), (name, 0), ("aligned", 0)]
+        over_questions = bootstrap(gaps[three].to_numpy(), _taken_back)
         draws = restoration.loc[f"random r{vector.rank}"] if n_random else restoration[:0]
         found.append(
             {
                 "name": name,
                 "rank": vector.rank,
                 "restoration": value,
+                "low": over_questions.low,
+                "high": over_questions.high,
                 "kl_restoration": 1 - reading["kl_good_nats"] / tuned["kl_good_nats"],
                 "damage_nats": reading["neutral_ce_nats"] - tuned["neutral_ce_nats"],
                 "p": (1 + int((draws >= value).sum())) / (1 + n_random),
@@ -81,6 +90,11 @@ def compare_at_block(
             }
         )
     return pd.DataFrame(found)
+
+
+def _taken_back(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Restoration from mean gaps [... (fine-tuned, restored, aligned)]."""
+    return np.asarray((means[..., 0] - means[..., 1]) / (means[..., 0] - means[..., 2]))
 
 
 def _restored(name: str, vector: PersonaVector, draw: int = 0) -> Condition:

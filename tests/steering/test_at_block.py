@@ -57,6 +57,8 @@ def test_each_direction_has_its_own_restoration_and_the_null_of_its_rank(
     gap = rows[rows["measure"] == "gap"].groupby("condition")["value"].mean()
     expected = (gap["finetuned"] - gap["line"]) / (gap["finetuned"] - gap["aligned"])
     assert table.loc["line", "restoration"] == pytest.approx(expected, rel=1e-4)
+    assert (table["low"] <= table["restoration"]).all()
+    assert (table["restoration"] <= table["high"]).all()
 
 
 def test_bad_input_is_refused(tiny_pair, questions, means, neutral):
