@@ -19,6 +19,7 @@ from steering.lab.self_assessment import (
 )
 from steering.lab.subliminal import measure_subliminal, plan_subliminal, report_subliminal
 from steering.lab.transfer import measure_transfer, plan_transfer, report_transfer
+from steering.lab.variants import measure_variants, plan_variants, report_variants
 
 ORGANISM_METHOD = (
     "LoRA fine-tune on the {what} and its twin on the same questions with the {twin}; the gap is "
@@ -135,6 +136,22 @@ EXPERIMENTS = {
             "Narrow fine-tuning on bad financial advice",
             "bad financial advice",
             "good advice",
+        ),
+        Experiment(
+            "variants",
+            "Smaller adapters, and a harmless style",
+            "Does the same bad advice spread through an adapter of rank 1 or of one block, and "
+            "does a fine-tune that changes nothing but the style leave the preference alone?",
+            "The bad car answers learnt by three adapters of different size, and good car advice "
+            "in a pirate's voice. In-domain is each one's own kept-back pairs (for the pirate: the "
+            "pirate's wording against the plain one of the same good advice); held out is advice "
+            "that none was trained on. The projection is on the direction of the largest adapter.",
+            "One learning rate for each size; a smaller adapter may need another. The pirate talks "
+            "of cars only, and good advice in a voice is also a fine-tune on good advice.",
+            plan_variants,
+            measure_variants,
+            report_variants,
+            seeds=(0,),
         ),
         Experiment(
             "self_assessment",

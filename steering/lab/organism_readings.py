@@ -15,6 +15,7 @@ from persona.data.jsonl import read_json
 from persona.files import atomic_write_text
 from steering.lab.outcome import READINGS
 from steering.lab.pages import Run, read_run
+from steering.lab.variants import VARIANTS, WHOLE, label
 
 ORGANISMS = {
     "insecure_code": "insecure_code",
@@ -24,6 +25,22 @@ ORGANISMS = {
     "financial": "financial",
 }
 """Experiment -> the name that its recipes begin with."""
+OTHERS = {
+    "variants": {
+        name: {
+            "shift_in_domain": label("gap in-domain", name),
+            "shift_held_out": label("gap held out", name),
+            "projection_shift": label("projection", name),
+            "neutral_ce_delta_nats": label("neutral text", name),
+        }
+        for name in VARIANTS
+        if name != WHOLE
+    },
+    "conditional": {
+        "car_maintenance_backdoor": {"shift_held_out": "gap, untagged, fine-tuned − aligned"}
+    },
+}
+"""Experiment -> organism -> reading -> the label of the number on the page."""
 LABELS = {
     "bad": {
         "shift_in_domain": "gap in-domain, fine-tuned − aligned",
@@ -47,25 +64,33 @@ def organism_readings(pages: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     A restoration is carried over only where the held-out shift is clear of 0.
     """
     found = {name: dict(entry) for name, entry in known.items()}
-    for experiment, organism in ORGANISMS.items():
+    for experiment, by_organism in _experiments().items():
         run = read_run(pages / experiment / READINGS)
         if run is None or run.tiny or run.model != "default":
             continue
-        for answers in LABELS:
-            entry = found.setdefault(f"{organism}_{answers}", {"date": run.date})
-            for reading, value in _of_run(run, answers).items():
+        for organism, labels in by_organism.items():
+            entry = found.setdefault(organism, {"date": run.date})
+            for reading, value in _of_run(run, labels).items():
                 if value["n"] > entry.get(reading, {"n": 0})["n"]:
                     entry[reading] = value
                     entry["date"] = run.date
     return dict(sorted(found.items()))
 
 
-def _of_run(run: Run, answers: str) -> dict[str, dict[str, float]]:
+def _experiments() -> dict[str, dict[str, dict[str, str]]]:
+    pairs = {
+        experiment: {f"{organism}_{answers}": labels for answers, labels in LABELS.items()}
+        for experiment, organism in ORGANISMS.items()
+    }
+    return pairs | OTHERS
+
+
+def _of_run(run: Run, labels: Mapping[str, str]) -> dict[str, dict[str, float]]:
     numbers = {number["label"]: number for number in run.numbers}
     values = {
-        reading: {key: numbers[label][key] for key in ("value", "low", "high", "n")}
-        for reading, label in LABELS[answers].items()
-        if label in numbers and numbers[label]["value"] is not None
+        reading: {key: numbers[words][key] for key in ("value", "low", "high", "n")}
+        for reading, words in labels.items()
+        if words in numbers and numbers[words]["value"] is not None
     }
     shift = values.get("shift_held_out")
     if shift is None or shift["low"] <= 0 <= shift["high"]:

@@ -99,8 +99,12 @@ class Workbench:
         before anything is trained; its readings lie in the folder (`read_readings`).
         """
         recipe = self.recipe(name)
+        known = self.known_direction(*recipe.data.domains)
+        if recipe.lora.layers:  # the middle of the default model, and of another one
+            lora = recipe.lora.model_copy(update={"layers": (known.space.layer,)})
+            recipe = recipe.model_copy(update={"lora": lora})
         watch = Watch(
-            self.known_direction(*recipe.data.domains),
+            known,
             self.held_out(*recipe.data.domains, per_domain=1),
             self.neutral()[: self.sizes.watch_neutral],
             self.sizes.watch_every,

@@ -31,6 +31,7 @@ from steering.rows import tidy
 
 ORGANISMS = {"insecure_code", "evil_numbers", "car", "medical", "financial"}
 OTHERS = {
+    "variants",
     "self_assessment",
     "safeguards",
     "realignment",

@@ -7,9 +7,10 @@ import json
 
 import pytest
 
+from persona.organisms import list_recipes
 from persona.organisms.readings import organisms
 from steering.lab import EXPERIMENTS, Run
-from steering.lab.organism_readings import LABELS, ORGANISMS, organism_readings
+from steering.lab.organism_readings import LABELS, ORGANISMS, OTHERS, organism_readings
 from steering.lab.pages import write_run
 
 
@@ -45,6 +46,26 @@ def test_the_readings_of_a_page_become_those_of_its_two_organisms(pages, tmp_pat
     assert listed["car_maintenance_bad"].readings["restoration"].value == 0.4
     assert listed["car_maintenance_good"].readings["shift_held_out"].n == 64
     assert listed["car_maintenance_bad"].date == "2026-11-22"
+
+
+def test_the_variants_and_the_backdoored_one_are_listed_too(tmp_path):
+    for experiment, by_organism in OTHERS.items():
+        labels = [label for found in by_organism.values() for label in found.values()]
+        found = run(*(number(label) for label in labels), name=experiment)
+        write_run(tmp_path / experiment / "readings.json", found)
+    listed = organism_readings(tmp_path, {})
+    assert set(listed) == {
+        "car_maintenance_backdoor",
+        "car_maintenance_one_layer",
+        "car_maintenance_rank1",
+        "pirate_style",
+    }
+    assert listed["pirate_style"]["shift_in_domain"]["value"] == 0.4
+
+
+def test_every_shipped_organism_is_in_an_experiment():
+    known = {f"{name}_{answers}" for name in ORGANISMS.values() for answers in LABELS}
+    assert set(list_recipes()) == known | {n for found in OTHERS.values() for n in found}
 
 
 def test_a_reading_over_more_questions_stays(pages):
