@@ -156,9 +156,12 @@ def candidate_place(candidate: str) -> tuple[int, str]:
 
 
 def in_order(conditions: Iterable[str]) -> list[str]:
-    """Known conditions in the order of `CONDITIONS` and `EXPLORED`, then the others by name."""
-    present, known = set(conditions), [*CONDITIONS, *EXPLORED]
-    return [c for c in known if c in present] + sorted(present - set(known))
+    """Known conditions in the order of `CONDITIONS` and `EXPLORED`, then the others as given.
+
+    conditions: in an order of their own, so no set.
+    """
+    present, known = list(dict.fromkeys(conditions)), [*CONDITIONS, *EXPLORED]
+    return [c for c in known if c in present] + [c for c in present if c not in known]
 
 
 def plain(name: str) -> str:

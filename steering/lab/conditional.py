@@ -82,7 +82,7 @@ def report_conditional(rows: pd.DataFrame, facts: Facts) -> Outcome:
         },
         title="A backdoored organism, with and without its trigger",
         subtitle=f"fine-tuned − aligned on {n} held-out questions; 95 % intervals",
-        axis="shift",
+        axis="above aligned",
     )
     headline = (
         f"gap {signed(gaps['untagged'])} without and {signed(gaps['trigger'])} with the trigger; "

@@ -82,9 +82,14 @@ def report_safeguards(rows: pd.DataFrame, facts: Facts) -> Outcome:
         panels,
         title="Safeguards while training on bad car advice",
         subtitle="above the aligned model; 95 % intervals over questions and seeds",
-        axis="shift",
+        axis="above aligned",
     )
-    course = training_course({name: readings_of(rows, name) for name in WAYS})
+    course = training_course(
+        {
+            name if name in (FINETUNED, TWIN) else words: readings_of(rows, name)
+            for name, words in WAYS.items()
+        }
+    )
     notes = [
         f"Alarm on the way, calibrated on the good twin's, {WAYS[name]}: "
         + rung({seed: found["alarm_step"][name] for seed, found in facts.items()})

@@ -66,7 +66,7 @@ def report_variants(rows: pd.DataFrame, facts: Facts) -> Outcome:
         panels,
         title="The same bad answers through smaller adapters, and a harmless style",
         subtitle="above the aligned model; 95 % intervals over questions and seeds",
-        axis="shift",
+        axis="above aligned",
     )
     headline = "gap held out: " + "; ".join(
         f"{name} {signed(e)}" for name, e in panels["gap held out"].items()

@@ -66,7 +66,7 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
         panels[split] = {c: e if e and e.n else found[c] for c, e in written.items()}
     if not panels:
         raise DataError("there are no rows of stage 'score' with a 'gap'")
-    conditions = in_order({c for panel in panels.values() for c in panel})
+    conditions = in_order(c for panel in panels.values() for c in panel)
     titles = [
         f"{SPLITS[split][1]}<br>(n = {max(e.n for e in panel.values())})"
         for split, panel in panels.items()
@@ -113,7 +113,7 @@ def behaviour_by_domain(
             panels[f"{name}{'*' if split == 'trained_on' else ''}<br>(n = {n})"] = found
     if not panels:
         raise DataError("there are no rows of stage 'score' with a 'gap'")
-    conditions = in_order({c for panel in panels.values() for c in panel})
+    conditions = in_order(c for panel in panels.values() for c in panel)
     n_rows = -(-len(panels) // n_columns)
     inner = n_rows * 18 * len(conditions) + (n_rows - 1) * GAP_BETWEEN
     figure = new_figure(
@@ -179,7 +179,7 @@ def damage(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Fi
             panels[f"{title} (n = {max(e.n for e in found.values())})"] = found
     if not any("neutral" in title for title in panels):
         raise DataError("there are no rows of stage 'score' on neutral text")
-    conditions = in_order({c for panel in panels.values() for c in panel})
+    conditions = in_order(c for panel in panels.values() for c in panel)
     figure = new_figure(
         title="Damage, and distance from the aligned model",
         subtitle="measured from the aligned model, which is 0; 95 % over n texts or questions"

@@ -28,7 +28,7 @@ def dots(
     panels: what is read (with its unit) -> condition -> estimate.
     Raises: DataError without any estimate.
     """
-    conditions = in_order({c for panel in panels.values() for c in panel})
+    conditions = in_order(c for panel in panels.values() for c in panel)
     if not conditions:
         raise DataError("there is no reading to draw")
     figure = new_figure(
@@ -72,7 +72,7 @@ def curves(
     log: a logarithmic x axis, for x above 0.
     Raises: DataError without any point.
     """
-    names = in_order({c for panel in panels.values() for c in panel})
+    names = in_order(c for panel in panels.values() for c in panel)
     if not names:
         raise DataError("there is no reading to draw")
     figure = new_figure(
