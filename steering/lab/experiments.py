@@ -88,7 +88,7 @@ REORDERED = (
     "something passes by the coordinates of the weights (first seed only)."
 )
 SUBLIMINAL_LIMITS = (
-    "One small model and at most 192 texts where the published effect took ten thousand: an "
+    "One small model and at most 96 texts where the published effect took ten thousand: an "
     "interval that holds 0 is no proof that nothing passes. A second language model, trained from "
     "a random start of its own, is not at hand: noise makes a beginning nearby, and only the toy "
     "has a student from truly another initialisation."

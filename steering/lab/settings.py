@@ -35,7 +35,7 @@ class Sizes:
     watch_neutral: int = 4
     realign: tuple[int, ...] = (10, 30, 100, 300)
     doses: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
-    samples: int = 192
+    samples: int = 96
     student_epochs: float = 3.0
     generations: int = 3
     tokens: int = 50
