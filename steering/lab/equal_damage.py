@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from persona.behaviour.intervals import Estimate, crossed_bootstrap
 from persona.models import ModelPair
+from persona.models.pair import Side
 from steering.lab.estimates import paired, where
 
 DRIFT = "drift_kl_nats"
@@ -36,6 +37,12 @@ def against_finetuned(pair: ModelPair, finetuned: ModelPair) -> ModelPair:
             finetuned.open_side("finetuned") if side == "aligned" else pair.open_side("finetuned")
         ),
     )
+
+
+def the_aligned_model(pair: ModelPair) -> ModelPair:
+    """A pair that takes the aligned model for what the fine-tune was brought back to."""
+    sides: dict[Side, Side] = {"aligned": "finetuned", "finetuned": "aligned"}
+    return dataclasses.replace(pair, open_side=lambda side: pair.open_side(sides[side]))
 
 
 def drift_rows(scored: pd.DataFrame) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from steering.lab.equal_damage import (
     drift_rows,
     falls,
     reach,
+    the_aligned_model,
 )
 from steering.lab.estimates import difference, level, paired, where
 from steering.lab.organism import UNITS, signed
@@ -77,6 +78,7 @@ def measure_realignment(bench: Workbench) -> Measured:
     parts = [
         bench.reading(ALIGNED, bad, splits, vector, side="aligned"),
         bench.reading(FINETUNED, bad, splits, vector),
+        _drift_of_aligned(bench, bad),
     ]
     for kind, counts in answer_counts(bench).items():
         for n in counts:
@@ -115,9 +117,11 @@ def report_realignment(rows: pd.DataFrame, facts: Facts) -> Outcome:
                 for n, e in lines[kind]
             ]
         ends = sorted({x for points in lines.values() for x, _ in points})
-        for condition in (FINETUNED, RESTORED):
+        for condition in (ALIGNED, FINETUNED, RESTORED):
+            if condition == ALIGNED and measure != DRIFT:
+                continue  # everything else is above its own
             chosen = where(rows, condition=condition)
-            chosen = chosen if condition == FINETUNED else where(chosen, coefficient=1.0)
+            chosen = where(chosen, coefficient=1.0) if condition == RESTORED else chosen
             e = change(measure, condition, chosen)
             if e.n:
                 lines[condition] = [(x, e) for x in (ends[0], ends[-1])]
@@ -204,8 +208,26 @@ def _drift(
     return bench.steps.table("drift", inputs, read).assign(condition=condition.name)
 
 
+def _drift_of_aligned(bench: Workbench, bad: Path) -> pd.DataFrame:
+    """How far the aligned model itself lies from the bad one: what bringing back wholly costs."""
+
+    def read() -> pd.DataFrame:
+        pair = the_aligned_model(bench.pair(bad))
+        condition = Condition(ALIGNED, "finetuned")
+        return tidy(drift_rows(score_neutral(pair, bench.neutral(), [condition])))
+
+    inputs = {
+        "from": bench.model_key(bad, "finetuned"),
+        "model": bench.model_key(bad, "aligned"),
+        "edit": None,
+        "neutral": bench.sizes.neutral,
+    }
+    return bench.steps.table("drift", inputs, read).assign(condition=ALIGNED)
+
+
 def _words(name: str) -> str:
     return {
+        ALIGNED: "the aligned model itself",
         "in_domain": "in-domain",
         "out_of_domain": "out of domain",
         RESTORED: "restored",

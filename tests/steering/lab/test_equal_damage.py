@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from persona.behaviour.gap import score_neutral
 from persona.behaviour.scoring import Condition
+from persona.data.types import Dialogue, Turn
 from steering.lab.equal_damage import (
     DRIFT,
     Dose,
@@ -17,6 +19,7 @@ from steering.lab.equal_damage import (
     falls,
     gaps_at,
     reach,
+    the_aligned_model,
 )
 
 
@@ -83,3 +86,22 @@ def test_drift_is_zero_for_the_fine_tune_itself(bench):
     assert found["value"].abs().max() < 1e-5
     aligned = score_neutral(pair, bench.neutral(), [Condition("same", "finetuned")])
     assert drift_rows(aligned)["value"].max() > 1e-4
+
+
+def test_the_aligned_model_lies_as_far_as_the_kl_from_the_fine_tune_to_it(bench):
+    pair = bench.pair(bench.organism("car_maintenance_bad"))
+    text = bench.neutral()[0]
+    there = the_aligned_model(pair)
+    found = drift_rows(score_neutral(there, [text], [Condition("aligned", "finetuned")]))
+    turns = (Turn("user", text.prompt), Turn("assistant", text.answer))
+    dialogue = pair.chat.encode(Dialogue(turns, text.id, text.kind))
+    start, end = dialogue.response
+    log_p = {}
+    for side in ("aligned", "finetuned"):
+        with pair.active(side) as bridge, torch.no_grad():
+            logits = bridge(torch.tensor([dialogue.ids]), return_type="logits")
+            log_p[side] = logits[0, start - 1 : end - 1].double().log_softmax(-1)
+    apart = log_p["finetuned"] - log_p["aligned"]
+    kl = float((log_p["finetuned"].exp() * apart).sum(-1).mean())
+    assert kl > 1e-4
+    assert found["value"].tolist() == pytest.approx([kl], rel=1e-3)
