@@ -69,6 +69,12 @@ def ratio(
     return UNDEFINED if cube is None else crossed_bootstrap(cube, statistic)
 
 
+def intervals(rows: pd.DataFrame) -> str:
+    """What the intervals of these rows are over, for the subtitle of a figure."""
+    over = "questions" if rows["seed"].nunique() == 1 else "questions and seeds"
+    return f"95 % intervals over {over}"
+
+
 def preference_rate(rows: pd.DataFrame, split: str, condition: str) -> Estimate:
     """Share of questions whose bad answer is the likelier one, per token: gap above 0."""
     cube = paired(rows, "gap", split, (condition,))

@@ -11,7 +11,7 @@ from persona.behaviour.intervals import Estimate
 from persona.data.types import AnswerPair
 from persona.report.figures import dots, training_course
 from steering.lab.course import alarm_step, course_rows, readings_of, rung
-from steering.lab.estimates import UNDEFINED, difference, preference_rate, ratio
+from steering.lab.estimates import UNDEFINED, difference, intervals, preference_rate, ratio
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.readings import edited_conditions, random_conditions, score
@@ -144,8 +144,7 @@ def _dots(rows: pd.DataFrame) -> Figure:
     return dots(
         panels,
         title="What the fine-tune changed, and what restoring it brings back",
-        subtitle="above the aligned model, so that right is worse; 95 % intervals over questions "
-        "and seeds",
+        subtitle=f"above the aligned model, so that right is worse; {intervals(rows)}",
         axis="nats per token",
     )
 

@@ -10,7 +10,7 @@ from persona.data import load_pairs
 from persona.organisms import KlPenalty
 from persona.report.figures import dots, training_course
 from steering.lab.course import alarm_step, course_rows, readings_of, rung
-from steering.lab.estimates import difference
+from steering.lab.estimates import difference, intervals
 from steering.lab.organism import TWIN, UNITS, signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
@@ -81,7 +81,7 @@ def report_safeguards(rows: pd.DataFrame, facts: Facts) -> Outcome:
     figure = dots(
         panels,
         title="Safeguards while training on bad car advice",
-        subtitle="above the aligned model; 95 % intervals over questions and seeds",
+        subtitle=f"above the aligned model; {intervals(rows)}",
         axis="above aligned",
     )
     course = training_course(

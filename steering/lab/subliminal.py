@@ -16,7 +16,7 @@ from persona.organisms import Recipe
 from persona.report.figures import curves, dots
 from steering.lab.digits import ToyReadings, run_toy
 from steering.lab.elsewhere import gradient_cosine, permuted, perturbed_by_damage
-from steering.lab.estimates import difference, preference_rate, where
+from steering.lab.estimates import difference, intervals, preference_rate, where
 from steering.lab.organism import UNITS, signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plain_texts import NUMBERS, Task
@@ -42,6 +42,7 @@ TITLES = {
     "gap": "gap held out, above its own beginning's (nats per token)",
     "projection": "projection on the teacher's direction, above its own beginning's",
 }
+UNITS_OF = {"gap": "nats per token", "projection": UNITS}
 
 
 def plan_subliminal(bench: Workbench, task: Task, generations: int | None = None) -> Plan:
@@ -103,6 +104,10 @@ def report_subliminal(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
         chosen = where(rows, candidate=line, rank=generation)
         return difference(chosen, measure, "held_out", line)
 
+    def apart(generation: int, measure: str) -> Estimate:
+        chosen = where(rows, rank=generation)
+        return difference(chosen, measure, "held_out", STUDENT, CONTROL)
+
     numbers = []
     for line in lines:
         for generation in range(last + 1) if line in BEGINNINGS else (1,):
@@ -118,12 +123,21 @@ def report_subliminal(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
                 Number(f"projection, {who}", shift(line, generation, "projection"), UNITS),
                 Number(f"bad answer preferred, {who}", rate, "share of questions"),
             ]
+    numbers += [
+        Number(
+            f"{measure}, generation {g}, student of the bad teacher less that of the aligned model",
+            apart(g, measure),
+            unit,
+        )
+        for g in range(1, last + 1)
+        for measure, unit in UNITS_OF.items()
+    ]
     toy = {name: _share_read(rows, name) for name in ToyReadings.__dataclass_fields__}
     numbers += [
         Number(f"toy, digits read right: {name.replace('_', ' ')}", e, "share, over draws")
         for name, e in toy.items()
     ]
-    n = shift(STUDENT, 0, "gap").n
+    n, lessons = shift(STUDENT, 0, "gap").n, rows[rows["stage"] != "toy"]
     if last > 1:
         by_generation = {
             title: {
@@ -149,14 +163,15 @@ def report_subliminal(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
         figure = dots(
             panels,
             title=f"What passes through {task.name}",
-            subtitle=f"n = {n} held-out questions; 95 % intervals over questions and seeds",
+            subtitle=f"n = {n} held-out questions; {intervals(lessons)}",
             axis="above its own beginning's",
         )
     who = "student" if last == 1 else f"student of generation {last}"
     headline = (
         f"gap of the {who} {signed(shift(STUDENT, last, 'gap'), 3)}, of the control "
-        f"{signed(shift(CONTROL, last, 'gap'), 3)}; toy: {toy['student'].value:.0%} of digits "
-        f"against {toy['other'].value:.0%} from another initialisation"
+        f"{signed(shift(CONTROL, last, 'gap'), 3)}, apart {signed(apart(last, 'gap'), 3)}; toy: "
+        f"{toy['student'].value:.0%} of digits against {toy['other'].value:.0%} from another "
+        "initialisation"
     )
     return Outcome({"figure": figure}, tuple(numbers), headline, tuple(_notes(facts)))
 

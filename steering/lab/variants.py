@@ -6,7 +6,7 @@ import pandas as pd
 
 from persona.report.figures import dots
 from steering.lab.course import course_rows
-from steering.lab.estimates import difference, where
+from steering.lab.estimates import difference, intervals, where
 from steering.lab.organism import UNITS, signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
@@ -65,7 +65,7 @@ def report_variants(rows: pd.DataFrame, facts: Facts) -> Outcome:
     figure = dots(
         panels,
         title="The same bad answers through smaller adapters, and a harmless style",
-        subtitle="above the aligned model; 95 % intervals over questions and seeds",
+        subtitle=f"above the aligned model; {intervals(rows)}",
         axis="above aligned",
     )
     headline = "gap held out: " + "; ".join(

@@ -64,12 +64,15 @@ def test_the_files_say_what_the_rows_say(settings, summary, rows):
     assert "plotly" in (folder / "figure.html").read_text()[:2_000_000].lower()
     assert (folder / "course.svg").exists()
     gaps = rows[(rows["measure"] == "gap") & (rows["split"] == "held_out")]
-    wide = gaps[gaps["condition"].isin([ALIGNED, FINETUNED])].pivot(
+    wide = gaps[gaps["condition"].isin([ALIGNED, FINETUNED, "good_twin"])].pivot(
         index="question_id", columns="condition", values="value"
     )
-    [shift] = [n for n in found["numbers"] if n["label"].startswith("gap held out, fine-tuned")]
+    numbers = {number["label"]: number for number in found["numbers"]}
+    shift = numbers["gap held out, fine-tuned − aligned"]
     assert shift["value"] == pytest.approx((wide[FINETUNED] - wide[ALIGNED]).mean())
     assert shift["n"] == len(wide)
+    above_twin = numbers["gap held out, fine-tuned − good twin"]
+    assert above_twin["value"] == pytest.approx((wide[FINETUNED] - wide["good_twin"]).mean())
 
 
 def test_the_way_there_is_in_the_rows_from_the_aligned_model_on(rows):
