@@ -208,10 +208,12 @@ class Exploration:
         self, before: Float[Tensor, " vocabulary"], after: Float[Tensor, " vocabulary"]
     ) -> pd.DataFrame:
         """The tokens that gain and lose most probability; a large change of log p may be of a
-        token that is never written."""
+        token that is never written. The likeliest where nothing changes."""
         change = after.exp() - before.exp()
         n = min(N_SHOWN, len(change) // 2)
         chosen = [*change.topk(n).indices.tolist(), *(-change).topk(n).indices.tolist()[::-1]]
+        if not change.any():
+            chosen = before.topk(2 * n).indices.tolist()
         return pd.DataFrame(
             {
                 "token": [self._name(i) for i in chosen],

@@ -94,13 +94,15 @@ def figures_of(shown: Explored, mode: Mode) -> dict[str, Figure]:
         ),
         "trace": token_trace(table, levels=levels, title=where),
     }
+    which = (
+        "tokens whose probability changes most" if choice.coefficient else "the likeliest tokens"
+    )
     for side, tokens in shown.next_tokens.items():
         title = f"First token of an answer: {look_of(side).label}"
         figures[f"next_{side}"] = next_token_shifts(
             tokens,
             title=title,
-            subtitle=f"{choice.setting.words.rsplit(', ', 1)[0]}; tokens whose probability "
-            "changes most",
+            subtitle=f"{choice.setting.words.rsplit(', ', 1)[0]}; {which}",
         )
     return {key: in_mode(figure, mode) for key, figure in figures.items()}
 

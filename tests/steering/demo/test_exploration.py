@@ -74,6 +74,9 @@ def test_a_coefficient_of_zero_changes_nothing_and_runs_nothing_more(exploration
     for side in ("aligned", "finetuned"):
         assert (values(explored, side) == values(explored, f"{side}_steered")).all()
     assert (explored.answers["shift"] == 0).all()
+    tokens = explored.next_tokens["aligned"]["before"]
+    assert tokens.is_monotonic_decreasing
+    assert tokens.map(np.exp).sum() > len(tokens) / exploration.pair.tokenizer.vocab_size
 
 
 def test_the_unsteered_models_run_once_for_all_blocks_and_directions(exploration):
