@@ -76,9 +76,15 @@ def nice_ticks(low: float, high: float, log: bool, n: int) -> list[float]:
         return [v for v in found if low - 1e-9 <= math.log10(v) <= high + 1e-9]
     raw = (high - low) / max(n, 1)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw - 1e-12)
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 12) + 0.0 for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    steps = [m * power for m in (0.5, 1, 2, 2.5, 5, 10)]
+    place = next(i for i, step in enumerate(steps) if step >= raw - 1e-12)
+    found = _multiples(steps[place], low, high)
+    return found if len(found) > 1 else _multiples(steps[place - 1], low, high)
+
+
+def _multiples(step: float, low: float, high: float) -> list[float]:
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
 
 
 def _sharing(figure: Figure, reference: str) -> list[str]:

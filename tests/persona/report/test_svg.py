@@ -118,6 +118,10 @@ def test_ticks_are_few_round_and_inside(low, high):
     assert low - 1e-9 <= min(ticks) and max(ticks) <= high + 1e-9
 
 
+def test_a_narrow_panel_has_more_than_one_tick():
+    assert nice_ticks(-0.75, 0.82, False, 3) == [-0.5, 0, 0.5]
+
+
 def test_ticks_of_a_logarithmic_axis_are_powers_and_their_parts():
     assert nice_ticks(1.0, 2.48, True, 6) == [10, 30, 100, 300]
     assert nice_ticks(1.0, 2.0, True, 6) == [10, 20, 50, 100]
