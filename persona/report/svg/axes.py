@@ -71,9 +71,9 @@ def nice_ticks(low: float, high: float, log: bool, n: int) -> list[float]:
     """About `n` round values between both ends (powers of ten of them on a logarithmic axis)."""
     if log:
         powers = range(math.floor(low), math.ceil(high) + 1)
-        steps = (1, 3) if high - low > 1.2 else (1, 2, 5)
-        found = [m * 10.0**p for p in powers for m in steps]
-        return [v for v in found if low - 1e-9 <= math.log10(v) <= high + 1e-9]
+        parts = (1, 3) if high - low > 1.2 else (1, 2, 5)
+        places = [m * 10.0**p for p in powers for m in parts]
+        return [v for v in places if low - 1e-9 <= math.log10(v) <= high + 1e-9]
     raw = (high - low) / max(n, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     steps = [m * power for m in (0.5, 1, 2, 2.5, 5, 10)]
