@@ -89,9 +89,10 @@ REORDERED = (
 )
 SUBLIMINAL_LIMITS = (
     "One small model and at most 96 texts where the published effect took ten thousand: an "
-    "interval that holds 0 is no proof that nothing passes. A second language model, trained from "
-    "a random start of its own, is not at hand: noise makes a beginning nearby, and only the toy "
-    "has a student from truly another initialisation."
+    "interval that holds 0 is no proof that nothing passes. Two students of one seed differ by the "
+    "luck of their lessons too, which an interval over questions does not hold. A second language "
+    "model, trained from a random start of its own, is not at hand: noise makes a beginning "
+    "nearby, and only the toy has a student from truly another initialisation."
 )
 
 EXPERIMENTS = {

@@ -121,11 +121,13 @@ def curves(
                 col=1,
             )
         figure.update_yaxes(tickformat=".3~g", row=row, col=1)
+        places = sorted({x for line in panel.values() for x, _ in line})
         if log:
-            places = sorted({x for line in panel.values() for x, _ in line})
             # On its own plotly writes a 2, 3, ... 9 for each power of ten.
             ticks = {"tickvals": places} if len(places) <= 8 else {"dtick": 1}
             figure.update_xaxes(type="log", **ticks, row=row, col=1)
+        elif len(places) <= 8 and all(x == int(x) for x in places):  # counts have no halves
+            figure.update_xaxes(tickvals=places, row=row, col=1)
     figure.update_xaxes(title_text=axis, row=len(panels), col=1)
     return figure
 

@@ -58,3 +58,11 @@ def test_nothing_to_draw_is_refused():
             draw({"gap": {}}, axis="x", **WORDS)
     with pytest.raises(DataError, match="no reading to draw"):
         matrix(pd.DataFrame(), rows="a", columns="b", **WORDS)
+
+
+def test_counts_have_no_halves_on_their_axis():
+    by_count = {"gap": {"student": [(float(g), Estimate(0.1, 0.0, 0.2, 9)) for g in range(3)]}}
+    figure = curves(by_count, axis="generation", **WORDS)
+    assert list(figure.layout.xaxis.tickvals) == [0, 1, 2]
+    shares = {"gap": {"student": [(s, Estimate(0.1, 0.0, 0.2, 9)) for s in (0.0, 0.05, 1.0)]}}
+    assert curves(shares, axis="share", **WORDS).layout.xaxis.tickvals is None
