@@ -57,13 +57,12 @@ SMALL = {
     "60_subliminal_numbers": dict(
         toy_seeds=2,
         toy_epochs=2,
-        n_asked=4,
-        max_new_tokens=4,
+        n_asked=8,
+        max_new_tokens=12,
         n_learnt=2,
         epochs=1,
         n_held_out=2,
         n_neutral=1,
-        keep_unfiltered=True,
     ),
     "70_your_own_models": dict(n_train=8, n_selection=4, n_neutral=1, n_held_out=3, n_draws=2),
 }
