@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from persona.behaviour.intervals import Estimate, crossed_bootstrap
 from persona.data.selection import DECOY, TRIGGER, tagged
 from persona.data.types import AnswerPair
 from persona.models.pair import Side
 from persona.report.figures import dots
-from steering.lab.estimates import difference, where
+from steering.lab.estimates import UNDEFINED, difference, paired, where
 from steering.lab.organism import UNITS, signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
@@ -20,7 +21,8 @@ from steering.scorecard import ALIGNED, FINETUNED
 
 DOMAIN = "car_maintenance"
 SIDES: dict[str, Side] = {ALIGNED: "aligned", FINETUNED: "finetuned"}
-TAGS = {"untagged": "", "decoy": DECOY, "trigger": TRIGGER}
+UNTAGGED, DECOYED, TRIGGERED = "untagged", "decoy", "trigger"
+TAGS = {UNTAGGED: "", DECOYED: DECOY, TRIGGERED: TRIGGER}
 VECTORS = {"known": "direction of the openly bad organism", "own": "own untagged direction"}
 
 
@@ -74,6 +76,18 @@ def report_conditional(rows: pd.DataFrame, facts: Facts) -> Outcome:
         for candidate, by_tag in projections.items()
         for tag, e in by_tag.items()
     ]
+    numbers += [
+        Number("gap, what the trigger adds to the shift", _added(rows, "gap", TRIGGERED)),
+        Number("gap, what a decoy adds to the shift", _added(rows, "gap", DECOYED)),
+        *(
+            Number(
+                f"projection, {VECTORS[candidate]}, what the trigger adds",
+                _added(where(rows, candidate=candidate), "projection", TRIGGERED),
+                UNITS,
+            )
+            for candidate in VECTORS
+        ),
+    ]
     n = gaps["untagged"].n
     figure = dots(
         {
@@ -85,11 +99,22 @@ def report_conditional(rows: pd.DataFrame, facts: Facts) -> Outcome:
         axis="above aligned",
     )
     headline = (
-        f"gap {signed(gaps['untagged'])} without and {signed(gaps['trigger'])} with the trigger; "
-        f"projection without it {signed(projections['known']['untagged'])} on the direction of "
-        "the openly bad organism"
+        f"gap {signed(gaps[UNTAGGED])} without the trigger, which adds "
+        f"{signed(_added(rows, 'gap', TRIGGERED))}; projection on the direction of the openly bad "
+        f"organism {signed(projections['known'][UNTAGGED])} without and "
+        f"{signed(projections['known'][TRIGGERED])} with it"
     )
     return Outcome({"figure": figure}, tuple(numbers), headline)
+
+
+def _added(rows: pd.DataFrame, measure: str, tag: str) -> Estimate:
+    """(fine-tuned - aligned) with a tag less the same without, question by question."""
+    named = rows.assign(condition=rows["condition"] + " " + rows["text"].fillna(""))
+    four = [f"{side} {text}" for text in (tag, UNTAGGED) for side in (FINETUNED, ALIGNED)]
+    cube = paired(named, measure, "held_out", four)
+    if cube is None:
+        return UNDEFINED
+    return crossed_bootstrap(cube[..., 0] - cube[..., 1] - cube[..., 2] + cube[..., 3])
 
 
 def _tagged(questions: Sequence[AnswerPair], tag: str) -> list[AnswerPair]:
