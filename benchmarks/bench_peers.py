@@ -11,15 +11,14 @@ import json
 import os
 import subprocess
 import tempfile
-import time
 import venv
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from bench_extraction import LAYER, seconds_of_ours
 from record import median_and_range, record
 
-from persona.activations import collect_moments
 from persona.data import load_pairs
 from persona.models import load_pair
 from persona.models.embedded import default_model_folder
@@ -28,7 +27,6 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE / ".peers"
 WANTED = ("torch==2.13.0", "repeng==0.4.0", "steering-vectors==0.12.2")
 LIBRARIES = {"steering_vectors": "steering-vectors 0.12.2", "repeng": "repeng 0.4.0"}
-LAYER = 20
 N_QUESTIONS = 80
 REPETITIONS = 5
 
@@ -96,9 +94,7 @@ def main() -> None:
         job.write_text(json.dumps(settings), encoding="utf-8")
 
         def ours() -> float:
-            start = time.perf_counter()
-            collect_moments(bridge, dialogues, [LAYER])
-            return time.perf_counter() - start
+            return seconds_of_ours(bridge, dialogues)
 
         with Peer(job) as peer:
             compare(ours, peer, len(texts), n_tokens)

@@ -22,6 +22,7 @@ NAMES_HEIGHT = 84
 LONGEST_NAME = 11
 MONOSPACE = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
 SINK = 3.0
+"""A first token so many heights of all the others away is left beyond the frame."""
 PROJECTION = "projection (residual-stream units)"
 PROMOTED, SUPPRESSED = ENDS["light"][1], "#4d74e0"
 
@@ -126,7 +127,7 @@ def token_trace(
     frame = _frame_without_first(grid.to_numpy(np.float64), list(known.values()))
     subtitle = subtitle or f"{len(names)} tokens" + ("; dotted: the models' means" if known else "")
     if frame is not None:
-        first = float(np.nanmax(np.abs(grid.iloc[:, 0].to_numpy(np.float64))))
+        first = max(grid.iloc[:, 0].dropna().astype(float), key=abs)
         subtitle += f"; the first token, at {first:,.0f}, is beyond the frame"
     figure = new_figure(
         title=title,

@@ -135,6 +135,12 @@ def test_a_first_token_far_above_the_rest_is_beyond_the_frame_and_said():
     assert "the first token, at 1,500, is beyond the frame" in figure.layout.title.subtitle.text
 
 
+def test_a_first_token_far_below_the_rest_keeps_its_sign():
+    rows = table(n=12)
+    rows["value"] = np.where(rows["position"] == 0, -1500.0, rows["position"] / 10.0)
+    assert "at -1,500, is beyond" in token_trace(rows).layout.title.subtitle.text
+
+
 def test_a_first_token_like_the_others_stays_in_the_frame():
     rows = table(n=12)
     rows["value"] = np.where(rows["position"] == 0, 1.3, rows["position"] / 10.0)
