@@ -77,14 +77,26 @@ def report_dose(rows: pd.DataFrame, facts: Facts) -> Outcome:
         subtitle=f"{n} held-out questions; ribbons are 95 % intervals",
         axis="share of bad answers in the training data",
     )
-    numbers = tuple(
-        Number(
-            f"{measure} held out at {share:.0%} bad − aligned",
-            e,
-            "nats per token" if measure == "gap" else UNITS,
+    units = {"gap": "nats per token", "projection": UNITS}
+    beside_good = [
+        (
+            measure,
+            share,
+            difference(_by_share(rows), measure, "held_out", str(share), str(min(shares))),
         )
-        for measure, points in shifts.items()
-        for share, e in points
+        for measure in TITLES
+        for share in shares[1:]
+    ]
+    numbers = (
+        *(
+            Number(f"{measure} held out at {share:.0%} bad − aligned", e, units[measure])
+            for measure, points in shifts.items()
+            for share, e in points
+        ),
+        *(
+            Number(f"{measure} held out, {share:.0%} − {min(shares):.0%} bad", e, units[measure])
+            for measure, share, e in beside_good
+        ),
     )
     first = {measure: first_above(rows, measure, shares) for measure in TITLES}
     shown = {m: "none" if share is None else f"{share:.0%}" for m, share in first.items()}
@@ -102,15 +114,21 @@ def first_above(rows: pd.DataFrame, measure: str, shares: tuple[float, ...]) -> 
     0.025, Bonferroni over shares.
     """
     base, others = min(shares), sorted(set(shares) - {min(shares)})
-    named = rows[rows["condition"] == FINETUNED].assign(condition=lambda t: t["coefficient"])
+    named = _by_share(rows)
     clear = []
     for share in others:
-        cube = paired(named, measure, "held_out", (share, base))
+        cube = paired(named, measure, "held_out", (str(share), str(base)))
         clear.append(cube is not None and _above(cube[..., 0] - cube[..., 1], len(others)))
     for place, share in enumerate(others):
         if all(clear[place:]):
             return share
     return None
+
+
+def _by_share(rows: pd.DataFrame) -> pd.DataFrame:
+    """The fine-tunes' rows with the share of bad answers in place of the condition's name."""
+    tuned = rows[rows["condition"] == FINETUNED]
+    return tuned.assign(condition=tuned["coefficient"].map(str))
 
 
 def _above(differences: np.ndarray, n_tests: int) -> bool:
