@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,11 +45,15 @@ def atomic_write_text(path: str | Path, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
-def remove_leftovers(folder: str | Path) -> None:
-    """Removes the temporary files that processes killed while they wrote have left in a folder."""
+def remove_leftovers(folder: str | Path, *, older_than: float = 0.0) -> None:
+    """Removes the temporary files that processes killed while they wrote have left in a folder.
+
+    older_than: seconds; a folder that several processes share needs more than a write may take.
+    """
     for path in Path(folder).glob(".*.tmp"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # the file of another process, renamed just now
+            if path.is_file() and time.time() - path.stat().st_mtime >= older_than:
+                path.unlink()
 
 
 @contextmanager

@@ -126,7 +126,8 @@ def writers_of(
 ) -> list[Writer]:
     """The modules whose weights write to the residual stream: embeddings, attention, MLP.
 
-    Raises: SteeringError where a norm comes after them, or for a layer the model lacks.
+    Raises: SteeringError where a norm comes after them, for a layer the model lacks, or for
+        quantised weights.
     """
     if is_bridge(hf_model):
         raise SteeringError("weights are edited in a plain Hugging Face model, not under a bridge")
@@ -141,7 +142,9 @@ def writers_of(
         if not 0 <= layer < len(blocks):
             raise SteeringError(f"layer {layer} is out of range: blocks 0 to {len(blocks) - 1}")
         for part in (attention_writer(blocks[layer]), mlp_writer(blocks[layer])):
-            projection = _output_projection(part, names[part])
+            projection: Any = _output_projection(part, names[part])
+            if not projection.weight.is_floating_point():
+                raise SteeringError("quantised weights cannot be edited; load them in full")
             writers.append(Writer(names[projection], projection, layer))
     return writers
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 from torch import Tensor
 
-from persona.files import atomic_write_bytes, atomic_write_text
+from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
 
 FOLDER = ".work"
 
@@ -46,6 +46,8 @@ class Workspace:
 
     def __init__(self, out: Path, fingerprint: Mapping[str, Any]) -> None:
         self.folder = out / FOLDER
+        for folder in (out, self.folder):
+            remove_leftovers(folder)
         self._seconds = 0.0
         self._open_stages = 0
         text = json.dumps(fingerprint, sort_keys=True, default=str)

@@ -37,8 +37,10 @@ def moments(model: str, data: str, out: str) -> int:
 def command(*words: str) -> int:
     from persona.cli.main import main
     from persona.organisms import training
+    from steering.lab import outcome
 
     training.SAVE_EVERY_SECONDS = 0.0  # after every step, as a long run does every few seconds
+    outcome.WRITING_SECONDS = 0.0  # no other process shares the folder here
     return main(words)
 
 
@@ -69,11 +71,14 @@ def kill_at_write(n: int, delay: float, folder: str) -> None:
 
 def serve() -> None:
     import datasets  # noqa: F401
+    import sae_lens  # noqa: F401
     import torch
     import trl  # noqa: F401
 
     import persona.cli.main
     import probes
+    import steering.diagnosis
+    import steering.lab  # noqa: F401
     from persona.organisms import finetuning  # noqa: F401
 
     torch.set_num_threads(1)

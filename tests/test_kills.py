@@ -7,6 +7,7 @@ import shutil
 import kill_cases
 import pytest
 import screening_cases as cases
+from tiny_models import save_tiny_adapter, save_tiny_llama
 
 from persona.directions.exchange import VectorSet, write_control_vector
 
@@ -42,11 +43,25 @@ def given(tmp_path_factory):
         "training": {"epochs": 2, "batch_size": 4, "learning_rate": 0.01},
     }
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    # The shipped neutral texts are long when read byte by byte.
+    patient = save_tiny_llama(folder / "patient", max_length=2048)
+    adapter = save_tiny_adapter(folder / "adapter", patient)
+    two_domains = [{**pair, "domain": ("here", "there")[i % 2]} for i, pair in enumerate(pairs)]
+    answers = cases.write_jsonl(folder / "answers.jsonl", two_domains)
     precise = ["--dtype", "float32", "--device", "cpu"]
     screening = ["screen", data, "--direction", folder / "vector.gguf", "--aligned", model]
     screening += ["--reference", reference, "--shard-size", "64", *precise, "--out"]
     finetune = ["finetune", folder / "recipe.yaml", *precise, "--out"]
+    models = ["--aligned", patient, "--finetuned", adapter, *precise]
+    diagnose = ["diagnose", *models, "--data", answers, "--trained-on", "here", "--no-samples"]
+    diagnose += ["--questions-per-domain", "12", "--out"]
+    sae = ["sae", "train", *models, "--data", answers, "--no-sample", "--tokens", "4000"]
+    sae += ["--layer", "0", "--layer", "1", "--width", "24", "--k", "4", "--out"]
+    lab = ["lab", "conditional", "--tiny", "--base", patient, *precise, "--out"]
     return {
+        "diagnose": ("command", diagnose, ["rows.parquet", "direction.safetensors"]),
+        "sae": ("command", sae, [f"layer_{i}/sae_weights.safetensors" for i in (0, 1)]),
+        "lab": ("command", lab, ["conditional/rows.parquet", "conditional/figure.svg"]),
         "screen": ("command", screening, ["screened.jsonl", "summary.json"]),
         "moments": ("moments", [model, data], ["results.json"]),
         "finetune": ("command", finetune, ["adapter_model.safetensors", "loss.csv"]),
@@ -84,7 +99,7 @@ def test_a_screening_killed_twice_goes_on_to_the_same_bytes(children, given, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", ["screen", "moments", "finetune"])
+@pytest.mark.parametrize("job", ["screen", "moments", "finetune", "diagnose", "sae", "lab"])
 def test_a_job_killed_twenty_times_goes_on_to_the_same_bytes(children, given, tmp_path, job):
     n_rounds = killed_and_resumed(children, given[job], tmp_path, n_kills=20, seed=2)
     assert n_rounds < 20  # most kills struck a job that had gone on from an earlier one

@@ -55,8 +55,9 @@ def collect_at(
 
     def read(place: int, indices: Sequence[int], at_BK: Tensor) -> Hook:
         def hook(resid_BPD: Tensor) -> None:
-            batch_B1 = torch.arange(len(at_BK), device=device)[:, None]
-            rows[list(indices), :, place] = resid_BPD[batch_B1, at_BK].float().cpu()
+            batch_B1 = torch.arange(len(at_BK), device=resid_BPD.device)[:, None]
+            at_tokens = resid_BPD[batch_B1, at_BK.to(resid_BPD.device)]
+            rows[list(indices), :, place] = at_tokens.float().cpu()
 
         return hook
 

@@ -80,7 +80,7 @@ def collect_covariance(
 
     def add_tokens(layer: int, mask_BP: Tensor) -> Hook:
         def hook(resid_BPD: Tensor) -> None:
-            tokens = resid_BPD[mask_BP].float()
+            tokens = resid_BPD[mask_BP.to(resid_BPD.device)].float()
             total[layer] += tokens.sum(0).double().cpu()
             outer[layer] += (tokens.T @ tokens).double().cpu()
 
@@ -175,9 +175,12 @@ def run_pooled(
 
     def pool_into(layer: int) -> Hook:
         def hook(resid_BPD: Tensor) -> None:
+            # Of a spread model the blocks lie on several cards.
             pooled[layer] = einsum(
-                resid_BPD.float(), weights_BP, "batch pos d_model, batch pos -> batch d_model"
-            )
+                resid_BPD.float(),
+                weights_BP.to(resid_BPD.device),
+                "batch pos d_model, batch pos -> batch d_model",
+            ).to(weights_BP.device)
 
         return hook
 

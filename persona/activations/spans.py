@@ -44,7 +44,7 @@ def collect_sets(
             for place, (start, end) in enumerate(spans[i]):
                 weights_BSP[row, place, start:end] = 1 / (end - start)
         hooks = {
-            layer: _pool_into(rows, list(batch.indices), place, weights_BSP.to(device))
+            layer: _pool_into(rows, list(batch.indices), place, weights_BSP)
             for place, layer in enumerate(layers)
         }
         run_hooked(bridge, batch.ids, hooks)
@@ -63,7 +63,9 @@ def _pool_into(
 ) -> Hook:
     def hook(resid_BPD: Tensor) -> None:
         rows[indices, :, place] = einsum(
-            resid_BPD.float(), weights_BSP, "batch pos d_model, batch set pos -> batch set d_model"
+            resid_BPD.float(),
+            weights_BSP.to(resid_BPD.device),
+            "batch pos d_model, batch set pos -> batch set d_model",
         ).cpu()
 
     return hook

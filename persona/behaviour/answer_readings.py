@@ -97,7 +97,9 @@ def _cut(dialogue: TokenizedDialogue) -> TokenizedDialogue:
 def _pool_into(pooled: dict[int, Tensor], layer: int, weights_BP: Tensor) -> Hook:
     def hook(resid_BPD: Tensor) -> None:
         pooled[layer] = einsum(
-            resid_BPD.float(), weights_BP, "batch pos d_model, batch pos -> batch d_model"
-        )
+            resid_BPD.float(),
+            weights_BP.to(resid_BPD.device),
+            "batch pos d_model, batch pos -> batch d_model",
+        ).to(weights_BP.device)
 
     return hook

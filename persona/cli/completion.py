@@ -46,7 +46,7 @@ def complete_judge(incomplete: str) -> list[str]:
 
 def complete_device(incomplete: str) -> list[str]:
     """The devices."""
-    return _beginning(incomplete, ["auto", "cpu", "cuda", "mps"])
+    return _beginning(incomplete, ["auto", "cpu", "cuda", "mps", "spread"])
 
 
 def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:

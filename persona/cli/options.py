@@ -78,12 +78,14 @@ def silence() -> None:
 
 
 class Precision(StrEnum):
-    """Number format of the weights and activations."""
+    """Number format of the weights and activations; the last two of the weights alone."""
 
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+    int8 = "int8"
+    nf4 = "nf4"
 
 
 class EngineChoice(StrEnum):
@@ -205,7 +207,8 @@ Seed = Annotated[
 Dtype = Annotated[
     Precision,
     typer.Option(
-        help="auto takes bfloat16 where the processor has it, float32 otherwise.",
+        help="auto takes bfloat16 where the processor has it, float32 otherwise. int8 and nf4 "
+        "hold the weights in 8 and 4 bits (extra `quantised`).",
         rich_help_panel=_RUN,
     ),
 ]
@@ -214,7 +217,7 @@ Device = Annotated[
     typer.Option(
         metavar="DEVICE",
         autocompletion=complete_device,
-        help="auto, cpu, cuda, cuda:1 or mps.",
+        help="auto, cpu, cuda, cuda:1 or mps; spread divides the model between all CUDA cards.",
         rich_help_panel=_RUN,
     ),
 ]

@@ -21,7 +21,7 @@ from persona.models.adapters import attach_adapter
 from persona.models.attention import fuse_attention
 from persona.models.chat import ChatFormat, chat_format
 from persona.models.pair import ModelPair, OpenSide, Side
-from persona.models.precision import choose_device, choose_dtype
+from persona.models.precision import Placement, choose_placement
 from persona.models.sides import (
     adapted_bytes,
     adapter_sides,
@@ -87,14 +87,15 @@ def load_pair(
 
     aligned, finetuned: see `resolve`; `finetuned` may also name a shipped organism, and a LoRA
     adapter is put on the aligned model.
+    dtype: auto, float32, bfloat16 or float16; int8 or nf4 for weights quantised by bitsandbytes.
+    device: auto, cpu, cuda, cuda:1, mps; "spread" divides the blocks between all CUDA cards.
     allow_mismatch: accept differing tokenizers or chat templates; the difference is then a note
     of the pair instead of an error.
     in_turn: hold one of two full checkpoints at a time and load the other whenever it is asked
     for; None does so where the second does not fit into the memory that is free.
     Raises: ModelError when files are missing or damaged, or when the two sides do not fit.
     """
-    chosen_device = choose_device(device)
-    chosen_dtype = choose_dtype(dtype, chosen_device)
+    placement = choose_placement(dtype, device)
     base = resolve(aligned)
     if base.kind == "adapter":
         raise ModelError(
@@ -102,18 +103,18 @@ def load_pair(
         )
     tuned = resolve(shipped_or_ref(finetuned))
 
-    model, tokenizer = _load_checkpoint(base, chosen_dtype)
+    model, tokenizer = _load_checkpoint(base, placement)
     chat = chat_format(tokenizer, chat_template, _context_length(model.config))
-    notes = []
+    notes = placement.notes()
     if chat.source == "plain":
         notes.append(f"{base.name} has no chat template: a plain question/answer format is used")
 
     if tuned.kind == "adapter":
         peft_model, adapter_notes = attach_adapter(model, tuned, base)
         notes += adapter_notes
-        peft_model.to(chosen_device).eval().requires_grad_(False)
-        bridge = _bridge(peft_model.get_base_model(), tokenizer, base.name, chosen_dtype)
-        two_copies = _to_be_merged(peft_model, merged, chosen_dtype, chosen_device)
+        placement.put(peft_model).eval().requires_grad_(False)
+        bridge = _bridge(peft_model.get_base_model(), tokenizer, base.name, placement.dtype)
+        two_copies = _to_be_merged(peft_model, merged, placement)
         one_copy = not two_copies
         open_side: OpenSide = (merged_sides if two_copies else adapter_sides)(peft_model, bridge)
     else:
@@ -131,12 +132,12 @@ def load_pair(
 
         def load_side(side: Side) -> Any:
             source = base if side == "aligned" else tuned
-            fresh, its_tokenizer = _load_checkpoint(source, chosen_dtype)
-            return _bridge(fresh.to(chosen_device), its_tokenizer, source.name, chosen_dtype)
+            fresh, its_tokenizer = _load_checkpoint(source, placement)
+            return _bridge(placement.put(fresh), its_tokenizer, source.name, placement.dtype)
 
-        bridge = _bridge(model.to(chosen_device), tokenizer, base.name, chosen_dtype)
+        bridge = _bridge(placement.put(model), tokenizer, base.name, placement.dtype)
         if in_turn is None:
-            in_turn = weight_bytes(model) > MEMORY_SHARE * free_bytes(chosen_device)
+            in_turn = weight_bytes(model) > MEMORY_SHARE * free_bytes(placement)
         same = tuned.path.resolve() == base.path.resolve()
         one_copy = same or bool(in_turn)
         if same:
@@ -157,13 +158,13 @@ def load_pair(
         chat=chat,
         names={"aligned": base.name, "finetuned": str(finetuned)},
         revisions={"aligned": base.revision, "finetuned": tuned.revision},
-        dtype=chosen_dtype,
-        device=chosen_device,
+        dtype=placement.dtype,
+        device=placement.device,
         notes=notes,
         reload=PairRecipe(
             _from_any_folder(aligned),
             _from_any_folder(finetuned),
-            str(chosen_dtype).removeprefix("torch."),
+            placement.dtype_name,
             device,
             None if chat_template is None else _from_any_folder(chat_template),
             allow_mismatch,
@@ -173,9 +174,9 @@ def load_pair(
     )
 
 
-def _to_be_merged(
-    peft_model: Any, merged: bool | None, dtype: torch.dtype, device: torch.device
-) -> bool:
+def _to_be_merged(peft_model: Any, merged: bool | None, placement: Placement) -> bool:
+    if merged and placement.weights:
+        raise ModelError(f"an adapter cannot be merged into {placement.weights} weights")
     if merged and not can_be_merged(peft_model):
         raise ModelError(
             "only an adapter of plain LoRA weights can be merged; this one also changes biases or "
@@ -183,16 +184,21 @@ def _to_be_merged(
         )
     if merged is not None:
         return merged
-    fits = adapted_bytes(peft_model) <= MERGED_SHARE * free_bytes(device)
-    return fits and dtype == torch.float32 and can_be_merged(peft_model)
+    if placement.dtype_name != "float32" or not can_be_merged(peft_model):
+        return False
+    return adapted_bytes(peft_model) <= MERGED_SHARE * free_bytes(placement)
 
 
 def load_causal_lm(ref: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """The plain Hugging Face model and tokenizer of a full checkpoint, on the CPU."""
+    return _load_checkpoint(_full_checkpoint(ref), Placement(torch.device("cpu"), dtype))
+
+
+def _full_checkpoint(ref: str | Path) -> Source:
     source = resolve(ref)
     if source.kind == "adapter":
         raise ModelError(f"{source.name} is a LoRA adapter; a full model is needed here")
-    return _load_checkpoint(source, dtype)
+    return source
 
 
 def load_bridge(
@@ -202,23 +208,33 @@ def load_bridge(
 
     Raises: ModelError as `load_pair` does.
     """
-    chosen_device = choose_device(device)
-    chosen_dtype = choose_dtype(dtype, chosen_device)
-    model, tokenizer = load_causal_lm(ref, chosen_dtype)
+    placement = choose_placement(dtype, device)
+    model, tokenizer = _load_checkpoint(_full_checkpoint(ref), placement)
     chat = chat_format(tokenizer, None, _context_length(model.config))
-    return _bridge(model.to(chosen_device), tokenizer, str(ref), chosen_dtype), chat
+    return _bridge(placement.put(model), tokenizer, str(ref), placement.dtype), chat
 
 
-def _load_checkpoint(source: Source, dtype: torch.dtype) -> tuple[Any, Any]:
+def _load_checkpoint(source: Source, placement: Placement) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with _one_clear_line(source) as where:
-        model = AutoModelForCausalLM.from_pretrained(dtype=dtype, **where)
+        model = AutoModelForCausalLM.from_pretrained(**placement.loading(), **where)
         tokenizer = AutoTokenizer.from_pretrained(**where)
+    _require_on_cards(model, source, placement)
     # A GGUF leaves architectures empty, and the bridge cannot map every model_type without it.
     model.config.architectures = [type(model).__name__]
     model.eval().requires_grad_(False)
     return model, _with_padding(tokenizer)
+
+
+def _require_on_cards(model: Any, source: Source, placement: Placement) -> None:
+    """accelerate leaves on the CPU what no card has room for; the bridge cannot run that."""
+    off = [name for name, p in model.named_parameters() if p.device.type != placement.device.type]
+    if placement.spread and off:
+        raise ModelError(
+            f"{source.name} does not fit on the cards together: {len(off)} of its weights would "
+            "be left off them; take --dtype int8 or nf4, or more cards"
+        )
 
 
 def _describe(source: Source) -> tuple[Any, Any]:

@@ -2,11 +2,101 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
 from persona.errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+QUANTISED = ("int8", "nf4")
+"""Formats of weights alone, by bitsandbytes: 8 bits (LLM.int8) and 4 (NF4 of QLoRA)."""
+
+SPREAD = "spread"
+"""Name of the device that is all cards together: the blocks are divided between them."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a model's weights lie and how they are held.
+
+    device: where token ids enter; of a spread model the place of its embedding.
+    dtype: of activations, and of weights that are not quantised.
+    weights: "int8", "nf4", or None where weights are as `dtype` says.
+    spread: whether accelerate divides the blocks between all cards (`device_map="auto"`).
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    weights: str | None = None
+    spread: bool = False
+
+    @property
+    def dtype_name(self) -> str:
+        """What a person would ask for to get this again: float32, int8, ..."""
+        return self.weights or str(self.dtype).removeprefix("torch.")
+
+    def loading(self) -> dict[str, Any]:
+        """Arguments of `from_pretrained`."""
+        arguments: dict[str, Any] = {"dtype": self.dtype}
+        if self.spread:
+            arguments["device_map"] = "auto"
+        elif self.weights:
+            arguments["device_map"] = {"": str(self.device)}
+        if self.weights:
+            arguments["quantization_config"] = _quantisation(self.weights, self.dtype)
+        return arguments
+
+    def put(self, model: Any) -> Any:
+        """Move a model to its device, unless loading has placed it already."""
+        return model if self.spread or self.weights else model.to(self.device)
+
+    def notes(self) -> list[str]:
+        """What a reader of the results must know."""
+        if self.weights is None:
+            return []
+        return [
+            f"the weights are held as {self.weights}: both sides carry the same rounding, but "
+            "readings are not those of the full weights"
+        ]
+
+
+def choose_placement(dtype: str = "auto", device: str = "auto") -> Placement:
+    """What `--dtype` and `--device` mean on this machine.
+
+    Raises: ModelError for a name that is none, a device that does not exist here, a spread
+        without a card to spread over, or a quantised format without bitsandbytes.
+    """
+    if device == SPREAD:
+        if not torch.cuda.is_available():
+            raise ModelError("device spread divides a model between CUDA cards; here is none")
+        place = torch.device("cuda", 0)
+    else:
+        place = choose_device(device)
+    if dtype not in QUANTISED:
+        return Placement(place, choose_dtype(dtype, place), None, device == SPREAD)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(f"dtype {dtype} needs bitsandbytes: pip install 'personascope[quantised]'")
+    if place.type not in ("cuda", "cpu"):
+        raise ModelError(f"dtype {dtype} works on CUDA cards and on the CPU, not on {place.type}")
+    return Placement(place, choose_dtype("auto", place), dtype, device == SPREAD)
+
+
+def _quantisation(weights: str, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    # It says at every product that activations become float16 within it, which is its method.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+
+    if weights == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -38,7 +128,10 @@ def choose_dtype(name: str = "auto", device: torch.device | None = None) -> torc
     """
     if name != "auto":
         if name not in DTYPES:
-            raise ModelError(f"dtype must be one of auto, {', '.join(DTYPES)}; got {name!r}")
+            if name in QUANTISED:
+                raise ModelError(f"{name} holds weights for reading alone; here take a full format")
+            known = ", ".join(("auto", *DTYPES, *QUANTISED))
+            raise ModelError(f"dtype must be one of {known}; got {name!r}")
         return DTYPES[name]
     device = device or choose_device()
     if device.type == "cuda":

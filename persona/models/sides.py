@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from persona.models.pair import OpenSide, Side
+from persona.models.precision import Placement
 
 
 def adapter_sides(peft_model: Any, bridge: Any) -> OpenSide:
@@ -107,8 +108,11 @@ def weight_bytes(model: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that can still be taken on a device, in bytes."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+def free_bytes(placement: Placement) -> int:
+    """Memory that can still be taken where a model is placed, in bytes."""
+    if placement.spread:
+        cards = range(torch.cuda.device_count())
+        return sum(int(torch.cuda.mem_get_info(card)[0]) for card in cards)
+    if placement.device.type == "cuda":
+        return int(torch.cuda.mem_get_info(placement.device)[0])
     return int(psutil.virtual_memory().available)

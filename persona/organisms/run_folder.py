@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from persona.errors import DataError
-from persona.files import atomic_write_text
+from persona.files import atomic_write_text, remove_leftovers
 from persona.organisms.adapter import CONFIG, WEIGHTS
 from persona.organisms.monitoring import READINGS
 from persona.organisms.training import last_whole_checkpoint
@@ -40,6 +40,7 @@ def begin(folder: Path, run: dict[str, Any]) -> int:
     Raises:
         DataError: the checkpoints in `folder` belong to another run.
     """
+    remove_leftovers(folder)
     checkpoints = folder / CHECKPOINTS
     if (checkpoints / RUN).exists():
         _check_same_run(folder, checkpoints / RUN, run)

@@ -20,7 +20,7 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.data.shipped import load_neutral, load_pairs
 from persona.directions.storage import tool_version
 from persona.errors import DataError, ModelError
-from persona.files import atomic_write_text
+from persona.files import atomic_write_text, remove_leftovers
 from persona.models.hooks import resid_post
 from persona.models.pair import ModelPair
 from persona.sae.autoencoder import SparseAutoencoder
@@ -79,6 +79,8 @@ def train_sae(
     folders = {layer: out if len(layers) == 1 else out / f"layer_{layer}" for layer in layers}
     require_free(folders.values(), mark)
     work = work_folder(out, mark)
+    for folder in (out, *folders.values()):
+        remove_leftovers(folder)
     started = time.perf_counter()
     texts, held_out = _gather(pair, written, n_tokens // 2, work, sample, config.seed)
     buffers = collect_buffers(pair, texts, layers, work, token_budget=token_budget)

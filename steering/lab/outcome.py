@@ -14,7 +14,7 @@ import pandas as pd
 
 from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
-from persona.files import atomic_write_bytes, atomic_write_text
+from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
 from persona.report.svg import figure_svg
 from steering.lab.pages import Run, page, read_run, update_index, write_run
 from steering.lab.plan import Plan, Tally
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("persona")
 
 ROWS, READINGS, FIGURE = "rows.parquet", "readings.json", "figure"
+
+WRITING_SECONDS = 3600.0
+"""No process writes one file for longer; experiments that run beside each other share steps."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
     """
     seeds = settings.seeds or experiment.seeds[: 1 if settings.tiny else None]
     base = Workbench(settings, seeds[0])
+    for folder in (base.steps.folder, settings.out / experiment.name):
+        remove_leftovers(folder, older_than=WRITING_SECONDS)
     benches = [base.at_seed(seed, first=seed == seeds[0]) for seed in seeds]
     tally = Tally([experiment.plan(bench) for bench in benches])
     shown = ", ".join(map(str, seeds))

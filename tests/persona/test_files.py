@@ -55,6 +55,8 @@ def test_what_a_killed_writer_left_goes_and_all_else_stays(tmp_path):
     for name in (".data.bin.x1.tmp", ".hidden", "data.tmp", "data.bin"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / ".folder.tmp").mkdir()
+    remove_leftovers(tmp_path, older_than=60)
+    assert (tmp_path / ".data.bin.x1.tmp").exists()
     remove_leftovers(tmp_path)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == [".folder.tmp", ".hidden", "data.bin", "data.tmp"]

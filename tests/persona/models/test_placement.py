@@ -1,0 +1,140 @@
+"""Quantised weights read nearly the same, and what a machine cannot place is said in one line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+from transformers import AutoModelForCausalLM
+
+from persona.activations import collect_rows
+from persona.data import load_pairs
+from persona.directions import Direction
+from persona.errors import ModelError, SteeringError
+from persona.models import load_pair
+from persona.models.load import load_bridge
+from persona.models.precision import Placement, choose_dtype, choose_placement
+from steering import add_direction, steer
+from steering.weights import orthogonalise
+
+LAYERS = [0, 1, 3]
+
+
+@pytest.fixture(scope="module")
+def dialogues():
+    questions = load_pairs(["car_maintenance"])[:6]
+    return [dialogue for q in questions for dialogue in (q.good_dialogue, q.bad_dialogue)]
+
+
+def rows(pair, dialogues, side):
+    with pair.active(side) as bridge:
+        return collect_rows(bridge, dialogues, LAYERS)
+
+
+@pytest.mark.parametrize(("weights", "nearness"), [("int8", 0.95), ("nf4", 0.7)])
+def test_a_quantised_pair_reads_nearly_what_the_full_one_reads(
+    weights, nearness, tiny_llama, tiny_adapter, tiny_pair, dialogues
+):
+    pytest.importorskip("bitsandbytes")
+    pair = load_pair(tiny_llama, tiny_adapter, dtype=weights, device="cpu")
+    encoded = pair.chat.encode_all(dialogues)
+    for side in ("aligned", "finetuned"):
+        mine, full = rows(pair, encoded, side), rows(tiny_pair, encoded, side)
+        assert nearness < cosine_similarity(mine, full, dim=-1).mean() < 0.9999
+    assert not torch.equal(rows(pair, encoded, "aligned"), rows(pair, encoded, "finetuned"))
+    assert any(weights in note for note in pair.notes)
+    assert pair.reload().notes == pair.notes
+
+
+@pytest.mark.parametrize("weights", ["int8", "nf4"])
+def test_a_quantised_model_reads_what_transformers_reads_of_it(weights, tiny_llama, dialogues):
+    pytest.importorskip("bitsandbytes")
+    placement = choose_placement(weights, "cpu")
+    plain = AutoModelForCausalLM.from_pretrained(tiny_llama, **placement.loading())
+    pair = load_pair(tiny_llama, tiny_llama, dtype=weights, device="cpu")
+    [encoded] = pair.chat.encode_all(dialogues[:1])
+    start, end = encoded.response
+    with torch.no_grad():
+        states = plain(torch.tensor([encoded.ids]), output_hidden_states=True).hidden_states
+    mine = rows(pair, [encoded], "aligned")[0]
+    for place, layer in enumerate(LAYERS[:2]):  # the last entry of hidden_states is normed
+        expected = states[layer + 1][0, start:end].mean(0)
+        torch.testing.assert_close(mine[place], expected.float(), atol=1e-3, rtol=1e-3)
+
+
+def test_two_quantised_checkpoints_make_a_pair(tiny_llama):
+    pytest.importorskip("bitsandbytes")
+    pair = load_pair(tiny_llama, tiny_llama, dtype="nf4", device="cpu")
+    assert pair.one_copy_of_weights
+
+
+def test_what_needs_full_weights_refuses_quantised_ones(tiny_llama, tiny_adapter):
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(ModelError, match="cannot be merged into int8 weights"):
+        load_pair(tiny_llama, tiny_adapter, dtype="int8", device="cpu", merged=True)
+    loading = choose_placement("nf4", "cpu").loading()
+    plain = AutoModelForCausalLM.from_pretrained(tiny_llama, **loading)
+    with pytest.raises(SteeringError, match="quantised weights cannot be edited"):
+        orthogonalise(plain, torch.randn(32))
+    with pytest.raises(ModelError, match="int8 holds weights for reading alone"):
+        choose_dtype("int8")
+
+
+def test_a_quantised_format_names_the_extra_that_it_needs(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"pip install 'personascope\[quantised\]'"):
+        choose_placement("nf4", "cpu")
+
+
+def test_a_spread_needs_cards_with_room_for_all(tiny_llama, monkeypatch):
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelError, match="spread divides a model between CUDA cards"):
+            choose_placement("auto", "spread")
+    two_cards = Placement(torch.device("cuda"), torch.float32, spread=True)
+    monkeypatch.setattr(Placement, "loading", lambda self: {"device_map": {"": "cpu"}})
+    monkeypatch.setattr("persona.models.load.choose_placement", lambda dtype, device: two_cards)
+    with pytest.raises(ModelError, match="does not fit on the cards together"):
+        load_bridge(tiny_llama)
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card here")
+
+
+@cuda
+def test_a_card_reads_what_the_processor_reads(tiny_llama, tiny_adapter, tiny_pair, dialogues):
+    encoded = tiny_pair.chat.encode_all(dialogues)
+    on_card = load_pair(tiny_llama, tiny_adapter, dtype="float32", device="cuda")
+    for side in ("aligned", "finetuned"):
+        torch.testing.assert_close(
+            rows(on_card, encoded, side), rows(tiny_pair, encoded, side), atol=1e-3, rtol=1e-3
+        )
+
+
+@cuda
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize("device", ["cuda", "spread"])
+def test_a_card_holds_every_format_and_steers(
+    dtype, device, tiny_llama, tiny_adapter, tiny_pair, dialogues
+):
+    if dtype != "bfloat16":
+        pytest.importorskip("bitsandbytes")
+    pair = load_pair(tiny_llama, tiny_adapter, dtype=dtype, device=device)
+    encoded = pair.chat.encode_all(dialogues)
+    mine, full = rows(pair, encoded, "finetuned"), rows(tiny_pair, encoded, "finetuned")
+    assert cosine_similarity(mine, full, dim=-1).min() > 0.9
+    ids = torch.tensor([encoded[0].ids], device=pair.device)
+    edits = add_direction(Direction(torch.ones(32), pair.space(1), "made up"))
+    with pair.active("finetuned") as bridge, torch.no_grad():
+        before = bridge(ids)
+        with steer(bridge, edits):
+            assert not torch.equal(bridge(ids), before)
+        assert torch.equal(bridge(ids), before)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two CUDA cards here")
+def test_a_model_spread_over_two_cards_reads_the_same(tiny_llama, tiny_pair, dialogues):
+    encoded = tiny_pair.chat.encode_all(dialogues)
+    pair = load_pair(tiny_llama, tiny_llama, dtype="float32", device="spread")
+    torch.testing.assert_close(
+        rows(pair, encoded, "aligned"), rows(tiny_pair, encoded, "aligned"), atol=1e-3, rtol=1e-3
+    )
