@@ -15,6 +15,7 @@ import pandas as pd
 from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
+from persona.models.precision import choose_placement
 from persona.report.svg import figure_svg
 from steering.lab.pages import Run, page, read_run, update_index, write_run
 from steering.lab.plan import Plan, Tally
@@ -117,6 +118,7 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
     if rows.duplicated().any():
         raise DataError(f"{experiment.name} gave the same row twice; its results are not written")
     outcome = experiment.report(rows, facts)
+    placement = choose_placement(settings.dtype, settings.device)
     run = Run(
         name=experiment.name,
         title=experiment.title,
@@ -124,8 +126,8 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
         headline=outcome.headline,
         model=settings.base,
         model_revision=base.base_revision,
-        dtype=settings.dtype,
-        device=settings.device,
+        dtype=placement.dtype_name,
+        device=str(placement.device),
         seeds=tuple(seeds),
         tiny=settings.tiny,
         seconds=round(base.steps.seconds, 1),
