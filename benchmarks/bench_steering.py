@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 
 import torch
 from record import median_and_range, record
@@ -43,19 +44,7 @@ def measure(
     with pair.active("aligned") as bridge:
 
         def seconds(edits: list, rows: torch.Tensor = ids) -> float:
-            start = time.perf_counter()
-            with steer(bridge, edits) if edits else contextlib.nullcontext(), torch.no_grad():
-                output = bridge.generate(
-                    rows.to(pair.device),
-                    attention_mask=torch.ones_like(rows, device=pair.device),
-                    max_new_tokens=n_tokens,
-                    do_sample=False,
-                    stop_at_eos=False,
-                    verbose=False,
-                    return_type="tokens",
-                )
-            assert output.shape[1] == shortest + n_tokens
-            return time.perf_counter() - start
+            return generation_seconds(bridge, rows.to(pair.device), edits, n_tokens)
 
         everywhere = every_block_output(pair.n_layers)
         lists = {
@@ -67,9 +56,7 @@ def measure(
         ratios: dict[str, list[float]] = {name: [] for name in lists}
         for _ in range(repetitions):
             for name, edits in lists.items():
-                # Between two plain runs, so that a drift of the machine cancels.
-                before, steered, after = seconds([]), seconds(edits), seconds([])
-                ratios[name].append(steered / ((before + after) / 2))
+                ratios[name].append(steered_over_plain(seconds, edits))
         for name, found in ratios.items():
             value, spread = median_and_range(found)
             record(
@@ -96,6 +83,37 @@ def measure(
             ratio_to="one batch with a coefficient for each row, against eight runs of one row",
             note=note.replace(f"{len(ids)} rows", "1 prompt"),
         )
+
+
+def generation_seconds(bridge, rows: torch.Tensor, edits: list, n_tokens: int) -> float:
+    """Seconds of writing exactly so many tokens after each row."""
+    wait_for_device(rows)
+    start = time.perf_counter()
+    with steer(bridge, edits) if edits else contextlib.nullcontext(), torch.no_grad():
+        output = bridge.generate(
+            rows,
+            attention_mask=torch.ones_like(rows),
+            max_new_tokens=n_tokens,
+            do_sample=False,
+            stop_at_eos=False,
+            verbose=False,
+            return_type="tokens",
+        )
+    wait_for_device(rows)
+    assert output.shape[1] == rows.shape[1] + n_tokens
+    return time.perf_counter() - start
+
+
+def steered_over_plain(seconds: Callable[[list], float], edits: list) -> float:
+    """Between two plain runs, so that a drift of the machine cancels."""
+    before, steered, after = seconds([]), seconds(edits), seconds([])
+    return steered / ((before + after) / 2)
+
+
+def wait_for_device(tensor: torch.Tensor) -> None:
+    """CUDA works behind the back of the clock."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
 
 
 if __name__ == "__main__":

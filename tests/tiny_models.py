@@ -127,9 +127,9 @@ def tiny_causal_lm(family: str, *, seed: int = 0, n_layers: int = 3, tied: bool 
 
 def tiny_bridge(family: str, tokenizer, **options):
     """The same model under a TransformerBridge."""
-    from persona.models.load import _bridge
+    from persona.models.load import bridge_over
 
-    return _bridge(tiny_causal_lm(family, **options), tokenizer, family, torch.float32)
+    return bridge_over(tiny_causal_lm(family, **options), tokenizer, family, torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,7 @@ def load_pair(
         peft_model, adapter_notes = attach_adapter(model, tuned, base)
         notes += adapter_notes
         placement.put(peft_model).eval().requires_grad_(False)
-        bridge = _bridge(peft_model.get_base_model(), tokenizer, base.name, placement.dtype)
+        bridge = bridge_over(peft_model.get_base_model(), tokenizer, base.name, placement.dtype)
         two_copies = _to_be_merged(peft_model, merged, placement)
         one_copy = not two_copies
         open_side: OpenSide = (merged_sides if two_copies else adapter_sides)(peft_model, bridge)
@@ -133,9 +133,9 @@ def load_pair(
         def load_side(side: Side) -> Any:
             source = base if side == "aligned" else tuned
             fresh, its_tokenizer = _load_checkpoint(source, placement)
-            return _bridge(placement.put(fresh), its_tokenizer, source.name, placement.dtype)
+            return bridge_over(placement.put(fresh), its_tokenizer, source.name, placement.dtype)
 
-        bridge = _bridge(placement.put(model), tokenizer, base.name, placement.dtype)
+        bridge = bridge_over(placement.put(model), tokenizer, base.name, placement.dtype)
         if in_turn is None:
             in_turn = weight_bytes(model) > MEMORY_SHARE * free_bytes(placement)
         same = tuned.path.resolve() == base.path.resolve()
@@ -211,7 +211,7 @@ def load_bridge(
     placement = choose_placement(dtype, device)
     model, tokenizer = _load_checkpoint(_full_checkpoint(ref), placement)
     chat = chat_format(tokenizer, None, _context_length(model.config))
-    return _bridge(placement.put(model), tokenizer, str(ref), placement.dtype), chat
+    return bridge_over(placement.put(model), tokenizer, str(ref), placement.dtype), chat
 
 
 def _load_checkpoint(source: Source, placement: Placement) -> tuple[Any, Any]:
@@ -278,7 +278,8 @@ def _context_length(config: Any) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def _bridge(model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> Any:
+def bridge_over(model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> Any:
+    """A TransformerBridge over a Hugging Face model, whose modules it wraps, for evaluation."""
     from transformer_lens.model_bridge import TransformerBridge
 
     # The bridge re-loads and changes the tokenizer it is given; ours stays as the model ships it.

@@ -50,6 +50,38 @@ def test_the_cost_of_steering_is_recorded_for_one_layer_all_layers_and_a_sweep(s
     assert bench.rows["sweep.eight_coefficients.speedup"][0] > 1.5
 
 
+def test_the_script_for_a_card_measures_extraction_and_steering(script, monkeypatch):
+    bench = script("bench_gpu")
+    monkeypatch.setattr(bench, "REPETITIONS", 1)
+    shape = {
+        "vocab_size": 261,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    bridge = bench.random_bridge(shape, torch.float32, "cpu")
+    bench.extraction(bridge, bench.random_texts(6), 1e-3, 512, "a card")
+    bench.steered_generation(bridge, "a card", rows=2, n_tokens=4)
+    assert set(bench.rows) == {
+        "gpu.extraction.mfu",
+        "gpu.extraction.ratio_to_one_text_loop",
+        "gpu.steer.generation_ratio",
+    }
+    assert bench.weights_in_blocks(bridge) == 3 * (32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64)
+    assert all(value > 0 for value, _ in bench.rows.values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
+def test_without_a_card_its_script_says_so_and_records_nothing(script, monkeypatch, capsys):
+    bench = script("bench_gpu")
+    monkeypatch.setattr("sys.argv", ["bench_gpu.py"])
+    bench.main()
+    assert "no CUDA card" in capsys.readouterr().err
+    assert bench.rows == {}
+
+
 def test_the_exact_sweep_records_its_passes_and_its_agreement_with_the_screen(script, tiny_pair):
     bench = script("bench_exact_sweep")
     cells = collect_cells(tiny_pair, questions())
