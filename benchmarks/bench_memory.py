@@ -15,7 +15,7 @@ from pathlib import Path
 
 from record import median_and_range, record
 
-LAYER = 1
+LAYER = 0
 FEW, MANY = 100, 100_000
 REPETITIONS = 3
 

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE / ".peers"
 WANTED = ("torch==2.13.0", "repeng==0.4.0", "steering-vectors==0.12.2")
 LIBRARIES = {"steering_vectors": "steering-vectors 0.12.2", "repeng": "repeng 0.4.0"}
-N_QUESTIONS = 80
+N_QUESTIONS = 40
 REPETITIONS = 5
 
 
@@ -87,6 +87,7 @@ def main() -> None:
         job = Path(folder) / "job.json"
         settings = {
             "model": str(default_model_folder()),
+            "pad_token": pair.tokenizer.pad_token,
             "texts": texts,
             "layer": LAYER,
             "threads": torch.get_num_threads(),

@@ -23,9 +23,9 @@ from persona.engine import Engine, Run, cut_files
 from persona.models import ModelPair, load_pair
 
 LAYER = 20
-N_ANSWERS = 512
+N_ANSWERS = 256
 SHARD_SIZE = 64
-REPETITIONS = 5
+REPETITIONS = 3
 WORKERS = 2
 
 

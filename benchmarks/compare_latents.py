@@ -16,6 +16,7 @@ from persona.data import load_neutral, load_pairs
 from persona.directions import collect_cells, two_by_two
 from persona.models import load_pair
 from persona.sae import load_sae, measure_fidelity
+from persona.sae.texts import pair_texts
 from probes import LogisticProbe
 from steering.at_block import compare_at_block
 from steering.candidates import Means
@@ -24,6 +25,7 @@ from steering.sae_screen import CANDIDATE, latent_rows
 
 TOKEN_BUDGET = 512
 N_TRAIN, N_SELECTION = 32, 24
+N_LATENTS = 10
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
     train = load_pairs([options.domain], "train")[:N_TRAIN]
     selection = load_pairs([options.domain], "selection")[:N_SELECTION]
 
-    fidelity = measure_fidelity(pair, sae, scored, neutral)
+    fidelity = measure_fidelity(pair, sae, pair_texts(pair.chat, scored, neutral))
     print(
         f"block {sae.layer}, {sae.n_latents} latents; on the scored answers and neutral text, "
         "explained variance aligned "
@@ -55,7 +57,7 @@ def main() -> None:
         "difference of means": two_by_two(cells)["model_effect_good"].vectors[sae.layer][None],
         "probe": probe(cells, sae.layer),
     }
-    found = latent_rows(pair, sae, selection).get(CANDIDATE)
+    found = latent_rows(pair, sae, selection, N_LATENTS).get(CANDIDATE)
     if found is not None:
         directions["best latent"] = found[:1]
         directions[f"top-{len(found)} latents"] = found

@@ -12,11 +12,14 @@ from pathlib import Path
 
 def main() -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(job["threads"])
-    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    # The tokenizer's class in the folder is of a newer Transformers than these libraries take.
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(Path(job["model"]) / "tokenizer.json"), pad_token=job["pad_token"]
+    )
     model = AutoModelForCausalLM.from_pretrained(job["model"], torch_dtype=torch.float32).eval()
     texts, layer = job["texts"], job["layer"]
 

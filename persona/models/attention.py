@@ -61,13 +61,13 @@ def _fused_attention() -> type[Any]:
             return any(getattr(self.config, option, False) for option in EAGER_OPTIONS) or any(
                 isinstance(point, HookPoint)
                 and name not in ("hook_in", "hook_out")
-                and _has_hooks(point)
+                and has_hooks(point)
                 for name, point in self.named_children()
             )
 
     return FusedAttentionBridge
 
 
-def _has_hooks(point: Any) -> bool:
+def has_hooks(point: Any) -> bool:
     """Also of hooks that PyTorch was given, of which the hook point's own lists know nothing."""
     return bool(point._forward_hooks or point._forward_pre_hooks or point._backward_hooks)

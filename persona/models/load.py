@@ -20,6 +20,7 @@ from persona.errors import ModelError
 from persona.models.adapters import attach_adapter
 from persona.models.attention import fuse_attention
 from persona.models.chat import ChatFormat, chat_format
+from persona.models.norms import skip_unread_norms
 from persona.models.pair import ModelPair, OpenSide, Side
 from persona.models.precision import Placement, choose_placement
 from persona.models.sides import (
@@ -288,6 +289,7 @@ def bridge_over(model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> An
     )
     bridge.eval()
     fuse_attention(bridge)
+    skip_unread_norms(bridge)
     return bridge
 
 
