@@ -19,8 +19,8 @@ from persona.models.load import load_pair
 from persona.models.sources import resolve, shipped_or_ref
 
 LAYER = 20
-N_DIALOGUES = 96
-REPETITIONS = 5
+N_DIALOGUES = 32
+REPETITIONS = 3
 BUDGETS = (128, 256, 1024, 4096)
 Pass = Callable[[], None]
 
