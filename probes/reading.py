@@ -135,7 +135,7 @@ def _key(
         "kind": kind,
         "side": side,
         "revisions": [pair.revisions[one] for one in sides],
-        "dtype": str(pair.dtype),
+        "dtype": pair.precision,
         "template": pair.chat.template_hash,
         "layers": list(layers),
         "token_set": token_set,

@@ -77,7 +77,7 @@ class MomentsOfShard:
             "model": self.pair.revisions[self.side],
             "side": self.side,
             "chat_template": self.pair.chat.template_hash,
-            "dtype": str(self.pair.dtype),
+            "dtype": self.pair.precision,
             "layers": list(self.layers),
             "token_set": self.token_set,
             "answer": self.answer,

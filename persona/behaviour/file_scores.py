@@ -68,7 +68,7 @@ class _Scoring:
             "model": self.pair.revisions[self.side],
             "side": self.side,
             "chat_template": self.pair.chat.template_hash,
-            "dtype": str(self.pair.dtype),
+            "dtype": self.pair.precision,
             "answer": self.answer,
             "token_budget": self.token_budget,
         }

@@ -161,6 +161,7 @@ def load_pair(
         revisions={"aligned": base.revision, "finetuned": tuned.revision},
         dtype=placement.dtype,
         device=placement.device,
+        weights=placement.weights,
         notes=notes,
         reload=PairRecipe(
             _from_any_folder(aligned),

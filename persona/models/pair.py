@@ -31,6 +31,7 @@ class ModelPair:
     open_side: side -> context manager that yields its TransformerBridge, its weights active.
     one_copy_of_weights: never two models in memory at once.
     names, revisions: what the person called each side, and the content hash or hub commit.
+    weights: format of quantised weights, None where they are held as `dtype`.
     notes: what differs between the two sides, and other things a reader must know.
     reload: loads the same pair again, None where it was made by hand. A pair travels to another
         process as this, and is loaded there; see `PairRecipe`.
@@ -45,6 +46,7 @@ class ModelPair:
     revisions: dict[Side, str]
     dtype: torch.dtype
     device: torch.device
+    weights: str | None = None
     notes: list[str] = field(default_factory=list)
     reload: Callable[[], ModelPair] | None = None
 
@@ -55,6 +57,15 @@ class ModelPair:
                 "loaded by another process; make it with load_pair"
             )
         return loaded_elsewhere, (self.reload, self.revisions)
+
+    @property
+    def precision(self) -> str:
+        """Number format of the activations, and of the weights where it is another.
+
+        Readings of two precisions never stand for each other.
+        """
+        name = str(self.dtype).removeprefix("torch.")
+        return name if self.weights is None else f"{name}, weights {self.weights}"
 
     @property
     def tokenizer(self) -> Any:

@@ -36,7 +36,7 @@ def fingerprint(
         "sample": sample,
         "revisions": pair.revisions,
         "template": pair.chat.template_hash,
-        "dtype": str(pair.dtype),
+        "dtype": pair.precision,
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for text in texts:

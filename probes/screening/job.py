@@ -236,7 +236,7 @@ def _facts(pair: ModelPair, monitored: Monitored) -> dict[str, Any]:
     return {
         "model": pair.revisions["aligned"],
         "chat_template": pair.chat.template_hash,
-        "dtype": str(pair.dtype),
+        "dtype": pair.precision,
         "device": pair.device.type,
         "layer": monitored.direction.space.layer,
         "direction": digest_of(monitored.unit),

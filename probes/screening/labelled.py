@@ -74,7 +74,7 @@ class _ReferenceReading:
         return {
             "model": self.pair.revisions["aligned"],
             "chat_template": self.pair.chat.template_hash,
-            "dtype": str(self.pair.dtype),
+            "dtype": self.pair.precision,
             "device": self.pair.device.type,
             "layers": list(self.layers),
             "baseline": self.baseline,

@@ -30,7 +30,7 @@ def models_of(pair: ModelPair, config: DiagnoseConfig) -> dict[str, Any]:
         "revisions": dict(pair.revisions),
         "n_layers": pair.n_layers,
         "d_model": pair.d_model,
-        "dtype": str(pair.dtype).removeprefix("torch."),
+        "dtype": pair.precision,
         "device": str(pair.device),
         "chat_format": pair.chat.source,
         "chat_template_hash": pair.chat.template_hash,

@@ -58,7 +58,7 @@ class Run:
             "template": pair.chat.template_hash,
             "questions": data_hash([*questions.train, *questions.selection, *questions.held_out]),
             "tool_version": tool_version(),
-            "dtype": str(pair.dtype),
+            "dtype": pair.precision,
             "sae": None if sae is None else sae.fingerprint,
         }
         self.workspace = Workspace(config.out, fingerprint)
@@ -138,6 +138,6 @@ class Run:
             "data_hash": data_hash(self.questions.train),
             "token_set": "response",
             "chat_format": self.pair.chat.source,
-            "dtype": str(self.pair.dtype).removeprefix("torch."),
+            "dtype": self.pair.precision,
             "seed": self.config.seed,
         }

@@ -44,6 +44,10 @@ def test_a_quantised_pair_reads_nearly_what_the_full_one_reads(
     assert not torch.equal(rows(pair, encoded, "aligned"), rows(pair, encoded, "finetuned"))
     assert any(weights in note for note in pair.notes)
     assert pair.reload().notes == pair.notes
+    assert pair.precision == f"{choose_dtype('auto', pair.device)}, weights {weights}".removeprefix(
+        "torch."
+    )
+    assert tiny_pair.precision == "float32"
 
 
 @pytest.mark.parametrize("weights", ["int8", "nf4"])
