@@ -26,10 +26,26 @@ def main() -> None:
     options = parser.parse_args()
     if options.reading:
         what, argument = options.reading
-        print({"texts": moments_of, "models": load_models}[what](argument))
+        readings = {"texts": moments_of, "last": of_last, "blocks": of_all, "models": load_models}
+        print(readings[what](argument))
         return
+    growth_over_blocks()
     growth_over_texts()
     pair_against_one_model()
+
+
+def growth_over_blocks() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        texts = write_texts(Path(folder) / "texts.jsonl", FEW)
+        last, all_blocks = reading("last", str(texts)), reading("blocks", str(texts))
+    record(
+        "memory.growth_bytes_1_to_all_blocks",
+        all_blocks - last,
+        "bytes",
+        n=1,
+        note=f"peak of a process, {last / 2**20:.0f} against {all_blocks / 2**20:.0f} MiB; moments "
+        f"of {FEW} short answers at the last block alone and at every block",
+    )
 
 
 def growth_over_texts() -> None:
@@ -82,13 +98,22 @@ def reading(what: str, argument: str) -> float:
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def moments_of(path: str) -> float:
+def moments_of(path: str, layers: slice = slice(LAYER, LAYER + 1)) -> float:
     """Peak after the moments of a file."""
     from persona.activations.extract import extract_moments
     from persona.models import load_pair
 
-    extract_moments(load_pair("default", "default"), path, [LAYER])
+    pair = load_pair("default", "default")
+    extract_moments(pair, path, list(range(pair.n_layers))[layers])
     return peak()
+
+
+def of_last(path: str) -> float:
+    return moments_of(path, slice(-1, None))
+
+
+def of_all(path: str) -> float:
+    return moments_of(path, slice(None))
 
 
 def load_models(finetuned: str) -> float:
