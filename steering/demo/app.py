@@ -69,6 +69,14 @@ def launch(
     except OSError as error:
         where = f"{host}:{port}" if port is not None else host
         raise PersonaError(f"cannot serve at {where}: {error}; try another --port") from error
+    except ValueError as error:
+        if "localhost is not accessible" not in str(error):
+            raise
+        app.close()
+        raise PersonaError(
+            f"the page at {host} did not answer within three seconds: the machine is busy, or a "
+            "proxy stands in between; try again, or set NO_PROXY=localhost,127.0.0.1"
+        ) from error
     return app, address
 
 

@@ -111,3 +111,14 @@ def test_without_gradio_one_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     with pytest.raises(PersonaError, match=r"needs gradio; pip install 'personascope\[app\]'"):
         import_gradio()
+
+
+def test_a_page_that_does_not_answer_itself_ends_in_one_line(tiny_pair, monkeypatch):
+    networking = pytest.importorskip("gradio.networking")
+    from steering.demo.app import launch
+
+    monkeypatch.setattr(networking, "url_ok", lambda url: False)
+    vector = from_persona_vector(planted_vector(tiny_pair))
+    session = Session(tiny_pair, vector, vector.default_setting, Sampling(12, 0.0))
+    with pytest.raises(PersonaError, match="did not answer within three seconds"):
+        launch(session)
