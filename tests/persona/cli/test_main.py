@@ -204,7 +204,7 @@ def test_debug_shows_the_traceback_before_or_behind_the_command(job, capsys, wor
         (["nosuch"], "error: No such command 'nosuch'"),
         ([*DIAGNOSE, "--nosuch"], "error: No such option: --nosuch"),
         ([*DIAGNOSE, "--n-random", "19"], "error: Invalid value for '--n-random'"),
-        ([*DIAGNOSE, "--dtype", "int8"], "error: Invalid value for '--dtype'"),
+        ([*DIAGNOSE, "--dtype", "int3"], "error: Invalid value for '--dtype'"),
         ([*DIAGNOSE, "--data", "pairs.jsonl"], "error: Invalid value: --data pairs.jsonl needs"),
         ([*DIAGNOSE, "--chat-template", "nosuch.jinja"], "error: Invalid value for '--chat-templ"),
     ],
