@@ -111,6 +111,7 @@ CANDIDATE_LABELS = {
     "model_effect_and_eigen": "Model + eigendirections",
     "model_effect_refit": "Model effect, refitted",
     "model_and_answer_refit": "Model + answer effect, refitted",
+    "sae_latents": "Autoencoder latents",
 }
 
 
