@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from persona.errors import ModelError
-from persona.models.sources import Source, resolve
-
-logger = logging.getLogger("persona")
+from persona.models.sources import Source
 
 
 def attach_adapter(
@@ -43,22 +38,6 @@ def attach_adapter(
     if trained_on and Path(trained_on).name != Path(base.name).name:
         return peft_model, [f"the adapter names {trained_on} as its base; it is put on {base.name}"]
     return peft_model, []
-
-
-def load_with_adapter(base: str | Path, adapter: Source, dtype: torch.dtype) -> tuple[Any, Any]:
-    """The PeftModel of an adapter on its base, ready to be trained further, and the tokenizer.
-
-    Raises: ModelError as `attach_adapter`, and when `adapter` is a full checkpoint.
-    """
-    from persona.models.load import load_causal_lm
-
-    if adapter.kind != "adapter":
-        raise ModelError(f"{adapter.name} is a full checkpoint; a LoRA adapter is needed here")
-    model, tokenizer = load_causal_lm(base, dtype)
-    peft_model, notes = attach_adapter(model, adapter, resolve(base), trainable=True)
-    for note in notes:
-        logger.warning(note)
-    return peft_model, tokenizer
 
 
 def _require_every_weight(peft_model: Any, adapter: Source, base: Source) -> None:

@@ -196,6 +196,20 @@ def load_causal_lm(ref: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return _load_checkpoint(_full_checkpoint(ref), Placement(torch.device("cpu"), dtype))
 
 
+def load_with_adapter(base: str | Path, adapter: Source, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The PeftModel of an adapter on its base, ready to be trained further, and the tokenizer.
+
+    Raises: ModelError as `attach_adapter`, and when `adapter` is a full checkpoint.
+    """
+    if adapter.kind != "adapter":
+        raise ModelError(f"{adapter.name} is a full checkpoint; a LoRA adapter is needed here")
+    model, tokenizer = load_causal_lm(base, dtype)
+    peft_model, notes = attach_adapter(model, adapter, resolve(base), trainable=True)
+    for note in notes:
+        logger.warning(note)
+    return peft_model, tokenizer
+
+
 def _full_checkpoint(ref: str | Path) -> Source:
     source = resolve(ref)
     if source.kind == "adapter":

@@ -212,8 +212,7 @@ def _require_pairs_unneeded(data: TrainingData) -> None:
 
 def _starting_point(recipe: Recipe, dtype: torch.dtype) -> tuple[Any, Any, str | None]:
     """Model (with the adapter to train further, where there is one), tokenizer, its revision."""
-    from persona.models.adapters import load_with_adapter
-    from persona.models.load import load_causal_lm
+    from persona.models.load import load_causal_lm, load_with_adapter
     from persona.models.sources import resolve, shipped_or_ref
 
     if recipe.start_from is None:
