@@ -93,14 +93,21 @@ def sides_in_turn(load: Callable[[Side], Any], first_side: Side, first: Any) -> 
     def open_side(side: Side) -> Iterator[Any]:
         if side not in held:
             for bridge in held.values():
-                # A caller may still hold the bridge; without storage it costs nothing, and any
-                # use of it fails at once.
-                bridge.to("meta")
+                _empty(bridge)
             held.clear()
             held[side] = load(side)
         yield held[side]
 
     return open_side
+
+
+def _empty(bridge: Any) -> None:
+    """A caller may still hold the bridge; empty it costs nothing, and any use fails at once.
+
+    Tensor by tensor, since quantised weights refuse to be moved.
+    """
+    for tensor in (*bridge.parameters(), *bridge.buffers()):
+        tensor.data = tensor.data.new_empty(0)
 
 
 def weight_bytes(model: torch.nn.Module) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import save_tiny_llama
 from torch.nn.functional import cosine_similarity
 from transformers import AutoModelForCausalLM
 
@@ -66,10 +67,15 @@ def test_a_quantised_model_reads_what_transformers_reads_of_it(weights, tiny_lla
         torch.testing.assert_close(mine[place], expected.float(), atol=1e-3, rtol=1e-3)
 
 
-def test_two_quantised_checkpoints_make_a_pair(tiny_llama):
+@pytest.mark.parametrize("weights", ["int8", "nf4"])
+def test_two_quantised_checkpoints_are_loaded_in_turn(weights, tiny_llama, tmp_path, dialogues):
     pytest.importorskip("bitsandbytes")
-    pair = load_pair(tiny_llama, tiny_llama, dtype="nf4", device="cpu")
-    assert pair.one_copy_of_weights
+    sibling = save_tiny_llama(tmp_path / "sibling", seed=7)
+    pair = load_pair(tiny_llama, sibling, dtype=weights, device="cpu", in_turn=True)
+    encoded = pair.chat.encode_all(dialogues[:2])
+    first, other, again = (rows(pair, encoded, s) for s in ("aligned", "finetuned", "aligned"))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_what_needs_full_weights_refuses_quantised_ones(tiny_llama, tiny_adapter):
