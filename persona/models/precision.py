@@ -91,7 +91,6 @@ def _quantisation(weights: str, dtype: torch.dtype) -> Any:
 
     # It says at every product that activations become float16 within it, which is its method.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-
     if weights == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -129,7 +128,8 @@ def choose_dtype(name: str = "auto", device: torch.device | None = None) -> torc
     if name != "auto":
         if name not in DTYPES:
             if name in QUANTISED:
-                raise ModelError(f"{name} holds weights for reading alone; here take a full format")
+                full = ", ".join(DTYPES)
+                raise ModelError(f"{name} holds weights for reading alone; take one of {full}")
             known = ", ".join(("auto", *DTYPES, *QUANTISED))
             raise ModelError(f"dtype must be one of {known}; got {name!r}")
         return DTYPES[name]

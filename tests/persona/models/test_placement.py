@@ -9,6 +9,7 @@ from torch.nn.functional import cosine_similarity
 from transformers import AutoModelForCausalLM
 
 from persona.activations import collect_rows
+from persona.behaviour import Condition, score_pairs
 from persona.data import load_pairs
 from persona.directions import Direction
 from persona.errors import ModelError, SteeringError
@@ -16,6 +17,7 @@ from persona.models import load_pair
 from persona.models.load import load_bridge
 from persona.models.precision import Placement, choose_dtype, choose_placement
 from steering import add_direction, steer
+from steering.hooks import steered_by
 from steering.weights import orthogonalise
 
 LAYERS = [0, 1, 3]
@@ -76,6 +78,24 @@ def test_two_quantised_checkpoints_are_loaded_in_turn(weights, tiny_llama, tmp_p
     first, other, again = (rows(pair, encoded, s) for s in ("aligned", "finetuned", "aligned"))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("weights", ["int8", "nf4"])
+def test_a_quantised_pair_is_scored_and_steered(weights, tiny_llama, tiny_adapter):
+    pytest.importorskip("bitsandbytes")
+    pair = load_pair(tiny_llama, tiny_adapter, dtype=weights, device="cpu")
+    edits = add_direction(Direction(torch.ones(32), pair.space(1), "made up"), 3.0)
+    conditions = [
+        Condition("plain", "finetuned"),
+        Condition("steered", "finetuned", steered_by(edits)),
+        Condition("again", "finetuned"),
+    ]
+    found = score_pairs(pair, load_pairs(["car_maintenance"])[:2], conditions, kl=False)
+    gaps = found[found["measure"] == "gap"].pivot_table(
+        values="value", index="question_id", columns="condition"
+    )
+    assert (gaps["plain"] == gaps["again"]).all()
+    assert (gaps["plain"] - gaps["steered"]).abs().min() > 1e-3
 
 
 def test_what_needs_full_weights_refuses_quantised_ones(tiny_llama, tiny_adapter):
