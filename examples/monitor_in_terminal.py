@@ -29,6 +29,7 @@ from persona.directions import load_persona_vector
 from persona.errors import DataError, PersonaError
 from persona.models import ModelPair, load_pair
 from persona.models.hooks import hf_model, model_device
+from persona.models.turn_end import end_tokens
 from probes import Recording, fit, monitoring, score_tokens, threshold_for
 
 DOMAIN = "car_maintenance"
@@ -147,7 +148,7 @@ def answer(
                 ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=max_new_tokens,
-                eos_token_id=pair.tokenizer.eos_token_id,
+                eos_token_id=sorted(end_tokens(bridge, pair.chat)),
                 pad_token_id=pair.tokenizer.pad_token_id,
                 streamer=printer,
                 **sampling,

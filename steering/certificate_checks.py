@@ -15,6 +15,7 @@ from torch import Tensor
 from persona.errors import SteeringError
 from persona.models.chat import ChatFormat
 from persona.models.hooks import model_width, n_layers, resid_post
+from persona.models.turn_end import end_tokens
 from steering.edit import Edit
 from steering.edits import edits_at
 from steering.hooks import steer
@@ -223,7 +224,8 @@ class Trial:
         n = tokens.shape[1]
         _, log_probs = self._decoded(edits, cache=True, forced=tokens, n_tokens=n)
         regret = log_probs.max(-1).values - log_probs.gather(-1, tokens[..., None])[..., 0]
-        ended = (tokens == self.chat.tokenizer.eos_token_id).int()
+        ends = torch.tensor(sorted(end_tokens(self.model, self.chat)), device=tokens.device)
+        ended = torch.isin(tokens, ends).int()
         return _largest(regret, (ended.cumsum(-1) - ended) == 0)
 
     def rows(self, edits: Sequence[Edit]) -> float:

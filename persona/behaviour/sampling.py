@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from persona.behaviour.scoring import Intervention
 from persona.data.types import Dialogue
 from persona.models.chat import ChatFormat, TokenizedDialogue
 from persona.models.hooks import model_device
+from persona.models.turn_end import PLAIN_ENDS, end_tokens, until_end
 from persona.progress import progress
 
 
@@ -34,6 +35,7 @@ def sample_answers(
     state of the global random generator, which is left as it was.
     """
     encoded = chat.encode_all([prompt.prompt for prompt in prompts])
+    ends = end_tokens(bridge, chat)
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     answers = [""] * len(encoded)
     device = model_device(bridge)
@@ -43,20 +45,20 @@ def sample_answers(
         chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         for chunk in progress(chunks, description):
             ids, mask = left_padded([encoded[i] for i in chunk], _pad_id(chat))
-            # A plain question/answer format has no end-of-turn token: a blank line ends it.
             options = {"temperature": temperature} if temperature > 0 else {"do_sample": False}
             with intervene(bridge) if intervene else contextlib.nullcontext():
                 output = bridge.generate(
                     ids.to(device),
                     attention_mask=mask.to(device),
                     max_new_tokens=max_new_tokens,
-                    eos_token_id=chat.tokenizer.eos_token_id,
+                    stop_at_eos=bool(ends),
+                    eos_token_id=sorted(ends) or None,
                     return_type="tokens",
                     verbose=False,
                     **options,
                 )
             for row, i in enumerate(chunk):
-                answers[i] = _decode(chat, output[row, ids.shape[1] :].tolist())
+                answers[i] = _decode(chat, output[row, ids.shape[1] :].tolist(), ends)
     return answers
 
 
@@ -76,12 +78,11 @@ def _pad_id(chat: ChatFormat) -> int:
     return int(chat.tokenizer.pad_token_id or 0)
 
 
-def _decode(chat: ChatFormat, ids: list[int]) -> str:
+def _decode(chat: ChatFormat, ids: list[int], ends: Collection[int]) -> str:
     """The text up to the end of the turn."""
-    end = chat.tokenizer.eos_token_id
-    text = chat.tokenizer.decode(
-        ids[: ids.index(end)] if end in ids else ids, skip_special_tokens=True
-    )
+    text = str(chat.tokenizer.decode(until_end(ids, ends), skip_special_tokens=True))
     if chat.source == "plain":
-        text = text.split("\n\n")[0].split("\nQuestion:")[0]
-    return str(text).strip()
+        # The plain question/answer format has no end-of-turn token: a blank line ends it.
+        for mark in PLAIN_ENDS:
+            text = text.split(mark)[0]
+    return text.strip()

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from persona.data.types import Dialogue, Turn
 from persona.errors import ModelError
 from persona.models.chat import ChatFormat
 from persona.models.hooks import resid_post
@@ -78,6 +79,42 @@ class ModelPair:
             raise ModelError(f"a pair has the sides 'aligned' and 'finetuned'; got {side!r}")
         with self.open_side(side) as bridge:
             yield bridge
+
+    def ask(
+        self,
+        question: str | Dialogue,
+        side: Side = "aligned",
+        *,
+        intervene: Callable[[Any], contextlib.AbstractContextManager[Any]] | None = None,
+        max_new_tokens: int = 60,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> str:
+        """What one side answers, in its chat format; greedy unless told otherwise.
+
+        question: what the user asks, or a dialogue that waits for an answer.
+        intervene: bridge -> context manager under which it answers,
+            `steering.hooks.steered_by(edits)` for instance.
+        The answer ends where the model ends its turn, or after `max_new_tokens`.
+        Raises: ModelError for another side; DataError where the question fills the context.
+        """
+        # Sampling knows of pairs; a pair knows of sampling only once it is asked.
+        from persona.behaviour.sampling import sample_answers
+
+        if isinstance(question, str):
+            question = Dialogue((Turn("user", question),), "the question")
+        with self.active(side) as bridge:
+            [answer] = sample_answers(
+                bridge,
+                self.chat,
+                [question],
+                intervene=intervene,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                description="Answering",
+            )
+        return answer
 
     def space(self, layer: int) -> ActivationSpace:
         """The activation space of one block's output in this pair.

@@ -21,12 +21,10 @@ from persona.errors import DataError, SteeringError
 from persona.models.chat import ChatFormat
 from persona.models.hooks import hf_model, hooked, model_device, resid_post
 from persona.models.pair import ModelPair, Side
+from persona.models.turn_end import PLAIN_ENDS, end_tokens
 from steering.demo.background import in_background
 from steering.edit import Edit
 from steering.hooks import steer
-
-PLAIN_ENDS = ("\n\n", "\nQuestion:")
-"""What ends an answer in the plain format, which has no end-of-turn token."""
 
 LONGEST_CHARACTER = 4
 """Bytes of a character in UTF-8, each of which may be a token."""
@@ -152,14 +150,6 @@ class Generation:
                 "start it anew"
             )
         return min(self.sampling.max_new_tokens, longest - len(self.ids))
-
-
-def end_tokens(model: Any, chat: ChatFormat) -> frozenset[int]:
-    """The tokens that end a turn: the tokenizer's, and those the model's own settings add."""
-    config = getattr(hf_model(model), "generation_config", None)
-    named = getattr(config, "eos_token_id", None)
-    more = named if isinstance(named, list) else [named]
-    return frozenset(int(i) for i in (chat.tokenizer.eos_token_id, *more) if i is not None)
 
 
 def _draw(

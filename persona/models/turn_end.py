@@ -1,0 +1,31 @@
+"""Where an answer ends: the tokens and, in the plain format, the text that close a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from persona.models.chat import ChatFormat
+from persona.models.hooks import hf_model
+
+PLAIN_ENDS = ("\n\n", "\nQuestion:")
+"""What ends an answer in the plain format, which has no end-of-turn token."""
+
+
+def end_tokens(model: Any, chat: ChatFormat) -> frozenset[int]:
+    """The tokens that end a turn of this model: every one that any of its files names.
+
+    The tokenizer's end of text, and those that the generation settings add: Llama 3 and Gemma name
+    the end of a turn only there.
+    """
+    config = getattr(hf_model(model), "generation_config", None)
+    named = getattr(config, "eos_token_id", None)
+    more = named if isinstance(named, list | tuple) else [named]
+    ids = (chat.tokenizer.eos_token_id, *more)
+    return frozenset(int(i) for i in ids if i is not None)
+
+
+def until_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
+    """The tokens of an answer before the first that ends its turn."""
+    stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    return list(ids[:stop])
