@@ -96,6 +96,7 @@ def load_pair(
     for; None does so where the second does not fit into the memory that is free.
     Raises: ModelError when files are missing or damaged, or when the two sides do not fit.
     """
+    options = _Options(chat_template, allow_mismatch, in_turn, merged)
     placement = choose_placement(dtype, device)
     base = resolve(aligned)
     if base.kind == "adapter":
@@ -110,52 +111,17 @@ def load_pair(
     if chat.source == "plain":
         notes.append(f"{base.name} has no chat template: a plain question/answer format is used")
 
-    if tuned.kind == "adapter":
-        peft_model, adapter_notes = attach_adapter(model, tuned, base)
-        notes += adapter_notes
-        placement.put(peft_model).eval().requires_grad_(False)
-        bridge = bridge_over(peft_model.get_base_model(), tokenizer, base.name, placement.dtype)
-        two_copies = _to_be_merged(peft_model, merged, placement)
-        one_copy = not two_copies
-        open_side: OpenSide = (merged_sides if two_copies else adapter_sides)(peft_model, bridge)
-    else:
-        other_config, other_tokenizer = _describe(tuned)
-        _check_shapes(model.config, other_config, base, tuned)
-        other_chat = chat_format(other_tokenizer, chat_template, _context_length(other_config))
-        differences = _chat_differences(chat, other_chat)
-        if differences and not allow_mismatch:
-            raise ModelError(
-                f"{base.name} and {tuned.name} do not read the same text: "
-                f"{'; '.join(differences)}. "
-                "Pass --allow-mismatch to go on with the aligned model's format"
-            )
-        notes += differences
-
-        def load_side(side: Side) -> Any:
-            source = base if side == "aligned" else tuned
-            fresh, its_tokenizer = _load_checkpoint(source, placement)
-            return bridge_over(placement.put(fresh), its_tokenizer, source.name, placement.dtype)
-
-        bridge = bridge_over(placement.put(model), tokenizer, base.name, placement.dtype)
-        if in_turn is None:
-            in_turn = weight_bytes(model) > MEMORY_SHARE * free_bytes(placement)
-        same = tuned.path.resolve() == base.path.resolve()
-        one_copy = same or bool(in_turn)
-        if same:
-            open_side = two_sides(bridge, bridge)
-        elif in_turn:
-            notes.append("the two checkpoints are loaded in turn, to save memory")
-            open_side = sides_in_turn(load_side, "aligned", bridge)
-        else:
-            open_side = two_sides(bridge, load_side("finetuned"))
+    pair_of_kind = _adapter_pair if tuned.kind == "adapter" else _checkpoint_pair
+    opened = pair_of_kind(_Sources(base, tuned), model, chat, placement, options)
+    notes += opened.notes
 
     for note in notes:
         logger.warning(note)
     return ModelPair(
-        open_side=open_side,
-        n_layers=int(bridge.cfg.n_layers),
-        d_model=int(bridge.cfg.d_model),
-        one_copy_of_weights=one_copy,
+        open_side=opened.open_side,
+        n_layers=int(opened.bridge.cfg.n_layers),
+        d_model=int(opened.bridge.cfg.d_model),
+        one_copy_of_weights=opened.one_copy,
         chat=chat,
         names={"aligned": base.name, "finetuned": str(finetuned)},
         revisions={"aligned": base.revision, "finetuned": tuned.revision},
@@ -170,10 +136,102 @@ def load_pair(
             device,
             None if chat_template is None else _from_any_folder(chat_template),
             allow_mismatch,
-            in_turn,
+            opened.in_turn,
             merged,
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Where the two sides come from."""
+
+    base: Source
+    tuned: Source
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What the person asked of a pair; see `load_pair`."""
+
+    chat_template: str | Path | None
+    allow_mismatch: bool
+    in_turn: bool | None
+    merged: bool | None
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A pair of sides, ready to be asked for.
+
+    bridge: of the aligned side, for its shapes.
+    one_copy: never two models in memory at once.
+    in_turn: whether one side at a time is held; as asked for where that does not apply.
+    """
+
+    open_side: OpenSide
+    bridge: Any
+    one_copy: bool
+    in_turn: bool | None
+    notes: list[str]
+
+
+def _adapter_pair(
+    sources: _Sources, model: Any, chat: ChatFormat, placement: Placement, options: _Options
+) -> _Opened:
+    """One model whose adapter is switched or, with a second copy of what it changes, merged."""
+    base = sources.base
+    peft_model, notes = attach_adapter(model, sources.tuned, base)
+    placement.put(peft_model).eval().requires_grad_(False)
+    bridge = bridge_over(peft_model.get_base_model(), chat.tokenizer, base.name, placement.dtype)
+    two_copies = _to_be_merged(peft_model, options.merged, placement)
+    open_side = (merged_sides if two_copies else adapter_sides)(peft_model, bridge)
+    return _Opened(open_side, bridge, not two_copies, options.in_turn, notes)
+
+
+def _checkpoint_pair(
+    sources: _Sources, model: Any, chat: ChatFormat, placement: Placement, options: _Options
+) -> _Opened:
+    """Two full checkpoints, both held or loaded in turn."""
+    base, tuned = sources.base, sources.tuned
+    notes = _differences_of_checkpoints(sources, model.config, chat, options)
+
+    def load_side(side: Side) -> Any:
+        source = base if side == "aligned" else tuned
+        fresh, its_tokenizer = _load_checkpoint(source, placement)
+        return bridge_over(placement.put(fresh), its_tokenizer, source.name, placement.dtype)
+
+    bridge = bridge_over(placement.put(model), chat.tokenizer, base.name, placement.dtype)
+    in_turn = options.in_turn
+    if in_turn is None:
+        in_turn = weight_bytes(model) > MEMORY_SHARE * free_bytes(placement)
+    if tuned.path.resolve() == base.path.resolve():
+        return _Opened(two_sides(bridge, bridge), bridge, True, in_turn, notes)
+    if in_turn:
+        notes.append("the two checkpoints are loaded in turn, to save memory")
+        return _Opened(sides_in_turn(load_side, "aligned", bridge), bridge, True, True, notes)
+    return _Opened(two_sides(bridge, load_side("finetuned")), bridge, False, False, notes)
+
+
+def _differences_of_checkpoints(
+    sources: _Sources, config: Any, chat: ChatFormat, options: _Options
+) -> list[str]:
+    """Notes of how two checkpoints that can be compared differ.
+
+    Raises: ModelError for other shapes, and for other texts unless these are allowed.
+    """
+    base, tuned = sources.base, sources.tuned
+    other_config, other_tokenizer = _describe(tuned)
+    _check_shapes(config, other_config, base, tuned)
+    other_chat = chat_format(other_tokenizer, options.chat_template, _context_length(other_config))
+    differences = _chat_differences(chat, other_chat)
+    if differences and not options.allow_mismatch:
+        raise ModelError(
+            f"{base.name} and {tuned.name} do not read the same text: "
+            f"{'; '.join(differences)}. "
+            "Pass --allow-mismatch to go on with the aligned model's format"
+        )
+    return differences
 
 
 def _to_be_merged(peft_model: Any, merged: bool | None, placement: Placement) -> bool:
