@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,11 +36,16 @@ __all__ = [
 
 @dataclass
 class Steering:
-    """What happened while steering: how often each edit fired and how many tokens it wrote."""
+    """What happened while steering.
+
+    passes, tokens: how often each edit fired, and how many tokens it wrote in all.
+    written: how many tokens every pass of the model wrote, by each edit that fired.
+    """
 
     edits: list[Edit]
     passes: list[int]
     tokens: list[int]
+    written: list[int] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -61,7 +66,8 @@ def steer(
     `first_token`. space: a space of this model (`pair.space(0)`), against which edits that know
     their own are checked; without it their width alone is.
     Raises: SteeringError before any pass for an unknown hook, a wrong width, two models or two
-    edits that undo each other, and at the end when an edit never fired or never met a token to
+    edits that undo each other; in a pass of which it cannot be known where it stands in its text,
+    or that leaves an edit out; and at the end when an edit never fired or never met a token to
     write. Hooks are removed on any exit.
 
     Examples:
@@ -82,6 +88,18 @@ def steer(
     tracker = PositionTracker(positions, response_start, first_token, _rows_of(edits))
     record = Steering(edits, [0] * len(edits), [0] * len(edits))
 
+    last_fired = [0] * len(edits)
+
+    def after_pass() -> None:
+        """Not one edit may have been left out of a pass that its positions ask for."""
+        for edit, fired in zip(edits, last_fired, strict=True):
+            if tracker.n_tokens and fired != tracker.n_passes:
+                raise SteeringError(
+                    f"the edit '{edit.label}' at {edit.hook_name} did not fire in pass "
+                    f"{tracker.n_passes}, which has {tracker.n_tokens} tokens to write"
+                )
+        record.written.append(tracker.n_tokens)
+
     def hook_for(place: int) -> Hook:
         edit = edits[place]
 
@@ -94,6 +112,7 @@ def steer(
                 )
             record.passes[place] += 1
             record.tokens[place] += tracker.n_tokens
+            last_fired[place] = tracker.n_passes
             if tracker.n_tokens == mask.numel():
                 return edit.apply(resid)  # as good as every decoding step
             if tracker.n_tokens == 0:
@@ -103,7 +122,7 @@ def steer(
         return hook
 
     hooks = [(edit.hook_name, hook_for(place)) for place, edit in enumerate(edits)]
-    with tracker.watching(hf_model(model)), hooked(model, hooks):
+    with tracker.watching(hf_model(model), after_pass), hooked(model, hooks):
         yield record
     for edit, passes, tokens in zip(edits, record.passes, record.tokens, strict=True):
         if passes == 0 or tokens == 0:

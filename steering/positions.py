@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from persona.errors import SteeringError, shown
+from steering.calls import Call, length_after, read_call
 
 POSITION_SETS = ("all", "prompt", "response", "last", "first_response:K", "from:K", "(start, end)")
 Positions = str | tuple[int, int]
@@ -48,6 +49,12 @@ class PositionTracker:
         self.response_start = None if response_start is None else torch.tensor(response_start)
         self.first_token = first_token
         self.mask = None
+        self.n_passes = 0
+        self._named = positions
+        self._end = 0
+        self._seen: Tensor | None = (
+            None  # which tokens of the running text are real, cached ones too
+        )
         self._answer_begins: Tensor | None = None
         self._last_text: Tensor | None = None
 
@@ -62,59 +69,125 @@ class PositionTracker:
         self._mask, self.n_tokens = mask, 0 if mask is None else int(mask.sum())
 
     @contextlib.contextmanager
-    def watching(self, hf_model: Any) -> Iterator[None]:
-        """Recompute the mask at every forward pass of `hf_model` while open."""
-        handle = hf_model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+    def watching(
+        self, hf_model: Any, after_pass: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
+        """Recompute the mask at every forward pass of `hf_model` while open; then `after_pass`."""
+
+        def after_forward(module: Any, args: Any, output: Any) -> None:
+            self._after_forward(output)
+            after_pass()
+
+        # Not the wrapper of PEFT, whose `generate` calls the model under it alone.
+        base = getattr(hf_model, "get_base_model", lambda: hf_model)()
+        handles = [
+            base.register_forward_pre_hook(self._before_forward, with_kwargs=True),
+            base.register_forward_hook(after_forward),
+        ]
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
             self.mask = None
 
     def _before_forward(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tokens = args[0] if args else kwargs.get("input_ids")
-        if tokens is None:
-            tokens = kwargs["inputs_embeds"]
-        batch, width = tokens.shape[:2]
+        self.mask, self.n_passes = None, self.n_passes + 1
+        call = read_call(module, args, kwargs)
+        batch = len(call.real)
         if self.rows is not None and self.rows != batch:
             raise SteeringError(
                 f"the edits have {self.rows} coefficients, one for each row, but the batch has "
                 f"{batch} rows" + _beams(batch, self.rows)
             )
-        past = _cached_length(kwargs.get("past_key_values"))
-        attention = kwargs.get("attention_mask")
-        if attention is None:
-            real = torch.ones(batch, past + width, dtype=torch.bool, device=tokens.device)
-        elif isinstance(attention, Tensor) and attention.ndim == 2:
-            real = attention.bool().to(tokens.device)
-        elif isinstance(attention, Tensor) and attention.ndim == 4 and self.kind == "all":
-            # Several texts in one row: which tokens see which does not matter to "all".
-            real = torch.ones(batch, past + width, dtype=torch.bool, device=tokens.device)
-        else:
-            shape = tuple(attention.shape) if isinstance(attention, Tensor) else type(attention)
-            raise SteeringError(f"steering needs a [batch, pos] attention mask; got {shape}")
-        index = (real.long().cumsum(-1) - 1)[:, -width:]
-        real = real[:, -width:]
-        if past == 0 and not self._continues(tokens):
-            self._begin(real)
-        mask = real & self._selected(index, real)
+        if self.kind != "all" and not call.one_text_a_row:
+            raise SteeringError(
+                f"positions {self.kind!r} need a [batch, pos] attention mask: this pass has "
+                "several texts in a row, or a window shorter than the text"
+            )
+        before = self._real_before(call)
+        index = before[:, None] + call.real.long().cumsum(-1) - 1
+        if call.past == 0 and not self._continues(call.tokens):
+            self._begin(call)
+        elif call.past:
+            self._require_one_step(call)
+        mask = call.real & self._selected(index, call.real)
         if not self.first_token:
             mask &= index > 0
-        self.mask = mask
+        self.mask, self._end = mask, call.end
+
+    def _after_forward(self, output: Any) -> None:
+        """The cache that a pass gives back tells whether the tracker saw all that came before."""
+        length = length_after(output)
+        if length is not None and length != self._end:
+            raise SteeringError(
+                f"steering took this pass to end at token {self._end} of its text, but the cache "
+                f"it gave back holds {length}: what came before was not seen, or attention did "
+                "not keep it"
+            )
+
+    def _real_before(self, call: Call) -> Tensor:
+        """[batch]: real tokens in the cache, from the passes before where the mask cannot say."""
+        seen, before = self._seen, call.before
+        if before is None:
+            if seen is None or len(seen) != len(call.real) or seen.shape[1] < call.past:
+                raise SteeringError(
+                    "steering needs the pass that reads the prompt inside the with block, or a "
+                    "[batch, pos] attention mask; this pass began with a filled key-value cache"
+                )
+            before = seen[:, : call.past].sum(-1)
+        kept = None if seen is None or len(seen) != len(call.real) else seen[:, : call.past]
+        if call.past == 0:
+            self._seen = call.real
+        elif kept is not None and kept.shape[1] == call.past:
+            self._seen = torch.cat([kept, call.real], dim=1)
+        else:
+            self._seen = None
+        return before
 
     def _continues(self, tokens: Tensor) -> bool:
-        """Whether this uncached pass is the last one's text and one more token: decoding."""
-        last, self._last_text = self._last_text, tokens.detach()
-        return (
-            last is not None
-            and tokens.shape[1] == last.shape[1] + 1
-            and tokens.shape[0] == last.shape[0]
-            and torch.equal(tokens[:, :-1], last)
-        )
+        """Whether this uncached pass is the last one's texts and one more token: decoding.
 
-    def _begin(self, real: Tensor) -> None:
+        Beam search puts the rows of a text in another order; each then goes on with one of them.
+        """
+        last, self._last_text = self._last_text, tokens.detach()
+        if last is None or last.ndim != tokens.ndim or len(last) != len(tokens):
+            return False
+        if tokens.shape[1] != last.shape[1] + 1:
+            return False
+        if torch.equal(tokens[:, :-1], last):
+            return True
+        same = (tokens[:, None, :-1] == last[None]).flatten(2).all(-1)  # [row, row of before]
+        if not bool(same.any(-1).all()):
+            return False
+        if self._answer_begins is not None:
+            self._answer_begins = self._answer_begins[same.int().argmax(-1)]
+        return True
+
+    def _require_one_step(self, call: Call) -> None:
+        """Without `response_start`, more tokens at once are of the prompt, or guessed answers."""
+        if call.real.shape[1] > 1 and (self.kind == "last" or self._guesses_the_answer):
+            raise SteeringError(
+                f"positions {self._named!r} cannot be told where a pass reads {call.real.shape[1]} "
+                "tokens after a filled cache (a prompt in chunks, or assisted decoding)"
+                + _ADVICE[self.kind == "last"]
+            )
+
+    @property
+    def _guesses_the_answer(self) -> bool:
+        """Whether what is decoded after the first pass is taken for the answer."""
+        return self.kind in ("prompt", "response", "first_response") and self.response_start is None
+
+    def _begin(self, call: Call) -> None:
         """A new text: where its answer begins, and whether the positions lie inside it."""
+        real = call.real
         lengths = real.sum(-1)
+        if call.logits_to_keep > 1 and self._guesses_the_answer:
+            raise SteeringError(
+                f"positions {self._named!r} cannot be told where the first pass asks for logits at "
+                f"{call.logits_to_keep} tokens (assisted decoding puts guessed answers there)"
+                + _ADVICE[False]
+            )
         if self.response_start is None:
             self._answer_begins = lengths
         else:
@@ -178,5 +251,7 @@ def _beams(batch: int, rows: int) -> str:
     return "" if rest else f". For {n_beams} beams a row, repeat each: repeat_interleave({n_beams})"
 
 
-def _cached_length(cache: Any) -> int:
-    return 0 if cache is None else int(cache.get_seq_length())
+_ADVICE = {
+    False: "; give response_start",
+    True: "; take 'all', 'from:K' or 'response' with response_start",
+}

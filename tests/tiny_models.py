@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 import torch
+
+from persona.models.caches import is_cache
 
 TEMPLATE = (
     "{{ '<s>' }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '</s>' }}"
@@ -84,6 +87,21 @@ FAMILIES = (
     "gpt_neox",
     "phi3",
 )
+MORE_FAMILIES = (
+    "mistral",
+    "mixtral",
+    "qwen3_moe",
+    "olmoe",
+    "olmo2",
+    "gpt_oss",
+    "bloom",
+    "granite",
+    "glm4",
+    "cohere",
+    "falcon",
+    "gptj",
+    "phi",
+)
 
 
 def tiny_causal_lm(family: str, *, seed: int = 0, n_layers: int = 3, tied: bool | None = None):
@@ -107,10 +125,29 @@ def tiny_causal_lm(family: str, *, seed: int = 0, n_layers: int = 3, tied: bool 
         "gemma3_text": dict(grouped, head_dim=8, sliding_window=8),
         "gpt_neox": {},
         "phi3": grouped,
+        "mistral": grouped,
+        "mixtral": dict(grouped, num_local_experts=4, num_experts_per_tok=2),
+        "qwen3_moe": dict(
+            grouped, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
+        ),
+        "olmoe": dict(grouped, num_experts=4, num_experts_per_tok=2),
+        "olmo2": grouped,
+        "gpt_oss": dict(
+            grouped, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=8
+        ),
+        "bloom": {},
+        "granite": dict(grouped, residual_multiplier=0.22),
+        "glm4": dict(grouped, head_dim=8),
+        "cohere": grouped,
+        "falcon": dict(multi_query=True),
+        "gptj": dict(rotary_dim=4),
+        "phi": {},
     }
-    if family == "gpt2":
+    special["gpt2"] = {}
+    if family in ("gpt2", "gptj"):
         sizes = dict(n_embd=16, n_layer=n_layers, n_head=2, n_positions=256)
-        special["gpt2"] = {}
+    if family == "bloom":
+        sizes = dict(hidden_size=16, n_layer=n_layers, n_head=2)
     config = transformers.AutoConfig.for_model(
         family, **tokens, **sizes, **special[family], initializer_range=0.2
     )
@@ -122,7 +159,36 @@ def tiny_causal_lm(family: str, *, seed: int = 0, n_layers: int = 3, tied: bool 
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.2)
+        elif family in MORE_FAMILIES and ("norm" in name or ".ln_" in name):
+            parameter.data += 0.3 * torch.randn_like(parameter)  # gains other than 1
     return model.eval().requires_grad_(False)
+
+
+def with_cache_named(model, name: str):
+    """The model, whose `generate` hands its cache on under another keyword.
+
+    Transformers 5.24 did so (`cache` in place of `past_key_values`), and the next may.
+    """
+
+    def renamed(kwargs):
+        return {name if is_cache(value) else key: value for key, value in kwargs.items()}
+
+    def under_its_own(kwargs):
+        return {own if key == name else key: value for key, value in kwargs.items()}
+
+    class Renamed(type(model)):
+        def prepare_inputs_for_generation(self, *args, **kwargs):
+            return renamed(super().prepare_inputs_for_generation(*args, **kwargs))
+
+        def forward(self, *args, **kwargs):
+            return super().forward(*args, **under_its_own(kwargs))
+
+    parameters = inspect.signature(type(model).forward).parameters
+    own = "cache" if "cache" in parameters else "past_key_values"
+    Renamed.forward.__signature__ = inspect.signature(type(model).forward)
+    Renamed.__name__ = type(model).__name__
+    model.__class__ = Renamed
+    return model
 
 
 def tiny_bridge(family: str, tokenizer, **options):

@@ -19,6 +19,7 @@ import torch
 from persona.errors import ModelError
 from persona.models.adapters import attach_adapter
 from persona.models.attention import fuse_attention
+from persona.models.caches import accept_any_cache_name
 from persona.models.chat import ChatFormat, chat_format
 from persona.models.norms import skip_unread_norms
 from persona.models.pair import ModelPair, OpenSide, Side
@@ -362,6 +363,7 @@ def bridge_over(model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> An
     )
     bridge.eval()
     fuse_attention(bridge)
+    accept_any_cache_name(bridge)
     skip_unread_norms(bridge)
     return bridge
 
