@@ -38,6 +38,11 @@ def save_orthogonalising_adapter(
     """
     basis = checked_basis(hf_model, vectors)
     writers = writers_of(hf_model, embedding=embedding, layers=layers)
+    if mixtures := [w.name for w in writers if w.is_experts]:
+        raise SteeringError(
+            f"{mixtures[0]} holds the experts of a mixture, which no LoRA adapter of linear layers "
+            "changes; save the model as a folder (orthogonalise, save_model)"
+        )
     biased = [w for w in writers if getattr(w.module, "bias", None) is not None]
     if biased and embedding:
         raise SteeringError(
@@ -69,7 +74,7 @@ def save_bias_adapter(
     writer = mlp_projection(hf_model, layer)
     n_in = writer.module.weight.numel() // len(vector)
     tensors = _factors(writer, torch.zeros(1, n_in), torch.zeros(len(vector), 1))
-    tensors[f"{writer.name}.lora_B.bias"] = vector.float()
+    tensors[f"{writer.name}.lora_B.bias"] = vector.float() / writer.scale
     return _save(hf_model, [writer], tensors, 1, True, folder)
 
 

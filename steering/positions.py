@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from persona.errors import SteeringError, shown
+from persona.models.writes import measuring
 from steering.calls import Call, length_after, read_call
 
 POSITION_SETS = ("all", "prompt", "response", "last", "first_response:K", "from:K", "(start, end)")
@@ -75,8 +76,9 @@ class PositionTracker:
         """Recompute the mask at every forward pass of `hf_model` while open; then `after_pass`."""
 
         def after_forward(module: Any, args: Any, output: Any) -> None:
-            self._after_forward(output)
-            after_pass()
+            if not measuring():
+                self._after_forward(output)
+                after_pass()
 
         # Not the wrapper of PEFT, whose `generate` calls the model under it alone.
         base = getattr(hf_model, "get_base_model", lambda: hf_model)()
@@ -92,6 +94,8 @@ class PositionTracker:
             self.mask = None
 
     def _before_forward(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if measuring():
+            return
         self.mask, self.n_passes = None, self.n_passes + 1
         call = read_call(module, args, kwargs)
         batch = len(call.real)

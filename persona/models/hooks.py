@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,17 +19,38 @@ from torch import Tensor
 from persona.errors import ModelError
 from persona.models.sites import Hook as Hook
 from persona.models.sites import Site, decoder_blocks, residual_sites
+from persona.models.writes import Part, block_writes, measuring
+
+_WRITES: dict[str, Part] = {"hook_attn_out": "attention", "hook_mlp_out": "mlp"}
 
 _tables: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class WriteOf:
+    """What attention or MLP of a block adds to the residual stream; its place is measured."""
+
+    layer: int
+    part: Part
+
+    def place(self, model: Any) -> Site:
+        """Raises: ModelError where the block does not write in two parts that can be told."""
+        return block_writes(model)[self.layer].of(self.part, self.layer).site
 
 
 def hook_points(model: Any) -> dict[str, Any]:
     """Hook name -> hook point of a bridge, or site of a plain Hugging Face model.
 
-    Aliases such as blocks.0.hook_resid_post are included.
+    Aliases such as blocks.0.hook_resid_post are included. `hook_attn_out` and `hook_mlp_out` are
+    a `WriteOf` on both: what reaches the residual stream, after any norm or multiplier.
     """
     if model not in _tables:
-        _tables[model] = dict(model.hook_dict) if is_bridge(model) else residual_sites(model)
+        table: dict[str, Any] = {}
+        table |= dict(model.hook_dict) if is_bridge(model) else residual_sites(model)
+        for layer in range(n_layers(model)):
+            for name, part in _WRITES.items():
+                table[f"blocks.{layer}.{name}"] = WriteOf(layer, part)
+        _tables[model] = table
     return _tables[model]
 
 
@@ -37,7 +59,8 @@ def hooked(model: Any, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]:
     """Call each hook with the activation at its name, in order, while the block is open.
 
     A hook returns the activation to use in place of the one it was given, or None to leave it.
-    Raises: ModelError for a name the model does not have, before any hook is added.
+    Raises: ModelError for a name the model does not have, or a write that cannot be told, before
+        any hook is added.
     """
     table = hook_points(model)
     for name, _ in hooks:
@@ -46,12 +69,13 @@ def hooked(model: Any, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]:
                 f"the model has no hook {name!r}; it has blocks 0 to {n_layers(model) - 1}, "
                 "for instance blocks.0.hook_resid_post"
             )
+    places = [table[name] for name, _ in hooks]
+    places = [p.place(model) if isinstance(p, WriteOf) else p for p in places]
     handles = []
     try:
-        for name, hook in hooks:
-            place = table[name]
+        for place, (_, hook) in zip(places, hooks, strict=True):
             if isinstance(place, Site):
-                handles.append(place.register(hook))
+                handles.append(place.register(_unless_measuring(hook)))
             else:
                 handles.append(place.register_forward_hook(_as_torch_hook(hook)))
         yield
@@ -62,9 +86,13 @@ def hooked(model: Any, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]:
 
 def _as_torch_hook(hook: Hook) -> Any:
     def call(module: Any, args: Any, output: Tensor) -> Tensor | None:
-        return hook(output)
+        return None if measuring() else hook(output)
 
     return call
+
+
+def _unless_measuring(hook: Hook) -> Hook:
+    return lambda activation: None if measuring() else hook(activation)
 
 
 def is_bridge(model: Any) -> bool:

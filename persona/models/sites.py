@@ -1,8 +1,7 @@
 """The places of a plain Hugging Face causal LM, under the hook names that the bridge uses.
 
-`blocks.L.hook_resid_pre` and `hook_resid_post` are the input and output of decoder block L;
-`hook_attn_out` and `hook_mlp_out` are what attention and MLP add to the residual stream, which
-where a norm follows them (Gemma 2 and 3) is the output of that norm.
+`blocks.L.hook_resid_pre` and `hook_resid_post` are the input and output of decoder block L. What
+attention and MLP add to the residual stream in between is found in `persona.models.writes`.
 """
 
 from __future__ import annotations
@@ -19,21 +18,24 @@ Hook = Callable[[Tensor], Tensor | None]
 
 _BLOCKS = {"model": "layers", "transformer": "h", "gpt_neox": "layers"}
 _FINAL_NORM = {"model": "norm", "transformer": "ln_f", "gpt_neox": "final_layer_norm"}
-_ATTENTION = ("self_attn", "attn", "attention")
 
 
 @dataclass(frozen=True)
 class Site:
-    """One end of a module: its first input, or its output (the first entry of a tuple)."""
+    """One end of a module: its first input, or its output (the first entry of a tuple).
+
+    scale: what the block multiplies that output with; hooks are shown, and return, the product.
+    """
 
     module: nn.Module
     end: Literal["input", "output"]
+    scale: float = 1.0
 
     def register(self, hook: Hook) -> Any:
         """Add a hook that is shown the activation and may return another; the torch handle."""
         if self.end == "input":
             return self.module.register_forward_pre_hook(_before(hook), with_kwargs=True)
-        return self.module.register_forward_hook(_after(hook))
+        return self.module.register_forward_hook(_after(_scaled(hook, self.scale)))
 
 
 def decoder_blocks(model: Any) -> list[nn.Module]:
@@ -65,37 +67,11 @@ def residual_sites(model: Any) -> dict[str, Site]:
     for layer, block in enumerate(decoder_blocks(model)):
         places = {
             "hook_resid_pre": Site(block, "input"),
-            "hook_attn_out": Site(attention_writer(block), "output"),
-            "hook_mlp_out": Site(mlp_writer(block), "output"),
             "hook_resid_post": Site(block, "output"),
         }
         places["hook_in"], places["hook_out"] = places["hook_resid_pre"], places["hook_resid_post"]
         sites |= {f"blocks.{layer}.{name}": site for name, site in places.items()}
     return sites
-
-
-def attention_writer(block: nn.Module) -> nn.Module:
-    """The module of a block whose output is what attention adds to the residual stream."""
-    if _norms_what_it_writes(block):
-        return block.get_submodule("post_attention_layernorm")
-    for name in _ATTENTION:
-        if hasattr(block, name):
-            return block.get_submodule(name)
-    raise ModelError(f"{type(block).__name__} has no attention module that is known here")
-
-
-def mlp_writer(block: nn.Module) -> nn.Module:
-    """The module of a block whose output is what the MLP adds to the residual stream."""
-    if _norms_what_it_writes(block):
-        return block.get_submodule("post_feedforward_layernorm")
-    if hasattr(block, "mlp"):
-        return block.get_submodule("mlp")
-    raise ModelError(f"{type(block).__name__} has no MLP that is known here")
-
-
-def _norms_what_it_writes(block: nn.Module) -> bool:
-    # post_attention_layernorm alone is, in Llama, the norm before the MLP.
-    return hasattr(block, "post_feedforward_layernorm")
 
 
 def _trunk(model: Any) -> tuple[Any, str]:
@@ -109,6 +85,19 @@ def _trunk(model: Any) -> tuple[Any, str]:
         f"{type(model).__name__} keeps its decoder blocks in none of "
         f"{', '.join(f'{k}.{v}' for k, v in _BLOCKS.items())}; load it as a bridge"
     )
+
+
+def _scaled(hook: Hook, scale: float) -> Hook:
+    """The hook on `scale` times the activation; what it leaves alone keeps every bit."""
+    if scale == 1:
+        return hook
+
+    def call(activation: Tensor) -> Tensor | None:
+        shown = activation * scale
+        edited = hook(shown)
+        return None if edited is None else activation + (edited - shown) / scale
+
+    return call
 
 
 def _before(hook: Hook) -> Any:

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from tiny_models import FAMILIES, tiny_bridge, tiny_causal_lm
+from tiny_models import FAMILIES, MORE_FAMILIES, tiny_bridge, tiny_causal_lm
 
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
@@ -104,6 +104,47 @@ def test_an_adapter_of_a_tied_model_leaves_its_head_alone(tmp_path):
     adapter = save_orthogonalising_adapter(model, v, tmp_path / "adapter")
     adapted = PeftModel.from_pretrained(copy.deepcopy(model), adapter).eval()
     assert_equal(log_probs(adapted), log_probs(orthogonalise(model, v)))
+
+
+MIXTURES = ("mixtral", "qwen3_moe", "olmoe", "gpt_oss")
+NORMED = ("olmo2", "glm4")
+
+
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+def test_more_families_have_edited_weights_that_equal_the_hook_or_are_refused(family, tmp_path):
+    model, d = tiny_causal_lm(family), direction()
+    sites = [site for site in every_write(3) if "resid_pre" not in site]
+    if family in NORMED:
+        for edit in (lambda: add_bias(model, 1, d.vector), lambda: orthogonalise(model, d.vector)):
+            with pytest.raises(SteeringError, match=r"normalises .* use the hooks"):
+                edit()
+        return
+    edited = orthogonalise(model, d.vector, embedding=False)
+    ablated = ablate_direction(d, hook_names=sites)
+    assert_equal(log_probs(edited), hooked_log_probs(model, ablated))
+    if family in MIXTURES:
+        with pytest.raises(SteeringError, match="a mixture of experts without one output"):
+            add_bias(model, 1, d.vector)
+        with pytest.raises(SteeringError, match="experts of a mixture, which no LoRA adapter"):
+            save_orthogonalising_adapter(model, d.vector, tmp_path / "ad", embedding=False)
+        return
+    added = hooked_log_probs(model, add_direction(d))
+    assert_equal(log_probs(add_bias(model, 1, d.vector)), added)
+
+
+def test_a_bias_adapter_reckons_with_a_multiplier(tmp_path):
+    from peft import PeftModel
+
+    model, d = tiny_causal_lm("granite"), direction()
+    adapter = save_bias_adapter(model, 1, d.vector, tmp_path / "adapter")
+    adapted = PeftModel.from_pretrained(copy.deepcopy(model), adapter).eval()
+    assert_equal(log_probs(adapted), hooked_log_probs(model, add_direction(d)))
+
+
+def test_a_norm_after_the_embedding_is_seen_in_the_edited_copy():
+    model = tiny_causal_lm("bloom")
+    with pytest.raises(SteeringError, match=r"not all that writes at blocks\.0\.hook_resid_pre"):
+        orthogonalise(model, direction().vector)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
