@@ -38,7 +38,10 @@ def app(
     seed: AnswerSeed = 0,
     host: Annotated[
         str,
-        typer.Option(help="Address to serve at; any but the loopback lets others in, unasked."),
+        typer.Option(
+            help="Address to serve at; any but the loopback lets others in, unasked. Requests are "
+            "answered that name this host or a loopback name."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int | None,

@@ -1,14 +1,23 @@
 """The browser demo: widgets of Gradio, wired to `handlers`; nothing comes from another machine."""
 
 import os
-import secrets
+import time
+import webbrowser
 from collections.abc import Iterator
 from html import escape
 from typing import Any, no_type_check
 
 from persona.directions.exchange.vectors import listed
 from persona.errors import PersonaError
-from steering.demo.handlers import COLUMNS, Controls, Handlers, starting, told
+from steering.demo.gate import bracketed, gate
+from steering.demo.handlers import (
+    COLUMNS,
+    MAX_QUESTION_CHARACTERS,
+    Controls,
+    Handlers,
+    starting,
+    told,
+)
 from steering.demo.page import CSS
 from steering.demo.session import Session
 from steering.demo.vector import MAX_FILE_BYTES
@@ -19,6 +28,10 @@ MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hi
 AT_ONCE = {"queue": False, "show_progress": "hidden"}
 FILES = {"concurrency_limit": None, "show_progress": "hidden"}
 """Queued, because only what is queued can show a warning."""
+MOST_WAITING = 64
+"""Events that wait for the model, of all tabs; one more is told that the queue is full."""
+PATIENCE_SECONDS = 60.0
+"""So long a busy machine may take to answer its own page; gradio itself waits three seconds."""
 
 
 def import_gradio() -> Any:
@@ -41,20 +54,23 @@ def launch(
     """Serve the demo until the app that is returned is closed; the app and its address.
 
     port: None takes the first free one from 7860 on.
+    Only this machine's own pages are answered, or those of `host` (see `gate`).
     Raises: PersonaError without gradio, or where the port or host cannot be had.
     """
     gr = import_gradio()
+    from starlette.middleware import Middleware
+
+    _ask_this_machine_directly(host)
     app = build(session)
     system = {
         "font": ["system-ui", "sans-serif"],
         "font_mono": ["ui-monospace", "monospace"],
     }  # gradio's own choice loads font files
     try:
-        _, address, _ = app.launch(
-            server_name=host,
+        app.launch(
+            server_name=bracketed(host),
             server_port=port,
             share=False,
-            inbrowser=open_browser,
             prevent_thread_lock=True,
             quiet=True,
             show_error=True,
@@ -65,6 +81,7 @@ def launch(
             footer_links=[],
             theme=gr.themes.Base(primary_hue="indigo", neutral_hue="slate", **system),
             css_paths=CSS,
+            app_kwargs={"middleware": [Middleware(gate, host=host)]},
         )
     except OSError as error:
         where = f"{host}:{port}" if port is not None else host
@@ -72,12 +89,38 @@ def launch(
     except ValueError as error:
         if "localhost is not accessible" not in str(error):
             raise
-        app.close()
-        raise PersonaError(
-            f"the page at {host} did not answer within three seconds: the machine is busy, or a "
-            "proxy stands in between; try again, or set NO_PROXY=localhost,127.0.0.1"
-        ) from error
+        if not _answers(app.local_url, PATIENCE_SECONDS):  # the server runs; gradio gave up early
+            app.close(verbose=False)
+            raise PersonaError(
+                f"the page at {app.local_url} did not answer within {PATIENCE_SECONDS:.0f} "
+                "seconds: the machine is busy; try again"
+            ) from error
+    address = str(app.local_url)
+    if open_browser:
+        webbrowser.open(address)
     return app, address
+
+
+def _ask_this_machine_directly(host: str) -> None:
+    """Gradio asks its own server for events while it starts, through whatever proxy is set."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = ",".join(filter(None, [known, "localhost,127.0.0.1,::1", host]))
+
+
+def _answers(address: str, seconds: float) -> bool:
+    """Whether a page answers in time, however busy the machine is."""
+    import httpx
+
+    until = time.monotonic() + seconds
+    with httpx.Client(trust_env=False) as client:
+        while (left := until - time.monotonic()) > 0:
+            try:
+                if client.head(address, timeout=left).is_success:
+                    return True
+            except httpx.TransportError:
+                pass
+            time.sleep(min(0.5, left))
+    return False
 
 
 def build(session: Session) -> Any:
@@ -123,7 +166,7 @@ def build(session: Session) -> Any:
         with gr.Row(elem_id="asking"):
             question = gr.Textbox(
                 placeholder="Ask all columns the same", show_label=False, scale=6, autofocus=True,
-                elem_id="question", container=False, max_length=20_000,
+                elem_id="question", container=False, max_length=MAX_QUESTION_CHARACTERS,
             )  # fmt: skip
             ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=80, scale=0)
             stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80, scale=0)
@@ -149,44 +192,52 @@ def build(session: Session) -> Any:
             plot = gr.Plot(show_label=False, visible=False, elem_id="dose")
 
         values = [coefficient, mode, start, end, side, temperature, most, seed]
-        page = [*columns, legend]
+        page = [tab, *columns, legend]
 
+        # Every event but stop and suggested gives the page its key: load may not have run.
         def opened() -> list[str]:
-            key = secrets.token_hex(16)
+            key = handlers.own("")
             return [key, *handlers.page(key)]
 
         # Gradio streams what it sees to be a generator function; a type checker's wrapper is none.
         @no_type_check
         def asked(key: str, text: str, *at: Any) -> Iterator[Any]:
-            yield from _told(gr, handlers.ask(key, text, Controls(*at)))
+            key = handlers.own(key)
+            for frame in _told(gr, handlers.ask(key, text, Controls(*at))):
+                yield [key, *frame]
 
         @no_type_check
         def asked_again(key: str, *at: Any) -> Iterator[Any]:
-            yield from _told(gr, handlers.ask_again(key, Controls(*at)))
+            key = handlers.own(key)
+            for frame in _told(gr, handlers.ask_again(key, Controls(*at))):
+                yield [key, *frame]
 
         def stopped(key: str) -> None:
             handlers.stop(key)
 
         def started_anew(key: str) -> list[str]:
+            key = handlers.own(key)
             handlers.reset(key)
-            return handlers.page(key)
+            return [key, *handlers.page(key)]
 
         def suggested(key: str, name: str) -> float:
             return handlers.suggested(key, name)
 
         def loaded(key: str, path: str) -> dict[Any, Any]:
+            key = handlers.own(key)
             try:
                 for note in handlers.load(key, path):
                     gr.Info(escape(note))
             except PersonaError as error:
                 gr.Warning(told(error))
-                return {upload: gr.skip()}
+                return {tab: key}
             now = handlers.tab(key).session
             assert now.vector is not None
             blocks = now.vector.layers
             bounds = {"minimum": blocks[0], "maximum": max(blocks[-1], blocks[0] + 1)}
             fresh = handlers.page(key)
             return {
+                tab: key,
                 mode: gr.Radio(_modes(now), value=now.setting.mode),
                 coefficient: now.setting.coefficient,
                 start: gr.Slider(value=blocks[0], **bounds),
@@ -197,20 +248,22 @@ def build(session: Session) -> Any:
             }
 
         def kept(key: str, *at: Any) -> Any:
+            key = handlers.own(key)
             try:
-                return gr.File(handlers.save(key, Controls(*at)), visible=True)
+                return key, gr.File(handlers.save(key, Controls(*at)), visible=True)
             except PersonaError as error:
                 gr.Warning(told(error))
-                return gr.skip()
+                return key, gr.skip()
 
         def measured(key: str, *at: Any) -> Any:
+            key = handlers.own(key)
             try:
-                return gr.Plot(handlers.dose(key, Controls(*at)), visible=True)
+                return key, gr.Plot(handlers.dose(key, Controls(*at)), visible=True)
             except PersonaError as error:
                 gr.Warning(told(error))
-                return gr.skip()
+                return key, gr.skip()
 
-        app.load(opened, None, [tab, *page], **AT_ONCE)
+        app.load(opened, None, page, **AT_ONCE)
         for press in (question.submit, ask.click):
             press(asked, [tab, question, *values], page, **MODEL).success(
                 lambda: "", None, question, **AT_ONCE
@@ -222,14 +275,13 @@ def build(session: Session) -> Any:
         )
         for change in (coefficient.release, start.release, end.release, side.input, again.click):
             change(asked_again, [tab, *values], page, trigger_mode="always_last", **MODEL)
-        upload.upload(
-            loaded, [tab, upload], [mode, coefficient, start, end, about, *page, upload], **FILES
-        )
-        save.click(kept, [tab, *values], saved, **FILES)
+        upload.upload(loaded, [tab, upload], [mode, coefficient, start, end, about, *page], **FILES)
+        save.click(kept, [tab, *values], [tab, saved], **FILES)
         measure.click(
-            measured, [tab, *values], plot, concurrency_id="model", concurrency_limit=1,
+            measured, [tab, *values], [tab, plot], concurrency_id="model", concurrency_limit=1,
             show_progress="full",
         )  # fmt: skip
+    app.queue(max_size=MOST_WAITING)
     return app
 
 

@@ -26,6 +26,9 @@ from steering.demo.background import in_background
 from steering.edit import Edit
 from steering.hooks import steer
 
+COLDEST = 1e-30
+"""Logits divided by a lower temperature leave float32; the likeliest token is drawn long before."""
+
 LONGEST_CHARACTER = 4
 """Bytes of a character in UTF-8, each of which may be a token."""
 
@@ -155,7 +158,7 @@ class Generation:
 def _draw(
     logits: Float[Tensor, " vocabulary"], temperature: float, generator: torch.Generator
 ) -> int:
-    if temperature == 0:
+    if temperature < COLDEST:
         return int(logits.argmax())
     return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import tempfile
 import threading
 import time
@@ -12,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from persona.errors import PersonaError
+from persona.errors import DataError, PersonaError, SteeringError
 from steering.demo.dose import N_QUESTIONS, dose_figure, dose_rows, shipped_questions
 from steering.demo.page import column_html, legend_html
 from steering.demo.session import LABELS, Answer, Column, Exchange, Session
@@ -20,11 +21,13 @@ from steering.demo.vector import MODES, Setting, load_vector, save_vector
 
 SECONDS_BETWEEN_FRAMES = 0.08
 MOST_TABS = 32
+MAX_QUESTION_CHARACTERS = 20_000
+"""Tokenising takes time with every character, and all tabs wait for one model."""
 
 COLUMNS: tuple[Column, ...] = tuple(LABELS)
 
 
-@dataclass
+@dataclass(eq=False)
 class Tab:
     """One browser tab: its conversation, and what stops the answer that is being written."""
 
@@ -48,17 +51,32 @@ class Controls:
     def apply(self, session: Session) -> None:
         """Raises: SteeringError where they mean nothing; the session then stays as it was."""
         session.change_sampling(
-            temperature=float(self.temperature),
-            max_new_tokens=int(self.max_new_tokens),
-            seed=int(self.seed),
+            temperature=_number("temperature", self.temperature),
+            max_new_tokens=_whole("most tokens", self.max_new_tokens),
+            seed=_whole("seed", self.seed),
         )
         if session.vector is not None:
             session.change(
-                coefficient=float(self.coefficient),
+                coefficient=_number("coefficient", self.coefficient),
                 mode=self.mode,
-                layers=(int(self.first), int(self.last)),
+                layers=(_whole("first block", self.first), _whole("last block", self.last)),
                 side=self.side,
             )
+
+
+def _number(name: str, value: Any) -> float:
+    """What a cleared field, or a request that no page made, sends is refused in one line."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SteeringError(f"{name}: a number is needed; got {str(value)[:40]!r}") from error
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if not number.is_integer():
+        raise SteeringError(f"{name}: a whole number is needed; got {number:g}")
+    return value if isinstance(value, int) else int(number)
 
 
 class Handlers:
@@ -67,51 +85,77 @@ class Handlers:
     def __init__(self, first: Session) -> None:
         self.first = first
         self.tabs: dict[str, Tab] = {}
+        self.guard = threading.Lock()
         self.folder = tempfile.TemporaryDirectory(prefix="persona-app-")
 
+    def own(self, key: str) -> str:
+        """A page's key; a new one, which nobody can guess, for a page that has none.
+
+        A page has none where its load event did not run, as after the server was started anew.
+        """
+        return key or secrets.token_hex(16)
+
     def tab(self, key: str) -> Tab:
-        """The tab of a browser page; the oldest is forgotten when there are too many."""
-        if key not in self.tabs:
-            while len(self.tabs) >= MOST_TABS:
-                self.close(next(iter(self.tabs)))
-            f = self.first
-            self.tabs[key] = Tab(Session(f.pair, f.vector, f.setting, f.sampling, f.lock))
-        return self.tabs[key]
+        """The tab of a browser page; of too many, the one that was quiet longest is forgotten.
+
+        Raises: PersonaError without a key, which would be the same for every such page.
+        """
+        if not key:
+            raise PersonaError("this page has no conversation of its own; load it again")
+        with self.guard:
+            tab = self.tabs.pop(key, None) or Tab(self._fresh(self.first))
+            self.tabs[key] = tab
+            quiet = list(self.tabs)[:-MOST_TABS]
+        for other in quiet:
+            self.close(other)
+        return tab
 
     def close(self, key: str) -> None:
         """Forget a tab and stop its answer."""
-        if (tab := self.tabs.pop(key, None)) is not None:
+        with self.guard:
+            tab = self.tabs.pop(key, None)
+        if tab is not None:
             tab.stop.set()
 
     def stop(self, key: str) -> None:
         """Stop the answer that is being written in a tab."""
-        self.tab(key).stop.set()
+        if key:
+            self.tab(key).stop.set()
 
     def reset(self, key: str) -> None:
-        """Begin the conversation anew."""
-        self.stop(key)
-        self.tab(key).session.reset()
+        """Begin the conversation anew; an answer that is being written does not come into it."""
+        tab = self.tab(key)
+        tab.stop.set()
+        tab.session = self._fresh(tab.session)
+
+    @staticmethod
+    def _fresh(like: Session) -> Session:
+        """An empty conversation at the same setting."""
+        return Session(like.pair, like.vector, like.setting, like.sampling, like.lock)
 
     def ask(self, key: str, question: str, controls: Controls) -> Iterator[list[str]]:
         """Frames of `page` while every column answers. Raises: PersonaError."""
+        _require_readable(question)
         tab = self.tab(key)
-        controls.apply(tab.session)
+        session = tab.session
+        controls.apply(session)
         tab.stop.clear()
-        for column in tab.session.columns:
+        for column in session.columns:
             if not tab.stop.is_set():
-                tokens = tab.session.answer(column, question, stop=tab.stop)
-                yield from self._frames(tab.session, column, question, tokens)
+                tokens = session.answer(column, question, stop=tab.stop)
+                yield from self._frames(tab, column, question, tokens)
 
     def ask_again(self, key: str, controls: Controls) -> Iterator[list[str]]:
         """Frames while the steered column answers its last question anew, where there is one."""
         tab = self.tab(key)
-        controls.apply(tab.session)
-        before = tab.session.of("steered")
+        session = tab.session
+        controls.apply(session)
+        before = session.of("steered")
         if before:
             tab.stop.clear()
-            tokens = tab.session.answer_again("steered", stop=tab.stop)
+            tokens = session.answer_again("steered", stop=tab.stop)
             hidden = before[-1]
-            yield from self._frames(tab.session, "steered", hidden.question, tokens, hidden)
+            yield from self._frames(tab, "steered", hidden.question, tokens, hidden)
         yield self.page(key)
 
     def page(self, key: str) -> list[str]:
@@ -157,7 +201,7 @@ class Handlers:
 
     def suggested(self, key: str, mode: str) -> float:
         """A coefficient to begin with in a mode."""
-        vector = self.tab(key).session.vector
+        vector = (self.tab(key).session if key else self.first).vector
         if vector is None or mode not in MODES:
             return 1.0
         if mode == "restore":
@@ -167,12 +211,13 @@ class Handlers:
 
     def _frames(
         self,
-        session: Session,
+        tab: Tab,
         column: Column,
         question: str,
         tokens: Any,
         hidden: Exchange | None = None,
     ) -> Iterator[list[str]]:
+        session = tab.session
         reading = session.reading()
         running = Exchange(
             column,
@@ -188,10 +233,25 @@ class Handlers:
             yield _page(session, running, hidden)
             for token in tokens:
                 running.answer.tokens.append(token)
+                if tab.session is not session:  # it was begun anew
+                    continue
                 if time.monotonic() - drawn_at > SECONDS_BETWEEN_FRAMES:
                     yield _page(session, running, hidden)
                     drawn_at = time.monotonic()
-        yield _page(session)
+        yield _page(tab.session)
+
+
+def _require_readable(question: Any) -> None:
+    """Raises: DataError for what no text field sends: no text, or more than it takes."""
+    if not isinstance(question, str):
+        raise DataError(f"a question is text; got {type(question).__name__}")
+    if len(question) > MAX_QUESTION_CHARACTERS:
+        raise DataError(
+            f"the question has {len(question):,} characters; at most {MAX_QUESTION_CHARACTERS:,} "
+            "are read"
+        )
+    if any("\ud800" <= letter <= "\udfff" for letter in question):
+        raise DataError("the question holds half of a character (a lone surrogate); type it anew")
 
 
 def _page(

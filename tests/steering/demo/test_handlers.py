@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -103,6 +104,86 @@ def test_a_tab_that_is_closed_is_forgotten_and_too_many_push_out_the_oldest(hand
         handlers.tab(str(key))
     assert len(handlers.tabs) == handlers_module.MOST_TABS
     assert "0" not in handlers.tabs
+
+
+def test_a_page_without_a_key_gets_one_of_its_own_and_shares_nothing(handlers):
+    with pytest.raises(PersonaError, match="no conversation of its own; load it again"):
+        list(handlers.ask("", "secret of one", CONTROLS))
+    first, second = handlers.own(""), handlers.own("")
+    assert first != second and len(first) == 32
+    list(handlers.ask(first, "secret of one", CONTROLS))
+    assert handlers.own(first) == first
+    assert not any("secret of one" in column for column in handlers.page(second))
+
+
+def test_a_tab_in_use_is_not_the_one_that_is_pushed_out(handlers):
+    first = handlers.tab("first")
+    for key in range(handlers_module.MOST_TABS + 5):
+        handlers.tab(str(key))
+        assert handlers.tab("first") is first
+    assert "0" not in handlers.tabs
+
+
+def test_two_requests_of_a_page_at_once_meet_in_one_tab(handlers):
+    with ThreadPoolExecutor(16) as pool:
+        tabs = list(pool.map(handlers.tab, ["one"] * 200))
+    assert len({id(tab) for tab in tabs}) == 1
+
+
+def test_an_answer_that_is_under_way_does_not_come_into_the_conversation_begun_anew(handlers):
+    frames = handlers.ask("one", "Hi", replace(CONTROLS, max_new_tokens=400))
+    next(frames)
+    next(frames)
+    handlers.reset("one")
+    *_, last = frames
+    assert last == handlers.page("one")
+    assert not any("Hi</p>" in column for column in last)
+    assert handlers.tab("one").session.exchanges == []
+
+
+@pytest.mark.parametrize(
+    ("question", "why"),
+    [
+        ("a" * 20_001, "has 20,001 characters; at most 20,000 are read"),
+        ("half \ud83d a face", "half of a character"),
+        (None, "a question is text; got NoneType"),
+    ],
+)
+def test_a_question_that_no_text_field_sends_is_refused_before_it_is_tokenised(
+    handlers, monkeypatch, unchecked_hints, question, why
+):
+    monkeypatch.setattr(Session, "answer", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(PersonaError, match=why) as caught:
+        list(handlers.ask("one", question, CONTROLS))
+    assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("seed", None, "seed: a number is needed; got 'None'"),
+        ("seed", 1.5, "seed: a whole number is needed; got 1.5"),
+        ("seed", float("inf"), "seed: a whole number is needed; got inf"),
+        ("seed", -1, "the seed is a whole number from 0"),
+        ("seed", 10**30, "the seed is a whole number from 0"),
+        ("max_new_tokens", -3, "at least 1 token"),
+        ("temperature", float("nan"), "the temperature is 0 or above; got nan"),
+        ("coefficient", float("nan"), "must be a finite number; got nan"),
+        ("coefficient", "much", "coefficient: a number is needed; got 'much'"),
+        ("first", float("nan"), "first block: a whole number is needed; got nan"),
+        ("mode", "evil", "the mode must be"),
+        ("side", None, "the steered model must be"),
+    ],
+)
+def test_settings_that_no_widget_sends_are_one_line(handlers, unchecked_hints, field, value, why):
+    with pytest.raises(PersonaError, match=why):
+        list(handlers.ask("one", "Hi", replace(CONTROLS, **{field: value})))
+
+
+def test_the_lowest_temperatures_take_the_likeliest_token(handlers):
+    *_, cold = handlers.ask("one", "Hi", CONTROLS)
+    *_, nearly = handlers.ask("two", "Hi", replace(CONTROLS, temperature=1e-320))
+    assert nearly == cold
 
 
 def test_doses_stand_around_the_present_one_with_no_edit_among_them():
