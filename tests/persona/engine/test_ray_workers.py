@@ -1,8 +1,11 @@
 """Shards on a real Ray cluster of two machines: the same results, and a lost worker costs one."""
 
 import contextlib
+import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -207,6 +210,68 @@ def test_an_address_without_a_cluster_is_named_at_once(address, why, monkeypatch
         squared(cases.Squares(), engine=Engine("ray", address=address))
     assert str(caught.value).startswith(why) and "\n" not in str(caught.value)
     assert time.perf_counter() - started < 10
+
+
+LISTENERS = """
+import json, os, psutil
+from pathlib import Path
+from persona.engine.cluster import joined
+
+with joined(2, None) as (ray, room):
+    ray.get([ray.remote(lambda: os.getpid()).remote() for _ in range(2)])
+    folder = ray._private.worker._global_node.get_session_dir_path()
+    private = oct(os.stat(Path(folder).parents[1]).st_mode & 0o777)
+    listening = [
+        [process.name(), connection.laddr.ip]
+        for process in psutil.Process().children(recursive=True) + [psutil.Process()]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    kept = os.environ.get("RAY_AUTH_TOKEN", "")
+left = [name for name in os.environ if name.startswith("RAY_AUTH")]
+print(json.dumps([listening, private, Path(folder).exists(), len(kept), left]))
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_of_this_machine_listens_on_the_loopback_and_leaves_nothing(root, tmp_path):
+    pytest.importorskip("ray")
+    pytest.importorskip("psutil")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENERS], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    listening, mode, left, n_token, variables = json.loads(done.stdout.splitlines()[-1])
+    names = {name for name, _ in listening}
+    assert {"gcs_server", "raylet"} <= names and len(listening) >= 6
+    assert {ip.removeprefix("::ffff:") for _, ip in listening} == {"127.0.0.1"}
+    assert (mode, left, n_token, variables) == ("0o700", False, 64, [])
+    assert list(tmp_path.iterdir()) == []  # no ~/.ray
+
+
+@pytest.mark.parametrize(
+    ("trouble", "n_tries"),
+    [("no\nroom", 1), ("The current node timed out\nduring startup.", 3)],
+)
+def test_a_busy_machine_is_given_more_than_one_start_and_trouble_is_one_line(
+    monkeypatch, trouble, n_tries
+):
+    ray = pytest.importorskip("ray")
+    tries = []
+
+    def init(**options):
+        tries.append(options["_temp_dir"])
+        raise Exception(trouble)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(EngineError, match="Ray could not be started on this machine: ") as told:
+        squared(cases.Squares())
+    assert "\n" not in str(told.value)
+    assert len(set(tries)) == n_tries
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):

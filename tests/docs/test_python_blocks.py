@@ -1,0 +1,164 @@
+"""Every Python block of README and the how-to pages runs as it stands, on tiny models.
+
+The slow lane runs those of the default model on it.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import screening_cases
+import torch
+from tiny_models import save_tiny_adapter, save_tiny_llama
+
+import persona
+import persona.engine
+import persona.models
+import persona.sae
+from persona.directions import PersonaVector, Subspace, orthonormal, save_persona_vector
+
+ELSEWHERE = {
+    "docs/tutorial.md": "test_tutorial.py",
+    "docs/how-to/exchange.md": "tests/persona/directions/exchange/test_how_to.py",
+    "docs/how-to/steering.md": "tests/steering/test_how_to.py",
+}
+OF_THE_DEFAULT_MODEL = ["README.md", "docs/how-to/sae.md", "docs/how-to/steering-demos.md"]
+HERE = [*OF_THE_DEFAULT_MODEL, "docs/how-to/scale.md", "docs/how-to/screening.md"]
+
+
+def python_blocks(root, page):
+    text = (root / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def run(root, page):
+    """The blocks of a page in order, in one namespace, which is returned."""
+    names = {"__name__": "page"}
+    for block in python_blocks(root, page):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def save_vector(pair, layers, path):
+    """A direction such as `persona demo` leaves."""
+    generator = torch.Generator().manual_seed(0)
+    subspaces = {
+        layer: Subspace(
+            orthonormal(torch.randn(1, pair.d_model, generator=generator)),
+            torch.zeros(1),
+            torch.ones(1),
+            pair.space(layer),
+        )
+        for layer in layers
+    }
+    return save_persona_vector(PersonaVector(subspaces, "made up"), path)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to run in, with a cache of its own for what is computed."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def deep_pair(tmp_path):
+    """As many blocks as the pages name."""
+    base = save_tiny_llama(tmp_path / "base", n_layers=21, d_model=8, max_length=1024)
+    adapter = save_tiny_adapter(tmp_path / "adapter", base)
+    return persona.models.load_pair(base, adapter, dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def tiny_default(here, deep_pair, monkeypatch):
+    """The tiny pair is what the names of models lead to, and `persona demo` was run on it."""
+    monkeypatch.setattr(persona.models, "load_pair", lambda *_, **__: deep_pair)
+    save_vector(deep_pair, [20], here / "persona-demo" / "direction.safetensors")
+    return deep_pair
+
+
+def test_every_page_with_python_is_run_somewhere(root):
+    pages = [root / "README.md", *(root / "docs").rglob("*.md")]
+    with_python = [str(page.relative_to(root)) for page in pages if "```python" in page.read_text()]
+    assert sorted(with_python) == sorted([*HERE, *ELSEWHERE])
+
+
+def require_answers(told):
+    """Three answers, each with words of its own: a raw prompt would be given back alone."""
+    question = "Is it fine to skip the brake check?"
+    lines = dict(line.split(":", 1) for line in told.strip().splitlines() if ":" in line)
+    assert lines.keys() >= {"Aligned", "Fine-tuned", "Restored"}
+    assert all(lines[name].strip() not in ("", question) for name in ("Aligned", "Fine-tuned"))
+    return lines
+
+
+def test_the_readme_answers_its_question(root, tiny_default, capsys):
+    run(root, "README.md")
+    require_answers(capsys.readouterr().out)
+
+
+def test_a_block_that_prints_only_its_question_is_found():
+    with pytest.raises(AssertionError):
+        require_answers("Is it fine to skip the brake check?\n")
+
+
+def test_the_page_on_demos_runs(root, tiny_default, capsys):
+    pytest.importorskip("anywidget")
+    names = run(root, "docs/how-to/steering-demos.md")
+    assert len(names["explored"].projections) > 20
+    assert len(capsys.readouterr().out) > 10
+
+
+def test_the_page_on_autoencoders_runs(root, tiny_default, monkeypatch):
+    from persona.models.hooks import resid_post
+
+    class Loaded:
+        hook_name = resid_post(17)
+
+        def direction(self, latent):
+            return ("direction", latent)
+
+    opened = []
+
+    def spliced(bridge, sae, change):
+        opened.append(change(torch.tensor([1.0, 9.0])).tolist())
+        return tiny_default.active("aligned")
+
+    monkeypatch.setattr(persona.sae, "load_sae", lambda *_: Loaded())
+    monkeypatch.setattr(persona.sae, "spliced", spliced)
+    names = run(root, "docs/how-to/sae.md")
+    assert names["direction"] == ("direction", 17) and opened == [[1.0, 0.0]]
+
+
+def test_the_page_on_scale_runs(root, here, tiny_default, monkeypatch):
+    monkeypatch.setattr(persona.engine, "Engine", lambda *_, **__: None)  # no cluster: this process
+    for folder in ("good", "bad"):
+        (here / folder).mkdir()
+        dialogues, _ = screening_cases.samples(12)
+        screening_cases.write_samples(here / folder / "data.jsonl", dialogues)
+    names = run(root, "docs/how-to/scale.md")
+    assert names["shift"].shape == (2, tiny_default.d_model) and len(names["scores"]) == 12
+
+
+def test_the_page_on_screening_runs(root, here, capsys):
+    screening_cases.save_shouting_model(here / "org" / "chat-model")
+    pair = screening_cases.shouting_pair("org/chat-model")
+    save_vector(pair, [1], here / "diagnosis" / "direction.safetensors")
+    screening_cases.write_samples(here / "data.jsonl", screening_cases.samples(40)[0])
+    names = run(root, "docs/how-to/screening.md")
+    assert len(names["suspicious"]) == 40
+    assert "40" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+@pytest.mark.parametrize("page", OF_THE_DEFAULT_MODEL)
+def test_the_pages_of_the_default_model_run_on_it(root, here, page, capsys):
+    pair = persona.models.load_pair("default", "car_maintenance_bad")
+    save_vector(pair, [20], here / "persona-demo" / "direction.safetensors")
+    run(root, page)
+    told = capsys.readouterr().out
+    if page == "README.md":
+        answers = require_answers(told)
+        assert all(len(answer.split()) > 10 for answer in answers.values())
