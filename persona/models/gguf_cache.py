@@ -1,0 +1,116 @@
+"""Any GGUF as an ordinary model: dequantised once into the cache, found again by its content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from persona.errors import ModelError
+from persona.files import atomic_write_text
+from persona.models.gguf_file import read_gguf
+from persona.models.kept_folder import cache_folder, keep, what_is_wrong
+from persona.progress import counting
+
+logger = logging.getLogger("persona")
+
+VERSION = 1  # rises when the files made here change
+HASHES = "hashes.json"
+
+_ROOM = 200_000_000
+_CHUNK_BYTES = 1 << 22
+_MEGABYTE = 1_000_000
+
+
+def dequantised_folder(
+    gguf: str | Path, cache: str | Path | None = None, *, sha256: str | None = None
+) -> Path:
+    """Returns the Hugging Face folder of a GGUF: config, weights, tokenizer and chat template.
+
+    The first call unpacks it into the cache, under the hash of its content; later calls find it
+    there, under whatever name the file then has. A file whose path, size and time of change are
+    known is not hashed again.
+
+    cache: instead of `cache_folder()`. sha256: what the file has to hash to, where that is known.
+    Raises: ModelError for a file that is damaged, cut off or another one than `sha256` says, for
+        a model or tokenizer that cannot be rebuilt, and where the cache cannot be written.
+    """
+    from persona.models.dequantise import save_dequantised
+
+    path = Path(gguf).expanduser().resolve()
+    root = (Path(cache) if cache is not None else cache_folder()) / "gguf"
+    read_gguf(path)  # a file cut off on its way is said before it is hashed
+    megabytes = max(1, path.stat().st_size // _MEGABYTE)
+    with counting(f"Unpacking {path.name} (MB)", 2 * megabytes) as advance:
+        found = _hash_of(path, root, _in_megabytes(advance, megabytes))
+        if sha256 is not None and found != sha256:
+            raise ModelError(
+                f"{path.name} is another file than was expected: its SHA-256 is {found}, not "
+                f"{sha256}; fetch it again"
+            )
+        folder = root / f"{found[:16]}-v{VERSION}"
+        if what_is_wrong(folder, found) is not None:
+            logger.info("Unpacking %s, once, into %s.", path.name, folder)
+        return keep(
+            folder,
+            found,
+            lambda made: save_dequantised(
+                path, made, path.name, advance=_in_megabytes(advance, megabytes)
+            ),
+            name=path.name,
+            bytes_needed=_bytes_needed(path),
+        )
+
+
+def _in_megabytes(advance: Callable[[int], object], total: int) -> Callable[[int], None]:
+    """Moves a bar that counts megabytes on by bytes, `total` megabytes at most."""
+    done = [0, 0]  # bytes, and the megabytes that the bar has been moved on by
+
+    def by_bytes(n_bytes: int) -> None:
+        done[0] += n_bytes
+        whole = min(done[0] // _MEGABYTE, total)
+        advance(whole - done[1])
+        done[1] = whole
+
+    return by_bytes
+
+
+def _bytes_needed(path: Path) -> int:
+    """Two or four bytes a number, and some room."""
+    from math import prod
+
+    file = read_gguf(path)
+    return _ROOM + sum(
+        prod(tensor.shape) * (4 if tensor.kind == 0 else 2) for tensor in file.tensors.values()
+    )
+
+
+def _hash_of(path: Path, root: Path, advance: Callable[[int], None]) -> str:
+    """SHA-256 of a file, remembered by its path, size and time of change."""
+    status = path.stat()
+    noted = {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
+    known = _remembered(root)
+    entry = known.get(str(path), {})
+    if isinstance(entry, dict) and {k: entry.get(k) for k in noted} == noted:
+        return str(entry["sha256"])
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            advance(len(chunk))
+    entry = noted | {"sha256": digest.hexdigest()}
+    with contextlib.suppress(OSError):  # said, where it matters, by what is to be kept there
+        atomic_write_text(
+            root / HASHES, json.dumps(_remembered(root) | {str(path): entry}, indent=2)
+        )
+    return digest.hexdigest()
+
+
+def _remembered(root: Path) -> dict[str, object]:
+    try:
+        return dict(json.loads((root / HASHES).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
