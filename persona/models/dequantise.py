@@ -127,7 +127,9 @@ def weights_of(file: GgufFile, config: Any, dtype: torch.dtype | None = None) ->
         found.append(Weight(name, shape, tensor, dtype or _dtype_of(there.kind, shape)))
     if config.tie_word_embeddings:
         used.add("output.weight")  # Gemma's head is its embedding, whether or not it is there twice
-    if left := [tensor for tensor in file.tensors if tensor not in used and "rot_embd" not in tensor]:
+    if left := [
+        tensor for tensor in file.tensors if tensor not in used and "rot_embd" not in tensor
+    ]:
         raise ModelError(
             f"{file.path.name}: {len(left)} of its tensors have no place in a "
             f"{config.model_type} of Transformers, such as {left[0]}"

@@ -96,16 +96,21 @@ def _hash_of(path: Path, root: Path, advance: Callable[[int], None]) -> str:
     entry = known.get(str(path), {})
     if isinstance(entry, dict) and {k: entry.get(k) for k in noted} == noted:
         return str(entry["sha256"])
+    found = _sha256(path, advance)
+    entry = noted | {"sha256": found}
+    with contextlib.suppress(OSError):  # said, where it matters, by what is to be kept there
+        atomic_write_text(
+            root / HASHES, json.dumps(_remembered(root) | {str(path): entry}, indent=2)
+        )
+    return found
+
+
+def _sha256(path: Path, advance: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             advance(len(chunk))
-    entry = noted | {"sha256": digest.hexdigest()}
-    with contextlib.suppress(OSError):  # said, where it matters, by what is to be kept there
-        atomic_write_text(
-            root / HASHES, json.dumps(_remembered(root) | {str(path): entry}, indent=2)
-        )
     return digest.hexdigest()
 
 

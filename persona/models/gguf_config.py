@@ -111,7 +111,9 @@ def _one_number(file: GgufFile, key: str, otherwise: Any = None) -> int:
 
 def _head_dim(file: GgufFile) -> int:
     n_heads = _one_number(file, "attention.head_count")
-    return int(file.of_architecture("attention.key_length", _needed(file, "embedding_length") // n_heads))
+    return int(
+        file.of_architecture("attention.key_length", _needed(file, "embedding_length") // n_heads)
+    )
 
 
 def _rope(file: GgufFile) -> dict[str, Any]:
@@ -121,7 +123,9 @@ def _rope(file: GgufFile) -> dict[str, Any]:
         "rope_type": "default",
     }
     kind = file.of_architecture("rope.scaling.type", "none")
-    factor = file.of_architecture("rope.scaling.factor") or file.of_architecture("rope.scale_linear")
+    factor = file.of_architecture("rope.scaling.factor") or file.of_architecture(
+        "rope.scale_linear"
+    )
     original = file.of_architecture("rope.scaling.original_context_length")
     if "rope_freqs.weight" in file.tensors:
         return rope | _scaled_by_tensor(file)

@@ -129,9 +129,7 @@ class _Cursor:
 
 def _parsed(path: Path, cursor: _Cursor) -> GgufFile:
     if cursor.take(4) != b"GGUF":
-        raise ModelError(
-            f"{path} does not start like a GGUF file; it is damaged or another format"
-        )
+        raise ModelError(f"{path} does not start like a GGUF file; it is damaged or another format")
     version = cursor.number(4)
     if version not in _VERSIONS:
         raise ModelError(f"{path} is a GGUF of version {version}; versions 2 and 3 can be read")

@@ -21,9 +21,7 @@ _WHOLE = (_UNKNOWN, _CONTROL, _USER_DEFINED)
 _SUFFIXES = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _GPT_2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
-_LLAMA_3 = (
-    _SUFFIXES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
-)
+_LLAMA_3 = _SUFFIXES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
 _QWEN_2 = _SUFFIXES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
 _BEFORE = r"[^\r\n\p{L}\p{N}]?"
 _NOT_LOWER, _NOT_UPPER = r"(?:(?=[\p{L}])[^a-z])", r"(?:(?=[\p{L}])[^A-Z])"
@@ -142,7 +140,7 @@ def _byte_level(file: GgufFile, tokens: Sequence[str]) -> Any:
 
 
 def _sentencepiece(file: GgufFile, tokens: Sequence[str]) -> Any:
-    """Merges by score over characters, bytes where a character is unknown: Llama 2, Gemma, Phi-3."""
+    """Merges by score, and bytes for an unknown character: Llama 2, Gemma, Phi-3."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     scores = file.fields.get("tokenizer.ggml.scores")
@@ -169,9 +167,7 @@ def _sentencepiece(file: GgufFile, tokens: Sequence[str]) -> Any:
     return backend
 
 
-def _merges_by_score(
-    vocabulary: dict[str, int], scores: dict[str, float]
-) -> list[tuple[str, str]]:
+def _merges_by_score(vocabulary: dict[str, int], scores: dict[str, float]) -> list[tuple[str, str]]:
     """Every way to put a token together from two others, the token of the highest score first."""
     found = []
     for token, score in scores.items():
