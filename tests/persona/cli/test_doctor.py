@@ -12,6 +12,7 @@ from persona.cli import checks
 from persona.cli.checks import Check
 from persona.cli.doctor import table
 from persona.cli.main import main
+from persona.errors import ModelError
 from persona.models import embedded, kept_folder
 from steering.certificate import Certificate
 from steering.certificate_checks import Check as Measured
@@ -124,7 +125,7 @@ def test_the_default_model_is_whole_only_while_every_hash_is_right(cache, monkey
 
 def test_fetching_what_cannot_be_had_fails(cache, monkeypatch):
     def refuse(_):
-        raise embedded.ModelError("no network")
+        raise ModelError("no network")
 
     monkeypatch.setattr(embedded, "default_model_folder", refuse)
     found = checks.check_default_model(cache, fetch=True)
