@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import threading
 
@@ -119,7 +120,8 @@ def test_several_at_once_unpack_it_once(gguf, made):
     assert len(made) == 1
 
 
-def test_unpacking_says_nothing_but_its_own_bar(gguf, capfd):
+def test_unpacking_says_nothing_but_its_own_bar(gguf, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("persona"), "handlers", [])  # of the command line's tests
     dequantised_folder(gguf)
     assert capfd.readouterr() == ("", "")  # shorter than two seconds: no bar either
 
