@@ -9,32 +9,43 @@ import contextlib
 import copy
 import functools
 import logging
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from persona.errors import ModelError
-from persona.models.adapters import attach_adapter
+from persona.models.adapter_files import AdapterFiles, own_tokenizer, read_adapter_files
+from persona.models.adapters import (
+    attach_adapter,
+    base_state,
+    changed_outside,
+    merged_model,
+    untie,
+)
 from persona.models.attention import fuse_attention
 from persona.models.caches import accept_any_cache_name
 from persona.models.chat import ChatFormat, chat_format
 from persona.models.norms import skip_unread_norms
-from persona.models.pair import ModelPair, OpenSide, Side
+from persona.models.pair import SIDES, ModelPair, OpenSide, Side
 from persona.models.precision import Placement, choose_placement
+from persona.models.proof import Reference, adapted_modules, fault_of, proof_tokens, reference
 from persona.models.sides import (
     adapted_bytes,
     adapter_sides,
     can_be_merged,
     free_bytes,
+    free_weights,
     merged_sides,
+    one_at_a_time,
     sides_in_turn,
     two_sides,
     weight_bytes,
 )
 from persona.models.sources import Source, resolve, shipped_or_ref
+from persona.models.whole import require_whole, without_load_report
 
 logger = logging.getLogger("persona")
 
@@ -57,6 +68,7 @@ class PairRecipe:
     allow_mismatch: bool
     in_turn: bool | None
     merged: bool | None
+    proof: bool = True
 
     def __call__(self) -> ModelPair:
         return _held(self)
@@ -84,6 +96,7 @@ def load_pair(
     allow_mismatch: bool = False,
     in_turn: bool | None = None,
     merged: bool | None = False,
+    proof: bool = True,
 ) -> ModelPair:
     """Load an aligned model and its fine-tune.
 
@@ -95,9 +108,13 @@ def load_pair(
     of the pair instead of an error.
     in_turn: hold one of two full checkpoints at a time and load the other whenever it is asked
     for; None does so where the second does not fit into the memory that is free.
-    Raises: ModelError when files are missing or damaged, or when the two sides do not fit.
+    merged: hold an adapter's weights twice, with and without it; None does so where memory is
+        plentiful.
+    proof: compare both sides with what plain Transformers and PEFT compute on a short text.
+    Raises: ModelError when files are missing or damaged, when the two sides do not fit, or when
+        one of them is not what plain Transformers computes.
     """
-    options = _Options(chat_template, allow_mismatch, in_turn, merged)
+    options = _Options(chat_template, allow_mismatch, in_turn, merged, proof)
     placement = choose_placement(dtype, device)
     base = resolve(aligned)
     if base.kind == "adapter":
@@ -115,6 +132,8 @@ def load_pair(
     pair_of_kind = _adapter_pair if tuned.kind == "adapter" else _checkpoint_pair
     opened = pair_of_kind(_Sources(base, tuned), model, chat, placement, options)
     notes += opened.notes
+    if not proof:
+        notes.append("the pair was not compared with plain Transformers (no proof was asked for)")
 
     for note in notes:
         logger.warning(note)
@@ -139,6 +158,7 @@ def load_pair(
             allow_mismatch,
             opened.in_turn,
             merged,
+            proof,
         ),
     )
 
@@ -150,6 +170,9 @@ class _Sources:
     base: Source
     tuned: Source
 
+    def of(self, side: Side) -> Source:
+        return self.base if side == "aligned" else self.tuned
+
 
 @dataclass(frozen=True)
 class _Options:
@@ -159,6 +182,7 @@ class _Options:
     allow_mismatch: bool
     in_turn: bool | None
     merged: bool | None
+    proof: bool
 
 
 @dataclass(frozen=True)
@@ -177,41 +201,160 @@ class _Opened:
     notes: list[str]
 
 
+class _Prover:
+    """Holds what plain models gave for the proof's text, and bridges against it."""
+
+    def __init__(self, sources: _Sources, ids: torch.Tensor, dtype: torch.dtype, on: bool) -> None:
+        self.sources, self.ids, self.dtype, self.on = sources, ids, dtype, on
+        self.references: dict[Side, Reference] = {}
+
+    def see(self, side: Side, model: Any, adapted: bool = False) -> None:
+        """Keep what a plain model gives; a model that is loaded again is held to the first."""
+        if self.on and side not in self.references:
+            modules = adapted_modules(model) if adapted else {}
+            name = self.sources.of(side).name
+            self.references[side] = reference(model, self.ids, name, modules)
+
+    def fault(self, side: Side, bridge: Any) -> str | None:
+        return fault_of(bridge, self.references[side], self.dtype) if self.on else None
+
+    def require(self, side: Side, bridge: Any) -> Any:
+        """The bridge. Raises: ModelError where it is not what the plain model was."""
+        if fault := self.fault(side, bridge):
+            raise ModelError(
+                f"the {side} side ({self.sources.of(side).name}) is not what plain Transformers "
+                f"computes: {fault}. Take a model or an adapter of another kind"
+            )
+        return bridge
+
+
 def _adapter_pair(
     sources: _Sources, model: Any, chat: ChatFormat, placement: Placement, options: _Options
 ) -> _Opened:
-    """One model whose adapter is switched or, with a second copy of what it changes, merged."""
-    base = sources.base
-    peft_model, notes = attach_adapter(model, sources.tuned, base)
+    """One model whose adapter is switched or merged; two where that would not be right."""
+    files = read_adapter_files(sources.tuned)
+    ids = proof_tokens(chat.tokenizer, model.config, files.trained_tokens)
+    prover = _Prover(sources, ids, placement.dtype, options.proof)
+    prover.see("aligned", placement.put(model))
+    before = base_state(model)
+    peft_model, notes = attach_adapter(model, files, sources.base)
+    changed = files.taken_from_base or changed_outside(peft_model, before)
+    notes += _own_text(files, chat, options)
     placement.put(peft_model).eval().requires_grad_(False)
-    bridge = bridge_over(peft_model.get_base_model(), chat.tokenizer, base.name, placement.dtype)
-    two_copies = _to_be_merged(peft_model, options.merged, placement)
-    open_side = (merged_sides if two_copies else adapter_sides)(peft_model, bridge)
-    return _Opened(open_side, bridge, not two_copies, options.in_turn, notes)
+    prover.see("finetuned", peft_model, adapted=True)
+    merge = _to_be_merged(peft_model, options.merged, placement)
+    if changed:
+        why = f"it also changes {changed}, which switching it off would not give back"
+    else:
+        opened = _one_model(peft_model, merge, chat, placement, sources.base.name)
+        faults = []
+        for side in SIDES:
+            with opened.open_side(side) as bridge:
+                faults.append(prover.fault(side, bridge))
+        if not any(faults):
+            return replace(opened, in_turn=options.in_turn, notes=notes)
+        why = next(fault for fault in faults if fault)
+        del opened, bridge
+    free_weights(peft_model)
+    del peft_model
+    opened = _two_models(files, prover, chat, placement, options, why)
+    return replace(opened, notes=notes + opened.notes)
+
+
+def _one_model(
+    peft_model: Any, merge: bool, chat: ChatFormat, placement: Placement, name: str
+) -> _Opened:
+    if merge:
+        untie(peft_model)
+    bridge = bridge_over(peft_model.get_base_model(), chat.tokenizer, name, placement.dtype)
+    open_side = (merged_sides if merge else adapter_sides)(peft_model, bridge)
+    return _Opened(one_at_a_time(open_side), bridge, not merge, None, [])
+
+
+def _two_models(
+    files: AdapterFiles,
+    prover: _Prover,
+    chat: ChatFormat,
+    placement: Placement,
+    options: _Options,
+    why: str,
+) -> _Opened:
+    """The base as it is, and a second one with the adapter merged into it."""
+    base, kind, name = prover.sources.base, files.kind, files.source.name
+    if placement.weights:
+        raise ModelError(
+            f"the adapter {name} ({kind}) cannot be switched: {why}; merging it needs full "
+            f"weights, and these are {placement.weights}: take --dtype bfloat16 or float32"
+        )
+
+    def load_side(side: Side) -> Any:
+        model, _ = _load_checkpoint(base, placement)
+        if side == "finetuned":
+            peft_model, _ = attach_adapter(model, files, base)
+            model = merged_model(placement.put(peft_model).eval(), f"{name}, {why}")
+        bridge = bridge_over(placement.put(model), chat.tokenizer, name, placement.dtype)
+        return prover.require(side, bridge)
+
+    opened = _held_or_in_turn(load_side, load_side("aligned"), placement, options)
+    held = "loaded in turn" if opened.in_turn else "held beside each other"
+    note = (
+        f"the adapter ({kind}) is merged into a second copy of its base, since {why}: two models, "
+        f"{held}, {weight_bytes(opened.bridge) / 1e9:.1f} GB of weights each"
+    )
+    return replace(opened, notes=[note])
 
 
 def _checkpoint_pair(
     sources: _Sources, model: Any, chat: ChatFormat, placement: Placement, options: _Options
 ) -> _Opened:
     """Two full checkpoints, both held or loaded in turn."""
-    base, tuned = sources.base, sources.tuned
     notes = _differences_of_checkpoints(sources, model.config, chat, options)
+    ids = proof_tokens(chat.tokenizer, model.config)
+    prover = _Prover(sources, ids, placement.dtype, options.proof)
+
+    def bridge_of(side: Side, fresh: Any, its_tokenizer: Any) -> Any:
+        prover.see(side, placement.put(fresh))
+        name = sources.of(side).name
+        return prover.require(side, bridge_over(fresh, its_tokenizer, name, placement.dtype))
 
     def load_side(side: Side) -> Any:
-        source = base if side == "aligned" else tuned
-        fresh, its_tokenizer = _load_checkpoint(source, placement)
-        return bridge_over(placement.put(fresh), its_tokenizer, source.name, placement.dtype)
+        return bridge_of(side, *_load_checkpoint(sources.of(side), placement))
 
-    bridge = bridge_over(placement.put(model), chat.tokenizer, base.name, placement.dtype)
+    bridge = bridge_of("aligned", model, chat.tokenizer)
+    if sources.tuned.path.resolve() == sources.base.path.resolve():
+        return _Opened(two_sides(bridge, bridge), bridge, True, options.in_turn, notes)
+    opened = _held_or_in_turn(load_side, bridge, placement, options)
+    if opened.in_turn:
+        notes.append("the two checkpoints are loaded in turn, to save memory")
+    return replace(opened, notes=notes)
+
+
+def _held_or_in_turn(
+    load_side: Callable[[Side], Any], aligned: Any, placement: Placement, options: _Options
+) -> _Opened:
+    """Both sides in memory where there is room or it was asked for, else one at a time."""
     in_turn = options.in_turn
     if in_turn is None:
-        in_turn = weight_bytes(model) > MEMORY_SHARE * free_bytes(placement)
-    if tuned.path.resolve() == base.path.resolve():
-        return _Opened(two_sides(bridge, bridge), bridge, True, in_turn, notes)
+        in_turn = weight_bytes(aligned) > MEMORY_SHARE * free_bytes(placement)
     if in_turn:
-        notes.append("the two checkpoints are loaded in turn, to save memory")
-        return _Opened(sides_in_turn(load_side, "aligned", bridge), bridge, True, True, notes)
-    return _Opened(two_sides(bridge, load_side("finetuned")), bridge, False, False, notes)
+        open_side = one_at_a_time(sides_in_turn(load_side, "aligned", aligned))
+        return _Opened(open_side, aligned, True, True, [])
+    return _Opened(two_sides(aligned, load_side("finetuned")), aligned, False, False, [])
+
+
+def _own_text(files: AdapterFiles, chat: ChatFormat, options: _Options) -> list[str]:
+    """Notes of how the tokenizer that an adapter carries differs from its base's."""
+    if not own_tokenizer(files.source.path):
+        return []
+    from transformers import AutoTokenizer
+
+    with _one_clear_line(files.source) as where:
+        own = _with_padding(AutoTokenizer.from_pretrained(**where))
+    differences = _chat_differences(chat, chat_format(own, options.chat_template, None))
+    return [
+        f"the adapter carries a tokenizer of its own, which is not used: {said}"
+        for said in differences
+    ]
 
 
 def _differences_of_checkpoints(
@@ -263,7 +406,9 @@ def load_with_adapter(base: str | Path, adapter: Source, dtype: torch.dtype) -> 
     if adapter.kind != "adapter":
         raise ModelError(f"{adapter.name} is a full checkpoint; a LoRA adapter is needed here")
     model, tokenizer = load_causal_lm(base, dtype)
-    peft_model, notes = attach_adapter(model, adapter, resolve(base), trainable=True)
+    peft_model, notes = attach_adapter(
+        model, read_adapter_files(adapter), resolve(base), trainable=True
+    )
     for note in notes:
         logger.warning(note)
     return peft_model, tokenizer
@@ -293,8 +438,12 @@ def _load_checkpoint(source: Source, placement: Placement) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with _one_clear_line(source) as where:
-        model = AutoModelForCausalLM.from_pretrained(**placement.loading(), **where)
+        with without_load_report():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                **placement.loading(), **where, output_loading_info=True
+            )
         tokenizer = AutoTokenizer.from_pretrained(**where)
+    require_whole(found, source)
     _require_on_cards(model, source, placement)
     # A config may leave this empty, and the bridge cannot map every model_type without it.
     model.config.architectures = [type(model).__name__]

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import torch
 
+from persona.errors import ModelError
 from persona.models.pair import OpenSide, Side
 from persona.models.precision import Placement
 
@@ -31,11 +32,10 @@ def merged_sides(peft_model: Any, bridge: Any) -> OpenSide:
     """One bridge and two copies of the adapted weights: as they were, and with the adapter in them.
 
     A fine-tuned pass then costs what an aligned one does. Both copies are kept, since an adapter
-    subtracted again would leave rounding errors behind. What the adapter leaves alone, and all
-    that is not a linear layer's weight, is there once.
+    subtracted again would leave rounding errors behind. What the adapter leaves alone is there
+    once; a head tied to an adapted embedding must have been untied, see `untie`.
     """
-    layers = [layer for layer in peft_model.modules() if _is_adapted(layer)]
-    weights = [layer.get_base_layer().weight for layer in layers]
+    weights = _adapted_weights(peft_model)
     held: dict[Side, list[torch.Tensor]] = {"aligned": [weight.data for weight in weights]}
     for weight in weights:
         weight.data = weight.data.clone()
@@ -54,22 +54,56 @@ def merged_sides(peft_model: Any, bridge: Any) -> OpenSide:
 
 
 def can_be_merged(peft_model: Any) -> bool:
-    """Whether the adapter is made of changes to the weights of linear layers, and of no more."""
-    layers = [layer for layer in peft_model.modules() if _is_adapted(layer)]
-    only_weights = not any(any(layer.lora_bias.values()) for layer in layers)
-    return bool(layers) and only_weights and not peft_model.modules_to_save
+    """Whether the adapter is made of changes to weights by LoRA, and of no more."""
+    from peft.tuners.lora.layer import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    modules = list(peft_model.modules())
+    layers = [layer for layer in modules if isinstance(layer, BaseTunerLayer)]
+    only_weights = all(
+        isinstance(layer, LoraLayer) and not any(layer.lora_bias.values()) for layer in layers
+    )
+    beside = any(isinstance(module, AuxiliaryTrainingWrapper) for module in modules)
+    return bool(layers) and only_weights and not beside
 
 
 def adapted_bytes(peft_model: Any) -> int:
     """Memory of the weights that an adapter changes: what a second copy of them takes."""
-    layers = [layer for layer in peft_model.modules() if _is_adapted(layer)]
-    return sum(layer.get_base_layer().weight.nbytes for layer in layers)
+    return sum(weight.nbytes for weight in _adapted_weights(peft_model))
 
 
-def _is_adapted(layer: torch.nn.Module) -> bool:
-    from peft.tuners.lora.layer import LoraLayer
+def _adapted_weights(peft_model: Any) -> list[torch.nn.Parameter]:
+    """The base weights under LoRA: of linear layers, embeddings, and of stacked experts."""
+    from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 
-    return isinstance(layer, LoraLayer)
+    weights = [
+        layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight
+        for layer in peft_model.modules()
+        if isinstance(layer, LoraLayer)
+    ]
+    return list(dict.fromkeys(weights))
+
+
+def one_at_a_time(open_side: OpenSide) -> OpenSide:
+    """The sides of a pair that are one model at heart: while one is open the other is refused."""
+    opened: list[Side] = []
+
+    @contextlib.contextmanager
+    def guarded(side: Side) -> Iterator[Any]:
+        if other := next((one for one in opened if one != side), None):
+            raise ModelError(
+                f"the {other} side is open, and this pair holds one side at a time; "
+                f"leave it before the {side} side is opened"
+            )
+        opened.append(side)
+        try:
+            with open_side(side) as bridge:
+                yield bridge
+        finally:
+            opened.remove(side)
+
+    return guarded
 
 
 def two_sides(aligned: Any, finetuned: Any) -> OpenSide:
@@ -93,7 +127,7 @@ def sides_in_turn(load: Callable[[Side], Any], first_side: Side, first: Any) -> 
     def open_side(side: Side) -> Iterator[Any]:
         if side not in held:
             for bridge in held.values():
-                _empty(bridge)
+                free_weights(bridge)
             held.clear()
             held[side] = load(side)
         yield held[side]
@@ -101,8 +135,8 @@ def sides_in_turn(load: Callable[[Side], Any], first_side: Side, first: Any) -> 
     return open_side
 
 
-def _empty(bridge: Any) -> None:
-    """A caller may still hold the bridge; empty it costs nothing, and any use fails at once.
+def free_weights(bridge: torch.nn.Module) -> None:
+    """A caller may still hold the model; empty it costs nothing, and any use fails at once.
 
     Tensor by tensor, since quantised weights refuse to be moved.
     """

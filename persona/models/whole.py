@@ -1,0 +1,71 @@
+"""Whether a checkpoint's files hold the weights that its config asks for, and no others.
+
+Transformers fills a weight that is missing with random numbers and leaves out one that it does not
+know, and only logs a table of both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from persona.errors import ModelError
+from persona.models.sources import Source
+
+PREFIXES = {
+    "_orig_mod.": "a compiled model (torch.compile)",
+    "module.": "a wrapped model (DataParallel, DistributedDataParallel)",
+    "base_model.model.": "a PeftModel",
+}
+"""What stands before every key where a wrapper was saved in place of the model it wraps."""
+
+BUFFERS = (".inv_freq", ".position_ids", ".attn.bias", ".masked_bias", ".attention.bias")
+"""Tables that older releases saved along and newer ones compute."""
+
+
+@contextlib.contextmanager
+def without_load_report() -> Iterator[None]:
+    """What Transformers logs as a table here ends in one line of `require_whole`."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def require_whole(found: dict[str, Any], source: Source) -> None:
+    """found: Transformers' `output_loading_info`.
+
+    Raises: ModelError that names weights which are missing, unknown, or of another shape.
+    """
+    missing = set(found.get("missing_keys") or ())
+    unknown = {key for key in found.get("unexpected_keys") or () if not key.endswith(BUFFERS)}
+    mismatched = found.get("mismatched_keys") or ()
+    if not (missing or unknown or mismatched):
+        return
+    faults = []
+    if missing:
+        faults.append(f"{_some(missing)} missing and would be random")
+    if unknown:
+        faults.append(f"{_some(unknown)} not known to the model that config.json describes")
+    if mismatched:
+        first = next(iter(mismatched))
+        key = first[0] if isinstance(first, tuple) else first
+        faults.append(f"{len(mismatched)} weights have another shape, such as {key}")
+    raise ModelError(f"{source.name} is not whole: {'; '.join(faults)}. {_advice(unknown)}")
+
+
+def _some(keys: Collection[str]) -> str:
+    first = min(keys)
+    return f"the weight {first} is" if len(keys) == 1 else f"{len(keys)} weights ({first}, ...) are"
+
+
+def _advice(unknown: Collection[str]) -> str:
+    for prefix, what in PREFIXES.items():
+        if unknown and all(key.startswith(prefix) for key in unknown):
+            return f"Its keys begin with {prefix!r}: saved from {what}; strip that from every key"
+    return "Save the model again with save_pretrained, or mend config.json"

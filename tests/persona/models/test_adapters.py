@@ -1,0 +1,130 @@
+"""An adapter folder is refused in one line, and in time, before it takes memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+import safetensors.torch as st
+import torch
+from tiny_models import save_tiny_llama, save_tokenizer
+
+from persona.errors import ModelError
+from persona.models import load_pair
+
+
+def load(aligned, finetuned, **options):
+    return load_pair(aligned, finetuned, dtype="float32", device="cpu", **options)
+
+
+@pytest.fixture
+def changed(tiny_adapter, tmp_path):
+    """A copy of the tiny adapter whose config or tensors are other ones."""
+
+    def change(config=None, tensors=lambda found: found):
+        folder = tmp_path / "changed"
+        shutil.copytree(tiny_adapter, folder)
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | (config or {})))
+        found = tensors(st.load_file(folder / "adapter_model.safetensors"))
+        st.save_file(found, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return change
+
+
+def refused(tiny_llama, folder, match):
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=match) as caught:
+        load(tiny_llama, folder)
+    assert "\n" not in str(caught.value)
+    return time.monotonic() - began
+
+
+def test_half_an_adapter_is_refused(tiny_llama, changed):
+    folder = changed(tensors=lambda found: {k: v for k, v in found.items() if "lora_B" not in k})
+    refused(tiny_llama, folder, r"not whole: 8 of its 16 weights .*lora_B")
+
+
+def test_nan_in_an_adapter_is_named(tiny_llama, changed):
+    def spoil(found):
+        key = next(key for key in sorted(found) if "layers.2" in key)
+        found[key][0, 0] = float("nan")
+        return found
+
+    refused(tiny_llama, changed(tensors=spoil), r"NaN or infinity in .*layers\.2")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number_is_refused(tiny_llama, changed, value):
+    refused(tiny_llama, changed({"lora_alpha": value}), "lora_alpha is (nan|inf)")
+
+
+@pytest.mark.parametrize(
+    "config", [{"r": 10_000_000}, {"r": 3}, {"rank_pattern": {"q_proj": 10_000_000}}]
+)
+def test_a_rank_that_the_file_does_not_have_takes_no_memory(tiny_llama, changed, config):
+    assert refused(tiny_llama, changed(config), "rank") < 30
+
+
+EVIL = "(([a-z_.0-9]+)+)+!"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": EVIL},
+        {"rank_pattern": {EVIL: 2}},
+        {"alpha_pattern": {EVIL: 2}},
+        {"layers_pattern": EVIL, "layers_to_transform": [0]},
+        {"exclude_modules": EVIL},
+        {"modules_to_save": [EVIL]},
+    ],
+)
+def test_a_pattern_that_never_ends_is_stopped(tiny_llama, changed, config, monkeypatch):
+    monkeypatch.setattr("persona.models.adapter_files.PATTERN_SECONDS", 1.0)
+    assert refused(tiny_llama, changed(config), "patterns in adapter_config.json") < 60
+
+
+def test_a_pattern_that_ends_is_taken(tiny_llama, changed):
+    load(tiny_llama, changed({"target_modules": r".*\.(q_proj|down_proj)"}))
+
+
+def test_an_adapter_of_another_base_says_what_to_type(changed, tmp_path):
+    other = save_tiny_llama(tmp_path / "wider", d_model=64)
+    folder = changed({"base_model_name_or_path": "org/its-base"})
+    with pytest.raises(
+        ModelError, match="was trained on org/its-base: pass --aligned org/its-base"
+    ):
+        load(other, folder)
+
+
+def test_an_adapter_with_a_resized_vocabulary_says_what_to_do(tiny_llama, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    base.resize_token_embeddings(264)
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    get_peft_model(base, config).save_pretrained(tmp_path / "resized")
+    with pytest.raises(ModelError, match="vocabulary was resized for training, merge it"):
+        load(tiny_llama, tmp_path / "resized")
+
+
+def test_an_adapter_s_own_template_is_compared(tiny_llama, changed):
+    folder = changed()
+    save_tokenizer(folder)
+    assert load(tiny_llama, folder).notes == []
+    save_tokenizer(folder, "{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    (note,) = load(tiny_llama, folder).notes
+    assert "tokenizer of its own, which is not used: the chat templates differ" in note
+
+
+def test_an_adapter_can_still_be_trained_further(tiny_llama, tiny_adapter):
+    from persona.models.load import load_with_adapter
+    from persona.models.sources import resolve
+
+    model, _ = load_with_adapter(tiny_llama, resolve(tiny_adapter), torch.float32)
+    assert any(p.requires_grad for p in model.parameters())
