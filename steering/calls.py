@@ -77,6 +77,22 @@ def length_after(output: Any) -> int | None:
     return None if cache is None else cached_length(cache)
 
 
+def require_finite_logits(call: Call, output: Any) -> None:
+    """Raise SteeringError where the logits that follow a text are not finite.
+
+    Rows that end in a pad token are left out: what such a token computes is nobody's.
+    """
+    logits = getattr(output, "logits", None)
+    if not isinstance(logits, Tensor) or logits.ndim != 3:
+        return
+    ends_here = call.real[:, -1].to(logits.device)
+    if not bool(logits[ends_here, -1].isfinite().all()):
+        raise SteeringError(
+            f"the steered model's logits are not finite in {str(logits.dtype).split('.')[-1]}; "
+            "take a smaller coefficient, or --dtype float32 or bfloat16 where that is float16"
+        )
+
+
 def _bound(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Argument name -> value, positional ones among them."""
     if not args:

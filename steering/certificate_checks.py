@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from persona.errors import SteeringError
+from persona.errors import ModelError, SteeringError
 from persona.models.chat import ChatFormat
-from persona.models.hooks import model_width, n_layers, resid_post
+from persona.models.hooks import hooked, model_width, n_layers, resid_post
 from persona.models.turn_end import end_tokens
+from persona.models.writes import Part, block_writes
 from steering.edit import Edit
 from steering.edits import edits_at
 from steering.hooks import steer
@@ -25,6 +26,7 @@ from steering.trials import (
     answer_starts,
     decoded,
     generated,
+    generation_paths,
     log_probs_of,
     meant_tokens,
     trial_texts,
@@ -93,20 +95,65 @@ class Trial:
             ),
             ("none at any step of cached decoding", "share", self.projection_bound, self.decoding),
             ("every edit fired in every pass, on every token", "edits", 0, self.misfires),
+            *self._of_paths(),
+            *self._of_writes(),
             ("edits without effect on what is predicted", "lists", 0, self.without_effect),
         ]
         result = [Check(name, unit, bound, _measured(run)) for name, unit, bound, run in rows]
-        for name, difference in (
+        agreements: list[tuple[str, Callable[[Sequence[Edit]], float]]] = [
             (f"a batch of {self.batch} is each text alone", self.batch_and_alone),
             ("left padding is right padding", self.paddings),
             ("with the cache is without it", self.caches),
-            ("`generate` takes the steered step's tokens", self.generation),
             ("a coefficient for each row is each run alone", self.rows),
-        ):
+        ]
+        for path in generation_paths(self.model):
+            taken = f"`{path}` takes the tokens of passes without a cache"
+            agreements.append((taken, partial(self.generation, path)))
+        for name, difference in agreements:
             bound = min(1e-4 + 4 * _measured(partial(difference, [])), 0.5)
             measured = _measured(partial(difference, self.edits))
             result.append(Check(name, "nats", bound, measured))
         return result
+
+    def _of_paths(self) -> list[tuple[str, str, float, Callable[[], float]]]:
+        """Of each way to generate, with its own passes and its own name for the cache."""
+        return [
+            row
+            for path in generation_paths(self.model)
+            for row in (
+                (
+                    f"every pass of `{path}` wrote all its tokens",
+                    "tokens",
+                    0,
+                    partial(self.unwritten, path),
+                ),
+                (
+                    f"no projection is left at any step of `{path}`",
+                    "share",
+                    self.projection_bound,
+                    partial(self.left_in, path),
+                ),
+            )
+        ]
+
+    def _of_writes(self) -> list[tuple[str, str, float, Callable[[], float]]]:
+        """Of what attention and MLP write; none where a block's two writes cannot be told."""
+        try:
+            parts: tuple[Part, ...] = ("attention", "mlp")
+            for layer in self.layers:
+                for part in parts:
+                    block_writes(self.model)[layer].of(part, layer)
+        except ModelError:
+            return []
+        return [
+            (
+                "attention and MLP write the step of their block",
+                "share",
+                self.rounding,
+                self.writes,
+            ),
+            ("what an MLP is made to write reaches the stream", "tokens", 0, self.mlp_writes),
+        ]
 
     def ablations(self, coefficient: float = 1.0) -> list[Edit]:
         return [
@@ -117,21 +164,33 @@ class Trial:
             )
         ]
 
-    def addition(self, layer: int, share: float | Tensor) -> list[Edit]:
-        """A random direction added with `share` of the typical norm of the residual there."""
+    def addition(
+        self, layer: int, share: float | Tensor, hook_name: str | None = None
+    ) -> list[Edit]:
+        """A random direction added with `share` of the typical norm of the residual there.
+
+        hook_name: where; default the block's output.
+        """
         readable = self.texts.real & (self.texts.index > 0)
         norm = float(self.plain[layer][readable].float().norm(dim=-1).median())
         # Multiplied in float64, as the two numbers are where every row has the same.
         size = (share.double() if isinstance(share, Tensor) else share) * norm
-        return self._probe(layer, lambda h, v: add(h, v, size), "probing addition", share)
+        return self._probe(
+            layer, lambda h, v: add(h, v, size), "probing addition", share, hook_name
+        )
 
     def _probe(
-        self, layer: int, act: Callable[[Tensor, Tensor], Tensor], label: str, share: object = 1.0
+        self,
+        layer: int,
+        act: Callable[[Tensor, Tensor], Tensor],
+        label: str,
+        share: object = 1.0,
+        hook_name: str | None = None,
     ) -> list[Edit]:
         vector = self.units[layer]
         rows = len(share) if isinstance(share, Tensor) else None
         return edits_at(
-            [resid_post(layer)],
+            [hook_name or resid_post(layer)],
             lambda h: act(h, vector.to(h.device)),
             len(vector),
             label,
@@ -144,9 +203,33 @@ class Trial:
     def _at(self, positions: str) -> Callable[[], float]:
         return lambda: self._wrong_tokens(self.middle, positions)
 
-    def _wrong_tokens(self, layer: int, positions: str) -> float:
+    def mlp_writes(self) -> float:
+        name = f"blocks.{self.middle}.hook_mlp_out"
+        return self._wrong_tokens(self.middle, "all", name)
+
+    def writes(self) -> float:
+        """Largest |resid_pre + attn_out + mlp_out - resid_post| / |resid_post| of any token."""
+        names = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
+        seen: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[[Tensor], None]:
+            return lambda h: seen.__setitem__(
+                name, h.detach()[self.texts.real.to(h.device)].float()
+            )
+
+        at = [f"blocks.{layer}.{name}" for layer in self.layers for name in names]
+        with hooked(self.model, [(name, keep(name)) for name in at]):
+            log_probs_of(self.model, self.texts)
+        shares = []
+        for layer in self.layers:
+            pre, attention, mlp, post = (seen[f"blocks.{layer}.{name}"] for name in names)
+            rest = (pre + attention + mlp - post).norm(dim=-1)
+            shares.append(float((rest / (pre.norm(dim=-1) + post.norm(dim=-1))).max()))
+        return max(shares)
+
+    def _wrong_tokens(self, layer: int, positions: str, hook_name: str | None = None) -> float:
         """Tokens after `layer` that moved otherwise than meant, and any that moved before it."""
-        [edit] = self.addition(layer, 0.5)
+        [edit] = self.addition(layer, 0.5, hook_name)
         texts = self.texts
         meant = meant_tokens(texts, positions).to(self.plain[layer].device)
         options: dict[str, Any] = {"response_start": answer_starts(texts)}
@@ -195,6 +278,24 @@ class Trial:
         fired = zip(record.passes, record.tokens, strict=True)
         return sum(pair != (N_STEPS, tokens) for pair in fired)
 
+    def unwritten(self, path: str) -> float:
+        """Tokens by which the passes of a way to generate wrote more or less than they should."""
+        with steer(self.model, self.edits) as record:
+            n = generated(self.model, self.texts, N_STEPS, path).shape[1]
+        rows = len(self.texts.ids)
+        meant = [int(self.texts.mask.sum()) - rows, *[rows] * (n - 1)]
+        if len(record.written) != n:
+            return math.inf
+        return sum(abs(one - other) for one, other in zip(record.written, meant, strict=True))
+
+    def left_in(self, path: str) -> float:
+        with watching_residuals(self.model) as seen, steer(self.model, self.ablations()):
+            generated(self.model, self.texts, N_STEPS, path)
+        steps = [runs[1:] for runs in seen]
+        if not steps[0] or any(run.shape[1] != 1 for runs in steps for run in runs):
+            return math.inf
+        return max(self._share(layer, torch.cat(steps[layer])) for layer in self.layers)
+
     def without_effect(self) -> float:
         steered = self._log_probs(self.texts, self.edits)
         return float(torch.equal(steered, self.plain_log_probs))
@@ -217,12 +318,15 @@ class Trial:
         _, second = self._decoded(edits, cache=False, forced=tokens)
         return _largest(first - second)
 
-    def generation(self, edits: Sequence[Edit]) -> float:
-        """How much less likely than the best token is the one `generate` took; up to an end."""
+    def generation(self, path: str, edits: Sequence[Edit]) -> float:
+        """How much less likely than the best token is the one that was taken; up to an end.
+
+        Both are read in passes over the whole text, without a cache.
+        """
         with _steering(self.model, edits):
-            tokens = generated(self.model, self.texts, N_STEPS)
+            tokens = generated(self.model, self.texts, N_STEPS, path)
         n = tokens.shape[1]
-        _, log_probs = self._decoded(edits, cache=True, forced=tokens, n_tokens=n)
+        _, log_probs = self._decoded(edits, cache=False, forced=tokens, n_tokens=n)
         regret = log_probs.max(-1).values - log_probs.gather(-1, tokens[..., None])[..., 0]
         ends = torch.tensor(sorted(end_tokens(self.model, self.chat)), device=tokens.device)
         ended = torch.isin(tokens, ends).int()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from persona.errors import SteeringError, shown
 from persona.models.writes import measuring
-from steering.calls import Call, length_after, read_call
+from steering.calls import Call, length_after, read_call, require_finite_logits
 
 POSITION_SETS = ("all", "prompt", "response", "last", "first_response:K", "from:K", "(start, end)")
 Positions = str | tuple[int, int]
@@ -53,6 +53,7 @@ class PositionTracker:
         self.n_passes = 0
         self._named = positions
         self._end = 0
+        self._call: Call | None = None
         self._seen: Tensor | None = (
             None  # which tokens of the running text are real, cached ones too
         )
@@ -118,10 +119,12 @@ class PositionTracker:
         mask = call.real & self._selected(index, call.real)
         if not self.first_token:
             mask &= index > 0
-        self.mask, self._end = mask, call.end
+        self.mask, self._end, self._call = mask, call.end, call
 
     def _after_forward(self, output: Any) -> None:
         """The cache that a pass gives back tells whether the tracker saw all that came before."""
+        if self._call is not None:
+            require_finite_logits(self._call, output)
         length = length_after(output)
         if length is not None and length != self._end:
             raise SteeringError(

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona.data.types import Dialogue, Turn
+from persona.models.caches import cache_argument, find_cache
 from persona.models.chat import ChatFormat
 from persona.models.hooks import hf_model, is_bridge, model_device
 from persona.models.sites import residual_readers
@@ -119,10 +120,10 @@ def decoded(
             input_ids=shown,
             attention_mask=mask,
             position_ids=positions[:, -shown.shape[1] :],
-            past_key_values=past,
             use_cache=cache,
+            **({} if past is None else cache_argument(lm, past)),
         )
-        past = output.past_key_values if cache else None
+        past = find_cache(output.values()) if cache else None
         log_probs.append(output.logits[:, -1].float().log_softmax(-1).cpu())
         following = log_probs[-1].argmax(-1) if forced is None else forced[:, step]
         tokens.append(following)
@@ -131,16 +132,22 @@ def decoded(
     return torch.stack(tokens, dim=1), torch.stack(log_probs, dim=1)
 
 
+def generation_paths(model: Any) -> tuple[str, ...]:
+    """The methods of the model that generate, each with its own way to hand a cache on."""
+    return ("generate", "hf_generate") if is_bridge(model) else ("generate",)
+
+
 @torch.no_grad()
-def generated(model: Any, texts: Texts, n_tokens: int) -> Int[Tensor, "row step"]:
-    """Greedy tokens by the model's own `generate`, with its cache; may end early, all rows done."""
+def generated(model: Any, texts: Texts, n_tokens: int, path: str) -> Int[Tensor, "row step"]:
+    """Greedy tokens by the model's own method, with its cache; may end early, all rows done."""
     device = model_device(model)
     options: dict[str, Any] = {"attention_mask": texts.mask.to(device), "do_sample": False}
     if is_bridge(model):
-        options |= {"stop_at_eos": False, "verbose": False, "return_type": "tokens"}
+        options |= {"stop_at_eos": False, "return_type": "tokens"}
+        options |= {"verbose": False} if path == "generate" else {}
     else:
         options |= {"pad_token_id": int(texts.ids[0, 0])}
-    output = model.generate(texts.ids.to(device), max_new_tokens=n_tokens, **options)
+    output = getattr(model, path)(texts.ids.to(device), max_new_tokens=n_tokens, **options)
     return output[:, texts.ids.shape[1] :].cpu()
 
 

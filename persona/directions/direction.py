@@ -47,11 +47,13 @@ class Direction:
 
     @property
     def norm(self) -> float:
-        return float(self.vector.norm())
+        return float(self.vector.double().norm())
 
     @property
     def unit(self) -> Float[Tensor, " d_model"]:
-        return self.vector / self.vector.norm()
+        """[d_model], float32; by a float64 norm, since squares of 1e-30 or 1e30 leave float32."""
+        wide = self.vector.double()
+        return (wide / wide.norm()).float()
 
     def cosine(self, other: Direction) -> float:
         """Cosine with a direction of the same space; raises SpaceMismatchError otherwise."""

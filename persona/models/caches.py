@@ -7,6 +7,7 @@ Transformers 5.23 hands a cache on as `past_key_values`, 5.24 as `cache`, and so
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +36,12 @@ def cached_length(cache: Any) -> int | None:
     lengths = [_length_of(cache, place) for place in range(len(layers))]
     known = [length for length in lengths if length is not None]
     return max(known, default=None)
+
+
+def cache_argument(hf_model: Any, cache: Any) -> dict[str, Any]:
+    """The cache under the name that this model's own forward gives it."""
+    known = inspect.signature(hf_model.forward).parameters
+    return {"cache" if "cache" in known else "past_key_values": cache}
 
 
 def _length_of(cache: Any, layer: int) -> int | None:

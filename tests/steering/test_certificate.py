@@ -7,7 +7,13 @@ import json
 
 import pytest
 import torch
-from tiny_models import FAMILIES, tiny_bridge, tiny_causal_lm
+from tiny_models import (
+    FAMILIES,
+    MORE_FAMILIES,
+    tiny_bridge,
+    tiny_causal_lm,
+    with_cache_named,
+)
 
 import steering.hooks
 from persona.errors import SteeringError
@@ -17,15 +23,15 @@ from steering.edits import edits_at
 from steering.positions import PositionTracker
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *MORE_FAMILIES])
 def test_steering_is_certified_on_every_family_bridged_and_plain(family, tiny_chat):
-    for model in (
-        tiny_bridge(family, tiny_chat.tokenizer, n_layers=2),
-        tiny_causal_lm(family, n_layers=2),
+    for model, n_checks in (
+        (tiny_bridge(family, tiny_chat.tokenizer, n_layers=2), 23),
+        (tiny_causal_lm(family, n_layers=2), 20),
     ):
-        certificate = certify(model, tiny_chat)
+        certificate = certify(model, tiny_chat, layers=[1], batch=3)
         assert certificate.passed, certificate.table()
-    assert len(certificate.checks) == 16
+        assert len(certificate.checks) == n_checks
     told = json.loads(certificate.to_json())
     assert told["passed"] is True
     assert told["checks"][0]["measured"] == 0
@@ -130,6 +136,63 @@ def test_a_planted_breakage_is_named(llama, tiny_chat, monkeypatch, where, broke
         certificate.require()
     with pytest.raises(SteeringError, match="failed its certificate"):
         certify(llama, tiny_chat, layers=[1], batch=3, check=True)
+
+
+def by_the_old_name(checked):
+    """A tracker that finds the cache as `past_key_values` alone, with or without its own check."""
+
+    class Broken(PositionTracker):
+        def _before_forward(self, module, args, kwargs):
+            hidden = {k: v for k, v in kwargs.items() if k not in ("store", "position_ids")}
+            hidden.pop("attention_mask", None)
+            super()._before_forward(module, args, hidden)
+
+        def _after_forward(self, output):
+            if checked:
+                super()._after_forward(output)
+
+    return Broken
+
+
+@pytest.mark.parametrize(("bridged", "checked"), [(True, False), (False, True), (False, False)])
+def test_a_cache_under_an_unknown_name_fails_in_the_models_own_generation(
+    tiny_chat, monkeypatch, bridged, checked
+):
+    """Steps of the certificate's own would not see it: they hand the cache on by the name known."""
+    model = tiny_bridge("llama", tiny_chat.tokenizer) if bridged else tiny_causal_lm("llama")
+    with_cache_named(model.original_model if bridged else model, "store")
+    assert certify(model, tiny_chat, layers=[1], batch=3).passed
+    monkeypatch.setattr(steering.hooks, "PositionTracker", by_the_old_name(checked))
+    failed = {
+        c.check for c in certify(model, tiny_chat, layers=[1], batch=3).checks if not c.passed
+    }
+    path = "hf_generate" if bridged else "generate"
+    assert {
+        f"every pass of `{path}` wrote all its tokens",
+        f"no projection is left at any step of `{path}`",
+        f"`{path}` takes the tokens of passes without a cache",
+    } <= failed
+
+
+def test_a_write_that_is_not_what_reaches_the_stream_fails(tiny_chat, monkeypatch):
+    from dataclasses import replace
+
+    import persona.models.hooks
+
+    found = persona.models.hooks.block_writes
+
+    def unscaled(model):
+        return [
+            replace(w, mlp=replace(w.mlp, site=replace(w.mlp.site, scale=1.0)))
+            for w in found(model)
+        ]
+
+    monkeypatch.setattr(persona.models.hooks, "block_writes", unscaled)
+    checks = certify(tiny_causal_lm("granite"), tiny_chat, layers=[1], batch=3).checks
+    assert [c.check for c in checks if not c.passed] == [
+        "attention and MLP write the step of their block",
+        "what an MLP is made to write reaches the stream",
+    ]
 
 
 def test_an_error_inside_a_check_is_a_failed_row(llama, tiny_chat, monkeypatch):

@@ -318,3 +318,42 @@ def test_a_bridge_has_every_write_of_every_family(both):
     bridge, model = both
     assert set(every_write(3)) <= set(hook_points(bridge))
     assert set(every_write(3)) <= set(hook_points(model))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e30])
+def test_the_length_of_a_direction_may_be_extreme(size):
+    """Squares of 1e-30 and 1e30 leave float32: such a norm would be 0, or infinite."""
+    model = tiny_causal_lm("llama")
+    space = ActivationSpace("tiny", "1", "blocks.1.hook_resid_post", 1, 16)
+    plain = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    usual, extreme = (Direction(plain * factor, space, "d") for factor in (1.0, size))
+    torch.testing.assert_close(extreme.unit, usual.unit)
+    assert extreme.norm == pytest.approx(size * usual.norm)
+    seen = []
+    for direction in (usual, extreme):
+        with steer(model, ablate_direction(direction)), torch.no_grad():
+            seen.append(model(IDS).logits)
+    torch.testing.assert_close(*seen)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_direction_in_half_precision_steers(dtype):
+    model = tiny_causal_lm("llama")
+    space = ActivationSpace("tiny", "1", "blocks.1.hook_resid_post", 1, 16)
+    half = torch.randn(16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    seen = []
+    for vector in (half, half.float()):
+        direction = Direction(vector, space, "d")
+        edits = [*ablate_direction(direction), *add_direction(direction, 2.0)]
+        with steer(model, edits), torch.no_grad():
+            seen.append(model(IDS).logits)
+    torch.testing.assert_close(*seen)
+
+
+def test_logits_that_are_not_finite_are_an_error_with_advice():
+    model = tiny_causal_lm("llama").to(torch.float16)
+    space = ActivationSpace("tiny", "1", "blocks.1.hook_resid_post", 1, 16)
+    direction = Direction(torch.full((16,), 3e5), space, "d")  # beyond float16
+    with pytest.raises(SteeringError, match=r"not finite in float16; take a smaller coefficient"):
+        with steer(model, add_direction(direction)):
+            model.generate(IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=3)
