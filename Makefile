@@ -3,6 +3,7 @@
 #   make PYTHON=python3.12 ...  a certain Python for a new environment
 #   make demo ARGS="--seed 1"   options for the command behind a target
 VENV   ?= .venv
+NEWEST ?= .venv-newest
 PYTHON ?=
 OUT    ?= persona-demo
 ARGS   ?=
@@ -14,10 +15,10 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow install check bench notebooks docs wheel clean distclean
+.PHONY: help demo test test-slow test-newest install check bench notebooks docs wheel clean distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)-core ## install, fetch the default model, run the main job, print the report's path
 	$(BIN)/persona demo --out "$(OUT)" $(ARGS)
@@ -27,6 +28,12 @@ test: $(STAMP)-test ## install with the test extras, run the quick tests and the
 
 test-slow: $(STAMP)-test ## run the long tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-newest: ## make an environment of the newest of everything, run the quick tests there, say what differs
+	@$(MAKE) --no-print-directory VENV="$(NEWEST)" "$(NEWEST)/bin/pip"
+	@grep '^torch==' constraints.txt > "$(NEWEST)/torch.txt"
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[test]' -c "$(NEWEST)/torch.txt"
+	$(NEWEST)/bin/python benchmarks/newest.py $(ARGS)
 
 install: $(STAMP)-all ## make the environment with every extra
 
