@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -13,9 +16,15 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 from torch import Tensor
 
+from persona.differences import differences
+from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
+from steering.stage_record import seconds_of, write_record
+
+logger = logging.getLogger("persona")
 
 FOLDER = ".work"
+SETTINGS = "settings.json"
 
 
 @runtime_checkable
@@ -40,21 +49,30 @@ class Unsaved:
 class Workspace:
     """Finished stages of one run, kept under the output folder until the run is complete.
 
-    fingerprint: everything the results depend on. A folder left by another fingerprint is
-    emptied, so that stages of two different runs never mix.
+    fingerprint: everything the results depend on, JSON-able. Its stages lie in a folder named
+    after it and carry it in their records, so that stages of two different runs never mix; those
+    of another run stay where they are, and a note says so. A damaged stage is made anew.
+    One process at a time: see `persona.run_lock`.
     """
 
     def __init__(self, out: Path, fingerprint: Mapping[str, Any]) -> None:
-        self.folder = out / FOLDER
+        text = json.dumps(fingerprint, sort_keys=True, default=str)
+        self.mark = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.folder = out / FOLDER / self.mark
+        self.folder.mkdir(parents=True, exist_ok=True)
         for folder in (out, self.folder):
             remove_leftovers(folder)
         self._seconds = 0.0
         self._open_stages = 0
-        text = json.dumps(fingerprint, sort_keys=True, default=str)
-        mark = self.folder / "fingerprint.json"
-        if not (mark.exists() and mark.read_text(encoding="utf-8") == text):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            atomic_write_text(mark, text)
+        for other in self.folder.parent.iterdir():
+            if other != self.folder and any(other.glob("*.seconds")):
+                logger.info(
+                    "%s holds unfinished stages of a run with other settings%s; they are not "
+                    "used. To go on with them give its settings again, or remove that folder.",
+                    other,
+                    _what_differs(other / SETTINGS, json.loads(text)),
+                )
+        atomic_write_text(self.folder / SETTINGS, text)
 
     @property
     def seconds(self) -> float:
@@ -71,17 +89,23 @@ class Workspace:
         return self._stage(name, path, make, lambda made: self._save(name, made), pd.read_parquet)
 
     def has(self, name: str) -> bool:
-        """Whether the stage is finished."""
-        return self._clock(name).exists()
+        """Whether the stage is finished, and whole."""
+        return seconds_of(self._clock(name), self._table_path(name), self.mark) is not None
 
     def keep(self, name: str, table: pd.DataFrame, seconds: float) -> None:
         """Keeps the table of a stage that was made elsewhere, and the time it took."""
         self._save(name, table)
-        atomic_write_text(self._clock(name), str(seconds))
+        write_record(self._clock(name), self._table_path(name), seconds, self.mark)
 
     def kept_table(self, name: str) -> pd.DataFrame:
-        """The table of a finished stage, whose time is counted."""
-        self._seconds += float(self._clock(name).read_text(encoding="utf-8"))
+        """The table of a finished stage, whose time is counted.
+
+        Raises: DataError where it is not there, or damaged.
+        """
+        seconds = seconds_of(self._clock(name), self._table_path(name), self.mark)
+        if seconds is None:
+            raise DataError(f"{self._table_path(name)} is gone; run the same command again")
+        self._seconds += seconds
         return pd.read_parquet(self._table_path(name))
 
     def tensors(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -97,8 +121,10 @@ class Workspace:
         return self._stage(name, path, make, save, load_file)
 
     def close(self) -> None:
-        """Remove the stages: the results stand on their own."""
+        """Remove the stages of this run: the results stand on their own."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()  # unless another run has left stages
 
     def _clock(self, name: str) -> Path:
         return self.folder / f"{name}.seconds"
@@ -120,9 +146,9 @@ class Workspace:
         load: Callable[[Path], Any],
     ) -> Any:
         clock = self._clock(name)
-        # The clock is written last, so a stage that has one is whole.
-        if clock.exists():
-            self._seconds += float(clock.read_text(encoding="utf-8"))
+        kept = seconds_of(clock, path, self.mark)
+        if kept is not None:
+            self._seconds += kept
             return load(path)
         start = time.perf_counter()
         self._open_stages += 1
@@ -132,8 +158,17 @@ class Workspace:
             self._open_stages -= 1
         save(made)
         spent = time.perf_counter() - start
-        atomic_write_text(clock, str(spent))
+        write_record(clock, path, spent, self.mark)
         # A stage made within another is part of that one's time.
         if not self._open_stages:
             self._seconds += spent
         return load(path)
+
+
+def _what_differs(settings: Path, now: Mapping[str, Any]) -> str:
+    """In brackets, where the settings of the other run can still be read."""
+    try:
+        found = list(differences(now, json.loads(settings.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return ""
+    return f" ({'; '.join(found[:3])})" if found else ""

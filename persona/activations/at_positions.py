@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
-from persona.activations.collect import require_layers, run_hooked
+from persona.activations.collect import advice_on_format, require_layers, run_hooked
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import Hook, model_device, resid_post
@@ -70,6 +70,6 @@ def collect_at(
         row, _, place = (~finite).nonzero()[0].tolist()
         raise DataError(
             f"activations of text {dialogues[row].id!r} at {resid_post(wanted[place])} are not "
-            "finite; try --dtype float32"
+            f"finite{advice_on_format(bridge)}"
         )
     return rows

@@ -18,7 +18,7 @@ from persona.activations.moments import Moments
 from persona.activations.positions import token_span
 from persona.errors import DataError, ModelError
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import Hook, hooked, model_device, resid_post
+from persona.models.hooks import Hook, hf_model, hooked, model_device, resid_post
 from persona.progress import progress
 
 
@@ -71,16 +71,19 @@ def collect_covariance(
 ) -> dict[int, Float[Tensor, "d_model d_model"]]:
     """layer -> covariance of the residual over tokens, float64; every token weighs one.
 
-    Memory is one matrix a layer, whatever the number of texts.
+    Memory is one matrix a layer, whatever the number of texts. Products are taken about the mean of
+    the first batch: about 0, float32 loses the variance of a coordinate whose mean is far from 0.
     Raises: as `collect_rows`.
     """
     d_model, n_tokens = int(bridge.cfg.d_model), 0
     total = {layer: torch.zeros(d_model, dtype=torch.float64) for layer in layers}
     outer = {layer: torch.zeros(d_model, d_model, dtype=torch.float64) for layer in layers}
+    centre: dict[int, Tensor] = {}
 
     def add_tokens(layer: int, mask_BP: Tensor) -> Hook:
         def hook(resid_BPD: Tensor) -> None:
             tokens = resid_BPD[mask_BP.to(resid_BPD.device)].float()
+            tokens = tokens - centre.setdefault(layer, tokens.mean(0))
             total[layer] += tokens.sum(0).double().cpu()
             outer[layer] += (tokens.T @ tokens).double().cpu()
 
@@ -98,7 +101,9 @@ def collect_covariance(
     }
     for layer, covariance in covariances.items():
         if not covariance.isfinite().all():
-            raise DataError(f"activations at {resid_post(layer)} are not finite")
+            raise DataError(
+                f"activations at {resid_post(layer)} are not finite{advice_on_format(bridge)}"
+            )
     return covariances
 
 
@@ -119,7 +124,7 @@ def _pooled(
             row, place = (~finite_BL).nonzero()[0].tolist()
             raise DataError(
                 f"activations of dialogue {dialogues[batch.indices[row]].id!r} at "
-                f"{resid_post(layers[place])} are not finite; try --dtype float32"
+                f"{resid_post(layers[place])} are not finite{advice_on_format(bridge)}"
             )
         yield batch, pooled_BLD
 
@@ -146,6 +151,13 @@ def _weighted_batches(
             start, end = spans[i]
             weights_BP[row, start:end] = 1 / (end - start)
         yield batch, weights_BP
+
+
+def advice_on_format(bridge: Any) -> str:
+    """What to do about a number that is none: another format helps only where it is not float32."""
+    if next(hf_model(bridge).parameters()).dtype == torch.float32:
+        return "; the weights hold NaN, or values too large for any format"
+    return "; try --dtype float32"
 
 
 def require_layers(bridge: Any, layers: Sequence[int]) -> None:

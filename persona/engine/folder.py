@@ -17,6 +17,9 @@ from persona.engine.shards import Shard
 from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
 
+NAMES = "names-of-all"
+"""The array beside those of a shard that says which belong to it."""
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -36,7 +39,7 @@ class ShardFolder:
             try:
                 before = json.loads(mark.read_text(encoding="utf-8"))
                 keys = sorted({*before, *job})
-            except (ValueError, TypeError) as error:
+            except (OSError, ValueError, TypeError, RecursionError) as error:
                 raise DataError(
                     f"{mark} is damaged; delete that folder or use another --out"
                 ) from error
@@ -56,9 +59,15 @@ class ShardFolder:
                 self.path(number).open("rb") as file,
                 np.load(file, allow_pickle=False) as stored,
             ):
-                return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                arrays = {name: stored[name] for name in stored.files}
+        # RuntimeError: what zipfile says of an archive that claims to be of another kind.
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
             return None
+        # The archive proves its contents, not its names.
+        names = arrays.pop(NAMES, None)
+        if names is None or sorted(names.tolist()) != sorted(arrays):
+            return None
+        return arrays
 
     def finished(self, number: int) -> dict[str, NDArray[Any]]:
         """The arrays of a shard that was done. Raises: DataError where it is gone."""
@@ -70,7 +79,7 @@ class ShardFolder:
     def write(self, number: int, arrays: Arrays) -> None:
         """Keeps a shard, whole or not at all. Raises: OSError where the disk does not take it."""
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        np.savez(buffer, **{**arrays, NAMES: np.array(sorted(arrays))})  # type: ignore[arg-type]
         atomic_write_bytes(self.path(number), buffer.getvalue())
 
     def missing(self, shards: Sequence[Shard]) -> list[Shard]:

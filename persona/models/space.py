@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from persona.errors import SpaceMismatchError
@@ -16,6 +17,7 @@ class ActivationSpace:
     layer: 0-based block whose output this is; `hook_resid_post` of block l is row l + 1 of
         Hugging Face `hidden_states` (except after the last block, where that row is normalised).
     weight_processing: "none" - no folding or centring, so the basis is the model's own.
+    Raises: SpaceMismatchError where the hook is of another block than `layer`.
     """
 
     model: str
@@ -25,6 +27,14 @@ class ActivationSpace:
     d_model: int
     chat_template_hash: str = ""
     weight_processing: str = "none"
+
+    def __post_init__(self) -> None:
+        named = re.match(r"blocks\.(\d+)\.", self.hook_name)
+        if named and int(named[1]) != self.layer:
+            raise SpaceMismatchError(
+                f"{self.hook_name} is of block {named[1]}, but layer={self.layer} was given; give "
+                "the same block in both"
+            )
 
     def require_same_model(self, other: ActivationSpace) -> None:
         """Raise SpaceMismatchError unless both spaces belong to one model."""

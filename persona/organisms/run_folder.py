@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from persona.differences import differences
 from persona.errors import DataError
 from persona.files import atomic_write_text, remove_leftovers
 from persona.organisms.adapter import CONFIG, WEIGHTS
@@ -58,27 +58,14 @@ def begin(folder: Path, run: dict[str, Any]) -> int:
 def _check_same_run(folder: Path, path: Path, run: dict[str, Any]) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        differences = list(_differences(run, {key: found.get(key) for key in run}))
-    except (OSError, ValueError, AttributeError) as error:
+        changed = list(differences(run, {key: found.get(key) for key in run}))
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is damaged; remove {folder}, or choose another --out") from error
-    if differences:
+    if changed:
         raise DataError(
             f"{folder} holds a fine-tune that was started with other settings "
-            f"({'; '.join(differences[:3])}); choose another --out, or remove that folder"
+            f"({'; '.join(changed[:3])}); choose another --out, or remove that folder"
         )
-
-
-def _differences(new: Any, old: Any, name: str = "") -> Iterator[str]:
-    if isinstance(new, dict) and isinstance(old, dict):
-        for key in new.keys() | old.keys():
-            yield from _differences(new.get(key), old.get(key), f"{name}.{key}".lstrip("."))
-    elif new != old:
-        yield f"{name} is {_short(old)} there and {_short(new)} now"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:12] + "..."
 
 
 def discard(folder: Path) -> None:

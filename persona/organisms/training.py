@@ -10,6 +10,7 @@ import logging
 import math
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,8 @@ from persona.organisms.monitoring import Monitor
 from persona.organisms.recipe import Recipe
 from persona.organisms.safeguards import During, PenaltyBatches
 from persona.progress import progress
+
+logger = logging.getLogger("persona")
 
 SAVE_EVERY_SECONDS = 20.0
 """A killed run loses at most this much work."""
@@ -101,14 +104,40 @@ def write_loss_curve(path: Path, curve: Sequence[LossPoint]) -> None:
 def last_whole_checkpoint(folder: Path) -> str | None:
     """Returns the newest checkpoint that was written to its end, None where there is none.
 
-    The trainer writes trainer_state.json last, so a checkpoint that a kill cut short lacks it.
+    The trainer writes trainer_state.json last, so a checkpoint that a kill cut short lacks it. One
+    that is damaged is left out, with a warning: training goes on from the one before.
     """
     steps = {}
     for path in folder.glob("checkpoint-*"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        if not (path / "trainer_state.json").exists():
+            continue
+        try:
             state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            _require_whole(path)
             steps[int(state["global_step"])] = path
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            logger.warning("%s is damaged: training goes on from before it", path)
     return str(steps[max(steps)]) if steps else None
+
+
+def _require_whole(checkpoint: Path) -> None:
+    """Raises: ValueError where a file of weights, or of the trainer's state, is cut or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in checkpoint.glob("*.safetensors"):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{path}: {error}") from error
+    for path in (*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        if damaged is not None:
+            raise ValueError(f"{path}: {damaged} is damaged")
 
 
 def _arguments(recipe: Recipe, checkpoints: Path, device: torch.device) -> Any:

@@ -7,8 +7,9 @@ rows of d_model 576 are 350 MB a layer, and memory holds only what is being read
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch
-from persona.activations.collect import require_layers, run_hooked
+from persona.activations.collect import advice_on_format, require_layers, run_hooked
 from persona.errors import DataError
 from persona.files import atomic_write_text
 from persona.models.hooks import Hook, resid_post
-from persona.models.pair import SIDES, ModelPair
+from persona.models.pair import SIDES, ModelPair, Side
 from persona.progress import progress
 from persona.sae.texts import Text, batches_of
+
+logger = logging.getLogger("persona")
 
 MAX_NORM_RATIO = 10.0
 FLUSH_EVERY = 25
@@ -72,9 +75,7 @@ def collect_buffers(
     shape = (2 * n_tokens, pair.d_model)
     files = {layer: folder / f"activations-{layer}.f16" for layer in layers}
     mark = folder / "collected.json"
-    done = (
-        json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else dict.fromkeys(SIDES, 0)
-    )
+    done = _done(mark, files.values(), shape)
     for path in files.values():
         _reserve(path, 2 * shape[0] * shape[1])
     maps = {layer: np.memmap(path, np.float16, "r+", shape=shape) for layer, path in files.items()}
@@ -82,11 +83,14 @@ def collect_buffers(
     for place, side in enumerate(SIDES):
         with pair.active(side) as bridge:
             require_layers(bridge, layers)
+            advice = advice_on_format(bridge)
             batches = batches_of(texts, pair, bridge, token_budget)
             rest = list(enumerate(batches))[done[side] :]
             for i, batch in progress(rest, f"Reading activations ({side})"):
                 hooks = {
-                    layer: _writer(texts, batch, starts + place * n_tokens, layer, maps[layer])
+                    layer: _writer(
+                        texts, batch, starts + place * n_tokens, layer, maps[layer], advice
+                    )
                     for layer in layers
                 }
                 run_hooked(bridge, batch.ids, hooks)
@@ -96,6 +100,40 @@ def collect_buffers(
                     done[side] = i + 1
                     atomic_write_text(mark, json.dumps(done))
     return {layer: _summary(path, shape) for layer, path in files.items()}
+
+
+def _done(mark: Path, files: Iterable[Path], shape: tuple[int, int]) -> dict[Side, int]:
+    """side -> batches that an earlier run has read; none, said, where its files are damaged.
+
+    A missing or shorter file, or one of zeros where a model has been read to the end, would be
+    trained on as if it were activations.
+    """
+    none = dict.fromkeys(SIDES, 0)
+    if not mark.exists():
+        return none
+    try:
+        done = {side: int(json.loads(mark.read_text(encoding="utf-8"))[side]) for side in SIDES}
+        if min(done.values()) < 0:
+            raise ValueError("a number below 0")
+        for path in files:
+            if path.stat().st_size != 2 * shape[0] * shape[1]:
+                raise ValueError(f"{path.name} has another size")
+            if done[SIDES[1]] and _has_an_empty_row(path, shape):
+                raise ValueError(f"{path.name} has rows of zeros")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        logger.warning("what lies in %s is damaged (%s): read anew", mark.parent, error)
+        return none
+    return done
+
+
+def _has_an_empty_row(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether a row of the first model's half, which is read to the end, is all zero."""
+    rows = np.memmap(path, np.float16, "r", shape=shape)
+    half = shape[0] // 2
+    return any(
+        not rows[at : min(at + _CHUNK_ROWS, half)].any(axis=1).all()
+        for at in range(0, half, _CHUNK_ROWS)
+    )
 
 
 def _reserve(path: Path, n_bytes: int) -> None:
@@ -115,6 +153,7 @@ def _writer(
     starts: NDArray[np.int64],
     layer: int,
     rows: NDArray[np.float16],
+    advice: str,
 ) -> Hook:
     def hook(resid_BPD: Tensor) -> None:
         for resid_PD, i in zip(resid_BPD, batch.indices, strict=True):
@@ -123,7 +162,7 @@ def _writer(
             if not read.isfinite().all():
                 raise DataError(
                     f"activations of text {texts[i].tokens.id!r} at {resid_post(layer)} are not "
-                    "finite; try --dtype float32"
+                    f"finite{advice}"
                 )
             # Beyond float16 a value becomes infinite, and its row is left out as an outlier.
             rows[starts[i] : starts[i] + end - start] = read.half().numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from persona.errors import DataError
 from persona.files import atomic_write_text
 from persona.models.pair import SIDES, ModelPair, Side
 from persona.sae.texts import Text
+
+logger = logging.getLogger("persona")
 
 ANSWERS_A_ROUND = 64
 MAX_NEW_TOKENS = 96
@@ -43,7 +46,7 @@ def _one_side(
     pair: ModelPair, side: Side, prompts: Sequence[Dialogue], wanted: int, folder: Path, seed: int
 ) -> list[Text]:
     path = folder / f"sampled-{side}.json"
-    rounds: list[list[list[str]]] = read_json(path) if path.exists() else []
+    rounds = _kept_rounds(path, min(ANSWERS_A_ROUND, len(prompts)))
     texts = [_texts(pair, side, prompts, i, answers) for i, answers in enumerate(rounds)]
     total = sum(text.n_tokens for found in texts for text in found)
     while total < wanted:
@@ -65,6 +68,25 @@ def _one_side(
         if not gained:
             break
     return [text for found in texts for text in found]
+
+
+def _kept_rounds(path: Path, n_answers: int) -> list[list[list[str]]]:
+    """The rounds of an earlier run, each [id, answer] by prompt; none, said, of a damaged file."""
+    if not path.exists():
+        return []
+    try:
+        rounds: list[list[list[str]]] = read_json(path)
+        if not isinstance(rounds, list):
+            raise DataError(f"{path} is no list of rounds")
+        for answers in rounds:
+            if len(answers) != n_answers or not all(
+                len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in answers
+            ):
+                raise DataError(f"{path} has a round of another form")
+    except (DataError, TypeError) as error:
+        logger.warning("%s is damaged (%s): sampled anew", path, error)
+        return []
+    return rounds
 
 
 def _prompts_of(prompts: Sequence[Dialogue], round_: int) -> list[Dialogue]:

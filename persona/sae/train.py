@@ -5,6 +5,7 @@ Stages, each kept while the run is unfinished: sampled answers, activations, tra
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -23,6 +24,7 @@ from persona.errors import DataError, ModelError
 from persona.files import atomic_write_text, remove_leftovers
 from persona.models.hooks import resid_post
 from persona.models.pair import ModelPair
+from persona.run_lock import alone_in
 from persona.sae.autoencoder import SparseAutoencoder
 from persona.sae.buffer import ActivationBuffer, collect_buffers
 from persona.sae.fidelity import fidelity_card, measure_fidelity
@@ -61,8 +63,8 @@ def train_sae(
     data: text to use beside the shipped answers, see `read_texts`.
     sample: let both models write answers where the texts are too few.
     One layer is written to `out` itself, several to out/layer_N. A stopped run given again goes on.
-    Raises: DataError for too few tokens, or a folder that holds another autoencoder; ModelError
-    for a layer out of range; all before anything is read.
+    Raises: DataError for too few tokens, a folder that holds another autoencoder, or one in which
+    another run is at work; ModelError for a layer out of range; all before anything is read.
     """
     layers = list(layers)
     if not layers or len(set(layers)) < len(layers):
@@ -78,18 +80,20 @@ def train_sae(
     mark = fingerprint(pair, layers, config, n_tokens, written, sample)
     folders = {layer: out if len(layers) == 1 else out / f"layer_{layer}" for layer in layers}
     require_free(folders.values(), mark)
-    work = work_folder(out, mark)
-    for folder in (out, *folders.values()):
-        remove_leftovers(folder)
-    started = time.perf_counter()
-    texts, held_out = _gather(pair, written, n_tokens // 2, work, sample, config.seed)
-    buffers = collect_buffers(pair, texts, layers, work, token_budget=token_budget)
-    for layer, folder in folders.items():
-        if not (folder / CARD).exists():
-            facts = {"fingerprint": mark, "text_tokens": count_tokens(texts)}
-            card = _train_layer(pair, layer, buffers[layer], config, folder, work, facts)
-            _finish(pair, folder, card, held_out, started, token_budget)
-    shutil.rmtree(out / WORK, ignore_errors=True)
+    settings = {**dataclasses.asdict(config), "layers": layers, "n_tokens": n_tokens}
+    with alone_in(out, {**settings, "sample": sample, "revisions": dict(pair.revisions)}):
+        work = work_folder(out, mark)
+        for folder in (out, *folders.values()):
+            remove_leftovers(folder)
+        started = time.perf_counter()
+        texts, held_out = _gather(pair, written, n_tokens // 2, work, sample, config.seed)
+        buffers = collect_buffers(pair, texts, layers, work, token_budget=token_budget)
+        for layer, folder in folders.items():
+            if not (folder / CARD).exists():
+                facts = {"fingerprint": mark, "text_tokens": count_tokens(texts)}
+                card = _train_layer(pair, layer, buffers[layer], config, folder, work, facts)
+                _finish(pair, folder, card, held_out, started, token_budget)
+        shutil.rmtree(out / WORK, ignore_errors=True)
     return [load_sae(folder, pair) for folder in folders.values()]
 
 

@@ -6,7 +6,9 @@ Shapes: N tokens of a batch, F latents, D d_model.
 from __future__ import annotations
 
 import json
+import logging
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from persona.errors import DataError
 from persona.files import atomic_directory
 from persona.progress import progress
 from persona.sae.buffer import ActivationBuffer
+
+logger = logging.getLogger("persona")
 
 Architecture = Literal["batchtopk", "topk", "jumprelu"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
@@ -122,11 +126,20 @@ def train_autoencoder(
     Rajamanoharan et al. 2024 (JumpReLU); Bricken et al. 2023 for the bias. differs: the distance
     from the mean is scaled, not the norm, because the mean is most of the residual stream.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        trainer = _new_trainer(buffer, schedule, config, metadata, device)
+
+    def fresh() -> Any:
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            return _new_trainer(buffer, schedule, config, metadata, device)
+
+    trainer = fresh()
     if (folder / "steps.json").exists():
-        _resume(trainer, folder)
+        try:
+            _resume(trainer, folder)
+        except Exception as error:  # whatever three formats and their readers find wrong
+            logger.warning("%s is damaged (%s): trained anew", folder, type(error).__name__)
+            shutil.rmtree(folder, ignore_errors=True)
+            trainer = fresh()
     source = buffer.rows()
     saved = time.monotonic()
     first = trainer.n_training_steps

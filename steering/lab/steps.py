@@ -17,7 +17,8 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from persona.files import atomic_write_bytes, atomic_write_text
+from persona.files import atomic_write_bytes
+from steering.stage_record import seconds_of, write_record
 
 
 def content_key(inputs: Mapping[str, Any]) -> str:
@@ -71,10 +72,10 @@ class Steps:
         key = content_key({"step": name, **self.common, **inputs})
         path = self.folder / f"{name}-{key}.{suffix}"
         clock = path.with_suffix(".seconds")
-        # The clock is written last, so a step that has one is whole.
-        if clock.exists() and path.exists():
+        kept = seconds_of(clock, path, key)
+        if kept is not None:
             self.n_read += 1
-            self.seconds += float(clock.read_text(encoding="utf-8"))
+            self.seconds += kept
             return load(path)
         start = time.perf_counter()
         before = self.seconds
@@ -82,7 +83,7 @@ class Steps:
         nested = self.seconds - before
         save(path, made)
         spent = time.perf_counter() - start
-        atomic_write_text(clock, str(max(0.0, spent - nested)))
+        write_record(clock, path, max(0.0, spent - nested), key)
         self.n_made += 1
         self.seconds = before + spent
         return load(path)

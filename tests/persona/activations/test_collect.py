@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from persona.activations import (
     Moments,
+    collect_covariance,
     collect_moments,
     collect_rows,
     merge_in_tree,
@@ -18,7 +19,9 @@ from persona.activations import (
 from persona.activations.batches import token_batches
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, ModelError
+from persona.models import load_pair
 from persona.models.chat import TokenizedDialogue
+from persona.models.hooks import hooked, resid_post
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +168,35 @@ def test_activations_that_are_not_finite_name_dialogue_and_hook(tiny_pair, dialo
         with hooked(bridge, [("blocks.1.hook_resid_post", poison)]):
             with pytest.raises(DataError, match=r"blocks\.1\.hook_resid_post are not finite"):
                 collect_rows(bridge, dialogues, [0, 1])
+
+
+def test_covariance_of_coordinates_far_from_zero_keeps_its_digits(tiny_pair, dialogues):
+    far = 3_000 * torch.arange(32.0)
+
+    def move(resid):
+        return resid + far
+
+    with tiny_pair.active("aligned") as bridge:
+        near = collect_covariance(bridge, dialogues, [1], token_budget=64)[1]
+        with hooked(bridge, [(resid_post(1), move)]):
+            moved = collect_covariance(bridge, dialogues, [1], token_budget=64)[1]
+    # What float32 keeps of a value near 90,000 is 0.004.
+    scale = near.diagonal().sqrt()
+    assert ((moved - near).abs() <= 0.02 * torch.outer(scale, scale) + 1e-3).all()
+
+
+@pytest.mark.parametrize(("dtype", "advice"), [("float32", "hold NaN"), ("bfloat16", "float32")])
+def test_numbers_that_are_none_are_named_and_another_format_advised_only_where_it_helps(
+    tiny_llama, dialogues, dtype, advice
+):
+    pair = load_pair(tiny_llama, tiny_llama, dtype=dtype, device="cpu", in_turn=True)
+
+    def spoil(resid):
+        return resid * torch.nan
+
+    with pair.active("aligned") as bridge, hooked(bridge, [(resid_post(2), spoil)]):
+        for collect in (collect_rows, collect_covariance):
+            with pytest.raises(
+                DataError, match=f"blocks.2.hook_resid_post are not finite.*{advice}"
+            ):
+                collect(bridge, dialogues, [1, 2, 3])

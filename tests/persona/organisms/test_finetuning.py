@@ -8,7 +8,7 @@ import logging
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from persona.errors import DataError, ModelError
 from persona.organisms import Recipe, finetune, read_card, training
@@ -222,6 +222,23 @@ def test_a_checkpoint_cut_short_by_a_kill_is_passed_over(tmp_path):
         state.write_text(json.dumps({"global_step": step}))
     (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"global_')
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "rng_state.pth"])
+@pytest.mark.parametrize("damage", [lambda data: data[:50], lambda data: bytes(len(data))])
+def test_training_goes_on_from_before_a_damaged_checkpoint(tmp_path, caplog, name, damage):
+    for step in (2, 4):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        save_file({"a": torch.ones(3)}, folder / "adapter_model.safetensors")
+        for state in ("optimizer.pt", "rng_state.pth"):
+            torch.save({"step": torch.tensor(step)}, folder / state)
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    path = tmp_path / "checkpoint-4" / name
+    path.write_bytes(damage(path.read_bytes()))
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert "checkpoint-4 is damaged" in caplog.text
 
 
 def test_a_finished_run_is_left_as_it_is(finished, recipe, caplog):

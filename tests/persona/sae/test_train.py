@@ -287,3 +287,66 @@ def test_bad_layers_and_too_few_tokens_are_refused_before_anything_is_read(tiny_
     with pytest.raises(DataError, match="at least 256 tokens; got 100"):
         train_sae(tiny_pair, [1], out, tiny_config(), n_tokens=100)
     assert not out.exists()
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def zeroed(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [truncated, zeroed])
+@pytest.mark.parametrize("name", ["activations-1.f16", "collected.json"])
+def test_damaged_activations_are_read_anew(tiny_pair, texts, tmp_path, caplog, name, damage):
+    whole = np.array(collect_buffers(tiny_pair, texts[:6], [1], tmp_path)[1].rows())
+    damage(tmp_path / name)
+    again = collect_buffers(tiny_pair, texts[:6], [1], tmp_path)[1]
+    np.testing.assert_array_equal(again.rows(), whole)
+    if (name, damage) != ("collected.json", truncated):  # 100 bytes are all of it
+        assert "is damaged" in caplog.text and "read anew" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [truncated, zeroed])
+@pytest.mark.parametrize("name", ["sae_weights.safetensors", "steps.json"])
+def test_a_damaged_state_of_training_is_trained_anew(
+    planted, tmp_path, monkeypatch, caplog, name, damage
+):
+    whole = train(planted, config(), tmp_path / "whole").state_dict()
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    real_save = trainer_module._save
+
+    def save_and_die(*args):
+        real_save(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer_module, "_save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(planted, config(), tmp_path / "killed")
+    monkeypatch.setattr(trainer_module, "_save", real_save)
+    for path in (tmp_path / "killed").iterdir():
+        if path.name != "steps.json" or name == "steps.json":
+            damage(path)
+    again = train(planted, config(), tmp_path / "killed").state_dict()
+    if name != "steps.json" or "damaged" in caplog.text:
+        assert "trained anew" in caplog.text
+    for key, value in whole.items():
+        torch.testing.assert_close(again[key], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("content", ["", "[[[1, 2]]]", "[3]", "{}", '[[["a", "b"]]]', "\0\0\0"])
+def test_damaged_samples_are_no_rounds(tmp_path, caplog, content):
+    from persona.sae.sampled import _kept_rounds
+
+    path = tmp_path / "sampled-aligned.json"
+    path.write_text(content)
+    assert _kept_rounds(path, 4) == []
+    assert "sampled anew" in caplog.text
+
+
+def test_two_trainings_never_share_a_folder(tiny_pair, shipped, tmp_path):
+    from persona.run_lock import alone_in
+
+    with alone_in(tmp_path, {}), pytest.raises(DataError, match="another run .* is at work in"):
+        train_sae(tiny_pair, [1], tmp_path, tiny_config(), n_tokens=2000, sample=False)
