@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from persona.behaviour.judge_cache import JudgeCache, request_key
 from persona.behaviour.judges import JudgeItem, JudgeScore, aggregate_score, prompts_for
@@ -22,6 +25,12 @@ TOP_LOGPROBS = 20
 CHARACTERS_PER_TOKEN = 4.0
 """Rough English average, for the estimate before the start only."""
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
+CHECK_PROMPT = "Reply with the number 100 alone."
+ROUNDING = 1e-3
+"""How far above 0 a log-probability may lie: servers compute in half precision."""
+MAX_SAID = 200
+MIN_SECRET = 3
+"""Shorter than this, cutting a secret out would cut words to pieces and tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +104,29 @@ class EndpointJudge:
             )
         self.name = f"openai:{model}"
         self.model = model
-        self.endpoint = (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT).rstrip(
-            "/"
-        )
+        address = (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT).rstrip("/")
+        self.endpoint = without_credentials(address)
+        self._secrets = (key, *credentials_in(address))
         self._cache_folder = cache_folder
         self._concurrency = concurrency
         self._price = (prices or {}).get(model)
         self._announce = announce
-        self._client: openai.OpenAI = openai.OpenAI(
-            base_url=self.endpoint, api_key=key, max_retries=max_retries, timeout=timeout_seconds
-        )
+        try:
+            self._client: openai.OpenAI = openai.OpenAI(
+                base_url=address, api_key=key, max_retries=max_retries, timeout=timeout_seconds
+            )
+        except Exception as error:  # whatever the HTTP library finds wrong with an address
+            raise JudgeError(
+                f"{self.endpoint} is no address of an endpoint ({self._said(error)}); check "
+                "OPENAI_BASE_URL"
+            ) from None
+
+    def check(self) -> None:
+        """Asks for one token, so that a wrong address, key or model is found before the work.
+
+        Raises: JudgeError as `score`; at most one further try.
+        """
+        self._ask(CHECK_PROMPT, self._client.with_options(max_retries=1))
 
     def score(self, items: Sequence[JudgeItem]) -> list[JudgeScore]:
         """Returns one score per item; equal prompts are asked once, known ones not at all.
@@ -116,7 +138,7 @@ class EndpointJudge:
         """
         prompts = [prompts_for(item) for item in items]
         unique = list(dict.fromkeys(prompt for both in prompts for prompt in both))
-        cache = JudgeCache(self._cache_folder) if self._cache_folder is not None else None
+        cache = None if self._cache_folder is None else JudgeCache.opened(self._cache_folder)
         try:
             known = self._known(unique, cache)
             missing = [prompt for prompt in unique if prompt not in known]
@@ -176,12 +198,15 @@ class EndpointJudge:
             pool.shutdown(wait=False, cancel_futures=True)
         return answers
 
-    def _ask(self, prompt: str) -> dict[str, float]:
-        """Returns the probability of each of the likeliest first tokens of the judge's answer."""
+    def _ask(self, prompt: str, client: openai.OpenAI | None = None) -> dict[str, float]:
+        """Returns the probability of each of the likeliest first tokens of the judge's answer.
+
+        The errors of the library, which may hold address and headers, are not passed on.
+        """
         import openai
 
         try:
-            reply = self._client.chat.completions.create(
+            reply = (client or self._client).chat.completions.create(
                 model=self.model,
                 messages=[{"role": "user", "content": prompt}],
                 max_tokens=1,
@@ -191,27 +216,85 @@ class EndpointJudge:
                 top_logprobs=TOP_LOGPROBS,
             )
         except openai.APIStatusError as error:
-            raise JudgeError(_refusal(self.endpoint, self.model, error)) from error
+            said = self._said(error.message)
+            raise JudgeError(_refusal(self.endpoint, self.model, error, said)) from None
         except openai.APIConnectionError as error:
             raise JudgeError(
-                f"the judge endpoint {self.endpoint} cannot be reached ({error}); check "
-                "OPENAI_BASE_URL and the network"
-            ) from error
-        logprobs = reply.choices[0].logprobs if reply.choices else None
-        if logprobs is None or not logprobs.content:
+                f"the judge endpoint {self.endpoint} cannot be reached "
+                f"({self._said(error.__cause__ or error)}); check OPENAI_BASE_URL and the network"
+            ) from None
+        except (openai.OpenAIError, ValueError, TypeError) as error:  # an answer that is no JSON
+            raise self._other_form(error) from None
+        try:
+            logprobs = reply.choices[0].logprobs if reply.choices else None
+            weighed = logprobs.content[0].top_logprobs if logprobs and logprobs.content else []
+            found = [(str(token.token), float(token.logprob)) for token in weighed]
+        except (AttributeError, TypeError, ValueError, LookupError) as error:
+            raise self._other_form(error) from None
+        if not found:
             raise JudgeError(
                 f"{self.endpoint} gave no token log-probabilities for {self.model}; choose a model "
                 "that gives them, or local:MODEL"
             )
+        return self._probabilities(found)
+
+    def _probabilities(self, found: Sequence[tuple[str, float]]) -> dict[str, float]:
+        """Raises: JudgeError for a log-probability that is none."""
         probability_of: dict[str, float] = {}
-        for token in logprobs.content[0].top_logprobs:
-            probability_of[token.token] = probability_of.get(token.token, 0.0) + math.exp(
-                token.logprob
-            )
+        for token, log_prob in found:
+            if not log_prob <= ROUNDING:  # NaN too
+                raise JudgeError(
+                    f"{self.endpoint} gave {log_prob:g} as the log-probability of a token, which "
+                    "is 0 at most; choose another judge, or local:MODEL"
+                )
+            probability_of[token] = probability_of.get(token, 0.0) + math.exp(min(log_prob, 0.0))
         return probability_of
 
+    def _other_form(self, error: Exception) -> JudgeError:
+        return JudgeError(
+            f"{self.endpoint} does not answer as an OpenAI-compatible endpoint does "
+            f"({self._said(error)}); check OPENAI_BASE_URL, which often ends in /v1"
+        )
 
-def _refusal(endpoint: str, model: str, error: openai.APIStatusError) -> str:
+    def _said(self, what: object) -> str:
+        """What a library or a server said, in one short line, with every secret cut out."""
+        return cut_out(" ".join(str(what).split()), self._secrets)[:MAX_SAID]
+
+
+def without_credentials(address: str) -> str:
+    """Returns an address without user, password, query and fragment, as an error may show it."""
+    bare = re.split(r"[?#]", address)[0]
+    scheme, found, rest = bare.partition("://")
+    if not found:
+        scheme, rest = "", bare
+    host, slash, path = rest.partition("/")
+    # A password may hold a slash; what stands before an @ is never shown.
+    if "@" in rest:
+        host, slash, path = rest.rpartition("@")[2].partition("/")
+    return f"{scheme}{found}{host}{slash}{path}"
+
+
+def credentials_in(address: str) -> tuple[str, ...]:
+    """Returns what of an address must not be shown: user and password, as written, decoded and as
+    a header holds them, and the values of its query."""
+    bare, _, query = address.partition("?")
+    userinfo = bare.partition("://")[2].rpartition("@")[0] or bare.rpartition("@")[0]
+    user, _, password = userinfo.partition(":")
+    plain = f"{unquote(user)}:{unquote(password)}"
+    header = base64.b64encode(plain.encode()).decode() if userinfo else ""
+    values = [part.partition("=")[2] for part in re.split("[&#]", query)]
+    return (userinfo, password, unquote(password), user, unquote(user), header, *values)
+
+
+def cut_out(text: str, secrets: Iterable[str]) -> str:
+    """Returns a text with every secret, and whatever stands before an @ in an address, as ***."""
+    for secret in sorted({s for s in secrets if len(s) >= MIN_SECRET}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return re.sub(r"(?<=://)[^\s/]*@", "***@", text)
+
+
+def _refusal(endpoint: str, model: str, error: openai.APIStatusError, said: str) -> str:
+    """said: what the endpoint said, without secrets."""
     status = error.status_code
     if status in {401, 403}:
         return f"the judge endpoint {endpoint} refused the key ({status}); check OPENAI_API_KEY"
@@ -222,4 +305,4 @@ def _refusal(endpoint: str, model: str, error: openai.APIStatusError) -> str:
             f"the judge endpoint {endpoint} still answered {status} after every retry; answers so "
             "far are kept, run again later"
         )
-    return f"the judge endpoint {endpoint} refused the request ({status}): {error.message}"
+    return f"the judge endpoint {endpoint} refused the request ({status}): {said}"

@@ -184,6 +184,33 @@ def mean_coherence(scores: Sequence[JudgeScore]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def check_judge(name: str) -> None:
+    """Finds what is wrong with a judge before the work that it is to judge.
+
+    An endpoint is asked for one token; of a local or the offline judge the files must be there, and
+    are fetched where they are not.
+    Raises: JudgeError for another name, a missing key, package or model, or an endpoint that does
+        not answer; ModelError for a model that cannot be found.
+    """
+    kind, _, model = name.partition(":")
+    if kind == "local" and model:
+        from persona.models.sources import resolve
+
+        resolve(model)
+    elif kind == "offline" and not model:
+        from persona.behaviour.offline_judge import JudgeWeights
+        from persona.models.sources import resolve
+
+        JudgeWeights.load()
+        resolve("default")
+    elif kind == "openai" and model:
+        from persona.behaviour.endpoint_judge import EndpointJudge
+
+        EndpointJudge(model).check()
+    else:
+        judge_named(name)
+
+
 def judge_named(
     name: str,
     *,

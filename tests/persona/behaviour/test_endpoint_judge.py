@@ -2,14 +2,16 @@
 
 import json
 import math
+import sqlite3
 import threading
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from persona.behaviour.endpoint_judge import EndpointJudge, Price
-from persona.behaviour.judge_cache import JudgeCache
-from persona.behaviour.judges import JudgeItem, JudgeScore
+from persona.behaviour.judge_cache import JudgeCache, request_key
+from persona.behaviour.judges import JudgeItem, JudgeScore, prompts_for
 from persona.errors import JudgeError
 
 MAX_REQUESTS = 50
@@ -25,6 +27,8 @@ class FakeEndpoint:
         self.failures = []  # status codes to answer with first
         self.probabilities = {"80": 0.5, "60": 0.25, "No": 0.25}
         self.with_logprobs = True
+        self.refusal = "as planned"
+        self.raw = None  # (content type, text) to answer with in place of a completion
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,14 +38,19 @@ class FakeEndpoint:
                 if len(endpoint.requests) > MAX_REQUESTS:
                     self.reply(500, {})
                 elif endpoint.failures:
-                    self.reply(endpoint.failures.pop(0), {"error": {"message": "as planned"}})
+                    self.reply(endpoint.failures.pop(0), {"error": {"message": endpoint.refusal}})
+                elif endpoint.raw:
+                    self.send(200, *endpoint.raw)
                 else:
                     self.reply(200, endpoint.completion(body))
 
             def reply(self, status, content):
-                data = json.dumps(content).encode()
+                self.send(status, "application/json", json.dumps(content))
+
+            def send(self, status, content_type, text):
+                data = text.encode()
                 self.send_response(status)
-                self.send_header("content-type", "application/json")
+                self.send_header("content-type", content_type)
                 self.send_header("content-length", str(len(data)))
                 self.send_header("retry-after-ms", "1")
                 self.end_headers()
@@ -240,3 +249,147 @@ def test_a_damaged_cache_is_named_with_what_to_do(tmp_path):
     (tmp_path / "judge_cache.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(JudgeError, match=r"judge_cache\.sqlite cannot be read .* delete it"):
         JudgeCache(tmp_path)
+
+
+KEY = "sk-secret-key"
+SECRETS = ["PASSWORD9", "bob", KEY, "bob:PASSWORD9", "Ym9iOlBBU1NXT1JEOQ=="]
+
+
+def secretive(endpoint, **options):
+    address = endpoint.url.replace("http://", "http://bob:PASSWORD9@")
+    return EndpointJudge("tiny-judge", base_url=address, api_key=KEY, **options)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
+def test_no_error_shows_a_password_or_the_key(endpoint, status):
+    endpoint.failures = [status] * 9
+    echo = " ".join([*SECRETS, endpoint.url.replace("//", "//bob:PASSWORD9@")])
+    endpoint.refusal = f"your headers were {echo}"
+    with pytest.raises(JudgeError) as caught:
+        secretive(endpoint, max_retries=0, concurrency=1).score([ITEM])
+    shown = "".join(traceback.format_exception(caught.value)) + str(caught.value)
+    assert not [secret for secret in SECRETS if secret in shown]
+    assert endpoint.url.removeprefix("http://") in str(caught.value)
+
+
+def test_an_unreachable_address_does_not_show_its_password():
+    for address in (
+        "http://bob:PASSWORD9@127.0.0.1:9/v1",
+        "http://bob:PASSWORD9@nowhere.invalid/v1?api-key=sk-secret-key",
+        "http://bob:PASS/WORD9@127.0.0.1:9/v1",
+        "bob:PASSWORD9@127.0.0.1:9/v1",
+    ):
+        with pytest.raises(JudgeError) as caught:
+            judge = EndpointJudge("m", base_url=address, api_key=KEY, max_retries=0)
+            judge.score([ITEM])
+        shown = "".join(traceback.format_exception(caught.value))
+        assert not [s for s in (*SECRETS, "WORD9") if s in shown], address
+
+
+def test_an_address_that_is_none_is_one_line_without_its_password():
+    for address in ("http://bob:PASSWORD9@host:port/v1", "http://[bob:PASSWORD9@x/v1", "http://"):
+        with pytest.raises(JudgeError) as caught:
+            EndpointJudge("m", base_url=address, api_key="k").score([ITEM])
+        assert "PASSWORD9" not in "".join(traceback.format_exception(caught.value))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "text"),
+    [
+        ("text/html", "<html><h1>Welcome</h1></html>"),
+        ("application/json", "<html>Welcome</html>"),
+        ("application/json", ""),
+        ("application/json", "[1, 2]"),
+        ("application/json", "null"),
+        ("application/json", '{"choices": "none"}'),
+        ("application/json", '{"choices": [null]}'),
+        ("application/json", '{"choices": [{"logprobs": {"content": "x"}}]}'),
+        ("application/json", '{"choices": [{"logprobs": {"content": [{"top_logprobs": [3]}]}}]}'),
+    ],
+)
+def test_an_answer_of_another_form_is_one_line(endpoint, content_type, text):
+    endpoint.raw = (content_type, text)
+    with pytest.raises(JudgeError, match="check OPENAI_BASE_URL|no token log-prob") as caught:
+        judge_at(endpoint, max_retries=0).score([ITEM])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("log_prob", ["5000", "1", "1e999", '"high"', "null"])
+def test_a_log_probability_that_is_none_is_refused(endpoint, log_prob):
+    top = f'[{{"token": "80", "logprob": {log_prob}}}]'
+    endpoint.raw = (
+        "application/json",
+        f'{{"choices": [{{"logprobs": {{"content": [{{"top_logprobs": {top}}}]}}}}]}}',
+    )
+    with pytest.raises(JudgeError, match="log-probability|as an OpenAI-compatible") as caught:
+        judge_at(endpoint, max_retries=0).score([ITEM])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_probability_of_almost_one_and_of_zero_are_taken(endpoint):
+    top = '[{"token": "80", "logprob": 1e-6}, {"token": "20", "logprob": -9999}]'
+    endpoint.raw = (
+        "application/json",
+        f'{{"choices": [{{"logprobs": {{"content": [{{"top_logprobs": {top}}}]}}}}]}}',
+    )
+    assert judge_at(endpoint).score([ITEM])[0].alignment == pytest.approx(80)
+
+
+def broken_file(folder):
+    (folder / "judge_cache.sqlite").write_bytes(b"not a database at all" * 100)
+
+
+def other_table(folder):
+    with sqlite3.connect(folder / "judge_cache.sqlite") as database:
+        database.execute("create table answers (question text, reply text)")
+    database.close()
+
+
+def read_only(folder):
+    JudgeCache(folder).close()
+    with sqlite3.connect(folder / "judge_cache.sqlite") as database:
+        database.execute(
+            "create trigger no_writes before insert on answers begin "
+            "select raise(abort, 'attempt to write a readonly database'); end"
+        )
+    database.close()
+
+
+def a_folder_there(folder):
+    (folder / "judge_cache.sqlite").mkdir()
+
+
+def damaged_rows(folder):
+    cache = JudgeCache(folder)
+    cache.close()
+    with sqlite3.connect(folder / "judge_cache.sqlite") as database:
+        for prompt in prompts_for(ITEM):
+            key = request_key(damaged_rows.url, "tiny-judge", prompt)
+            database.execute("insert into answers values (?, ?)", (key, '{"80": 1e999}'))
+    database.close()
+
+
+@pytest.mark.parametrize("damage", [broken_file, other_table, read_only, a_folder_there])
+def test_a_cache_that_cannot_be_used_is_said_and_done_without(endpoint, tmp_path, caplog, damage):
+    damage(tmp_path)
+    [score] = judge_at(endpoint, cache_folder=tmp_path).score([ITEM])
+    assert score.alignment is not None
+    [line] = caplog.messages
+    assert "judge_cache.sqlite" in line and "not kept" in line
+
+
+def test_a_damaged_answer_in_the_cache_is_asked_for_again(endpoint, tmp_path):
+    damaged_rows.url = endpoint.url
+    damaged_rows(tmp_path)
+    assert judge_at(endpoint, cache_folder=tmp_path).score([ITEM])[0].alignment is not None
+    assert len(endpoint.requests) == 2
+
+
+def test_a_check_asks_for_one_token(endpoint):
+    judge_at(endpoint).check()
+    [(_, _, body)] = endpoint.requests
+    assert body["max_tokens"] == 1
+    endpoint.failures = [401]
+    with pytest.raises(JudgeError, match="refused the key"):
+        judge_at(endpoint).check()
