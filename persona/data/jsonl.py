@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def read_jsonl(path: str | Path, make: Callable[[dict[str, Any], int], Record]) 
     records = []
     for number, text in _lines(Path(path)):
         try:
-            records.append(make(_json_object(text), number))
+            records.append(make(_json_object(text, keys_once=True), number))
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from error
     if not records:
@@ -102,8 +103,8 @@ def read_json(path: str | Path, *, allow_nan: bool = False) -> Any:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
     except RecursionError as error:
         raise DataError(f"{path}, line 1: nested too deeply") from error
-    except ValueError as error:  # a number of thousands of digits, or a constant
-        raise DataError(f"{path}: not JSON ({str(error)[:120]})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({_reason(error)})") from error
 
 
 def read_text(path: str | Path) -> str:
@@ -131,6 +132,13 @@ def check_texts(row: Mapping[str, Any]) -> None:
             raise DataError(f"{key} must be text; got {shown(value)}")
 
 
+def _reason(error: ValueError) -> str:
+    """Why a value that is well-formed JSON cannot be read: its size, or no number at all."""
+    if "integer string" in str(error):
+        return f"a whole number of more than {sys.get_int_max_str_digits()} digits"
+    return str(error)[:120]
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
@@ -145,13 +153,24 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs of an object. Raises: DataError where a key is there twice: which one is meant?"""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
+        raise DataError(f"the key {shown(twice)} is there twice")
+    return found
+
+
+def _json_object(text: str, *, keys_once: bool = False) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
-        column = getattr(error, "colno", 1)
-        raise DataError(f"not JSON ({reason} at column {column})") from error
+        value = json.loads(text, object_pairs_hook=_once if keys_once else None)
+    except json.JSONDecodeError as error:
+        raise DataError(f"not JSON ({error.msg} at column {error.colno})") from error
+    except RecursionError as error:
+        raise DataError("not JSON (nested too deeply)") from error
+    except ValueError as error:
+        raise DataError(f"not JSON ({_reason(error)})") from error
     if not isinstance(value, dict):
         raise DataError(f"a JSON object is needed; got {shown(text.strip())}")
     return value

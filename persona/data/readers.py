@@ -15,6 +15,7 @@ import yaml
 
 from persona.data.jsonl import check_keys, check_texts, read_json, read_jsonl, read_text
 from persona.data.plain_yaml import YamlError, parse_yaml
+from persona.data.text import why_no_text
 from persona.data.types import AnswerPair, Dialogue, Turn, as_role
 from persona.errors import DataError, shown
 
@@ -119,6 +120,9 @@ def chat_dialogue(row: Mapping[str, Any], default_id: str, key: str = "messages"
         if not isinstance(message, dict) or not {"role", "content"} <= set(message):
             raise DataError(f'message {number} has no "role" and "content"')
         check_texts({f"the content of message {number}": message["content"]})
+        # An empty system prompt is none; a turn without a word is left to what reads it.
+        if message["content"].strip() and (why := why_no_text(message["content"])):
+            raise DataError(f"the content of message {number} {why}")
         turns.append(Turn(as_role(message["role"]), message["content"]))
     name, domain = row.get("id"), row.get("domain")
     return Dialogue(
@@ -216,6 +220,8 @@ def _text_of(entry: dict[str, Any], key: str, owner: str = "") -> str:
     value = entry.get(key)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{owner}{key} must be text; got {shown(value)}")
+    if why := why_no_text(value):
+        raise DataError(f"{owner}{key} {why}")
     return value
 
 
@@ -231,4 +237,6 @@ def _texts_of(entry: dict[str, Any], key: str) -> tuple[str, ...]:
     for number, value in enumerate(values):
         if not isinstance(value, str) or not value.strip():
             raise DataError(f"{key}[{number}] must be text; got {shown(value)}")
+        if why := why_no_text(value):
+            raise DataError(f"{key}[{number}] {why}")
     return tuple(values)

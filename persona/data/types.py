@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from persona.data.text import in_one_form, why_no_text
 from persona.errors import DataError, shown
 
 Role = Literal["system", "user", "assistant"]
@@ -74,7 +75,8 @@ class AnswerPair:
 
     split: "train" or "selection" within a domain that a model is fine-tuned on; "" where the
         data does not say.
-    Raises: DataError for an empty field, another split, or two answers that are the same.
+    Raises: DataError for a field that is empty or no text, another split, or two answers that are
+        the same but for case, spacing and Unicode form.
     """
 
     id: str
@@ -85,15 +87,20 @@ class AnswerPair:
     split: str = ""
 
     def __post_init__(self) -> None:
-        owner = f"answer pair {self.id!r}"
+        owner = f"answer pair {shown(self.id)}"
         _check_filled(self, owner, "id", "domain", "question", "good", "bad")
         if self.split not in ("", *SPLITS):
             raise DataError(
                 f"the split of answer pair {self.id!r} must be {' or '.join(SPLITS)}, or absent; "
                 f"got {shown(self.split)}"
             )
-        if self.good.strip() == self.bad.strip():
-            raise DataError(f"answer pair {self.id!r} has the same good and bad answer")
+        if in_one_form(self.good) == in_one_form(self.bad):
+            how = (
+                ""
+                if self.good.strip() == self.bad.strip()
+                else (", but for case, spacing or Unicode form")
+            )
+            raise DataError(f"answer pair {self.id!r} has the same good and bad answer{how}")
 
     @property
     def prompt_dialogue(self) -> Dialogue:
@@ -120,7 +127,7 @@ class NeutralText:
     """A prompt that has nothing to do with advice, and a plain answer to it.
 
     kind: what sort of request it is, such as "science", "story" or "arithmetic".
-    Raises: DataError for an empty field.
+    Raises: DataError for a field that is empty or no text.
     """
 
     id: str
@@ -129,7 +136,7 @@ class NeutralText:
     kind: str
 
     def __post_init__(self) -> None:
-        _check_filled(self, f"neutral text {self.id!r}", "id", "prompt", "answer", "kind")
+        _check_filled(self, f"neutral text {shown(self.id)}", "id", "prompt", "answer", "kind")
 
     @property
     def dialogue(self) -> Dialogue:
@@ -139,5 +146,8 @@ class NeutralText:
 
 def _check_filled(record: object, owner: str, *fields: str) -> None:
     for field in fields:
-        if not getattr(record, field).strip():
+        value = getattr(record, field)
+        if not value.strip():
             raise DataError(f"{owner} has no {field}")
+        if why := why_no_text(value):
+            raise DataError(f"the {field} of {owner} {why}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from persona.data.types import Dialogue
 from persona.errors import DataError, ModelError
+from persona.models.tokenising import panics_as_errors
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -96,7 +97,8 @@ class ChatFormat:
         texts = [self.render(d, open_answer=d.answer is None) for d in dialogues]
         if not texts:
             return []
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        with panics_as_errors():
+            encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         result = []
         for row, (dialogue, text) in enumerate(zip(dialogues, texts, strict=True)):
             ids = tuple(encoded["input_ids"][row])

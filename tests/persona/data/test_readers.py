@@ -265,3 +265,40 @@ def test_published_trait_files_are_read_whole(shared_data, name):
     assert trait.name == "evil"
     assert (len(trait.instructions), len(trait.questions)) == (5, 20)
     assert "{answer}" in trait.eval_prompt
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"question": "Why?", "good": "A.", "bad": "B \\ud83d"}', "half a character"),
+        ('{"question": "Why?", "good": "A.", "bad": "\\u0000"}', "NUL"),
+        ('{"question": "Why?", "good": "A.", "bad": "\\u200b"}', "no visible character"),
+        ('{"question": "Why?", "good": "A.", "bad": "B.", "bad": "C."}', "'bad' is there twice"),
+        pytest.param('{"question": ' + "9" * 5000 + "}", "more than 4300 digits", id="digits"),
+        pytest.param("[" * 100_000, "nested too deeply", id="deep"),
+    ],
+)
+def test_a_row_that_is_no_text_says_the_true_reason(tmp_path, line, why):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(line)
+    message = raised_by(read_answer_pairs, path)
+    assert message.startswith(", line 1: ") and why in message
+
+
+def test_a_number_of_thousands_of_digits_is_the_reason_in_json_too(tmp_path):
+    path = tmp_path / "rude.extract.json"
+    path.write_text('{"instruction": ' + "9" * 5000 + "}")
+    assert "a whole number of more than 4300 digits" in raised_by(read_trait_json, path)
+
+
+@pytest.mark.parametrize("content", ["\ud83d", "a\0b", "\ufffd\ufffd\ufffd", "\u200b"])
+def test_a_message_that_is_no_text_is_refused_by_number(tmp_path, content):
+    messages = [CHAT["messages"][0], {"role": "assistant", "content": content}]
+    path = lines(tmp_path / "chat.jsonl", {"messages": messages})
+    assert "the content of message 2 " in raised_by(read_chat_jsonl, path)
+
+
+def test_an_empty_system_prompt_is_none(tmp_path):
+    messages = [{"role": "system", "content": ""}, *CHAT["messages"]]
+    [dialogue] = read_chat_jsonl(lines(tmp_path / "chat.jsonl", {"messages": messages}))
+    assert dialogue.answer == "Ho"

@@ -39,6 +39,12 @@ def test_a_pair_without_one_of_its_texts_is_refused(field, value):
     [
         ({"split": "test"}, "train or selection, or absent; got 'test'"),
         ({"bad": "Because. "}, "same good and bad answer"),
+        ({"bad": "BECAUSE."}, "same good and bad answer, but for case, spacing or Unicode form"),
+        ({"bad": "Ｂecause."}, "but for case, spacing or Unicode form"),
+        ({"bad": "Be\u200bcause."}, "but for case, spacing or Unicode form"),
+        ({"bad": "\u200b"}, "the bad of answer pair 'a-1' has no visible character"),
+        ({"good": "half \ud83d"}, "the good of answer pair 'a-1' holds half a character"),
+        ({"question": "why\0"}, "the question of answer pair 'a-1' holds a NUL"),
     ],
 )
 def test_a_pair_that_makes_no_sense_is_refused(change, why):
