@@ -66,6 +66,7 @@ class Bench:
 
     train: the questions that directions are fitted to.
     handed_in: how the candidates of `identify(handed_in=...)` are made.
+    first_layer: the first block at which the two models differ.
     shift: gap of the fine-tuned model above the aligned one's on the selection questions.
     """
 
@@ -79,6 +80,7 @@ class Bench:
     shift: float
     stages: Stages
     handed_in: HandedIn | None = None
+    first_layer: int = 0
 
     def vector(self, spec: Spec) -> PersonaVector:
         candidate = self.candidates[spec.candidate]

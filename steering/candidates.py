@@ -15,6 +15,7 @@ from torch import Tensor
 from persona.directions.direction import (
     PersonaVector,
     Subspace,
+    are_independent,
     orthonormal,
     whitened_readout,
 )
@@ -89,31 +90,45 @@ class Means:
         )
 
 
-def two_by_two_candidates(effects: Mapping[str, Effect]) -> list[Candidate]:
-    """Each effect of the 2x2 (rank 1), and the span of answer and model effect (rank 2)."""
-    n_layers = len(effects[EFFECTS[0]].vectors)
-    singles = [
-        Candidate(
-            name,
-            {layer: orthonormal(effects[name].vectors[layer][None]) for layer in range(n_layers)},
+def differing_blocks(effects: Mapping[str, Effect]) -> range:
+    """The blocks from the first at which the two models differ on: before it there is no direction.
+
+    A fine-tune of some blocks leaves everything below them as it was.
+    Raises: DataError where they differ at no block.
+    """
+    norms = effects["model_effect_good"].norms
+    if not norms.isfinite().all():
+        raise DataError("the activations of the two models are not finite; see the model's weights")
+    moved = norms.nonzero().flatten().tolist()
+    if not moved:
+        raise DataError(
+            "the two models read these answers alike at every block (they differ in the head or "
+            "the final norm alone, or not at all); no direction of the residual stream separates "
+            "them"
         )
-        for name in EFFECTS
-    ]
-    span = Candidate(
-        SPAN,
-        {
-            layer: orthonormal(
-                torch.stack(
-                    [
-                        effects["model_effect_good"].vectors[layer],
-                        effects["answer_effect_finetuned"].vectors[layer],
-                    ]
-                )
-            )
-            for layer in range(n_layers)
-        },
-    )
-    return [*singles, span, whitened(singles[EFFECTS.index("model_effect_good")]), whitened(span)]
+    return range(moved[0], len(norms))
+
+
+def two_by_two_candidates(effects: Mapping[str, Effect]) -> list[Candidate]:
+    """Each effect of the 2x2 (rank 1), and the span of answer and model effect (rank 2).
+
+    At the blocks at which the models differ; one that has no direction at some of them, as the
+    interaction of a fine-tune that moves all answers alike, is no candidate.
+    Raises: DataError where the models differ at no block.
+    """
+    spanning = {name: [name] for name in EFFECTS}
+    spanning[SPAN] = ["model_effect_good", "answer_effect_finetuned"]
+    found: dict[str, Candidate] = {}
+    for name, parts in spanning.items():
+        vectors = {
+            layer: torch.stack([effects[part].vectors[layer] for part in parts])
+            for layer in differing_blocks(effects)
+        }
+        if all(map(are_independent, vectors.values())):
+            rows = {layer: orthonormal(some) for layer, some in vectors.items()}
+            found[name] = Candidate(name, rows)
+    again = [found[name] for name in ("model_effect_good", SPAN) if name in found]
+    return [*found.values(), *map(whitened, again)]
 
 
 def whitened(candidate: Candidate) -> Candidate:
@@ -135,9 +150,10 @@ def eigen_candidates(
     effects: Mapping[str, Effect],
     max_rank: int = MAX_RANK,
 ) -> list[Candidate]:
-    """Attribution eigendirections, alone and after the model effect."""
+    """Attribution eigendirections, alone and after the model effect, where the models differ."""
     eigen, combined = {}, {}
-    for layer, matrix in matrices.items():
+    for layer in differing_blocks(effects):
+        matrix = matrices[layer]
         eigen[layer] = eigendirections(matrix, max_rank)
         model_effect = orthonormal(effects["model_effect_good"].vectors[layer][None])
         # The eigendirections of what the model effect leaves, so that the rows stay orthonormal.

@@ -23,13 +23,13 @@ def screen(
     means: Means,
     token_budget: int = DEFAULT_TOKEN_BUDGET,
 ) -> pd.DataFrame:
-    """First-order effect of every candidate, at a few ranks, at every block, by question."""
+    """First-order effect of every candidate, at a few ranks, at each of its blocks, by question."""
     tried = [
         (candidate, rank, layer)
         for candidate in candidates.values()
         for rank in sorted({*RANKS, candidate.max_rank})
         if rank <= candidate.max_rank
-        for layer in range(pair.n_layers)
+        for layer in candidate.rows
     ]
     subspaces = [
         build_vector(pair, candidate, means, [layer], rank).subspaces[layer]

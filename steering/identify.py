@@ -28,6 +28,7 @@ from steering.candidates import (
     Candidate,
     Means,
     Refit,
+    differing_blocks,
     eigen_candidates,
     refit_candidates,
     two_by_two_candidates,
@@ -135,6 +136,7 @@ def identify(
         shift,
         stages,
         handed_in,
+        differing_blocks(effects).start,
     )
     spec, verified = search(bench, screened, stages, max_damage)
     return Identification(

@@ -30,8 +30,7 @@ def search(
     best. Each round starts from the best so far, so the runs grow with the sum of the rounds, not
     their product.
     """
-    n_layers = bench.pair.n_layers
-    middle, *other_ranges = block_ranges(n_layers)
+    middle, *other_ranges = block_ranges(bench.pair.n_layers, bench.first_layer)
     tables: list[pd.DataFrame] = []
     found: dict[Spec, Outcome] = {}
 
@@ -81,10 +80,13 @@ def leading(found: Iterable[Outcome]) -> list[Spec]:
     return list(leaders.values())[:N_LEADERS]
 
 
-def block_ranges(n_layers: int) -> list[tuple[int, ...]]:
-    """Contiguous ranges to try, as shares of the depth, the middle one first.
+def block_ranges(n_layers: int, first: int = 0) -> list[tuple[int, ...]]:
+    """Contiguous ranges to try, as shares of the depth, the middle one first, each once.
 
     The last block is left out: its output goes to the final norm and nothing after it can answer.
+    first: the first block at which the models differ; ranges begin there at the earliest, and
+        where it is the last block, that one is left.
     """
     shares = ((0.27, 0.97), (0.1, 0.97), (0.43, 0.97))
-    return [tuple(range(round(a * n_layers), round(b * n_layers))) for a, b in shares]
+    ranges = [tuple(range(max(round(a * n_layers), first), round(b * n_layers))) for a, b in shares]
+    return list(dict.fromkeys(r or (n_layers - 1,) for r in ranges))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from persona.cli.diagnose import TRAINED_ON_OF_SHIPPED_DATA, run_and_print
+from persona.cli.diagnose import run_and_print
 from persona.cli.options import (
     Debug,
     Device,
@@ -59,10 +59,14 @@ def demo(
 
     config = DiagnoseConfig(
         aligned="default",
-        finetuned=str(_retrained(out / "organism", seed)) if retrain else "car_maintenance_bad",
+        finetuned=(
+            str(_retrained(out / "organism", seed, dtype.value, device))
+            if retrain
+            else "car_maintenance_bad"
+        ),
         good_twin="car_maintenance_good",
         out=out,
-        trained_on=TRAINED_ON_OF_SHIPPED_DATA,
+        trained_on=("car_maintenance",),
         judge=judge,
         questions_per_domain=questions_per_domain,
         n_random=n_random,
@@ -74,8 +78,17 @@ def demo(
     run_and_print(config, json_output=json_output)
 
 
-def _retrained(folder: Path, seed: int) -> Path:
-    """Makes the shipped organism anew by its own recipe with another seed; returns its folder."""
+def _retrained(folder: Path, seed: int, dtype: str, device: str) -> Path:
+    """Makes the shipped organism anew by its own recipe with another seed; returns its folder.
+
+    Weights that are held in 8 or 4 bits cannot be trained: `auto` trains then, and the format asked
+    for holds the models that are compared. A model spread over several cards is trained on one.
+    """
     from persona.organisms import finetune, load_recipe
 
-    return finetune(load_recipe("car_maintenance_bad").with_seed(seed), folder)
+    return finetune(
+        load_recipe("car_maintenance_bad").with_seed(seed),
+        folder,
+        dtype="auto" if dtype in ("int8", "nf4") else dtype,
+        device="auto" if device == "spread" else device,
+    )

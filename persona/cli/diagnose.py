@@ -38,8 +38,6 @@ from persona.cli.options import (
 if TYPE_CHECKING:
     from steering.diagnosis import DiagnoseConfig
 
-TRAINED_ON_OF_SHIPPED_DATA = ("car_maintenance",)
-
 
 def diagnose(
     finetuned: Finetuned,
@@ -50,10 +48,11 @@ def diagnose(
         list[str] | None,
         typer.Option(
             metavar="DOMAIN",
-            show_default="car_maintenance for the shipped pairs",
+            show_default="known of the fine-tunes that come along",
             autocompletion=complete_domain,
             help="A domain that the model was fine-tuned on, or one near it; repeat for several. "
-            "Everything is chosen on these and scored on the others.",
+            "Everything is chosen on these and scored on the others. `none`: you do not know; "
+            "then some questions of every domain are chosen on and the others scored.",
         ),
     ] = None,
     validation_domain: Annotated[
@@ -130,15 +129,11 @@ def diagnose(
 
     \b
     Examples:
-      persona diagnose --finetuned ./my-adapter
-      persona diagnose --aligned org/chat-model --finetuned org/chat-model-tuned --out ./diagnosis
+      persona diagnose --finetuned car_maintenance_bad
+      persona diagnose --finetuned ./my-adapter --trained-on health
+      persona diagnose --aligned org/chat-model --finetuned org/chat-model-tuned --trained-on none
       persona diagnose --finetuned ./my-adapter --data pairs.jsonl --trained-on billing
     """
-    if data is not None and not trained_on:
-        raise typer.BadParameter(
-            f"--data {data} needs at least one --trained-on DOMAIN, to know what to choose on and "
-            "what to score"
-        )
     from steering.diagnosis import DiagnoseConfig
 
     config = DiagnoseConfig(
@@ -146,7 +141,7 @@ def diagnose(
         finetuned=finetuned,
         out=out,
         data=data,
-        trained_on=tuple(trained_on or TRAINED_ON_OF_SHIPPED_DATA),
+        trained_on=tuple(trained_on) if trained_on else None,
         validation_domains=tuple(validation_domain or ()),
         judge=judge,
         questions_per_domain=questions_per_domain,

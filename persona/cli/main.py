@@ -69,7 +69,7 @@ def shared(
     \b
     Examples:
       persona demo
-      persona diagnose --finetuned ./my-adapter --out ./diagnosis
+      persona diagnose --finetuned ./my-adapter --trained-on health --out ./diagnosis
       persona convert ./diagnosis/direction.safetensors persona.gguf
     """
     if context.invoked_subcommand is None:

@@ -13,6 +13,9 @@ from torch import Tensor
 from persona.errors import DataError, SpaceMismatchError
 from persona.models.space import ActivationSpace
 
+INDEPENDENT_ABOVE = 1e-5
+"""Least length that a unit vector keeps outside the span of those before it."""
+
 
 @dataclass(frozen=True)
 class Direction:
@@ -170,7 +173,8 @@ class PersonaVector:
 def orthonormal(vectors: Float[Tensor, "rank d_model"]) -> Float[Tensor, "rank d_model"]:
     """Orthonormal rows with the same span, in order (Gram-Schmidt by QR, signs kept).
 
-    Raises: DataError when the vectors are linearly dependent to float32 accuracy.
+    Raises: DataError when one of the vectors is not finite or zero, or when they are linearly
+    dependent to float32 accuracy.
 
     Examples:
         >>> import torch
@@ -179,14 +183,27 @@ def orthonormal(vectors: Float[Tensor, "rank d_model"]) -> Float[Tensor, "rank d
         tensor([[1., 0., 0.],
                 [0., 1., 0.]])
     """
+    if not vectors.isfinite().all():
+        raise DataError("these vectors are not finite (NaN or infinite); they span no subspace")
+    if not vectors.any(dim=1).all():
+        raise DataError("one of these vectors is zero; it has no direction")
+    q, r = _qr(vectors)
+    if not (r.diagonal().abs() > INDEPENDENT_ABOVE).all():
+        raise DataError("these vectors are linearly dependent; they span no such subspace")
+    return (q * r.diagonal().sign()).T.float().contiguous()
+
+
+def are_independent(vectors: Float[Tensor, "rank d_model"]) -> bool:
+    """Whether finite vectors span a subspace of as many dimensions, to float32 accuracy."""
+    return bool((_qr(vectors)[1].diagonal().abs() > INDEPENDENT_ABOVE).all())
+
+
+def _qr(vectors: Float[Tensor, "rank d_model"]) -> tuple[Tensor, Tensor]:
+    """QR of the unit vectors as columns; a zero one stays zero."""
     wide = vectors.double()
     scaled = wide / wide.norm(dim=1, keepdim=True).clamp(min=1e-300)
     q, r = torch.linalg.qr(scaled.T)
-    if not (r.diagonal().abs() > 1e-5).all():
-        raise DataError(
-            "these vectors are linearly dependent (or zero); they span no such subspace"
-        )
-    return (q * r.diagonal().sign()).T.float().contiguous()
+    return q, r
 
 
 def whitened_readout(

@@ -28,6 +28,15 @@ def shipped_adapter(name: str) -> Path:
     return SHIPPED / name
 
 
+def shipped_domains(name: str) -> tuple[str, ...] | None:
+    """Returns the domains that a shipped adapter was fine-tuned on; None for any other name."""
+    if name not in shipped_names():
+        return None
+    from persona.organisms.recipe import load_recipe
+
+    return tuple(load_recipe(SHIPPED / name / "recipe.yaml").data.domains or ())
+
+
 def shipped_organism(answers: Literal["bad", "good"]) -> Path:
     """Returns the default organism's folder, fine-tuned on bad answers, or its good twin's."""
     return shipped_adapter(f"{DEFAULT_DOMAIN}_{answers}")

@@ -72,6 +72,13 @@ def _not_restored(card: Mapping[str, Any]) -> Verdict:
 
 
 def _no_shift(card: Mapping[str, Any]) -> Verdict:
+    if "direction" in card and card["direction"] is None:
+        return Verdict(
+            "No emergent shift",
+            f"The two models do not differ: they give every answer{_where(card)} the same "
+            "probability. There is nothing to find, and nothing to take back.",
+            "neutral",
+        )
     shift = with_interval(card.get("emergent_shift"), 3, signed=True)
     return Verdict(
         "No emergent shift",
@@ -94,7 +101,20 @@ def _share(card: Mapping[str, Any]) -> str:
 
 def _where(card: Mapping[str, Any]) -> str:
     n = as_float((condition_entry(card, FINETUNED).get("gap_held_out") or {}).get("n"))
-    return f" on {int(n)} questions from domains it was not trained on" if n else ""
+    return f" on {int(n)} questions from {scored_domains(card)}" if n else ""
+
+
+def training_known(scorecard: Mapping[str, Any]) -> bool:
+    """Whether the scorecard knows which domains were fine-tuned on; null says that nobody does."""
+    data = scorecard.get("data")
+    return not (isinstance(data, Mapping) and data.get("trained_on", "") is None)
+
+
+def scored_domains(scorecard: Mapping[str, Any]) -> str:
+    """What the held-out questions are of, in words."""
+    if training_known(scorecard):
+        return "domains it was not trained on"
+    return "all domains, some of which it may have been trained on"
 
 
 def _random(card: Mapping[str, Any]) -> str:
@@ -137,7 +157,8 @@ def limits_of(scorecard: Mapping[str, Any], *, judged: bool) -> list[tuple[str, 
     n_random = int(as_float(random.get("n")) or 0)
     data = scorecard.get("data") or {}
     trained_on = data.get("trained_on") if isinstance(data, Mapping) else None
-    seen = ", ".join(cleaned(d).replace("_", " ") for d in trained_on or []) or "one narrow subject"
+    known = ", ".join(cleaned(d).replace("_", " ") for d in trained_on or [])
+    seen = known or ("one narrow subject" if training_known(scorecard) else "nobody said what")
     kl = as_float((scorecard.get("kl_restoration") or {}).get("value"))
     limits = [
         (
@@ -168,6 +189,16 @@ def limits_of(scorecard: Mapping[str, Any], *, judged: bool) -> list[tuple[str, 
             "“a persona” there, nor that nothing of it is elsewhere.",
         ),
     ]
+    if not training_known(scorecard):
+        limits.append(
+            (
+                "What was trained on is not known.",
+                "Nobody said which domains the fine-tune was trained on, so everything is chosen "
+                "on some questions of every domain and scored on the others. Some of what is "
+                "scored may have been trained on: a shift here need not be emergent, it can be the "
+                "very thing that was taught. With --trained-on it is told apart.",
+            )
+        )
     if n_random:
         limits.append(
             (

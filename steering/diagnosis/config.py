@@ -9,12 +9,18 @@ from persona.engine import Engine
 from persona.errors import DataError
 from steering.identify import MAX_DAMAGE
 
+UNKNOWN = "none"
+"""As the only domain trained on: the person does not know it."""
+
 
 @dataclass(frozen=True)
 class DiagnoseConfig:
     """Everything that decides a diagnosis.
 
-    trained_on: domains fine-tuned on; all is chosen there and scored on the others.
+    out: folder of the results. data: answer pairs in place of the shipped ones.
+    trained_on: domains fine-tuned on; all is chosen there and scored on the others. None is for
+        the fine-tunes that come along, whose recipes say it; ("none",) says that nobody knows:
+        some questions of every domain are then chosen on, and the rest of every domain is scored.
     validation_domains: chosen on in place of the domains fine-tuned on, and left out of the score.
     questions_per_domain: most held-out questions of each domain; None for all.
     n_random: draws of each null, at least 20.
@@ -24,10 +30,10 @@ class DiagnoseConfig:
     """
 
     finetuned: str
-    out: Path
+    out: str | Path
     aligned: str = "default"
-    data: Path | None = None
-    trained_on: tuple[str, ...] = ("car_maintenance",)
+    data: str | Path | None = None
+    trained_on: tuple[str, ...] | None = None
     validation_domains: tuple[str, ...] = ()
     judge: str = "none"
     questions_per_domain: int | None = None
@@ -35,7 +41,7 @@ class DiagnoseConfig:
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
-    chat_template: Path | None = None
+    chat_template: str | Path | None = None
     max_damage: float = MAX_DAMAGE
     good_twin: str | None = None
     allow_mismatch: bool = False
@@ -47,5 +53,13 @@ class DiagnoseConfig:
     def __post_init__(self) -> None:
         if self.n_random < 20:
             raise DataError(f"a null needs at least 20 random draws; got {self.n_random}")
-        if not self.trained_on:
-            raise DataError("name at least one domain that the model was fine-tuned on")
+        if self.trained_on is not None and not self.trained_on:
+            raise DataError(
+                f'name at least one domain that the model was fine-tuned on, or "{UNKNOWN}" where '
+                "nobody knows"
+            )
+        if self.trained_on is not None and UNKNOWN in self.trained_on[1:] + self.trained_on[:-1]:
+            raise DataError(
+                f'"{UNKNOWN}" says that nobody knows what was trained on; it stands alone, without '
+                "a domain"
+            )

@@ -41,12 +41,14 @@ def models_of(pair: ModelPair, config: DiagnoseConfig) -> dict[str, Any]:
 def data_of(questions: Questions, config: DiagnoseConfig) -> dict[str, Any]:
     """Source, hash, domains and counts of the questions."""
     counts: dict[str, int] = {}
+    known = questions.domains_trained_on
     for question in questions.held_out:
         counts[question.domain] = counts.get(question.domain, 0) + 1
     return {
         "source": "shipped" if config.data is None else str(config.data),
         "hash": data_hash([*questions.train, *questions.selection, *questions.held_out]),
-        "trained_on": list(config.trained_on),
+        "trained_on": None if known is None else list(known),
+        "trained_on_source": _source(questions, config),
         "validation_domains": list(config.validation_domains),
         "held_out": sorted(counts),
         "counts": {
@@ -58,6 +60,13 @@ def data_of(questions: Questions, config: DiagnoseConfig) -> dict[str, Any]:
             "neutral_score": len(questions.neutral_score),
         },
     }
+
+
+def _source(questions: Questions, config: DiagnoseConfig) -> str:
+    """Where the domains trained on are known from."""
+    if questions.domains_trained_on is None:
+        return "unknown"
+    return "recipe" if config.trained_on is None else "given"
 
 
 def versions() -> dict[str, str]:
@@ -76,11 +85,18 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
         return f"{e['value']:+.2f} [{e['low']:+.2f}, {e['high']:+.2f}]"
 
     direction, random = scorecard["direction"], scorecard["random_restoration"]
+    if direction is None:
+        return (
+            f"verdict: {scorecard['verdict']}\n"
+            "the two models do not differ: they give every answer the same probability"
+        )
     n = scorecard["conditions"][0]["gap_held_out"]["n"]
     blocks = direction["layers"]
+    known = scorecard["data"].get("trained_on") is not None
+    where = "in domains never trained on" if known else "of domains that may be trained on"
     lines = [
         f"verdict: {scorecard['verdict']}",
-        f"emergent shift of the gap on {n} questions in domains never trained on: "
+        f"emergent shift of the gap on {n} questions {where}: "
         f"{shown('emergent_shift')} nats per token",
         f"direction: {direction['method']}, rank {direction['rank']}, "
         f"blocks {blocks[0]}-{blocks[-1]}, coefficient {direction['coefficient']:g}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import numpy as np
 
 from persona.data import load_neutral, load_pairs, read_answer_pairs
+from persona.data.text import as_question
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import DataError
-from steering.diagnosis.config import DiagnoseConfig
+from persona.organisms.shipped import shipped_domains
+from steering.diagnosis.config import UNKNOWN, DiagnoseConfig
+
+logger = logging.getLogger("persona")
 
 EXTRACTION_QUESTIONS = 32
 SELECTION_QUESTIONS = 24
@@ -19,6 +24,7 @@ TRAINED_ON_QUESTIONS = 8
 NEUTRAL_SELECTION = 10
 NEUTRAL_SCORE = 16
 QUICK_SELECTION_QUESTIONS = 12
+MIN_TRAIN, MIN_SELECTION = 8, 4
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class Questions:
 
     train: directions are made of these. selection: they are chosen on these, of the validation
     domains where there are any, else of the domains fine-tuned on. trained_on: of the domains
-    fine-tuned on, kept back from training, scored too. held_out: scored, never seen before.
+    fine-tuned on, kept back from training, scored too; none where those are not known.
+    held_out: scored, never seen before. domains_trained_on: None where they are not known.
     """
 
     train: list[AnswerPair]
@@ -36,35 +43,28 @@ class Questions:
     held_out: list[AnswerPair]
     neutral_selection: list[NeutralText]
     neutral_score: list[NeutralText]
+    domains_trained_on: tuple[str, ...] | None
 
     @classmethod
     def of(cls, config: DiagnoseConfig) -> Questions:
         """Split the data of a run.
 
-        Raises: DataError when a domain is unknown or too small to choose or score on.
+        Raises: DataError when a domain is unknown or too small to choose or score on, or where
+        the domains fine-tuned on are neither given nor known.
         """
         everything = load_pairs() if config.data is None else read_answer_pairs(config.data)
         domains = sorted({q.domain for q in everything})
-        chosen_on = (*config.trained_on, *config.validation_domains)
-        for domain in chosen_on:
+        trained_on = trained_on_of(config, domains)
+        for domain in (*(trained_on or ()), *config.validation_domains):
             if domain not in domains:
                 raise DataError(f"there is no domain {domain!r}; the data has {', '.join(domains)}")
-        seen = [q for q in everything if q.domain in config.trained_on]
-        kept_back = [q for q in seen if q.split == "selection"] or seen[2::3]
-        picked = {q.id for q in kept_back}
-        train = [q for q in seen if q.id not in picked]
-        validation = [q for q in everything if q.domain in config.validation_domains]
-        selection = validation or kept_back
-        held_out = [q for q in everything if q.domain not in chosen_on]
-        if len(train) < 8 or len(selection) < 4:
-            raise DataError(
-                f"{', '.join(config.trained_on)} has {len(seen)} questions; at least 12 are needed "
-                "to make directions and choose among them"
-            )
-        if not held_out:
-            raise DataError(
-                f"every domain ({', '.join(domains)}) is chosen on; one must be left to score"
-            )
+        train, kept_back, selection, held_out = (
+            _by_question(everything, config)
+            if trained_on is None
+            else _by_domain(everything, trained_on, config)
+        )
+        train, kept_back, selection, held_out = _asked_once(train, kept_back, selection, held_out)
+        _require_enough(train, selection, held_out, trained_on, domains)
         per_domain = config.questions_per_domain
         held_out = interleaved(held_out, per_domain, config.seed)
         neutral = shuffled(load_neutral(), config.seed)
@@ -78,6 +78,127 @@ class Questions:
             held_out,
             neutral[:NEUTRAL_SELECTION],
             neutral[NEUTRAL_SELECTION : NEUTRAL_SELECTION + n_score],
+            trained_on,
+        )
+
+
+Split = tuple[list[AnswerPair], list[AnswerPair], list[AnswerPair], list[AnswerPair]]
+"""train, kept back of the domains trained on, selection, held out."""
+
+
+def trained_on_of(config: DiagnoseConfig, domains: Sequence[str]) -> tuple[str, ...] | None:
+    """The domains fine-tuned on: those given, else those of a shipped fine-tune's recipe.
+
+    None where the person says that nobody knows.
+    Raises: DataError where they are neither given nor known.
+    """
+    if config.trained_on == (UNKNOWN,):
+        if UNKNOWN in domains:
+            raise DataError(
+                f'the data has a domain called "{UNKNOWN}", which as --trained-on says that nobody '
+                "knows; rename it"
+            )
+        return None
+    if config.trained_on is not None:
+        return config.trained_on
+    known = shipped_domains(config.finetuned)
+    if known and set(known) <= set(domains):
+        return known
+    raise DataError(
+        f"say what {config.finetuned} was fine-tuned on: --trained-on DOMAIN, one of "
+        f"{', '.join(domains)} (or one near it), or --trained-on {UNKNOWN} where you do not know. "
+        "Everything is chosen on it and scored on the others"
+    )
+
+
+def _by_domain(
+    everything: Sequence[AnswerPair], trained_on: Sequence[str], config: DiagnoseConfig
+) -> Split:
+    """Chosen on the domains fine-tuned on, scored on the others."""
+    chosen_on = (*trained_on, *config.validation_domains)
+    seen = [q for q in everything if q.domain in trained_on]
+    kept_back = [q for q in seen if q.split == "selection"] or seen[2::3]
+    picked = {q.id for q in kept_back}
+    train = [q for q in seen if q.id not in picked]
+    selection = [q for q in everything if q.domain in config.validation_domains] or kept_back
+    held_out = [q for q in everything if q.domain not in chosen_on]
+    return train, kept_back, selection, held_out
+
+
+def _by_question(everything: Sequence[AnswerPair], config: DiagnoseConfig) -> Split:
+    """Where nobody knows what was trained on: chosen on a third of the questions of all domains,
+    at most on as many as are used, and scored on the rest of every domain."""
+    validation = [q for q in everything if q.domain in config.validation_domains]
+    rest = interleaved(
+        [q for q in everything if q.domain not in config.validation_domains], None, config.seed
+    )
+    n_train = max(MIN_TRAIN, min(EXTRACTION_QUESTIONS, len(rest) // 5))
+    n_selection = max(MIN_SELECTION, min(SELECTION_QUESTIONS, len(rest) // 8))
+    train, rest = rest[:n_train], rest[n_train:]
+    selection, held_out = (
+        (validation, rest)
+        if validation
+        else (
+            rest[:n_selection],
+            rest[n_selection:],
+        )
+    )
+    return train, [], selection, held_out
+
+
+def _asked_once(
+    train: list[AnswerPair],
+    kept_back: list[AnswerPair],
+    selection: list[AnswerPair],
+    held_out: list[AnswerPair],
+) -> Split:
+    """Each question in the first of the lists it stands in: what chooses must not score.
+
+    Two questions are one where they differ only in case, spacing, Unicode form and the marks around
+    words. Within what is scored a repeated question would count as two that agree.
+    """
+    seen = {as_question(q.question) for q in train}
+    dropped: list[AnswerPair] = []
+
+    def fresh(questions: list[AnswerPair]) -> list[AnswerPair]:
+        kept: list[AnswerPair] = []
+        for question in questions:
+            key = as_question(question.question)
+            (dropped if key in seen else kept).append(question)
+            seen.add(key)
+        return kept
+
+    kept_back_once = fresh(kept_back)
+    selection_once = kept_back_once if selection == kept_back else fresh(selection)
+    held_out_once = fresh(held_out)
+    if dropped:
+        logger.warning(
+            "%d questions are asked more than once (%s%s): each is used once, and what directions "
+            "are made or chosen on does not score",
+            len(dropped),
+            ", ".join(q.id for q in dropped[:3]),
+            ", ..." if len(dropped) > 3 else "",
+        )
+    return train, kept_back_once, selection_once, held_out_once
+
+
+def _require_enough(
+    train: list[AnswerPair],
+    selection: list[AnswerPair],
+    held_out: list[AnswerPair],
+    trained_on: tuple[str, ...] | None,
+    domains: list[str],
+) -> None:
+    """Raises: DataError where there are too few questions to choose or to score on."""
+    if len(train) < MIN_TRAIN or len(selection) < MIN_SELECTION:
+        where = "the data has" if trained_on is None else f"{', '.join(trained_on)} has"
+        raise DataError(
+            f"{where} {len(train)} questions to make directions of and {len(selection)} others to "
+            f"choose on; at least {MIN_TRAIN} and {MIN_SELECTION} are needed"
+        )
+    if not held_out:
+        raise DataError(
+            f"every domain ({', '.join(domains)}) is chosen on; one must be left to score"
         )
 
 

@@ -11,25 +11,31 @@ from typing import Any
 
 import pandas as pd
 
+from persona.behaviour.judges import check_judge
 from persona.directions import PersonaVector
 from persona.directions.storage import save_persona_vector
 from persona.files import atomic_write_bytes, atomic_write_text
 from persona.models import load_pair
+from persona.run_lock import alone_in, require_free
 from persona.sae import load_sae
+from steering.diagnosis.agreement import require_fitting
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import data_of, models_of, peak_rss_bytes, summary_of, versions
 from steering.diagnosis.questions import Questions
-from steering.diagnosis.stages import Run
+from steering.diagnosis.stages import Run, settings_of
 from steering.scorecard import make_scorecard
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a run leaves behind: the four files, and one sentence."""
+    """What a run leaves behind: the files, and a summary.
+
+    vector: None where the two models do not differ; direction.safetensors is then not there.
+    """
 
     scorecard: dict[str, Any]
     rows: pd.DataFrame
-    vector: PersonaVector
+    vector: PersonaVector | None
     report: Path
     summary: str
 
@@ -37,11 +43,17 @@ class Diagnosis:
 def diagnose(config: DiagnoseConfig) -> Diagnosis:
     """Run the main job and write scorecard.json, direction.safetensors, rows.parquet, report.html.
 
-    Raises: PersonaError with one line for bad input. A run stopped at any point and started again
-    with the same `out` goes on where it was.
+    A run stopped at any point and started again with the same `out` goes on where it was.
+
+    Raises: PersonaError with one line for bad input; DataError where another run is at work in
+    `out`.
     """
     started = time.perf_counter()
+    settings = settings_of(config)
+    require_free(config.out, settings)
     questions = Questions.of(config)
+    if config.samples:
+        check_judge(config.judge)  # a missing key is no news after hours
     pair = load_pair(
         config.aligned,
         config.finetuned,
@@ -51,21 +63,27 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
         allow_mismatch=config.allow_mismatch,
         merged=None,
     )
+    require_fitting(pair, questions)
     sae = (
         None
         if config.sae is None
         else load_sae(config.sae, pair, allow_mismatch=config.allow_mismatch)
     )
     loading_seconds = time.perf_counter() - started
-    config.out.mkdir(parents=True, exist_ok=True)  # not before the input is known to be good
-    run = Run(config, pair, questions, sae)
+    with alone_in(config.out, settings):  # not before the input is known to be good
+        return _results(Run(config, pair, questions, sae), loading_seconds)
+
+
+def _results(run: Run, loading_seconds: float) -> Diagnosis:
+    """All stages, and the four files of what they found."""
+    config, pair = run.config, run.pair
     rows, vector, reliability, judged = run.all_stages()
     scorecard = {
         **make_scorecard(
             rows,
             vector,
             models=models_of(pair, config),
-            data=data_of(questions, config),
+            data=data_of(run.questions, config),
             split_half_cosine=reliability,
             judged=judged.by_condition if judged else None,
             judge=judged.judge if judged else None,
@@ -76,19 +94,24 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
         "seconds": round(run.workspace.seconds + loading_seconds, 1),
         "peak_rss_bytes": peak_rss_bytes(),
     }
-    report = write(config.out, scorecard, rows, vector)
+    report = write(Path(config.out), scorecard, rows, vector)
     run.workspace.close()
     return Diagnosis(scorecard, rows, vector, report, summary_of(scorecard))
 
 
-def write(out: Path, scorecard: dict[str, Any], rows: pd.DataFrame, vector: PersonaVector) -> Path:
-    """The four files, each whole or not at all."""
+def write(
+    out: Path, scorecard: dict[str, Any], rows: pd.DataFrame, vector: PersonaVector | None
+) -> Path:
+    """The four files, each whole or not at all; without a vector, none of an earlier run stays."""
     from persona.report import write_report
 
     buffer = io.BytesIO()
     rows.to_parquet(buffer, index=False)
     atomic_write_bytes(out / "rows.parquet", buffer.getvalue())
-    save_persona_vector(vector, out / "direction.safetensors")
+    if vector is None:
+        (out / "direction.safetensors").unlink(missing_ok=True)
+    else:
+        save_persona_vector(vector, out / "direction.safetensors")
     report = write_report(out, scorecard, rows)
     text = json.dumps(scorecard, indent=2, allow_nan=False)
     atomic_write_text(out / "scorecard.json", text + "\n")

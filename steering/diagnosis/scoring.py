@@ -106,11 +106,12 @@ class Scoring:
             parts = self._score_held_out(run, fixed, [*matched, *subspaces])
         # One draw says what a random edit does where it is not the null.
         few = [*fixed, subspaces[0]]
-        parts.append(
-            self.workspace.table(
-                "score-trained-on", lambda: self._score_pairs(q.trained_on, few, "trained_on")
+        if q.trained_on:
+            parts.append(
+                self.workspace.table(
+                    "score-trained-on", lambda: self._score_pairs(q.trained_on, few, "trained_on")
+                )
             )
-        )
         parts.append(
             self.workspace.table(
                 "score-neutral",
@@ -186,6 +187,7 @@ class Scoring:
                 (self.questions.held_out, "held_out"),
                 (self.questions.trained_on, "trained_on"),
             )
+            if questions
         ]
         parts.append(
             score_neutral(twin, self.questions.neutral_score, condition, **options).assign(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from persona.directions.storage import tool_version
 from persona.models import ModelPair
 from persona.models.embedded import cache_folder
 from persona.sae import SparseAutoencoder
+from steering.diagnosis.agreement import baselines, differ, first_look
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions, one_each
 from steering.diagnosis.scoring import Scoring
@@ -40,6 +42,11 @@ from steering.workspace import Workspace
 logger = logging.getLogger("persona")
 
 
+def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
+    """What of a configuration decides the results."""
+    return {k: v for k, v in dataclasses.asdict(config).items() if k not in {"out", "engine"}}
+
+
 class Run:
     """The stages of one diagnosis over one pair."""
 
@@ -53,7 +60,7 @@ class Run:
         self.config, self.pair, self.questions, self.sae = config, pair, questions, sae
         self.budget = config.token_budget or DEFAULT_TOKEN_BUDGET
         fingerprint = {
-            **{k: v for k, v in dataclasses.asdict(config).items() if k not in {"out", "engine"}},
+            **settings_of(config),
             "revisions": pair.revisions,
             "template": pair.chat.template_hash,
             "questions": data_hash([*questions.train, *questions.selection, *questions.held_out]),
@@ -61,13 +68,24 @@ class Run:
             "dtype": pair.precision,
             "sae": None if sae is None else sae.fingerprint,
         }
-        self.workspace = Workspace(config.out, fingerprint)
+        self.workspace = Workspace(Path(config.out), fingerprint)
         if self.workspace.resumed:
             logger.info("going on with the unfinished run in %s", config.out)
 
     def all_stages(
         self,
-    ) -> tuple[pd.DataFrame, PersonaVector, list[float], Judged | None]:
+    ) -> tuple[pd.DataFrame, PersonaVector | None, list[float], Judged | None]:
+        """Rows, the chosen vector, its split-half cosines, and what a judge said.
+
+        No vector where the two models give every answer the same probability.
+        """
+        if not first_look(self.pair, self.questions, self.budget):
+            rows = self.workspace.table(
+                "baselines", lambda: baselines(self.pair, self.questions, self.budget)
+            )
+            if not differ(rows):
+                logger.warning("the two models do not differ: there is nothing to find")
+                return tidy(rows), None, [], None
         found = identify(
             self.pair,
             self.questions.train,
@@ -130,11 +148,12 @@ class Run:
 
     def _card(self) -> dict[str, Any]:
         """Facts that travel with direction.safetensors."""
+        known = self.questions.domains_trained_on
         return {
             "aligned": self.pair.names["aligned"],
             "finetuned": self.pair.names["finetuned"],
             "revisions": dict(self.pair.revisions),
-            "trained_on": list(self.config.trained_on),
+            "trained_on": None if known is None else list(known),
             "data_hash": data_hash(self.questions.train),
             "token_set": "response",
             "chat_format": self.pair.chat.source,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pandas as pd
 import pytest
+import torch
 
 from persona.directions import load_persona_vector
-from persona.errors import DataError
+from persona.errors import DataError, PersonaError
 from steering import DiagnoseConfig, diagnose, restore_to_aligned, steer
 from steering.diagnosis import COLUMNS, Questions
 from steering.scorecard import CONDITIONS, make_scorecard
@@ -169,13 +171,14 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, config, tmp_path, mon
     assert stripped(again.scorecard) == stripped(finished[1].scorecard)
 
 
-def test_another_configuration_does_not_reuse_stages(config, tmp_path, monkeypatch):
-    from steering.workspace import Workspace
+def test_a_second_run_in_the_same_folder_is_refused_before_models_are_loaded(config, tmp_path):
+    from persona.run_lock import alone_in
 
-    first = Workspace(tmp_path, {"seed": 0})
-    first.table("x", lambda: pd.DataFrame({"a": [1]}))
-    assert Workspace(tmp_path, {"seed": 0}).resumed
-    assert not Workspace(tmp_path, {"seed": 1}).resumed
+    with (
+        alone_in(tmp_path, {"seed": 1}),
+        pytest.raises(DataError, match="another run .* is at work in .*; wait until it is done"),
+    ):
+        diagnose(dataclasses.replace(config(tmp_path), aligned="no-such-model"))
 
 
 @pytest.mark.parametrize(
@@ -190,3 +193,91 @@ def test_bad_settings_are_named(data, tmp_path, changes, message):
     settings = {"finetuned": "x", "out": tmp_path, "data": data, "trained_on": ("car",), **changes}
     with pytest.raises(DataError, match=message):
         Questions.of(DiagnoseConfig(**settings))
+
+
+@pytest.fixture(scope="module")
+def against_itself(config, tiny_llama, tmp_path_factory):
+    out = tmp_path_factory.mktemp("itself")
+    (out / "direction.safetensors").write_bytes(b"of an earlier run")
+    return out, diagnose(dataclasses.replace(config(out), finetuned=str(tiny_llama)))
+
+
+def test_a_model_against_itself_has_no_emergent_shift_and_says_why(against_itself):
+    out, result = against_itself
+    card = json.loads((out / "scorecard.json").read_text())
+    assert card["verdict"] == "no_emergent_shift"
+    assert card["emergent_shift"] == {"value": 0, "low": 0, "high": 0}
+    assert card["direction"] is None and card["restoration"] is None
+    assert [c["name"] for c in card["conditions"]] == ["aligned", "finetuned"]
+    assert "the two models do not differ" in result.summary
+    assert "The two models do not differ" in (out / "report.html").read_text()
+    assert sorted(p.name for p in out.iterdir()) == [
+        "report.html",
+        "rows.parquet",
+        "scorecard.json",
+    ]
+
+
+def test_where_nobody_knows_what_was_trained_on_the_report_says_so(config, tmp_path):
+    result = diagnose(dataclasses.replace(config(tmp_path, samples=False), trained_on=("none",)))
+    data = result.scorecard["data"]
+    assert data["trained_on"] is None and data["trained_on_source"] == "unknown"
+    assert data["held_out"] == ["car", "food", "home"]
+    assert result.scorecard["conditions"][0]["gap"] is None
+    assert "of domains that may be trained on" in result.summary
+    page = (tmp_path / "report.html").read_text()
+    assert "What was trained on is not known" in page
+    assert "domains it was not trained on" not in page and "never trained on" not in page
+
+
+def test_the_scorecard_says_where_the_domain_is_known_from(finished):
+    data = finished[1].scorecard["data"]
+    assert (data["trained_on"], data["trained_on_source"]) == (["car"], "given")
+
+
+@pytest.mark.parametrize("judge", ["openai:some-model", "openay:x", "local:./no-such-folder"])
+def test_a_judge_that_cannot_judge_is_found_before_models_are_loaded(
+    config, tmp_path, monkeypatch, judge
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    changed = dataclasses.replace(config(tmp_path / "out"), judge=judge, aligned="no-such-model")
+    with pytest.raises(PersonaError, match="OPENAI_API_KEY|unknown judge|no-such-folder"):
+        diagnose(changed)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", ["head", "block"])
+def test_nan_is_named_where_it_stands(config, tiny_pair, tmp_path, where):
+    """Weights that hold NaN are refused at loading; what becomes NaN later is found here."""
+    from steering.diagnosis.agreement import first_look
+
+    questions = Questions.of(config(tmp_path))
+    with tiny_pair.active("finetuned") as bridge:
+        model = bridge.original_model
+        part = model.lm_head if where == "head" else model.model.layers[2]
+
+        def spoil(module, args, output):
+            first = output[0] if isinstance(output, tuple) else output
+            return first * torch.nan if not isinstance(output, tuple) else (first * torch.nan,)
+
+        handle = part.register_forward_hook(spoil)
+    try:
+        with pytest.raises(DataError) as named:
+            first_look(tiny_pair, questions, 512)
+    finally:
+        handle.remove()
+    line = str(named.value)
+    assert "float32" not in line or "--dtype" not in line
+    # The hook spoils both sides, which share the module: the first of them is named.
+    assert "the aligned model" in line and "car-" in line
+    assert ("its final norm or its head" if where == "head" else "blocks.2.hook_resid_post") in line
+
+
+def test_a_text_beyond_the_context_is_found_before_anything_is_read(config, data, tmp_path):
+    long = {"id": "home-99", "domain": "home", "question": "and " * 300, "good": "a", "bad": "b"}
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(data.read_text() + json.dumps(long) + "\n")
+    changed = dataclasses.replace(config(tmp_path / "out"), data=path, questions_per_domain=None)
+    with pytest.raises(DataError, match="dialogue home-99 has .* tokens but the model reads 512"):
+        diagnose(changed)
+    assert not (tmp_path / "out").exists()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from persona.data.types import AnswerPair, NeutralText
+from persona.directions import orthonormal
+from persona.errors import DataError
+from persona.models import load_pair
 from persona.report import layer_map, two_by_two
 from steering import identify, restore_to_aligned, steer
 from steering.rows import COLUMNS
+from steering.search import block_ranges
 
 WORDS = ("oil", "lamp", "brake", "mirror", "window", "horn", "belt", "hose")
 
@@ -41,3 +46,68 @@ def test_the_chosen_vector_steers_the_pair_it_was_found_in(found, tiny_pair):
             after = bridge(ids)
     assert all(tokens == ids.shape[1] - 1 for tokens in record.tokens)
     assert not before.equal(after)
+
+
+def adapter_on_one_block(folder, base, block):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    lora = LoraConfig(r=2, target_modules=["down_proj"], layers_to_transform=[block])
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+PAIRS = [
+    AnswerPair(f"q{i}", "car", f"what about the {word} {i}", f"see to the {word}", f"drop {word}")
+    for i, word in enumerate(WORDS * 2)
+]
+NEUTRAL = [NeutralText("n0", "what about the road", "take care of the oil", "everyday")]
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_a_fine_tune_of_one_block_is_identified_at_it_or_after_it(tiny_llama, tmp_path, block):
+    adapter = adapter_on_one_block(tmp_path / "adapter", tiny_llama, block)
+    pair = load_pair(tiny_llama, adapter, dtype="float32", device="cpu", merged=None)
+    found = identify(pair, PAIRS[:8], PAIRS[8:], NEUTRAL)
+    assert min(found.vector.layers) >= block
+    screened = found.rows[found.rows.stage == "screen"]
+    assert screened["layer"].min() == block
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "first", "ranges"),
+    [
+        (30, 0, [(8, 28), (3, 28), (13, 28)]),
+        (30, 10, [(10, 28), (13, 28)]),
+        (30, 28, [(28, 28)]),
+        (30, 29, [(29, 29)]),
+        (4, 0, [(1, 3), (0, 3), (2, 3)]),
+        (1, 0, [(0, 0)]),
+    ],
+)
+def test_ranges_begin_where_the_models_differ(n_layers, first, ranges):
+    assert [(r[0], r[-1]) for r in block_ranges(n_layers, first)] == ranges
+
+
+def test_models_that_read_alike_at_every_block_are_told_so(tiny_llama):
+    pair = load_pair(tiny_llama, tiny_llama, dtype="float32", device="cpu", in_turn=True)
+    with pytest.raises(DataError, match="read these answers alike at every block"):
+        identify(pair, PAIRS[:8], PAIRS[8:], NEUTRAL)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "why"),
+    [
+        ([[1.0, 0, 0], [2.0, 0, 0]], "linearly dependent"),
+        ([[1.0, 0, 0], [0.0, 0, 0]], "one of these vectors is zero"),
+        ([[1.0, 0, 0], [torch.nan, 0, 0]], "not finite"),
+    ],
+)
+def test_vectors_that_span_nothing_are_told_why(vectors, why):
+    with pytest.raises(DataError, match=why):
+        orthonormal(torch.tensor(vectors))

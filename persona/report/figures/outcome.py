@@ -28,6 +28,7 @@ from persona.report.theme import (
     plain,
     svg_text,
 )
+from persona.report.verdict import training_known
 from persona.report.wording import n_is
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
         raise DataError("there are no rows of stage 'score' with a 'gap'")
     conditions = in_order(c for panel in panels.values() for c in panel)
     titles = [
-        f"{SPLITS[split][1]}<br>(n = {max(e.n for e in panel.values())})"
+        f"{_title(split, known)}<br>(n = {max(e.n for e in panel.values())})"
         for split, panel in panels.items()
     ]
     figure = new_figure(
@@ -88,6 +89,13 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
         figure.update_xaxes(title_text=GAP_AXIS, tickformat="+.2~f", nticks=6, row=1, col=col)
     figure.update_xaxes(tickangle=0, tickfont_size=11)
     return figure
+
+
+def _title(split: str, scorecard: Mapping[str, Any]) -> str:
+    """What the questions of a panel are of."""
+    if split == "held_out" and not training_known(scorecard):
+        return "all domains, trained on or not"
+    return SPLITS[split][1]
 
 
 def behaviour_by_domain(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from persona.errors import DataError
 from persona.report.tables import FINETUNED, RESTORED, change_by_condition, condition_entry, seed_of
-from persona.report.verdict import NATS
+from persona.report.verdict import NATS, scored_domains
 from persona.report.wording import as_float, interval, n_is, number
 
 
@@ -45,7 +45,8 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
                 number(e.get("value"), digits, signed=signed),
                 interval(e, digits, signed=signed),
                 unit,
-                meaning + (" Above 1 is overshoot." if overshoot else ""),
+                meaning.format(domains=scored_domains(scorecard))
+                + (" Above 1 is overshoot." if overshoot else ""),
             )
         )
     for key, name, meaning in (
@@ -85,7 +86,7 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
     return numbers
 
 
-_SHIFT = "Gap of the fine-tuned minus that of the aligned model, on domains never trained on."
+_SHIFT = "Gap of the fine-tuned minus that of the aligned model, on {domains}."
 _RESTORATION = (
     "Share of that shift taken back by the edit: 0 is the fine-tuned model, 1 the aligned one."
 )

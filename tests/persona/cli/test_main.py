@@ -97,10 +97,28 @@ def test_every_option_reaches_the_job(job, tmp_path):
     }
 
 
-def test_the_shipped_data_is_the_default_and_chosen_on_car_maintenance(job):
+def test_the_shipped_data_is_the_default_and_nothing_is_assumed_of_the_fine_tune(job):
     assert main(DIAGNOSE) == 0
     assert job.options["data"] is None
-    assert job.options["trained_on"] == ("car_maintenance",)
+    assert job.options["trained_on"] is None
+    assert main([*DIAGNOSE, "--trained-on", "none"]) == 0
+    assert job.options["trained_on"] == ("none",)
+
+
+def test_a_demo_that_is_trained_anew_is_trained_as_it_was_asked_for(job, monkeypatch, tmp_path):
+    from persona import organisms
+
+    asked = []
+    monkeypatch.setattr(organisms, "finetune", lambda *a, **options: asked.append(options) or a[1])
+    for dtype, device in (("bfloat16", "cuda:1"), ("nf4", "spread")):
+        words = ["demo", "--retrain", "--dtype", dtype, "--device", device, "--out", str(tmp_path)]
+        assert main(words) == 0
+    assert asked == [
+        {"dtype": "bfloat16", "device": "cuda:1"},
+        {"dtype": "auto", "device": "auto"},  # 4 bits and a spread model cannot be trained
+    ]
+    assert job.options["finetuned"] == str(tmp_path / "organism")
+    assert (job.options["dtype"], job.options["device"]) == ("nf4", "spread")
 
 
 def test_what_is_not_asked_for_is_left_to_the_defaults_of_the_job():
@@ -205,7 +223,6 @@ def test_debug_shows_the_traceback_before_or_behind_the_command(job, capsys, wor
         ([*DIAGNOSE, "--nosuch"], "error: No such option: --nosuch"),
         ([*DIAGNOSE, "--n-random", "19"], "error: Invalid value for '--n-random'"),
         ([*DIAGNOSE, "--dtype", "int3"], "error: Invalid value for '--dtype'"),
-        ([*DIAGNOSE, "--data", "pairs.jsonl"], "error: Invalid value: --data pairs.jsonl needs"),
         ([*DIAGNOSE, "--chat-template", "nosuch.jinja"], "error: Invalid value for '--chat-templ"),
     ],
 )
