@@ -254,7 +254,7 @@ def test_nan_is_named_where_it_stands(config, tiny_pair, tmp_path, where):
     questions = Questions.of(config(tmp_path))
     with tiny_pair.active("finetuned") as bridge:
         model = bridge.original_model
-        part = model.lm_head if where == "head" else model.model.layers[2]
+        part = model.lm_head if where == "head" else model.model.layers[2].mlp
 
         def spoil(module, args, output):
             first = output[0] if isinstance(output, tuple) else output
