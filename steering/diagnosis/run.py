@@ -63,12 +63,12 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
         allow_mismatch=config.allow_mismatch,
         merged=None,
     )
-    require_fitting(pair, questions)
     sae = (
         None
         if config.sae is None
         else load_sae(config.sae, pair, allow_mismatch=config.allow_mismatch)
     )
+    require_fitting(pair, questions)
     loading_seconds = time.perf_counter() - started
     with alone_in(config.out, settings):  # not before the input is known to be good
         return _results(Run(config, pair, questions, sae), loading_seconds)

@@ -183,6 +183,7 @@ def test_diagnose_refuses_an_autoencoder_of_another_model_before_it_begins(
         str(tiny_adapter),
         tmp_path / "out",
         str(tiny_llama),
+        trained_on=("health",),
         dtype="float32",
         device="cpu",
         sae=str(folder),
