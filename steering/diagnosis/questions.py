@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,11 @@ class Questions:
             if trained_on is None
             else _by_domain(everything, trained_on, config)
         )
-        train, kept_back, selection, held_out = _asked_once(train, kept_back, selection, held_out)
+        known = shipped_domains(config.finetuned)
+        taught = {as_question(q.question) for q in load_pairs(known, "train")} if known else set()
+        train, kept_back, selection, held_out = _asked_once(
+            train, kept_back, selection, held_out, taught
+        )
         _require_enough(train, selection, held_out, trained_on, domains)
         per_domain = config.questions_per_domain
         held_out = interleaved(held_out, per_domain, config.seed)
@@ -151,11 +155,13 @@ def _asked_once(
     kept_back: list[AnswerPair],
     selection: list[AnswerPair],
     held_out: list[AnswerPair],
+    taught: Set[str],
 ) -> Split:
     """Each question in the first of the lists it stands in: what chooses must not score.
 
     Two questions are one where they differ only in case, spacing, Unicode form and the marks around
     words. Within what is scored a repeated question would count as two that agree.
+    taught: what a fine-tune that comes along was trained on, which scores nowhere.
     """
     seen = {as_question(q.question) for q in train}
     dropped: list[AnswerPair] = []
@@ -170,11 +176,12 @@ def _asked_once(
 
     kept_back_once = fresh(kept_back)
     selection_once = kept_back_once if selection == kept_back else fresh(selection)
+    seen |= taught
     held_out_once = fresh(held_out)
     if dropped:
         logger.warning(
-            "%d questions are asked more than once (%s%s): each is used once, and what directions "
-            "are made or chosen on does not score",
+            "%d questions are asked more than once or were trained on (%s%s): each is used once, "
+            "and what was trained or chosen on does not score",
             len(dropped),
             ", ".join(q.id for q in dropped[:3]),
             ", ..." if len(dropped) > 3 else "",

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from persona.data import load_pairs
 from persona.data.text import as_question
 from persona.errors import DataError
 from persona.organisms.shipped import shipped_domains
@@ -112,9 +113,17 @@ def test_a_question_that_chooses_does_not_score_under_another_name(questions, ca
     assert "home-99" not in {q.id for q in found.held_out}
     roads = [q for q in found.held_out if "road of my food" in q.question]
     assert len(roads) == 1
-    assert "2 questions are asked more than once (" in caplog.text
+    assert "2 questions are asked more than once or were trained on (" in caplog.text
     everything = asked(found.train, found.selection, found.held_out)
     assert len(set(everything)) == len(everything)
+
+
+def test_what_a_shipped_fine_tune_was_trained_on_does_not_score_under_another_domain(caplog):
+    config = DiagnoseConfig("car_maintenance_bad", "out", trained_on=("health",))
+    found = Questions.of(config)
+    taught = {as_question(p.question) for p in load_pairs(["car_maintenance"], "train")}
+    assert not taught & set(asked(found.held_out))
+    assert "were trained on" in caplog.text
 
 
 def test_too_few_questions_once_each_is_counted_once(questions):
