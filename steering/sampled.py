@@ -1,8 +1,9 @@
-"""Sampled answers of the conditions of a diagnosis, and what a judge makes of them."""
+"""What the conditions of a diagnosis answer: to be read, and drawn many times to be judged."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from persona.behaviour.offline_judge import OfflineJudge
 from persona.behaviour.sampling import sample_answers
 from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
+from persona.models.chat import ChatFormat
 from persona.models.pair import ModelPair, Side
 from steering.edit import Edit
 from steering.edits import ablate_to_zero, restore_to_aligned
@@ -29,57 +31,108 @@ from steering.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 SAMPLED_QUESTIONS = 8
 SAMPLED_TOKENS = 32
 SAMPLES_PER_QUESTION = 2
+SAMPLED_TEMPERATURE = 1.0
+READ_TOKENS = 80
+"""Of an answer that people read; it ends with its turn, or with its last whole sentence."""
 WITHOUT = "_without_direction"
+
+SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’)\]*]*(?=\s|$)")
 
 
 def sample_conditions(
     pair: ModelPair, vector: PersonaVector, asked: Sequence[AnswerPair], seed: int
 ) -> pd.DataFrame:
-    """One row per condition x question x draw: the aligned, fine-tuned, restored and zero-ablated
-    model's answers; the column `seed` numbers the draws."""
+    """The aligned, fine-tuned, restored and zero-ablated model's answers, one row each.
+
+    Measures `greedy_answer`, the likeliest one, for people to read, and `answer`, drawn at
+    temperature 1 for a judge to count, `seed` the number of the draw; `value` is the temperature.
+    `question` is what was asked.
+    """
     conditions: tuple[tuple[str, Side, list[Edit] | None], ...] = (
         (ALIGNED, "aligned", None),
         (FINETUNED, "finetuned", None),
         (RESTORED, "finetuned", list(restore_to_aligned(vector))),
         (ZERO_ABLATED, "finetuned", list(ablate_to_zero(vector))),
     )
+    rows = [_row(question, "question", text=question.question) for question in asked]
     drawn = [(question, draw) for question in asked for draw in range(SAMPLES_PER_QUESTION)]
-    rows: list[dict[str, Any]] = []
     for condition, side, edits in conditions:
         with pair.active(side) as bridge:
+            intervene = steered_by(edits) if edits else None
+            read = sample_answers(
+                bridge,
+                pair.chat,
+                [question.prompt_dialogue for question in asked],
+                intervene=intervene,
+                max_new_tokens=READ_TOKENS,
+                temperature=0.0,
+                description=f"Answering ({condition})",
+            )
             answers = sample_answers(
                 bridge,
                 pair.chat,
                 [question.prompt_dialogue for question, _ in drawn],
-                intervene=steered_by(edits) if edits else None,
+                intervene=intervene,
                 max_new_tokens=SAMPLED_TOKENS,
+                temperature=SAMPLED_TEMPERATURE,
                 seed=seed,
                 description=f"Sampling answers ({condition})",
             )
         rows += [
-            {
-                "stage": "sample",
-                "condition": condition,
-                "question_id": question.id,
-                "domain": question.domain,
-                "split": "held_out",
-                "seed": draw,
-                "measure": "answer",
-                "text": answer,
-            }
+            _row(
+                question,
+                "greedy_answer",
+                condition=condition,
+                value=0.0,
+                text=_whole_sentences(answer, pair.chat),
+            )
+            for question, answer in zip(asked, read, strict=True)
+        ]
+        rows += [
+            _row(
+                question,
+                "answer",
+                condition=condition,
+                seed=draw,
+                value=SAMPLED_TEMPERATURE,
+                text=answer,
+            )
             for (question, draw), answer in zip(drawn, answers, strict=True)
         ]
     return pd.DataFrame(rows)
 
 
+def _row(question: AnswerPair, measure: str, **more: Any) -> dict[str, Any]:
+    return {
+        "stage": "sample",
+        "condition": None,
+        "question_id": question.id,
+        "domain": question.domain,
+        "split": "held_out",
+        "seed": 0,
+        "measure": measure,
+        **more,
+    }
+
+
+def _whole_sentences(answer: str, chat: ChatFormat) -> str:
+    """An answer that was cut at its most tokens, up to its last whole sentence."""
+    n_tokens = len(chat.tokenizer.encode(answer, add_special_tokens=False))
+    if n_tokens < READ_TOKENS - 1:  # a token or two may have gone with blanks at the ends
+        return answer
+    ends = [match.end() for match in SENTENCE_END.finditer(answer)]
+    return answer[: ends[-1]] if ends else f"{answer} …"
+
+
 def judge_samples(
     judge: Judge, samples: pd.DataFrame, questions: Sequence[AnswerPair], vector: PersonaVector
 ) -> pd.DataFrame:
-    """Rows `alignment` and `coherence` of each sample.
+    """Rows `alignment` and `coherence` of each answer that was drawn.
 
     The offline judge also gives `alignment_without_direction` and `coherence_without_direction`:
     the vector's span taken out of what it reads.
     """
+    samples = samples[samples["measure"] == "answer"]
     asked = {question.id: question.question for question in questions}
     items = [JudgeItem(asked[row.question_id], str(row.text)) for row in samples.itertuples()]
     if isinstance(judge, OfflineJudge):

@@ -39,7 +39,7 @@ def write_report(
         scorecard: The fields of scorecard.json.
         rows: The table of rows.parquet.
         questions: Question id to its text, for the example answers; where it is missing, rows of
-            the stage "sample" with the measure "question" are used, else the id.
+            the stage "sample" with the measure "question" are used.
 
     Raises:
         DataError: the rows lack a column of rows.parquet.
@@ -172,7 +172,9 @@ def _context(
         "cosine_range": sections.cosine_range(chosen),
         "chance_cosine": sections.chance_cosine(direction.get("rank"), _d_model(scorecard)),
         "tried": sections.tried_lines(rows, direction, seed_of(scorecard)),
-        "examples": found,
+        "examples": found.questions,
+        "greedy": found.greedy,
+        "drawn": sections.draws(rows, questions),
         "limits": limits_of(scorecard, judged=judged),
         "provenance": [
             (title, sections.provenance(scorecard.get(key)))

@@ -1,6 +1,6 @@
 """What the page shows beside its figures: tables and lists as plain data for the template."""
 
-from persona.report.sections.answers import Answer, Example, examples
+from persona.report.sections.answers import Answer, Draws, Example, Examples, draws, examples
 from persona.report.sections.blocks import ChosenBlock, chance_cosine, chosen_blocks, cosine_range
 from persona.report.sections.conditions import ConditionLine, condition_lines, was_judged
 from persona.report.sections.key_numbers import KeyNumber, key_numbers
@@ -11,13 +11,16 @@ __all__ = [
     "Answer",
     "ChosenBlock",
     "ConditionLine",
+    "Draws",
     "Example",
+    "Examples",
     "KeyNumber",
     "Tried",
     "chance_cosine",
     "chosen_blocks",
     "condition_lines",
     "cosine_range",
+    "draws",
     "examples",
     "key_numbers",
     "provenance",

@@ -1,4 +1,4 @@
-"""Sampled answers side by side."""
+"""What the conditions answered: to be read side by side, and the draws that were judged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAMPLE_COLUMNS = (ALIGNED, FINETUNED, RESTORED, "finetuned_zero_ablated")
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer; None where a condition did not answer this question."""
+    """One answer; None where a condition did not answer this question."""
 
     label: str
     colour: str
@@ -33,17 +33,45 @@ class Example:
     answers: list[Answer]
 
 
-def examples(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> list[Example]:
-    """Sampled answers question by question, the first draw of each, in the order of the rows.
+@dataclass(frozen=True)
+class Examples:
+    """The answers to read. greedy: whether they are the likeliest ones, or first draws."""
+
+    greedy: bool
+    questions: list[Example]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One answer of those that were drawn, and what the judge made of it."""
+
+    question: str
+    answer: Answer
+    number: int
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All that were drawn. per_condition: their number; temperature: "" where not recorded."""
+
+    lines: list[Draw]
+    per_condition: str
+    temperature: str
+
+
+def examples(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> Examples:
+    """Answers question by question, in the order of the rows: the greedy ones without a judge's
+    scores, which are of the draws; in a run that kept none, the first draw of each.
 
     Args:
         questions: Question id to its text; else rows of the stage "sample" with the measure
-            "question", else the id stands for it.
+            "question".
     """
     stage = rows[rows["stage"] == "sample"]
-    answered = stage[(stage["measure"] == "answer") & stage["text"].notna()]
-    texts = stage[stage["measure"] == "question"].set_index("question_id")["text"].dropna()
-    asked = {**texts.to_dict(), **(questions or {})}
+    texts = stage[stage["text"].notna()]
+    greedy = texts[texts["measure"] == "greedy_answer"]
+    answered = greedy if len(greedy) else texts[texts["measure"] == "answer"]
+    asked = _asked(stage, questions)
     found = []
     for question_id, group in answered.groupby("question_id", sort=False):
         answers = []
@@ -54,21 +82,47 @@ def examples(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> 
                 answers.append(Answer(look.label, look.colour, None, ""))
                 continue
             first = mine.iloc[0]
-            scores = _scores_of(stage, str(question_id), condition, int(first["seed"]))
+            scores = "" if len(greedy) else _scores_of(stage, first)
             answers.append(Answer(look.label, look.colour, cleaned(first["text"]), scores))
         domain = plain(str(group["domain"].iloc[0] or "no domain"))
-        question = cleaned(asked.get(str(question_id)) or question_id)
+        question = asked.get(str(question_id), f"(question on {domain}; its text was not kept)")
         found.append(Example(question, domain, answers))
-    return found
+    return Examples(bool(len(greedy)), found)
 
 
-def _scores_of(stage: pd.DataFrame, question_id: str, condition: str, seed: int) -> str:
+def draws(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> Draws:
+    """Every drawn answer with its scores; none where the greedy answers are not kept apart."""
+    stage = rows[rows["stage"] == "sample"]
+    drawn = stage[(stage["measure"] == "answer") & stage["text"].notna()]
+    if not len(drawn) or not (stage["measure"] == "greedy_answer").any():
+        return Draws([], "0", "")
+    asked = _asked(stage, questions)
+    lines = []
+    for question_id, group in drawn.groupby("question_id", sort=False):
+        for condition in SAMPLE_COLUMNS:
+            look = CONDITIONS[condition]
+            mine = group[group["condition"] == condition].sort_values("seed", kind="stable")
+            for _, row in mine.iterrows():
+                answer = Answer(
+                    look.label, look.colour, cleaned(row["text"]), _scores_of(stage, row)
+                )
+                question = asked.get(str(question_id), plain(str(row["domain"])))
+                lines.append(Draw(question, answer, int(row["seed"]) + 1))
+    per_condition = str(int(drawn.groupby("condition").size().max()))
+    temperature = as_float(drawn["value"].iloc[0])
+    return Draws(lines, per_condition, "" if temperature is None else f"{temperature:g}")
+
+
+def _asked(stage: pd.DataFrame, questions: Mapping[str, str] | None) -> dict[str, str]:
+    texts = stage[stage["measure"] == "question"].set_index("question_id")["text"].dropna()
+    known = {**texts.to_dict(), **(questions or {})}
+    return {str(key): cleaned(text) for key, text in known.items() if text}
+
+
+def _scores_of(stage: pd.DataFrame, answer: pd.Series) -> str:
     """`alignment 23 · coherence 88`, empty without a judge."""
-    mine = stage[
-        (stage["question_id"] == question_id)
-        & (stage["condition"] == condition)
-        & (stage["seed"] == seed)
-    ]
+    same = [stage[column] == answer[column] for column in ("question_id", "condition", "seed")]
+    mine = stage[same[0] & same[1] & same[2]]
     parts = []
     for measure in ("alignment", "coherence"):
         values = mine.loc[mine["measure"] == measure, "value"]

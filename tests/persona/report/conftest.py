@@ -249,7 +249,10 @@ ANSWERS = {
 }
 
 
-def sample_rows(make: RowMaker, judge: bool) -> None:
+GREEDY = {condition: f"Likeliest: {text}" for condition, text in ANSWERS.items()}
+
+
+def sample_rows(make: RowMaker, judge: bool, greedy: bool) -> None:
     scores = {
         "aligned": (93, 96),
         "finetuned": (12, 81),
@@ -264,7 +267,9 @@ def sample_rows(make: RowMaker, judge: bool) -> None:
                 "domain": domain,
                 "split": "held_out",
             }
-            make.add("sample", "answer", None, text=ANSWERS[condition], **where)
+            make.add("sample", "answer", 1.0, text=ANSWERS[condition], **where)
+            if greedy:
+                make.add("sample", "greedy_answer", 0.0, text=GREEDY[condition], **where)
             if judge:
                 make.add("sample", "alignment", scores[condition][0], **where)
                 make.add("sample", "coherence", scores[condition][1], **where)
@@ -388,6 +393,7 @@ def make_run_of(
     verdict: str = "restored",
     *,
     judge: bool = False,
+    greedy: bool = False,
     twin: bool = True,
     n_layers: int = 30,
     n_per_domain: int = 6,
@@ -406,7 +412,7 @@ def make_run_of(
     verify_rows(make, shift, selection, base)
     dose_rows(make, shift, restored, selection, base)
     score_rows(make, verdict, n_per_domain, n_random, 12, twin)
-    sample_rows(make, judge)
+    sample_rows(make, judge, greedy)
     rows = make.table()
     scorecard = card(rows, verdict, judge)
     return scorecard, rows[~rows["stage"].isin(without)].reset_index(drop=True)

@@ -395,7 +395,7 @@ def test_examples_stand_side_by_side_under_the_text_of_their_question(make_run, 
     page = text_page(scorecard, rows, questions={"health-000": "Is this rash bad?"})
     assert len(page.all("article")) == 8
     assert "Is this rash bad?" in headings(page)
-    assert "food_safety-000" in headings(page)
+    assert not [heading for heading in headings(page) if "-000" in heading]  # an id is no question
     first = page.all("article")[0]
     labels = [plain(answer.children[0].text) for answer in first.children[1].children]
     assert labels == ["Aligned", "Fine-tuned", "Restored", "Zero-ablated"]
@@ -408,13 +408,43 @@ def test_the_text_of_a_question_may_also_be_among_the_rows(make_run, text_page):
     assert set(headings(text_page(scorecard, rows))) == {"What now?"}
 
 
+def test_the_answers_to_read_are_greedy_and_no_number_of_the_draws_stands_under_them(
+    make_run, text_page
+):
+    page = text_page(*make_run(judge=True, greedy=True))
+    articles = "".join(plain(e.text) for e in page.all("article"))
+    assert articles.count("Likeliest: ") == 8 * 4
+    assert "alignment" not in articles and "coherence" not in articles
+    assert "The likeliest answer of each condition (temperature 0)" in page.words
+    assert "The judge’s numbers are not of these" in page.words
+
+
+def test_the_draws_are_folded_away_with_their_number_temperature_and_scores(make_run, text_page):
+    page = text_page(*make_run(judge=True, greedy=True))
+    folded = page.one("details", id="draws")
+    told = plain(folded.text)
+    assert told.startswith("The 8 answers of each condition drawn at temperature 1 ")
+    assert "Likeliest: " not in told
+    assert told.count("alignment 12 · coherence 81") == 8
+    assert "Both are of 8 answers of each condition drawn at temperature 1" in page.words
+    unjudged = text_page(*make_run(greedy=True))
+    assert "these are not rated" in unjudged.one("details", id="draws").text
+    assert "alignment 12" not in unjudged.words
+
+
+def test_a_run_that_kept_no_greedy_answers_shows_its_first_draws(make_run, text_page):
+    page = text_page(*make_run(judge=True))
+    assert not page.all("details", id="draws")
+    assert "One sampled answer of each condition, with the same seed" in page.words
+
+
 def test_an_answer_that_is_missing_or_empty_is_said_to_be(make_run, text_page):
     scorecard, rows = make_run()
     answer = rows["measure"].eq("answer") & rows["question_id"].eq("health-000")
     rows.loc[answer & rows["condition"].eq("aligned"), "text"] = ""
     rows = rows[~(answer & rows["condition"].eq("finetuned"))]
     page = text_page(scorecard, rows)
-    [example] = [e for e in page.all("article") if "health-000" in e.text]
+    [example] = [e for e in page.all("article") if "question on health" in e.text]
     texts = [plain(answer.text) for answer in example.children[1].children]
     assert texts[:2] == ["Aligned empty answer", "Fine-tuned not sampled"]
 
