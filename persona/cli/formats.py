@@ -105,6 +105,9 @@ def write_vectors(
             return exchange.write_neuronpedia(vectors, path, coefficient=coefficient, label=label)
 
 
+_NAMES = ", ".join(Format)
+
+
 def _guess_source(path: Path) -> Format:
     if path.suffix == ".safetensors":
         from persona.directions.exchange.storage import FORMAT as VECTOR_SET
@@ -117,7 +120,7 @@ def _guess_source(path: Path) -> Format:
         raise DataError(f"{path} is a safetensors file without a card of personascope")
     if path.suffix in _BY_SUFFIX:
         return _BY_SUFFIX[path.suffix]
-    raise DataError(f"the name {path.name} leaves its format open; say it with --from")
+    raise DataError(f"the name {path.name} leaves its format open; say it with --from: {_NAMES}")
 
 
 def as_written(vectors: VectorSet, kind: Format) -> VectorSet:
@@ -162,7 +165,7 @@ def guess_target(path: Path) -> Format:
         return Format.vector_set
     if path.suffix in _BY_SUFFIX:
         return _BY_SUFFIX[path.suffix]
-    raise DataError(f"the name {path.name} leaves its format open; say it with --to")
+    raise DataError(f"the name {path.name} leaves its format open; say it with --to: {_NAMES}")
 
 
 def _meaning(layers_are: LayersAre | None) -> Literal["blocks", "blocks+1"]:

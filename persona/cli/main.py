@@ -137,7 +137,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, PersonaError):
         return f"error: {_one_line(error)}", 2
     if (usage := getattr(error, "format_message", None)) is not None:
-        return f"error: {_one_line(usage())} (see `{_command_path(error)} --help`)", 2
+        told = _one_line(usage()).replace("Value error, ", "")  # the validator's word, not ours
+        return f"error: {told} (see `{_command_path(error)} --help`)", 2
     if _disk_is_full(error):
         name = getattr(error, "filename", None)
         place = f" while writing {name}" if name else ""

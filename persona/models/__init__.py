@@ -1,5 +1,7 @@
 """Loading an aligned model and its fine-tune, and reading and writing at their hooks."""
 
+import logging
+
 from persona.models.chat import ChatFormat, TokenizedDialogue, chat_format
 from persona.models.hooks import hooked, resid_post
 from persona.models.load import load_pair
@@ -14,3 +16,9 @@ __all__ = [
     "load_pair",
     "resid_post",
 ]
+
+# Said at every load by a library that Transformers and PEFT import, where a faster 4-bit kernel
+# for the processor is not installed; nothing here needs it.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "gemm_4bit_forward" not in str(record.msg)
+)

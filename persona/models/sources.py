@@ -56,8 +56,18 @@ def resolve(ref: str | Path) -> Source:
         return Source(name, _kind_of_folder(path), path)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or path.suffix != ""
     if looks_local and not _looks_like_hub_id(name):
-        raise ModelError(f"no such model file or folder: {name}")
+        raise ModelError(f"no such model file or folder: {name}{_shipped_like(name)}")
     return _from_hub(name)
+
+
+def _shipped_like(name: str) -> str:
+    """What comes along under a name like this one, for who mistyped it."""
+    from difflib import get_close_matches
+
+    from persona.organisms.shipped import shipped_names
+
+    near = get_close_matches(name, ["default", *shipped_names()])
+    return f"; did you mean {' or '.join(near)}, which comes along?" if near else ""
 
 
 def _looks_like_hub_id(name: str) -> bool:

@@ -203,6 +203,10 @@ def build(session: Session) -> Any:
         @no_type_check
         def asked(key: str, text: str, *at: Any) -> Iterator[Any]:
             key = handlers.own(key)
+            if isinstance(text, str) and not text.strip():
+                gr.Info("Type a question first.")
+                yield [key, *handlers.page(key)]
+                return
             for frame in _told(gr, handlers.ask(key, text, Controls(*at))):
                 yield [key, *frame]
 

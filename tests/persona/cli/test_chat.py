@@ -238,3 +238,9 @@ def test_blocks_are_named_in_three_ways(text, blocks):
 def test_other_names_of_blocks_are_refused(text):
     with pytest.raises(SteeringError, match="as 12, as 10-20 or as all"):
         parse_layers(text)
+
+
+def test_a_mode_that_there_is_not_is_told_in_plain_words(capsys):
+    assert main(["chat", "--mode", "restor"]) == 2
+    told = capsys.readouterr().err
+    assert "'restor' is not one of 'restore', 'add', 'ablate'" in told and "Value error" not in told

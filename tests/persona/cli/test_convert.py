@@ -211,3 +211,10 @@ def test_the_published_vector_becomes_a_control_vector(capsys, tmp_path, shared_
     rows = torch.load(source, map_location="cpu", weights_only=True)
     back = read_control_vector(target)
     assert all(back.vectors[layer].equal(rows[layer + 1]) for layer in range(1, 35))
+
+
+def test_a_name_of_no_known_format_lists_the_formats(tmp_path, capsys):
+    (tmp_path / "x.foo").touch()
+    assert main(["convert", str(tmp_path / "x.foo"), str(tmp_path / "y.gguf")]) == 2
+    told = capsys.readouterr().err
+    assert "say it with --from: persona-vector, vector-set, " in told and "neuronpedia" in told

@@ -183,3 +183,17 @@ def test_formats_and_devices_are_named():
     with pytest.raises(ModelError, match="device 'gpu9' is not available"):
         choose_device("gpu9")
     assert choose_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
+
+
+def test_a_mistyped_name_of_what_comes_along_is_told_the_right_one():
+    with pytest.raises(ModelError, match="did you mean car_maintenance_bad"):
+        load_pair("default", "car_maintenance_bda")
+
+
+def test_a_missing_kernel_that_nothing_needs_is_not_told_at_every_load(caplog):
+    import logging
+
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "why")
+    logger.warning("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]

@@ -153,6 +153,13 @@ def test_two_pages_share_no_conversation_after_the_server_was_started_anew(serve
         again.close(verbose=False)
 
 
+def test_an_empty_question_is_no_error(served):
+    _, address = served
+    page = Browser(address)
+    page.asks("secret")
+    assert "secret" in page.asks("  ")
+
+
 def test_pages_of_other_machines_and_bodies_beyond_measure_are_not_read(served):
     import httpx
 
