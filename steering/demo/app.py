@@ -1,9 +1,11 @@
 """The browser demo: widgets of Gradio, wired to `handlers`; nothing comes from another machine."""
 
 import os
+import tempfile
 import time
 import webbrowser
 from collections.abc import Iterator
+from functools import cache
 from html import escape
 from typing import Any, no_type_check
 
@@ -35,13 +37,23 @@ PATIENCE_SECONDS = 60.0
 
 
 def import_gradio() -> Any:
-    """Gradio with its analytics off. Raises: PersonaError where it is not installed."""
+    """Gradio with its analytics off, and uploads where nobody else can read them.
+
+    Raises: PersonaError where it is not installed.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    os.environ.setdefault("GRADIO_TEMP_DIR", _uploads().name)
     try:
         import gradio
     except ImportError as error:
         raise PersonaError(NO_GRADIO) from error
     return gradio
+
+
+@cache
+def _uploads() -> tempfile.TemporaryDirectory[str]:
+    """Of this process, and gone with it; gradio's own is /tmp/gradio, which all can read."""
+    return tempfile.TemporaryDirectory(prefix="persona-uploads-")
 
 
 def launch(

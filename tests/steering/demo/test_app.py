@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import stat
+from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
@@ -158,6 +160,18 @@ def test_an_empty_question_is_no_error(served):
     page = Browser(address)
     page.asks("secret")
     assert "secret" in page.asks("  ")
+
+
+def test_uploads_and_saved_directions_lie_where_nobody_else_can_read_them(served):
+    import httpx
+
+    _, address = served
+    with httpx.Client(trust_env=False) as http:
+        files = {"files": ("../../x.json", b"[[[")}
+        [path] = http.post(f"{address}gradio_api/upload", files=files).json()
+    folder = next(p for p in Path(path).parents if p.name.startswith("persona-uploads-"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert ".." not in path
 
 
 def test_pages_of_other_machines_and_bodies_beyond_measure_are_not_read(served):
