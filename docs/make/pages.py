@@ -17,6 +17,7 @@ BACKGROUND = (
     "numerics.md",
     "findings.md",
     "comparison.md",
+    "conformance.md",
     "limits.md",
     "security.md",
 )
