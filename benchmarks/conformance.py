@@ -4,7 +4,8 @@ Each path steers two tiny models in an environment of its own. What it did is me
 the tokens that got the vector in every pass, and the distance of its log-probabilities to a
 reference that shares no code with it. Cells that are done are kept; `--again` runs them anew.
 
-    python benchmarks/conformance.py [--only repeng nnsight] [--again] [--env-root FOLDER]
+    python benchmarks/conformance.py [--only repeng nnsight] [--under transformers==5.24.0]
+        [--again] [--env-root FOLDER]
     python benchmarks/conformance.py --reproducers   # run the scripts in benchmarks/reproducers
     python benchmarks/conformance.py --page          # render docs/conformance.md from the JSON
     python benchmarks/conformance.py --record        # rows for benchmarks/results.jsonl
@@ -247,10 +248,12 @@ def run(cells: Iterable[Cell], root: Path, again: bool) -> None:
                 print(f"{cell.key} | {family}: {row['verdict']} {written}", flush=True)
 
 
-def reproduce(root: Path) -> None:
-    """Run every reproducer under the releases that it names; exit code 1 says the defect shows."""
-    reproduced = {}
+def reproduce(root: Path, only: Sequence[str]) -> None:
+    """Run the reproducers under the releases that they name; exit code 1 says the defect shows."""
+    reproduced = _read(REPRODUCED)
     for script in sorted(REPRODUCERS.glob("*.py")):
+        if only and script.stem not in only:
+            continue
         needs = script.read_text(encoding="utf-8").split("Needs: ")[1].splitlines()[0].split()
         done = subprocess.run(
             [str(environment(needs, root)), "-W", "ignore", str(script)],
@@ -269,7 +272,7 @@ def reproduce(root: Path) -> None:
             "date": datetime.date.today().isoformat(),
         }
         print(script.name, "shown" if done.returncode else "not shown", done.stdout, flush=True)
-    REPRODUCED.write_text(json.dumps(reproduced, indent=1) + "\n", encoding="utf-8")
+        REPRODUCED.write_text(json.dumps(reproduced, indent=1) + "\n", encoding="utf-8")
 
 
 def record_rows() -> None:
@@ -295,7 +298,8 @@ def record_rows() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=[], help="names of paths")
+    parser.add_argument("--only", nargs="+", default=[], help="names of paths, or of reproducers")
+    parser.add_argument("--under", nargs="+", default=[], help="pins that a cell must have")
     parser.add_argument("--again", action="store_true", help="measure finished cells anew")
     parser.add_argument("--reproducers", action="store_true", help="run the reproducers alone")
     parser.add_argument("--page", action="store_true", help="render the page alone")
@@ -306,9 +310,10 @@ def main() -> None:
     if options.record:
         return record_rows()
     if options.reproducers:
-        reproduce(options.env_root)
+        reproduce(options.env_root, options.only)
     elif not options.page:
         chosen = [cell for cell in CELLS if not options.only or cell.path in options.only]
+        chosen = [cell for cell in chosen if set(options.under) <= set(cell.pins)]
         run(chosen, options.env_root, options.again)
     PAGE.write_text(render(table(), _read(REPRODUCED)), encoding="utf-8")
     print(PAGE)

@@ -165,6 +165,7 @@ def tokenizer(job: Job):
         eos_token="</s>",
         pad_token="</s>",
         padding_side="left",
+        name_or_path=str(job.folder),
     )
 
 
