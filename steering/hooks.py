@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from persona.errors import SteeringError
-from persona.models.hooks import Hook, hf_model, hook_points, hooked, model_width, n_layers
+from persona.models.hooks import (
+    Hook,
+    hf_model,
+    hook_points,
+    hooked,
+    is_compiled,
+    model_width,
+    n_layers,
+)
 from persona.models.space import ActivationSpace
 from steering.edit import Edit, require_no_conflict, require_one_model
 from steering.edits import (
@@ -156,6 +164,11 @@ def steered_by(edits: Sequence[Edit]) -> SteeredBy:
 def _check(model: Any, edits: Sequence[Edit], space: ActivationSpace | None) -> None:
     if not edits:
         raise SteeringError("there is nothing to steer with: the list of edits is empty")
+    if is_compiled(hf_model(model)):
+        raise SteeringError(
+            "the model is compiled (torch.compile): what was compiled before runs without hooks, "
+            "and what is compiled now would keep them. Steer the model that is not compiled"
+        )
     known, width = hook_points(model), model_width(model)
     for edit in edits:
         if edit.hook_name not in known:

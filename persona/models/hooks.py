@@ -105,6 +105,13 @@ def hf_model(model: Any) -> Any:
     return model.original_model if is_bridge(model) else model
 
 
+def is_compiled(hf_model: Any) -> bool:
+    """Whether torch.compile is in the model, as a wrapper or in place."""
+    return hasattr(hf_model, "_orig_mod") or any(
+        getattr(module, "_compiled_call_impl", None) is not None for module in hf_model.modules()
+    )
+
+
 def model_device(model: Any) -> torch.device:
     """The device that token ids must be on."""
     return next(hf_model(model).parameters()).device

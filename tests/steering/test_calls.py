@@ -233,3 +233,10 @@ def test_a_cache_kept_in_hand_goes_on_where_it_was(llama):
     with steer(llama, add_direction(direction())) as record:
         llama(IDS[:, :3], past_key_values=cache)
     assert record.written == [6]
+
+
+def test_a_compiled_model_is_refused(llama):
+    llama.model.layers[0].compile(backend="eager")
+    with pytest.raises(SteeringError, match="the model is compiled"):
+        with steer(llama, add_direction(direction())):
+            pass
