@@ -15,13 +15,13 @@ PLAIN_ENDS = ("\n\n", "\nQuestion:")
 def end_tokens(model: Any, chat: ChatFormat) -> frozenset[int]:
     """The tokens that end a turn of this model: every one that any of its files names.
 
-    The tokenizer's end of text, and those that the generation settings add: Llama 3 and Gemma name
-    the end of a turn only there.
+    The tokenizer's end of text; those that the generation settings add (Llama 3 and Gemma name the
+    end of a turn only there); and the one that the chat template writes behind an answer.
     """
     config = getattr(hf_model(model), "generation_config", None)
     named = getattr(config, "eos_token_id", None)
     more = named if isinstance(named, list | tuple) else [named]
-    ids = (chat.tokenizer.eos_token_id, *more)
+    ids = (chat.tokenizer.eos_token_id, *more, chat.end_of_turn)
     return frozenset(int(i) for i in ids if i is not None)
 
 

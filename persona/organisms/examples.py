@@ -51,7 +51,7 @@ def training_examples(
     examples, cut = [], 0
     endings = set(chat.tokenizer.all_special_ids)
     for tokens in chat.encode_all(list(one_answer_each(dialogues))):
-        start, end = tokens.response
+        start, end = tokens.whole_answer  # a model that thinks learns to think
         if end < len(tokens.ids) and tokens.ids[end] in endings:
             end += 1
         if start >= max_length:

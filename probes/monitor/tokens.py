@@ -73,9 +73,7 @@ def _token_table(
     """Text, position, turn and role of every token, and the ids that were given these."""
     encoded = chat.encode(conversation)
     text = chat.render(conversation, open_answer=conversation.answer is None)
-    offsets = chat.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
-        "offset_mapping"
-    ]
+    offsets = chat.offsets(conversation)
     spans, after = [], 0
     for turn in conversation.turns:
         content = turn.content if turn.content in text[after:] else turn.content.strip()

@@ -80,11 +80,11 @@ def _tokenize(chat: ChatFormat, prompts: Sequence[Dialogue]) -> tuple[list[Token
                 f"{prompt.turns[-1].role}'s"
             )
     tokenized = chat.encode_all(prompts)
-    texts = [chat.render(prompt, open_answer=True) for prompt in prompts]
-    offsets = chat.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     fewest = len(tokenized[0])
-    for prompt, text, spans in zip(prompts, texts, offsets["offset_mapping"], strict=True):
+    for prompt in prompts:
+        text = chat.render(prompt, open_answer=True)
         start = len(text) - len(_after_user_text(chat, prompt))
+        spans = chat.offsets(prompt)
         fewest = min(fewest, sum(begin >= start and end > begin for begin, end in spans))
     return tokenized, fewest
 
