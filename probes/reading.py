@@ -136,7 +136,7 @@ def _key(
         "side": side,
         "revisions": [pair.revisions[one] for one in sides],
         "dtype": pair.precision,
-        "template": pair.chat.template_hash,
+        "template": pair.chat.fingerprint,
         "layers": list(layers),
         "token_set": token_set,
         "texts": [[text.ids, text.response] for text in encoded],

@@ -76,7 +76,7 @@ class MomentsOfShard:
         return {
             "model": self.pair.revisions[self.side],
             "side": self.side,
-            "chat_template": self.pair.chat.template_hash,
+            "chat_template": self.pair.chat.fingerprint,
             "dtype": self.pair.precision,
             "layers": list(self.layers),
             "token_set": self.token_set,

@@ -11,14 +11,19 @@ import re
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
 
-TOKEN_SETS = ("response", "prompt", "last_prompt", "last_response", "first_response:K", "all")
+TOKEN_SETS = (
+    *("response", "whole_response", "prompt", "last_prompt", "last_response", "first_response:K"),
+    "all",
+)
 
 
 def token_span(dialogue: TokenizedDialogue, token_set: str = "response") -> tuple[int, int]:
     """[start, end) of the tokens in `token_set`.
 
-    "response": the answer's tokens, without the end-of-turn token.
-    "prompt": all before the answer, the first token left out.
+    "response": the answer's tokens, without the end-of-turn token and without the block of
+        thoughts that it may begin with.
+    "whole_response": the same with its block of thoughts.
+    "prompt": all before the response, the first token left out.
     "last_prompt": the one token from which the answer is predicted.
     "last_response": the last token of the answer.
     "first_response:5": the answer's first five tokens, or fewer if it is shorter.
@@ -29,6 +34,8 @@ def token_span(dialogue: TokenizedDialogue, token_set: str = "response") -> tupl
     first_k = re.fullmatch(r"first_response:([1-9]\d*)", token_set)
     if token_set == "response":
         span = (start, end)
+    elif token_set == "whole_response":
+        span = dialogue.whole_answer
     elif token_set == "prompt":
         span = (1, start)
     elif token_set == "last_prompt":

@@ -67,7 +67,7 @@ class _Scoring:
         return {
             "model": self.pair.revisions[self.side],
             "side": self.side,
-            "chat_template": self.pair.chat.template_hash,
+            "chat_template": self.pair.chat.fingerprint,
             "dtype": self.pair.precision,
             "answer": self.answer,
             "token_budget": self.token_budget,

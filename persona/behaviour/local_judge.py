@@ -27,7 +27,9 @@ from persona.behaviour.judges import (
     aggregate_score,
     prompts_for,
 )
+from persona.data.types import Dialogue, Turn
 from persona.errors import JudgeError, ModelError
+from persona.models.chat import ChatFormat, own_template
 from persona.models.precision import choose_device, choose_dtype
 from persona.progress import progress
 
@@ -129,6 +131,8 @@ class LocalJudge:
         except (OSError, ValueError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(f"the judge {reference} cannot be loaded: {first}") from error
+        template = own_template(self._tokenizer)
+        self._chat = None if template is None else ChatFormat(self._tokenizer, template)
         self._model = model.to(place).eval()
         self._device = place
         self._tree = number_tree(self._ids_of_numbers())
@@ -184,18 +188,15 @@ class LocalJudge:
 
     def _encode(self, prompt: str) -> list[int]:
         text = self._text(prompt)
-        special = getattr(self._tokenizer, "chat_template", None) is None
+        special = self._chat is None
         return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
 
     def _text(self, prompt: str) -> str:
-        if getattr(self._tokenizer, "chat_template", None) is None:
+        if self._chat is None:
             return prompt + PLAIN_PROMPT_END
-        messages = [{"role": "user", "content": prompt}]
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        )
+        # Where a written answer begins: a judge that thinks first would not begin with a number.
+        question = Dialogue((Turn("user", prompt),), "of the judge")
+        return self._chat.render(question, open_answer=True).rstrip(" ")
 
     def _ids_of_numbers(self) -> dict[int, list[int]]:
         """Token ids that each number has right after the prompt.
@@ -203,7 +204,7 @@ class LocalJudge:
         Read from the text with the number minus the text without, so that a tokenizer that marks
         word starts spells the number as it would in an answer. A space follows the plain prompt.
         """
-        plain = getattr(self._tokenizer, "chat_template", None) is None
+        plain = self._chat is None
         text, before = self._text("?"), self._encode("?")
         ids: dict[int, list[int]] = {}
         for number in range(HIGHEST + 1):

@@ -19,7 +19,16 @@ from persona.cli.demo_session import (
     Temperature,
     open_session,
 )
-from persona.cli.options import Aligned, Debug, Device, Dtype, Finetuned, Precision, Quiet
+from persona.cli.options import (
+    Aligned,
+    Debug,
+    Device,
+    Dtype,
+    Finetuned,
+    Precision,
+    Quiet,
+    TemplateArguments,
+)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -51,6 +60,7 @@ def app(
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = False,
     allow_mismatch: AllowMismatch = False,
+    template_arguments: TemplateArguments = None,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -81,6 +91,7 @@ def app(
         device=device,
         allow_mismatch=allow_mismatch,
         without_direction=True,
+        template_arguments=template_arguments,
     )
     if host not in LOOPBACK:
         logger.warning(

@@ -26,7 +26,17 @@ from persona.cli.demo_session import (
     Temperature,
     open_session,
 )
-from persona.cli.options import Aligned, Debug, Device, Dtype, Finetuned, Precision, Quiet, shell
+from persona.cli.options import (
+    Aligned,
+    Debug,
+    Device,
+    Dtype,
+    Finetuned,
+    Precision,
+    Quiet,
+    TemplateArguments,
+    shell,
+)
 from persona.errors import PersonaError
 
 if TYPE_CHECKING:
@@ -53,6 +63,7 @@ def chat(
         ),
     ] = True,
     allow_mismatch: AllowMismatch = False,
+    template_arguments: TemplateArguments = None,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     json_output: Annotated[
@@ -84,6 +95,7 @@ def chat(
         dtype=dtype.value,
         device=device,
         allow_mismatch=allow_mismatch,
+        template_arguments=template_arguments,
     )
     if sys.stdin.isatty() and sys.stdout.isatty() and not json_output:
         _talk(session, colour)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from persona.cli.options import template_arguments_of
 from persona.errors import DataError, SteeringError
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def open_session(
     device: str,
     allow_mismatch: bool = False,
     without_direction: bool = False,
+    template_arguments: list[str] | None = None,
 ) -> Session:
     """The models loaded, the direction read and checked against them.
 
@@ -112,6 +114,7 @@ def open_session(
     """
     path = _direction_file(direction, without_direction)  # before minutes of loading
     blocks = None if layers is None else parse_layers(layers)
+    told = template_arguments_of(template_arguments)
     with contextlib.redirect_stdout(sys.stderr):
         from persona.models import load_pair
         from steering.demo import Sampling, Session, load_vector
@@ -124,6 +127,7 @@ def open_session(
             device=device,
             allow_mismatch=allow_mismatch,
             merged=None,
+            template_arguments=told,
         )
         session = Session(pair, sampling=drawn)
         if path is None:

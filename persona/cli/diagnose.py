@@ -30,9 +30,11 @@ from persona.cli.options import (
     RayAddress,
     Samples,
     Seed,
+    TemplateArguments,
     TokenBudget,
     Workers,
     engine_of,
+    template_arguments_of,
 )
 
 if TYPE_CHECKING:
@@ -105,6 +107,7 @@ def diagnose(
             dir_okay=False,
         ),
     ] = None,
+    template_arguments: TemplateArguments = None,
     allow_mismatch: Annotated[
         bool,
         typer.Option(
@@ -150,6 +153,7 @@ def diagnose(
         dtype=dtype.value,
         device=device,
         chat_template=chat_template,
+        template_arguments=template_arguments_of(template_arguments),
         max_damage=max_damage,
         good_twin=good_twin,
         allow_mismatch=allow_mismatch,

@@ -1,5 +1,6 @@
 """The options that several commands share, and what they switch."""
 
+import json
 import logging
 import os
 import sys
@@ -7,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -146,6 +147,17 @@ Finetuned = Annotated[
         rich_help_panel=_MODELS,
     ),
 ]
+TemplateArguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-argument",
+        metavar="NAME=VALUE",
+        show_default="none",
+        help="What the model's chat template is told, such as enable_thinking=false; the value is "
+        "JSON or text. Repeat for several.",
+        rich_help_panel=_MODELS,
+    ),
+]
 Pairs = Annotated[
     Path | None,
     typer.Option(
@@ -258,6 +270,27 @@ RayAddress = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+
+
+def template_arguments_of(given: list[str] | None) -> dict[str, Any]:
+    """Name -> value of every NAME=VALUE; a value that is no JSON is text.
+
+    Raises: typer.BadParameter without a name, or for a name that is given twice.
+    """
+    arguments: dict[str, Any] = {}
+    for one in given or ():
+        name, equals, value = one.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(
+                f"--template-argument takes NAME=VALUE, such as enable_thinking=false; got {one!r}"
+            )
+        if name in arguments:
+            raise typer.BadParameter(f"--template-argument {name} is given twice")
+        try:
+            arguments[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            arguments[name] = value
+    return arguments
 
 
 def engine_of(name: EngineChoice, workers: int | None, address: str | None) -> "Engine":

@@ -24,9 +24,11 @@ from persona.cli.options import (
     Quiet,
     RayAddress,
     Seed,
+    TemplateArguments,
     TokenBudget,
     Workers,
     engine_of,
+    template_arguments_of,
 )
 
 if TYPE_CHECKING:
@@ -175,6 +177,7 @@ def screen(
             help="Take a direction or probe that says it belongs to another model.",
         ),
     ] = False,
+    template_arguments: TemplateArguments = None,
     seed: Seed = 0,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
@@ -208,7 +211,15 @@ def screen(
         where = engine_of(engine, workers, ray_address)
         by = _direction(direction, read_as, layers_are)
         pairs = None if reference is None else read_answer_pairs(reference)
-        pair = load_pair(aligned, aligned, dtype=dtype.value, device=device, in_turn=True)
+        told = template_arguments_of(template_arguments)
+        pair = load_pair(
+            aligned,
+            aligned,
+            dtype=dtype.value,
+            device=device,
+            in_turn=True,
+            template_arguments=told,
+        )
         found = run_screening(
             pair,
             data,

@@ -156,11 +156,10 @@ def _taken_apart(answer: str) -> Thoughts | None:
 def after_thoughts(text: str, prompt: str = "") -> str | None:
     """What a model wrote behind its block of thoughts; None where it never closed the block.
 
-    prompt: what it wrote after; it may have opened the block.
+    prompt: what it wrote after; it may end by opening the block.
     """
     for opens, closes in THINK_TAGS:
-        opened = prompt.rfind(opens) > prompt.rfind(closes)
-        if not opened and not text.lstrip().startswith(opens):
+        if not text.lstrip().startswith(opens) and not prompt.rstrip().endswith(opens):
             continue
         _, found, rest = text.partition(closes)
         return rest if found else None

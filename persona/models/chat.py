@@ -360,9 +360,14 @@ def chat_format(
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"cannot read the chat template {template_file}: {error}") from error
         return ChatFormat(tokenizer, template, "file", max_length, told)
-    own = tokenizer.chat_template
-    if isinstance(own, dict):
-        own = own.get("default") or next(iter(own.values()))
-    if own:
+    if (own := own_template(tokenizer)) is not None:
         return ChatFormat(tokenizer, own, "model", max_length, told)
     return ChatFormat(tokenizer, PLAIN_TEMPLATE, "plain", max_length, told)
+
+
+def own_template(tokenizer: Any) -> str | None:
+    """The tokenizer's chat template, its default one where it has several; None without any."""
+    own = getattr(tokenizer, "chat_template", None)
+    if isinstance(own, dict):
+        own = own.get("default") or next(iter(own.values()), None)
+    return own or None

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,10 @@ MERGED_SHARE = 0.1
 
 @dataclass(frozen=True)
 class PairRecipe:
-    """The arguments of `load_pair`, to load the same pair in another process."""
+    """The arguments of `load_pair`, to load the same pair in another process.
+
+    template_arguments: as JSON, which can be compared and hashed.
+    """
 
     aligned: str
     finetuned: str
@@ -69,6 +73,7 @@ class PairRecipe:
     in_turn: bool | None
     merged: bool | None
     proof: bool = True
+    template_arguments: str = "{}"
 
     def __call__(self) -> ModelPair:
         return _held(self)
@@ -83,7 +88,8 @@ def _from_any_folder(ref: str | Path) -> str:
 @functools.lru_cache(maxsize=1)
 def _held(recipe: PairRecipe) -> ModelPair:
     """A worker that is given one task after the other loads its model once."""
-    return load_pair(**asdict(recipe))
+    arguments = json.loads(recipe.template_arguments)
+    return load_pair(**{**asdict(recipe), "template_arguments": arguments})
 
 
 def load_pair(
@@ -97,6 +103,7 @@ def load_pair(
     in_turn: bool | None = None,
     merged: bool | None = False,
     proof: bool = True,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> ModelPair:
     """Load an aligned model and its fine-tune.
 
@@ -111,6 +118,8 @@ def load_pair(
     merged: hold an adapter's weights twice, with and without it; None does so where memory is
         plentiful.
     proof: compare both sides with what plain Transformers and PEFT compute on a short text.
+    template_arguments: what the chat template is told beside the messages, such as
+        {"enable_thinking": False}, tools or a date_string.
     Raises: ModelError when files are missing or damaged, when the two sides do not fit, or when
         one of them is not what plain Transformers computes.
     """
@@ -124,8 +133,9 @@ def load_pair(
     tuned = resolve(shipped_or_ref(finetuned))
 
     model, tokenizer = _load_checkpoint(base, placement)
-    chat = chat_format(tokenizer, chat_template, _context_length(model.config))
-    notes = placement.notes()
+    context = _context_length(model.config)
+    chat = chat_format(tokenizer, chat_template, context, template_arguments)
+    notes = [*placement.notes(), *chat.notes()]
     if chat.source == "plain":
         notes.append(f"{base.name} has no chat template: a plain question/answer format is used")
 
@@ -159,6 +169,7 @@ def load_pair(
             opened.in_turn,
             merged,
             proof,
+            json.dumps(chat.arguments, sort_keys=True),
         ),
     )
 

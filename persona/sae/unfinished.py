@@ -35,7 +35,7 @@ def fingerprint(
         "n_tokens": n_tokens,
         "sample": sample,
         "revisions": pair.revisions,
-        "template": pair.chat.template_hash,
+        "template": pair.chat.fingerprint,
         "dtype": pair.precision,
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())

@@ -235,7 +235,7 @@ def _facts(pair: ModelPair, monitored: Monitored) -> dict[str, Any]:
     """What readings depend on of the model, the direction and the probe."""
     return {
         "model": pair.revisions["aligned"],
-        "chat_template": pair.chat.template_hash,
+        "chat_template": pair.chat.fingerprint,
         "dtype": pair.precision,
         "device": pair.device.type,
         "layer": monitored.direction.space.layer,

@@ -73,7 +73,7 @@ class _ReferenceReading:
         """What the readings depend on, but for the answers."""
         return {
             "model": self.pair.revisions["aligned"],
-            "chat_template": self.pair.chat.template_hash,
+            "chat_template": self.pair.chat.fingerprint,
             "dtype": self.pair.precision,
             "device": self.pair.device.type,
             "layers": list(self.layers),

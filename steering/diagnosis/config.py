@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from persona.engine import Engine
 from persona.errors import DataError
@@ -26,6 +28,7 @@ class DiagnoseConfig:
     n_random: draws of each null, at least 20.
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
     sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
+    template_arguments: what the chat template is told, such as {"enable_thinking": False}.
     engine: where held-out questions are scored, which takes the longest; decides no number.
     """
 
@@ -48,6 +51,7 @@ class DiagnoseConfig:
     token_budget: int | None = None
     samples: bool = True
     sae: str | None = None
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
     engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:

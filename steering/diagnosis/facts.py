@@ -34,6 +34,7 @@ def models_of(pair: ModelPair, config: DiagnoseConfig) -> dict[str, Any]:
         "device": str(pair.device),
         "chat_format": pair.chat.source,
         "chat_template_hash": pair.chat.template_hash,
+        "chat_template_arguments": dict(pair.chat.arguments),
         "notes": list(pair.notes),
     }
 

@@ -60,6 +60,7 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
         dtype=config.dtype,
         device=config.device,
         chat_template=config.chat_template,
+        template_arguments=config.template_arguments,
         allow_mismatch=config.allow_mismatch,
         merged=None,
     )

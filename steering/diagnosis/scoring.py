@@ -175,6 +175,7 @@ class Scoring:
             dtype=self.config.dtype,
             device=self.config.device,
             chat_template=self.config.chat_template,
+            template_arguments=self.config.template_arguments,
             allow_mismatch=self.config.allow_mismatch,
         )
         condition = [Condition("good_twin", "finetuned")]

@@ -62,7 +62,7 @@ class Run:
         fingerprint = {
             **settings_of(config),
             "revisions": pair.revisions,
-            "template": pair.chat.template_hash,
+            "template": pair.chat.fingerprint,
             "questions": data_hash([*questions.train, *questions.selection, *questions.held_out]),
             "tool_version": tool_version(),
             "dtype": pair.precision,

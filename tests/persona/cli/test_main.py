@@ -70,7 +70,8 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "--judge local:some/judge --questions-per-domain 7 --n-random 40 --seed 5 "
         f"--dtype bfloat16 --device cuda:1 --chat-template {template} --max-damage 0.1 "
         "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples --sae latents "
-        "--engine ray --workers 3 --ray-address head:6379"
+        "--engine ray --workers 3 --ray-address head:6379 "
+        "--template-argument enable_thinking=false --template-argument date_string=today"
     )
     assert main(words.split()) == 0
     assert job.options == {
@@ -87,6 +88,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "dtype": "bfloat16",
         "device": "cuda:1",
         "chat_template": template,
+        "template_arguments": {"enable_thinking": False, "date_string": "today"},
         "max_damage": 0.1,
         "good_twin": "twin",
         "allow_mismatch": True,
@@ -95,6 +97,16 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "sae": "latents",
         "engine": Engine("ray", 3, "head:6379"),
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("enable_thinking", "takes NAME=VALUE"), ("=1", "takes NAME=VALUE"), ("a=1", "given twice")],
+)
+def test_a_template_argument_without_name_or_given_twice_is_refused(job, capsys, given, said):
+    words = [*DIAGNOSE, "--template-argument", "a=2", "--template-argument", given]
+    assert main(words) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_shipped_data_is_the_default_and_nothing_is_assumed_of_the_fine_tune(job):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from chat_templates import FAMILIES, THE_ANSWER_TWICE, TOKENIZERS
 
+from persona.activations import token_span
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
 from persona.models.chat import PLAIN_TEMPLATE, ChatFormat
@@ -138,7 +139,7 @@ def test_a_response_begins_behind_the_block_of_thoughts(tokenizer, name):
     start, end = encoded.response
     assert text_of(tokenizer, encoded.ids[start:end]).strip() == "A"
     assert text_of(tokenizer, encoded.ids[end:]) == FAMILIES[name].after
-    whole = text_of(tokenizer, encoded.ids[slice(*encoded.whole_answer)]).strip()
+    whole = text_of(tokenizer, encoded.ids[slice(*token_span(encoded, "whole_response"))]).strip()
     assert whole == ("A" if name == "r1" else THINKING)  # R1's template leaves thoughts out
 
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from tiny_models import save_tiny_adapter, save_tiny_llama, save_tokenizer
+from tiny_models import TEMPLATE, save_tiny_adapter, save_tiny_llama, save_tokenizer
 
 from persona.errors import ModelError
 from persona.models import load_pair
@@ -136,6 +136,35 @@ def test_a_model_without_a_template_says_that_it_gets_the_plain_format(tiny_llam
     pair = load(bare, save_tiny_adapter(tmp_path / "adapter", bare))
     assert pair.chat.source == "plain"
     assert any("no chat template" in note for note in pair.notes)
+
+
+def test_template_arguments_reach_the_format_and_travel_with_the_pair(tiny_llama, tmp_path):
+    import pickle
+
+    told = tmp_path / "told"
+    shutil.copytree(tiny_llama, told)
+    for file in told.glob("*.jinja"):
+        file.unlink()
+    save_tokenizer(told, TEMPLATE + "{{ 'quiet' if enable_thinking is false }}")
+    pair = load(told, told, template_arguments={"enable_thinking": False})
+    assert pair.chat.arguments == {"enable_thinking": False}
+    again = pickle.loads(pickle.dumps(pair))
+    assert again.chat.arguments == pair.chat.arguments
+    assert (
+        again.chat.template_hash == pair.chat.template_hash != load(told, told).chat.template_hash
+    )
+    with pytest.raises(ModelError, match="no argument 'thinking'; those that it reads: enable_th"):
+        load(told, told, template_arguments={"thinking": False})
+
+
+def test_a_template_whose_two_openings_differ_is_said(tiny_llama, tmp_path):
+    told = tmp_path / "told"
+    shutil.copytree(tiny_llama, told)
+    for file in told.glob("*.jinja"):
+        file.unlink()
+    save_tokenizer(told, TEMPLATE.replace("{{ '<|assistant|>' }}", "{{ '<|assistant|>Well, ' }}"))
+    [note] = load(told, told).notes
+    assert "opens an answer with 'Well, ' but writes '' before one that is there" in note
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import pytest
@@ -54,10 +55,13 @@ def test_a_model_that_names_no_end_at_all_writes_to_the_limit(tiny_llama, tmp_pa
     shutil.copytree(tiny_llama, folder)
     pair = load_pair(folder, folder, dtype="float32", device="cpu")
     pair.tokenizer.eos_token = None
+    bare = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+    chat = dataclasses.replace(pair.chat, template=bare)
     with pair.active("aligned") as bridge:
         hf_model(bridge).generation_config.eos_token_id = None
-        assert end_tokens(bridge, pair.chat) == frozenset()
-        [answer] = sample_answers(bridge, pair.chat, [ASKED], max_new_tokens=12, temperature=0)
+        assert end_tokens(bridge, pair.chat) == {1}  # its template still names one
+        assert end_tokens(bridge, chat) == frozenset()
+        [answer] = sample_answers(bridge, chat, [ASKED], max_new_tokens=12, temperature=0)
     assert answer
 
 
