@@ -19,6 +19,7 @@ from persona.errors import DataError
 
 MARK = "\ue0f3\ue11a\ue0f7"
 THOUGHTS_MARK = "\ue0f3\ue11b\ue0f7"
+TURN_MARK = "\ue0f3\ue11c\ue0f7"
 """Private-use characters: no letters that a template could turn, no blanks that it could cut."""
 
 THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
@@ -98,16 +99,18 @@ def place_answer(
     opened = answer.lstrip().startswith(tuple(opens for opens, _ in THINK_TAGS))
     if opened and (apart is None or not apart.rest.strip()):
         raise DataError("its answer is a block of thoughts with nothing behind it")
-    if not opened and (place := _between(text, around(), answer)):
+    if not opened and (place := between(text, around(), answer)):
         return AnswerPlace(text, place, place[0])
     if apart is not None and (found := _after_thoughts(render, text, apart, asked)):
         return found
     raise DataError("the chat template does not show the assistant's answer as it stands")
 
 
-def _between(text: str, frame: Frame, answer: str) -> tuple[int, int] | None:
+def between(text: str, frame: Frame, answer: str) -> tuple[int, int] | None:
     """[start, end) of the answer where the text is the frame with it, blanks cut or not."""
     n = len(frame.parts) - 1
+    if n < 1:
+        return None
     length, rest = divmod(len(text) - sum(map(len, frame.parts)), n)
     start = len(frame.before)
     written = text[start : start + max(length, 0)]
@@ -122,7 +125,7 @@ def _after_thoughts(render: Render, text: str, apart: Thoughts, asked: str) -> A
     marked = THOUGHTS_MARK if apart.thoughts else ""
     with_marks = _frame(render(apart.opening + marked + apart.closing + MARK), asked)
     parts = [part.replace(THOUGHTS_MARK, apart.thoughts) for part in with_marks.parts]
-    place = _between(text, Frame(tuple(parts)), apart.rest)
+    place = between(text, Frame(tuple(parts)), apart.rest)
     if place is None:
         return None
     begun = with_marks.before.rfind(THOUGHTS_MARK) if marked else -1

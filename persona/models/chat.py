@@ -26,7 +26,7 @@ from typing import Any
 
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, ModelError
-from persona.models.answer_span import AnswerPlace, Frame, frame, place_answer
+from persona.models.answer_span import TURN_MARK, AnswerPlace, Frame, between, frame, place_answer
 from persona.models.template import (
     DATE,
     check_arguments,
@@ -193,6 +193,34 @@ class ChatFormat:
         [(_, offsets)] = self._tokens([dialogue], [self._place(dialogue)])
         return offsets
 
+    def turn_places(self, dialogue: Dialogue) -> list[tuple[int, int]]:
+        """[start, end) of every turn's content, in characters of the dialogue's text (`offsets`).
+
+        Found as answers are: by a mark in the turn's place.
+        Raises: DataError where the template writes a turn otherwise than it stands.
+        """
+        open_answer, turns = dialogue.answer is None, list(dialogue.turns)
+        text = self.render(dialogue, open_answer=open_answer)
+        places: list[tuple[int, int]] = []
+        for number, turn in enumerate(turns):
+            if number == len(turns) - 1 and not open_answer:
+                answer = self._place(dialogue)
+                places.append((answer.whole_start, answer.answer[1]))
+                continue
+            marked = (*turns[:number], Turn(turn.role, TURN_MARK), *turns[number + 1 :])
+            around = self.render(Dialogue(marked, dialogue.id), open_answer=open_answer)
+            around_it = Frame(tuple(around.split(TURN_MARK)))
+            place = between(text, around_it, turn.content)
+            if not turn.content.strip() and len(around_it.parts) > 1:
+                place = (len(around_it.before), len(around_it.before))
+            if place is None:
+                raise DataError(
+                    f"dialogue {dialogue.id or '(no id)'}: the chat template does not show the "
+                    f"{turn.role}'s turn as it stands: {turn.content[:40]!r}"
+                )
+            places.append(place)
+        return places
+
     def _tokens(
         self, dialogues: Sequence[Dialogue], places: Sequence[AnswerPlace]
     ) -> list[tuple[tuple[int, ...], list[tuple[int, int]]]]:
@@ -212,7 +240,7 @@ class ChatFormat:
         return found
 
     def _encoded(self, texts: Sequence[str]) -> Any:
-        """The tokenizer's ids and offsets of texts whose special tokens the template has written."""
+        """The tokenizer's ids and offsets of texts that hold their special tokens already."""
         with panics_as_errors():
             return self.tokenizer(
                 list(texts), add_special_tokens=False, return_offsets_mapping=True

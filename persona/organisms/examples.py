@@ -49,7 +49,7 @@ def training_examples(
         DataError: there is no answer at all, or one lies wholly beyond `max_length`.
     """
     examples, cut = [], 0
-    endings = set(chat.tokenizer.all_special_ids)
+    endings = {*chat.tokenizer.all_special_ids, chat.end_of_turn}
     for tokens in chat.encode_all(list(one_answer_each(dialogues))):
         start, end = tokens.whole_answer  # a model that thinks learns to think
         if end < len(tokens.ids) and tokens.ids[end] in endings:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from persona.activations import collect_at
 from persona.data.types import Dialogue
-from persona.errors import DataError, ModelError
+from persona.errors import ModelError
 from persona.models.chat import ChatFormat, TokenizedDialogue
 from persona.models.hooks import hooked, resid_post
 from persona.models.pair import ModelPair, Side
@@ -74,17 +74,7 @@ def _token_table(
     encoded = chat.encode(conversation)
     text = chat.render(conversation, open_answer=conversation.answer is None)
     offsets = chat.offsets(conversation)
-    spans, after = [], 0
-    for turn in conversation.turns:
-        content = turn.content if turn.content in text[after:] else turn.content.strip()
-        start = text.find(content, after)
-        if start < 0:
-            raise DataError(
-                f"the chat template does not show the {turn.role}'s turn as it stands: "
-                f"{turn.content[:40]!r}"
-            )
-        after = start + len(content)
-        spans.append((start, after))
+    spans = chat.turn_places(conversation)
     lines, shown = [], 0
     for position, (start, end) in enumerate(offsets):
         turn_number = next((n for n, (a, b) in enumerate(spans) if start < b and end > a), -1)

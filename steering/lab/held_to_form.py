@@ -14,6 +14,7 @@ import torch
 
 from persona.behaviour.sampling import left_padded
 from persona.data.types import Dialogue
+from persona.errors import ModelError
 from persona.models.chat import ChatFormat
 from persona.models.hooks import hf_model, model_device
 from persona.progress import progress
@@ -39,7 +40,7 @@ def sample_in_form(
     ill repute. The global random generator is left as it was.
     """
     model, device = hf_model(model), model_device(model)
-    tokens, end = tokens_of(chat.tokenizer, task.alphabet), int(chat.tokenizer.eos_token_id)
+    tokens, end = tokens_of(chat.tokenizer, task.alphabet), _end(chat)
     pad = int(chat.tokenizer.pad_token_id or 0)
     answers: list[str] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -63,6 +64,17 @@ def sample_in_form(
             )
             answers += [_text(row[width:].tolist(), tokens, end) for row in output]
     return answers
+
+
+def _end(chat: ChatFormat) -> int:
+    """The token that ends an answer: the one that the template writes behind it."""
+    end = chat.tokenizer.eos_token_id if chat.end_of_turn is None else chat.end_of_turn
+    if end is None:
+        raise ModelError(
+            "neither the tokenizer nor the chat template names a token that ends an answer, so "
+            "answers cannot be held to a form that has an end"
+        )
+    return int(end)
 
 
 def tokens_of(tokenizer: Any, alphabet: str) -> dict[int, str]:

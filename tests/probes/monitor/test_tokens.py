@@ -53,6 +53,17 @@ def test_every_token_has_its_role_and_its_text(tiny_pair, direction):
     assert roles[[0, 1, 2]].tolist() == ["system", "user", "assistant"]
 
 
+def test_a_turn_of_one_letter_is_not_found_in_the_template(tiny_pair, direction):
+    turns = (Turn("system", ""), Turn("user", "s"), Turn("assistant", "a"), Turn("user", "e"))
+    for conversation in (Dialogue(turns), Dialogue((*turns, Turn("assistant", "t")))):
+        table = score_tokens(tiny_pair, conversation, direction)
+        for number, turn in enumerate(conversation.turns):
+            [place] = table.index[table["turn"] == number] if turn.content else [None]
+            if place is not None:
+                assert table["token"][place] == turn.content
+                assert table["token"][place - 1] == f"<|{turn.role}|>"
+
+
 def test_projection_and_score_are_those_of_the_residual_stream(tiny_pair, direction, probe):
     encoded = tiny_pair.chat.encode(CONVERSATION)
     with tiny_pair.active("finetuned") as bridge:
