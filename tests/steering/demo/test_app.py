@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import stat
+import time
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -14,7 +15,7 @@ from demo_cases import hook_count, planted_vector
 
 from persona.directions.storage import save_persona_vector
 from persona.errors import PersonaError
-from steering.demo import Sampling, Session, from_persona_vector
+from steering.demo import Sampling, Session, from_persona_vector, generation
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
@@ -58,7 +59,7 @@ def texts(page):
 
 
 def test_the_page_answers_in_every_column_is_steered_stops_and_stays_on_this_machine(
-    served, page, tmp_path
+    served, page, tmp_path, monkeypatch
 ):
     session, address = served
     assert urlparse(address).hostname == "127.0.0.1"
@@ -85,13 +86,16 @@ def test_the_page_answers_in_every_column_is_steered_stops_and_stays_on_this_mac
     assert texts(page)[:2] == answered[:2]
     assert texts(page)[2] != answered[2]
 
+    draw = generation._draw  # as slow as a real model, so that there is something to stop
+    monkeypatch.setattr(generation, "_draw", lambda *at: (time.sleep(0.05), draw(*at))[1])
     page.get_by_text("How answers are drawn").click()
     page.get_by_label("number input for Most tokens").fill("400")
     page.locator("#question textarea, #question input").first.fill("And why?")
     page.click("#ask")
     page.wait_for_function("() => document.querySelectorAll('.talk .asked').length == 4")
-    page.click("#stop")
+    page.locator("#stop").dispatch_event("click")  # at once: the page moves while it fills
     page.wait_for_function(DONE, arg=[4])
+    monkeypatch.setattr(generation, "_draw", draw)
     assert "… stopped" in texts(page)[0]
     assert hook_count(session.pair) == hooks
 
