@@ -25,6 +25,7 @@ from persona.cli.options import (
     Device,
     Dtype,
     Finetuned,
+    NoProof,
     Precision,
     Quiet,
     TemplateArguments,
@@ -61,6 +62,7 @@ def app(
     ] = False,
     allow_mismatch: AllowMismatch = False,
     template_arguments: TemplateArguments = None,
+    no_proof: NoProof = False,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -90,6 +92,7 @@ def app(
         dtype=dtype.value,
         device=device,
         allow_mismatch=allow_mismatch,
+        proof=not no_proof,
         without_direction=True,
         template_arguments=template_arguments,
     )

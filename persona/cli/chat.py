@@ -32,6 +32,7 @@ from persona.cli.options import (
     Device,
     Dtype,
     Finetuned,
+    NoProof,
     Precision,
     Quiet,
     TemplateArguments,
@@ -64,6 +65,7 @@ def chat(
     ] = True,
     allow_mismatch: AllowMismatch = False,
     template_arguments: TemplateArguments = None,
+    no_proof: NoProof = False,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     json_output: Annotated[
@@ -96,6 +98,7 @@ def chat(
         device=device,
         allow_mismatch=allow_mismatch,
         template_arguments=template_arguments,
+        proof=not no_proof,
     )
     if sys.stdin.isatty() and sys.stdout.isatty() and not json_output:
         _talk(session, colour)

@@ -104,6 +104,7 @@ def open_session(
     dtype: str,
     device: str,
     allow_mismatch: bool = False,
+    proof: bool = True,
     without_direction: bool = False,
     template_arguments: list[str] | None = None,
 ) -> Session:
@@ -128,6 +129,7 @@ def open_session(
             allow_mismatch=allow_mismatch,
             merged=None,
             template_arguments=told,
+            proof=proof,
         )
         session = Session(pair, sampling=drawn)
         if path is None:

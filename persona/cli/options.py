@@ -100,6 +100,14 @@ _MODELS = "Models"
 _RUN = "How it runs"
 _OUTPUT = "What it prints"
 
+NoProof = Annotated[
+    bool,
+    typer.Option(
+        "--no-proof",
+        help="Load the two models without comparing them with plain Transformers and PEFT.",
+        rich_help_panel=_MODELS,
+    ),
+]
 Debug = Annotated[
     bool,
     typer.Option(

@@ -127,12 +127,11 @@ def _require_weights(files: AdapterFiles) -> None:
         )
     for key, what in (
         ("alora_invocation_tokens", "switches itself on in the middle of a text (aLoRA)"),
-        ("layer_replication", "repeats blocks of its base"),
+        ("layer_replication", "repeats blocks of its base, which then has other blocks"),
     ):
         if files.config.get(key):
             raise ModelError(
-                f"the adapter {name} {what} ({key}), so its two sides do not have the same blocks "
-                "over the whole text; this is not supported"
+                f"the adapter {name} {what}: {key} is not supported; take an adapter without it"
             )
 
 

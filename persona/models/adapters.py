@@ -151,12 +151,18 @@ def untie(model: nn.Module) -> bool:
     return shared
 
 
+def kind_of(peft_model: Any) -> str:
+    """PEFT's name of the adapter that is on: LORA, IA3, ..."""
+    kind = peft_model.active_peft_config.peft_type
+    return str(getattr(kind, "value", kind))
+
+
 def merged_model(peft_model: Any, name: str) -> Any:
     """The plain Hugging Face model with the adapter's changes in its weights.
 
     Raises: ModelError where PEFT cannot merge this kind.
     """
-    kind = str(getattr(peft_model.active_peft_config.peft_type, "value", "adapter"))
+    kind = kind_of(peft_model)
     try:
         if untie(peft_model):
             _clone_adapted(peft_model)

@@ -23,6 +23,7 @@ from persona.models.adapters import (
     attach_adapter,
     base_state,
     changed_outside,
+    kind_of,
     merged_model,
     untie,
 )
@@ -394,8 +395,9 @@ def _to_be_merged(peft_model: Any, merged: bool | None, placement: Placement) ->
         raise ModelError(f"an adapter cannot be merged into {placement.weights} weights")
     if merged and not can_be_merged(peft_model):
         raise ModelError(
-            "only an adapter of plain LoRA weights can be merged; this one also changes biases or "
-            "whole modules, so leave merged at its default"
+            "only an adapter of plain LoRA weights can be merged; this one "
+            f"({kind_of(peft_model)}) changes its base otherwise, or biases or whole modules too: "
+            "leave merged at its default"
         )
     if merged is not None:
         return merged

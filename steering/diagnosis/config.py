@@ -48,6 +48,7 @@ class DiagnoseConfig:
     max_damage: float = MAX_DAMAGE
     good_twin: str | None = None
     allow_mismatch: bool = False
+    proof: bool = True
     token_budget: int | None = None
     samples: bool = True
     sae: str | None = None

@@ -63,6 +63,7 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
         template_arguments=config.template_arguments,
         allow_mismatch=config.allow_mismatch,
         merged=None,
+        proof=config.proof,
     )
     sae = (
         None

@@ -177,6 +177,7 @@ class Scoring:
             chat_template=self.config.chat_template,
             template_arguments=self.config.template_arguments,
             allow_mismatch=self.config.allow_mismatch,
+            proof=self.config.proof,
         )
         condition = [Condition("good_twin", "finetuned")]
         options: dict[str, Any] = {"token_budget": self.budget}

@@ -1,0 +1,20 @@
+"""--no-proof reaches the loader."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from persona.cli.main import app
+
+
+@pytest.mark.parametrize(("flags", "proof"), [([], True), (["--no-proof"], False)])
+def test_diagnose_proves_the_pair_unless_told_otherwise(tmp_path, monkeypatch, flags, proof):
+    seen = []
+    monkeypatch.setattr(
+        "persona.cli.diagnose.run_and_print", lambda config, **_: seen.append(config)
+    )
+    command = ["diagnose", "--finetuned", "anything", "--out", str(tmp_path / "out"), *flags]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert [config.proof for config in seen] == [proof]
