@@ -65,7 +65,7 @@ class _Scoring:
     def facts(self) -> dict[str, Any]:
         """What the readings depend on, but for the data."""
         return {
-            "model": self.pair.revisions[self.side],
+            "model": self.pair.files(self.side),
             "side": self.side,
             "chat_template": self.pair.chat.fingerprint,
             "dtype": self.pair.precision,

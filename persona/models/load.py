@@ -156,6 +156,7 @@ def load_pair(
         chat=chat,
         names={"aligned": base.name, "finetuned": str(finetuned)},
         revisions={"aligned": base.revision, "finetuned": tuned.revision},
+        fingerprints={"aligned": base.fingerprint, "finetuned": tuned.fingerprint},
         dtype=placement.dtype,
         device=placement.device,
         weights=placement.weights,

@@ -36,6 +36,7 @@ class ModelPair:
     notes: what differs between the two sides, and other things a reader must know.
     reload: loads the same pair again, None where it was made by hand. A pair travels to another
         process as this, and is loaded there; see `PairRecipe`.
+    fingerprints: `Source.fingerprint` of each side: weights, configs, tokenizer and template.
     """
 
     open_side: OpenSide
@@ -50,6 +51,7 @@ class ModelPair:
     weights: str | None = None
     notes: list[str] = field(default_factory=list)
     reload: Callable[[], ModelPair] | None = None
+    fingerprints: dict[Side, str] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Callable[..., ModelPair], tuple[Any, ...]]:
         if self.reload is None:
@@ -58,6 +60,13 @@ class ModelPair:
                 "loaded by another process; make it with load_pair"
             )
         return loaded_elsewhere, (self.reload, self.revisions)
+
+    def files(self, side: Side) -> str:
+        """What readings of a side depend on: its revision and, where it is known, the small files.
+
+        A stage or a shard that was made under another value is made anew.
+        """
+        return f"{self.revisions[side]} {self.fingerprints.get(side, '')}".strip()
 
     @property
     def precision(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +14,19 @@ from persona.models.embedded import DEFAULT_MODEL_ID, default_model_folder
 from persona.models.gguf_cache import dequantised_folder
 
 Kind = Literal["folder", "adapter"]
+
+_DECIDING = (
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""Files beside the weights that decide ids, end tokens, or what is done with the weights."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,29 @@ class Source:
         if self.path.parent.name == "snapshots":
             return self.path.name[:12]
         files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.safetensors"))
-        return "+".join(sha256_of_file(file)[:12] for file in files[:2]) or "unknown"
+        hashes = [_sha256(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        # One or two shards keep the form that saved directions carry; of more, all count.
+        parts = [digest[:12] for digest in hashes[:2]]
+        if len(hashes) > 2:
+            parts.append(hashlib.sha256("".join(hashes[2:]).encode()).hexdigest()[:12])
+        return "+".join(parts) or "unknown"
+
+    @property
+    def fingerprint(self) -> str:
+        """The revision and a short hash of every small file that decides what the model computes:
+        config, adapter's scale, tokenizer, template, end tokens.
+        """
+        digest = hashlib.sha256()
+        for file in sorted(self.path.glob("*")):
+            if file.name in _DECIDING or file.suffix in (".jinja", ".model"):
+                digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        return f"{self.revision} {digest.hexdigest()[:12]}"
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(file: Path, size: int, changed: int) -> str:
+    """Hash of a file, kept while its size and time of change stay what they are."""
+    return sha256_of_file(file)
 
 
 def resolve(ref: str | Path) -> Source:

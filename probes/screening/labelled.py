@@ -72,7 +72,7 @@ class _ReferenceReading:
     def facts(self) -> dict[str, Any]:
         """What the readings depend on, but for the answers."""
         return {
-            "model": self.pair.revisions["aligned"],
+            "model": self.pair.files("aligned"),
             "chat_template": self.pair.chat.fingerprint,
             "dtype": self.pair.precision,
             "device": self.pair.device.type,

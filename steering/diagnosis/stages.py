@@ -61,7 +61,7 @@ class Run:
         self.budget = config.token_budget or DEFAULT_TOKEN_BUDGET
         fingerprint = {
             **settings_of(config),
-            "revisions": pair.revisions,
+            "revisions": {side: pair.files(side) for side in pair.revisions},
             "template": pair.chat.fingerprint,
             "questions": data_hash([*questions.train, *questions.selection, *questions.held_out]),
             "tool_version": tool_version(),

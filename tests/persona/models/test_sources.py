@@ -1,0 +1,49 @@
+"""A source's fingerprint covers every file that decides what the model computes."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from persona.models.sources import Source
+
+
+def test_every_shard_counts_and_two_shards_keep_the_form_of_saved_directions(tmp_path):
+    for shard in range(4):
+        (tmp_path / f"model-{shard}.safetensors").write_bytes(bytes([shard]))
+        if shard == 1:
+            two = Source("m", "folder", tmp_path).revision
+    four = Source("m", "folder", tmp_path).revision
+    assert two.count("+") == 1 and four.startswith(two + "+")
+    (tmp_path / "model-3.safetensors").write_bytes(b"other")
+    assert Source("m", "folder", tmp_path).revision != four
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+)
+def test_tokenizer_template_and_config_count(tiny_llama, tmp_path, name):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_llama, folder)
+    before = Source("m", "folder", folder).fingerprint
+    assert before == Source("m", "folder", tiny_llama).fingerprint
+    with (folder / name).open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert Source("m", "folder", folder).fingerprint != before
+
+
+def test_the_scale_of_an_adapter_counts(tiny_adapter, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_adapter, folder)
+    before = Source("a", "adapter", folder)
+    fingerprint, revision = before.fingerprint, before.revision
+    config = folder / "adapter_config.json"
+    config.write_text(config.read_text().replace('"lora_alpha": 4', '"lora_alpha": 8'))
+    assert before.revision == revision
+    assert before.fingerprint != fingerprint
+
+
+def test_readings_of_a_pair_depend_on_its_fingerprints(tiny_pair):
+    assert tiny_pair.revisions["aligned"] in tiny_pair.files("aligned")
+    assert tiny_pair.files("aligned") != tiny_pair.files("finetuned")
