@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from persona.data import load_pairs
-    from persona.models import ModelPair, load_pair
+    from persona.models import ModelPair, load_pair, pair_of
 
-__all__ = ["ModelPair", "load_pair", "load_pairs"]
+__all__ = ["ModelPair", "load_pair", "load_pairs", "pair_of"]
 
 _HOME = {
     "ModelPair": "persona.models",
     "load_pair": "persona.models",
     "load_pairs": "persona.data",
+    "pair_of": "persona.models",
 }
 
 

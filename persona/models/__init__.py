@@ -4,6 +4,7 @@ import logging
 
 from persona.models.chat import ChatFormat, TokenizedDialogue, chat_format
 from persona.models.hooks import hooked, resid_post
+from persona.models.in_memory import pair_of
 from persona.models.load import load_pair
 from persona.models.pair import ModelPair
 
@@ -14,6 +15,7 @@ __all__ = [
     "chat_format",
     "hooked",
     "load_pair",
+    "pair_of",
     "resid_post",
 ]
 

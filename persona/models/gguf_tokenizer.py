@@ -57,6 +57,15 @@ _TURN_ENDS = (
 """Tokens after which llama.cpp stops wherever a vocabulary has them as control tokens."""
 
 
+_ALSO_WHOLE = (
+    *("</s>", "<eos>", "[EOT]", "[EOS]", "[PAD]", "<|return|>", "<|call|>", "<|file_sep|>"),
+    *("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|fim_repo|>"),
+    *("<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<fim_pad>", "<reponame>", "<|repo_name|>"),
+    *("<fim-prefix>", "<fim-suffix>", "<fim-middle>", "<fim-pad>", "<PRE>", "<SUF>", "<MID>"),
+)
+"""Tokens that llama.cpp finds whole in a text even where a file calls them ordinary ones."""
+
+
 def tokenizer_of(file: GgufFile, context_length: int | None = None) -> Any:
     """The fast tokenizer of a GGUF, its special tokens and its chat template.
 
@@ -198,6 +207,10 @@ def _whole_tokens(file: GgufFile, tokens: Sequence[str], *kinds: int) -> list[An
     name = str(file.fields.get("general.name", "")).lower()
     swallows_spaces = "phi-3" in name or "phi3" in name
     keeps = ("<unk>", "<s>", "<|endoftext|>")
+    found = [
+        _CONTROL if token in (*_TURN_ENDS, *_ALSO_WHOLE) else kind
+        for token, kind in zip(tokens, _kinds(file), strict=False)
+    ]
     return [
         AddedToken(
             token,
@@ -205,7 +218,7 @@ def _whole_tokens(file: GgufFile, tokens: Sequence[str], *kinds: int) -> list[An
             normalized=False,
             rstrip=swallows_spaces and token not in keeps,
         )
-        for token, kind in zip(tokens, _kinds(file), strict=False)
+        for token, kind in zip(tokens, found, strict=False)
         if kind in kinds and token
     ]
 

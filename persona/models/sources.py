@@ -79,6 +79,7 @@ def resolve(ref: str | Path) -> Source:
     a hub id of a checkpoint or an adapter.
     Raises: ModelError with one line on what is missing.
     """
+    require_name(ref)
     name = str(ref)
     if name == "default":
         return Source(DEFAULT_MODEL_ID, "folder", default_model_folder())
@@ -105,6 +106,15 @@ def _shipped_like(name: str) -> str:
 
     near = get_close_matches(name, ["default", *shipped_names()])
     return f"; did you mean {' or '.join(near)}, which comes along?" if near else ""
+
+
+def require_name(ref: object) -> None:
+    """Raises: ModelError for a model in memory where the name of one, or its folder, is needed."""
+    if not isinstance(ref, (str, Path)):
+        raise ModelError(
+            f"here models go by name or path, and this is a {type(ref).__name__}; for models in "
+            "memory: persona.pair_of(aligned, finetuned, tokenizer)"
+        )
 
 
 def _looks_like_hub_id(name: str) -> bool:
@@ -151,6 +161,7 @@ def _from_hub(name: str) -> Source:
 
 def shipped_or_ref(ref: str | Path) -> str | Path:
     """A shipped organism's adapter folder when `ref` names one and no local path shadows it."""
+    require_name(ref)
     name = str(ref)
     if "/" in name or "." in name or name == "default" or Path(name).exists():
         return ref

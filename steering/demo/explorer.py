@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from persona.directions.direction import Direction, PersonaVector
 from persona.errors import DataError, PersonaError, SteeringError
 from persona.models.chat import ChatFormat, chat_format
-from persona.models.hooks import model_device, model_width, n_layers
-from persona.models.pair import ModelPair
+from persona.models.in_memory import pair_of
+from persona.models.pair import ModelPair, Side
 from persona.report.theme import Mode
 from steering.demo.exploration import Choice, Exploration, Explored
 from steering.demo.vector import SteeringVector, from_persona_vector, load_vector
@@ -127,18 +126,9 @@ def _alone(model: Any, chat: ChatFormat | None) -> ModelPair:
             "persona.models.load.load_bridge gives both"
         )
     known = chat or chat_format(model.tokenizer)
-    parameter = next(model.parameters())
-    return ModelPair(
-        open_side=lambda side: contextlib.nullcontext(model),
-        n_layers=n_layers(model),
-        d_model=model_width(model),
-        one_copy_of_weights=True,
-        chat=known,
-        names={"aligned": "this model", "finetuned": "this model"},
-        revisions={"aligned": "", "finetuned": ""},
-        dtype=parameter.dtype,
-        device=model_device(model),
-    )
+    names: dict[Side, str] = {"aligned": "this model", "finetuned": "this model"}
+    pair = pair_of(model, model, known.tokenizer, names=names, wrap=False)
+    return replace(pair, chat=known)
 
 
 @dataclass
