@@ -343,5 +343,5 @@ def _hash_of_entry(entry: tuple[str, Tensor]) -> tuple[str, str]:
     digest = hashlib.sha256(f"{tuple(plain.shape)} {plain.dtype}".encode())
     with contextlib.suppress(TypeError):  # formats without a view as bytes
         plain = plain.view(torch.uint8)
-    digest.update(memoryview(plain.flatten().numpy()))
+    digest.update(plain.flatten().numpy().data)
     return name, digest.hexdigest()
