@@ -17,7 +17,7 @@ from persona.errors import ModelError
 Hook = Callable[[Tensor], Tensor | None]
 
 _BLOCKS = {"model": "layers", "transformer": "h", "gpt_neox": "layers"}
-_FINAL_NORM = {"model": "norm", "transformer": "ln_f", "gpt_neox": "final_layer_norm"}
+_FINAL_NORM = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,15 @@ def decoder_blocks(model: Any) -> list[nn.Module]:
 def residual_readers(model: Any) -> list[nn.Module]:
     """By block: the module whose first input is that block's output (the next block, the norm).
 
-    model: a bridge or a plain Hugging Face model.
+    model: a bridge or a plain Hugging Face model. Raises: ModelError without a final norm.
     """
     if hasattr(model, "original_model"):
         return [*list(model.blocks)[1:], model.ln_final]
-    trunk, name = _trunk(model)
-    return [*decoder_blocks(model)[1:], getattr(trunk, _FINAL_NORM[name])]
+    trunk, _ = _trunk(model)
+    norm = next((getattr(trunk, name) for name in _FINAL_NORM if hasattr(trunk, name)), None)
+    if norm is None:
+        raise ModelError(f"{type(trunk).__name__} has no final norm that is known here")
+    return [*decoder_blocks(model)[1:], norm]
 
 
 def residual_sites(model: Any) -> dict[str, Site]:

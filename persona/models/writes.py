@@ -119,6 +119,7 @@ def run_short_text(model: Any, *, heard: bool = False) -> None:
 def _watching(block: nn.Module) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     ends: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
+    twice: set[str] = set()
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ends["pre"] = _kept(args[0] if args else kwargs["hidden_states"])
@@ -130,6 +131,8 @@ def _watching(block: nn.Module) -> Iterator[tuple[dict[str, Tensor], dict[str, T
         def hook(module: Any, args: Any, output: Any) -> None:
             value = _first(output)
             pre = ends.get("pre")
+            if name in outputs:
+                twice.add(name)  # one dropout for both writes, for instance: an edit would hit both
             if isinstance(value, Tensor) and pre is not None and value.shape == pre.shape:
                 outputs[name] = _kept(value)  # a copy: some blocks add in place
 
@@ -145,6 +148,8 @@ def _watching(block: nn.Module) -> Iterator[tuple[dict[str, Tensor], dict[str, T
     finally:
         for handle in handles:
             handle.remove()
+        for name in twice:
+            outputs.pop(name, None)
 
 
 def _writes_of(

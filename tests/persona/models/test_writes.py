@@ -37,7 +37,7 @@ def test_the_two_writes_add_up_to_the_step_of_the_block(family, tiny_chat):
         torch.testing.assert_close(of_bridge, of_plain, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["granite", "glm4", "bloom", "gemma2", "mixtral", "falcon"])
+@pytest.mark.parametrize("family", ["granite", "glm4", "bloom", "mixtral", "falcon", "phi"])
 def test_what_a_write_is_set_to_is_what_reaches_the_residual_stream(family, tiny_chat):
     for model in (tiny_bridge(family, tiny_chat.tokenizer), tiny_causal_lm(family)):
         pre, attention, _, _ = seen(model)
@@ -53,6 +53,11 @@ def test_a_multiplier_is_found_and_what_is_left_alone_keeps_every_bit():
         plain = model(IDS).logits
         with hooked(model, [("blocks.1.hook_mlp_out", lambda h: torch.where(h > 9e9, 0.0, h))]):
             assert torch.equal(model(IDS).logits, plain)
+
+
+def test_a_module_that_runs_twice_in_a_block_is_no_write():
+    """Phi sends what attention and MLP write through one dropout: a hook there would edit both."""
+    assert block_writes(tiny_causal_lm("phi"))[0].mlp.made_by == ("mlp", "mlp.fc2")
 
 
 def test_half_precision_finds_the_same_modules():
