@@ -13,7 +13,14 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
 from persona.activations.collect import advice_on_format, require_layers, run_hooked
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import Hook, model_device, resid_post
+from persona.models.hooks import (
+    Hook,
+    model_device,
+    model_width,
+    n_layers,
+    padding_id,
+    resid_post,
+)
 from persona.progress import progress
 
 
@@ -32,7 +39,7 @@ def collect_at(
     Raises: DataError for no dialogues, a position outside its dialogue, unequal numbers of
     positions, or activations that are not finite; ModelError for a layer out of range.
     """
-    wanted = list(range(int(bridge.cfg.n_layers))) if layers is None else list(layers)
+    wanted = list(range(n_layers(bridge))) if layers is None else list(layers)
     require_layers(bridge, wanted)
     if not dialogues:
         raise DataError("there are no texts to read activations from")
@@ -49,8 +56,8 @@ def collect_at(
                 "not all in it"
             )
     (n_positions,) = counts
-    rows = torch.empty(len(dialogues), n_positions, len(wanted), int(bridge.cfg.d_model))
-    pad_id = bridge.tokenizer.pad_token_id or 0
+    rows = torch.empty(len(dialogues), n_positions, len(wanted), model_width(bridge))
+    pad_id = padding_id(bridge)
     device = model_device(bridge)
 
     def read(place: int, indices: Sequence[int], at_BK: Tensor) -> Hook:

@@ -1,10 +1,14 @@
 """Reading the residual stream: one pass, pooled inside the hook, nothing else kept.
 
+A model here is a TransformerBridge, a plain Hugging Face causal LM or a PeftModel; each gives the
+same numbers. A bridge stops after the last block that is read.
+
 Shapes: B batch, P position, L layers asked for, D d_model.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +22,17 @@ from persona.activations.moments import Moments
 from persona.activations.positions import token_span
 from persona.errors import DataError, ModelError
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import Hook, hf_model, hooked, model_device, resid_post
+from persona.models.hooks import (
+    Hook,
+    hf_model,
+    hooked,
+    is_bridge,
+    model_device,
+    model_width,
+    padding_id,
+    resid_post,
+)
+from persona.models.hooks import n_layers as count_layers
 from persona.progress import progress
 
 
@@ -38,7 +52,7 @@ def collect_rows(
     Raises: DataError for no dialogues or activations that are not finite; ModelError for a layer
     out of range.
     """
-    rows = torch.empty(len(dialogues), len(layers), bridge.cfg.d_model)
+    rows = torch.empty(len(dialogues), len(layers), model_width(bridge))
     for batch, pooled in _pooled(bridge, dialogues, layers, token_set, token_budget, description):
         rows[list(batch.indices)] = pooled.cpu()
     return rows
@@ -54,7 +68,7 @@ def collect_moments(
     description: str = "Reading activations",
 ) -> Moments:
     """The same pooled activations as `collect_rows`, kept as mergeable float64 sums only."""
-    moments = Moments.none(len(layers), int(bridge.cfg.d_model))
+    moments = Moments.none(len(layers), model_width(bridge))
     for _, pooled in _pooled(bridge, dialogues, layers, token_set, token_budget, description):
         moments = moments + Moments.of(pooled)
     return moments
@@ -75,7 +89,7 @@ def collect_covariance(
     the first batch: about 0, float32 loses the variance of a coordinate whose mean is far from 0.
     Raises: as `collect_rows`.
     """
-    d_model, n_tokens = int(bridge.cfg.d_model), 0
+    d_model, n_tokens = model_width(bridge), 0
     total = {layer: torch.zeros(d_model, dtype=torch.float64) for layer in layers}
     outer = {layer: torch.zeros(d_model, d_model, dtype=torch.float64) for layer in layers}
     centre: dict[int, Tensor] = {}
@@ -143,7 +157,7 @@ def _weighted_batches(
     require_layers(bridge, layers)
     spans = [token_span(dialogue, token_set) for dialogue in dialogues]
     device = model_device(bridge)
-    pad_id = bridge.tokenizer.pad_token_id or 0
+    pad_id = padding_id(bridge)
     batches = token_batches(dialogues, pad_id, token_budget, device)
     for batch in progress(batches, description):
         weights_BP = torch.zeros(batch.ids.shape, device=device)
@@ -162,7 +176,7 @@ def advice_on_format(bridge: Any) -> str:
 
 def require_layers(bridge: Any, layers: Sequence[int]) -> None:
     """Raise ModelError unless the model has every one of these blocks, at least one."""
-    n_layers = int(bridge.cfg.n_layers)
+    n_layers = count_layers(bridge)
     if not layers:
         raise ModelError(f"no layer was asked for: the model has blocks 0 to {n_layers - 1}")
     for layer in layers:
@@ -205,8 +219,20 @@ def run_hooked(bridge: Any, ids_BP: Tensor, hooks: Mapping[int, Hook]) -> None:
     """One forward pass with a hook at each block output given, stopped after the last of them."""
     stop = max(hooks) + 1
     with hooked(bridge, [(resid_post(layer), hook) for layer, hook in hooks.items()]):
+        if not is_bridge(bridge):
+            bridge(input_ids=ids_BP, use_cache=False, **_one_positions_logits(bridge))
+            return
         # stop_at_layer == n_layers is no stop but means logits: then one position's logits will do.
         if stop < int(bridge.cfg.n_layers):
             bridge(ids_BP, return_type=None, stop_at_layer=stop, use_cache=False)
         else:
             bridge(ids_BP, return_type=None, logits_to_keep=1, use_cache=False)
+
+
+def _one_positions_logits(model: Any) -> dict[str, int]:
+    """What keeps a plain model from making the logits of every position, where it can."""
+    plain = hf_model(model)
+    if hasattr(plain, "get_base_model"):  # PEFT hands on whatever it is given
+        plain = plain.get_base_model()
+    known = inspect.signature(plain.forward).parameters
+    return {"logits_to_keep": 1} if "logits_to_keep" in known else {}

@@ -15,7 +15,7 @@ from persona.activations.collect import require_layers, run_hooked
 from persona.activations.positions import token_span
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import Hook, model_device, resid_post
+from persona.models.hooks import Hook, model_device, model_width, padding_id, resid_post
 
 
 def collect_sets(
@@ -36,9 +36,9 @@ def collect_sets(
         raise DataError("there are no dialogues to read activations from")
     require_layers(bridge, layers)
     spans = [[token_span(dialogue, one) for one in token_sets] for dialogue in dialogues]
-    rows = torch.empty(len(dialogues), len(token_sets), len(layers), int(bridge.cfg.d_model))
+    rows = torch.empty(len(dialogues), len(token_sets), len(layers), model_width(bridge))
     device = model_device(bridge)
-    for batch in token_batches(dialogues, bridge.tokenizer.pad_token_id or 0, token_budget, device):
+    for batch in token_batches(dialogues, padding_id(bridge), token_budget, device):
         weights_BSP = torch.zeros(len(batch.ids), len(token_sets), batch.ids.shape[1])
         for row, i in enumerate(batch.indices):
             for place, (start, end) in enumerate(spans[i]):

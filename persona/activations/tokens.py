@@ -14,7 +14,7 @@ from persona.activations.collect import require_layers, run_hooked
 from persona.activations.positions import token_span
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import Hook, model_device, resid_post
+from persona.models.hooks import Hook, model_device, model_width, padding_id, resid_post
 from persona.progress import progress
 
 
@@ -36,7 +36,7 @@ def collect_tokens(
         raise DataError("there are no dialogues to read activations from")
     require_layers(bridge, layers)
     spans = [token_span(dialogue, token_set) for dialogue in dialogues]
-    d_model = int(bridge.cfg.d_model)
+    d_model = model_width(bridge)
     rows = [torch.empty(end - start, len(layers), d_model) for start, end in spans]
 
     def read(place: int, indices: Sequence[int]) -> Hook:
@@ -47,7 +47,7 @@ def collect_tokens(
 
         return hook
 
-    pad_id = bridge.tokenizer.pad_token_id or 0
+    pad_id = padding_id(bridge)
     batches = token_batches(dialogues, pad_id, token_budget, model_device(bridge))
     for batch in progress(batches, description):
         hooks = {layer: read(place, batch.indices) for place, layer in enumerate(layers)}

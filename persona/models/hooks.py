@@ -126,9 +126,23 @@ def model_width(model: Any) -> int:
     """d_model: the length of the residual vector."""
     if is_bridge(model):
         return int(model.cfg.d_model)
+    if not hasattr(model, "config"):
+        raise ModelError(
+            f"a {type(model).__name__} is no model that can be read; pass a TransformerBridge, a "
+            "Hugging Face causal LM or a PeftModel"
+        )
     return int(model.config.get_text_config().hidden_size)
 
 
 def resid_post(layer: int) -> str:
     """Hook name of the residual stream after block `layer` (0-based)."""
     return f"blocks.{layer}.hook_resid_post"
+
+
+def padding_id(model: Any) -> int:
+    """What padded places hold; under causal attention no real token sees them."""
+    for known in (getattr(model, "tokenizer", None), hf_model(model).config.get_text_config()):
+        pad_id = getattr(known, "pad_token_id", None)
+        if isinstance(pad_id, int) and pad_id >= 0:
+            return pad_id
+    return 0

@@ -30,6 +30,7 @@ from persona.models.adapters import (
 from persona.models.attention import fuse_attention
 from persona.models.caches import accept_any_cache_name
 from persona.models.chat import ChatFormat, chat_format
+from persona.models.kept_folder import MANIFEST
 from persona.models.norms import skip_unread_norms
 from persona.models.pair import SIDES, ModelPair, OpenSide, Side
 from persona.models.precision import Placement, choose_placement
@@ -359,10 +360,8 @@ def _own_text(files: AdapterFiles, chat: ChatFormat, options: _Options) -> list[
     """Notes of how the tokenizer that an adapter carries differs from its base's."""
     if not own_tokenizer(files.source.path):
         return []
-    from transformers import AutoTokenizer
-
     with _one_clear_line(files.source) as where:
-        own = _with_padding(AutoTokenizer.from_pretrained(**where))
+        own = _with_padding(_tokenizer(**where))
     differences = _chat_differences(chat, chat_format(own, options.chat_template, None))
     return [
         f"the adapter carries a tokenizer of its own, which is not used: {said}"
@@ -449,14 +448,14 @@ def load_bridge(
 
 
 def _load_checkpoint(source: Source, placement: Placement) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     with _one_clear_line(source) as where:
         with without_load_report():
             model, found = AutoModelForCausalLM.from_pretrained(
                 **placement.loading(), **where, output_loading_info=True
             )
-        tokenizer = AutoTokenizer.from_pretrained(**where)
+        tokenizer = _tokenizer(**where)
     require_whole(found, source)
     _require_on_cards(model, source, placement)
     # A config may leave this empty, and the bridge cannot map every model_type without it.
@@ -477,11 +476,11 @@ def _require_on_cards(model: Any, source: Source, placement: Placement) -> None:
 
 def _describe(source: Source) -> tuple[Any, Any]:
     """Config and tokenizer of a checkpoint whose weights stay on the disk."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     with _one_clear_line(source) as where:
         config = AutoConfig.from_pretrained(**where)
-        tokenizer = AutoTokenizer.from_pretrained(**where)
+        tokenizer = _tokenizer(**where)
     return config, _with_padding(tokenizer)
 
 
@@ -498,6 +497,17 @@ def _one_clear_line(source: Source) -> Iterator[dict[str, Any]]:
             f"cannot load {source.name} from {source.path}: "
             f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         ) from error
+
+
+def _tokenizer(pretrained_model_name_or_path: Path) -> Any:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    # For a Qwen, AutoTokenizer takes the family's class, which composes accents; a folder made of
+    # a GGUF holds the tokenizer of that file.
+    of_gguf = (pretrained_model_name_or_path / MANIFEST).is_file()
+    return (PreTrainedTokenizerFast if of_gguf else AutoTokenizer).from_pretrained(
+        pretrained_model_name_or_path
+    )
 
 
 def _with_padding(tokenizer: Any) -> Any:
