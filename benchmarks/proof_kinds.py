@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import collections
 import itertools
+import statistics
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -277,13 +279,42 @@ def sweep(families: list[str], kinds: list[str]) -> list[tuple[str, str, bool | 
     return rows
 
 
+def proof_seconds(n: int) -> list[float]:
+    """Processor seconds that the proof adds to loading the default pair, n times.
+
+    Of the whole process: run it with OMP_NUM_THREADS=1, since waiting threads count too.
+    """
+
+    def seconds(proof: bool) -> float:
+        started = time.process_time()
+        load_pair(proof=proof, dtype="float32", device="cpu")
+        return time.process_time() - started
+
+    seconds(True)  # the first loads the libraries too
+    return [seconds(True) - seconds(False) for _ in range(n)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--seconds", type=int, metavar="N", help="time the proof N times instead")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    if options.seconds:
+        found = proof_seconds(options.seconds)
+        print("seconds that the proof adds:", *(f"{x:.2f}" for x in found))
+        if options.record:
+            record(
+                "load.proof.seconds",
+                statistics.median(found),
+                "s",
+                n=len(found),
+                spread=(min(found), max(found)),
+                note="processor seconds on one thread, default pair (135M), float32",
+            )
+        return
     rows = sweep(options.families, options.kinds)
     counts = collections.Counter(outcome.split(":")[0] for *_, outcome in rows)
     print(dict(counts))

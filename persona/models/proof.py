@@ -26,9 +26,10 @@ N_TOKENS = 16
 MAX_TRAINED = 8
 """Tokens added because an adapter trained their rows: a text without them would not show it."""
 
-ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.15, torch.float16: 0.02}
+ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Largest difference between two right ways to compute the same logits, in units of the largest
-centred logit: another order of sums, another attention kernel, merged or not."""
+centred logit: another order of sums, another attention kernel, merged or not. On the default pair
+merging moves 2e-6, 0.03 and 0.004 of it; switching moves nothing."""
 
 
 @dataclass(frozen=True)
