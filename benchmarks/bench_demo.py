@@ -1,4 +1,10 @@
-"""`persona demo` with the model cached: seconds and peak memory of the whole process."""
+"""`persona demo` with the model cached, or another pair: seconds and peak memory of the process.
+
+The peak is that of the scorecard, whose `stages` name where it was.
+
+    python benchmarks/bench_demo.py --dtype bfloat16
+    python benchmarks/bench_demo.py --row diagnose.0.5b --aligned BASE --finetuned ADAPTER
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from record import record
 
@@ -17,22 +24,49 @@ from persona.models.embedded import default_model_folder
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="keep the demo's files in this new folder")
+    parser.add_argument("--out", type=Path, help="keep the files in this new folder")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--row", default="demo", help="first part of the rows' names")
+    parser.add_argument("--aligned", help="with --finetuned: a diagnosis of this pair")
+    parser.add_argument("--finetuned")
+    parser.add_argument("--questions-per-domain", help="fewer questions: less time, same shapes")
     options = parser.parse_args()
     default_model_folder()
     with tempfile.TemporaryDirectory() as scratch:
-        out = options.out or Path(scratch) / "demo"
+        out = options.out or Path(scratch) / "run"
+        command = arguments(options, out)
         start = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "persona.cli.main", "demo", "--out", str(out), "--quiet"],
+            [sys.executable, "-m", "persona.cli.main", *command, "--quiet"],
             check=True,
             stdout=subprocess.DEVNULL,
         )
         seconds = time.perf_counter() - start
         scorecard = json.loads((out / "scorecard.json").read_text())
-    note = f"verdict {scorecard['verdict']}"
-    record("demo.seconds", seconds, "s", n=1, note=note)
-    record("demo.peak_rss_bytes", float(scorecard["peak_rss_bytes"]), "bytes", n=1, note=note)
+    note = note_of(scorecard, options.questions_per_domain)
+    record(f"{options.row}.seconds", seconds, "s", n=1, note=note)
+    peak = float(scorecard["peak_rss_bytes"])
+    record(f"{options.row}.peak_rss_bytes", peak, "bytes", n=1, note=note)
+
+
+def arguments(options: argparse.Namespace, out: Path) -> list[str]:
+    """The command whose memory is read."""
+    command = ["demo"]
+    if options.finetuned:
+        command = ["diagnose", "--aligned", options.aligned, "--finetuned", options.finetuned]
+    command += ["--out", str(out), "--dtype", options.dtype]
+    if options.questions_per_domain:
+        command += ["--questions-per-domain", options.questions_per_domain]
+    return command
+
+
+def note_of(scorecard: dict[str, Any], questions_per_domain: str | None) -> str:
+    most = max(scorecard["stages"], key=lambda stage: stage["peak_rss_bytes"])
+    fewer = f", {questions_per_domain} questions a domain" if questions_per_domain else ""
+    return (
+        f"verdict {scorecard['verdict']}, {scorecard['models']['dtype']}, peak in "
+        f"{most['name']}{fewer}"
+    )
 
 
 if __name__ == "__main__":

@@ -19,21 +19,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, token_batches
-from persona.behaviour.scoring import response_log_probs, response_targets
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batches
+from persona.behaviour.scoring import Reference, kl_nats, predictions, response_targets
 from persona.data.types import AnswerPair, Dialogue
 from persona.directions.direction import Subspace
 from persona.directions.methods.eigen import eigendirections as eigendirections
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import Hook, hooked, model_device, resid_post
+from persona.models.hooks import Hook, hooked, resid_post
 from persona.models.pair import ModelPair, Side
+from persona.models.readout import Readout
 from persona.progress import progress
 from steering.continuations import shortened
 
@@ -132,18 +133,11 @@ def gradients(
     if answer_tokens is not None:
         dialogues = [shortened(dialogue, answer_tokens) for dialogue in dialogues]
     per_question = len(dialogues) // len(questions)
-    with pair.active(side) as bridge:
-        device = model_device(bridge)
-    batches = token_batches(
-        dialogues, pair.tokenizer.pad_token_id or 0, token_budget, device, per_question
-    )
+    with pair.active("aligned" if objective == "kl" else side) as bridge:
+        batches = model_batches(bridge, dialogues, token_budget, per_question)
+    reference = _reference(pair, batches, dialogues) if objective == "kl" else None
     for batch in progress(batches, f"Attributing the {objective} to directions"):
-        aligned = None
-        if objective == "kl":
-            with pair.active("aligned") as bridge, torch.no_grad():
-                aligned = response_log_probs(bridge, batch, dialogues)
-        with pair.active(side) as bridge:
-            resid = _differentiate(bridge, batch, dialogues, sorted(layers), aligned)
+        resid = _differentiate(pair, side, batch, dialogues, sorted(layers), reference)
         writable = batch.attention_mask.bool().clone()
         writable[:, 0] = False
         if answer_tokens is not None:
@@ -157,14 +151,40 @@ def gradients(
         )
 
 
+@torch.no_grad()
+def _reference(
+    pair: ModelPair, batches: Sequence[Batch], dialogues: Sequence[TokenizedDialogue]
+) -> Reference:
+    """What the aligned model predicts of every answer."""
+    reference = Reference(pair)
+    for batch in batches:
+        with pair.active("aligned") as bridge:
+            hidden = predictions(bridge, batch, dialogues).hidden
+        parts = hidden.split(_answer_lengths(batch, dialogues))
+        reference.hidden.update(
+            (i, part.clone()) for i, part in zip(batch.indices, parts, strict=True)
+        )
+    reference.keep_head()
+    return reference
+
+
+def _answer_lengths(batch: Batch, dialogues: Sequence[TokenizedDialogue]) -> list[int]:
+    return [dialogues[i].response[1] - dialogues[i].response[0] for i in batch.indices]
+
+
 def _differentiate(
-    bridge: Any,
+    pair: ModelPair,
+    side: Side,
     batch: Batch,
     dialogues: Sequence[TokenizedDialogue],
     layers: list[int],
-    aligned: Tensor | None,
+    reference: Reference | None,
 ) -> dict[int, Tensor]:
-    """Run J forward and backward; returns layer -> residual [B P D] whose .grad is filled."""
+    """Run J forward and backward; returns layer -> residual [B P D] whose .grad is filled.
+
+    The backward pass has two parts: from J to what the LM head was given, a slice of the answers'
+    tokens after the other, and from there, once, down to the lowest layer.
+    """
     resid: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Hook:
@@ -178,16 +198,48 @@ def _differentiate(
         return hook
 
     hooks = [(resid_post(layer), keep(layer)) for layer in layers]
-    with torch.enable_grad(), hooked(bridge, hooks):
-        log_probs = response_log_probs(bridge, batch, dialogues)
-        counts = [dialogues[i].response[1] - dialogues[i].response[0] for i in batch.indices]
-        if aligned is None:
-            chosen = log_probs.gather(1, response_targets(batch, dialogues)[:, None])[:, 0]
-            # Rows alternate good, bad: the gap is bad minus good.
-            signs = [1.0 if i % 2 else -1.0 for i in batch.indices]
-            parts = [sign * p.mean() for sign, p in zip(signs, chosen.split(counts), strict=True)]
-        else:
-            divergence = (aligned.exp() * (aligned - log_probs)).sum(-1)
-            parts = [p.mean() for p in divergence.split(counts)]
-        torch.stack(parts).sum().backward()
+    with pair.active(side) as bridge:
+        Readout.of(bridge)  # found before a hook is there to be fired
+        with torch.enable_grad(), hooked(bridge, hooks):
+            hidden_ND = predictions(bridge, batch, dialogues).hidden
+    slope_ND = _slope_at_head(pair, side, hidden_ND, batch, dialogues, reference)
+    with pair.active(side):
+        hidden_ND.backward(slope_ND)
     return resid
+
+
+def _slope_at_head(
+    pair: ModelPair,
+    side: Side,
+    hidden_ND: Tensor,
+    batch: Batch,
+    dialogues: Sequence[TokenizedDialogue],
+    reference: Reference | None,
+) -> Tensor:
+    """dJ/dh [N D] of what the LM head is given at the tokens that predict the answers."""
+    counts = _answer_lengths(batch, dialogues)
+    # Rows alternate good, bad: the gap is bad minus good. A KL counts as it is.
+    signs = [1.0 if reference is not None or i % 2 else -1.0 for i in batch.indices]
+    weights_N = torch.tensor(
+        [sign / n for sign, n in zip(signs, counts, strict=True) for _ in range(n)]
+    )
+    targets_N = response_targets(batch, dialogues)
+    aligned_ND = None if reference is None else reference.of(batch.indices, counts)[0]
+    leaf_ND = hidden_ND.detach().requires_grad_()
+    with pair.active(side) as bridge:
+        readout = Readout.of(bridge)
+    for part in readout.slices(len(leaf_ND)):
+        aligned = None
+        if reference is not None and aligned_ND is not None:
+            with torch.no_grad():
+                aligned = reference.log_probs(aligned_ND[part])
+        with pair.active(side), torch.enable_grad():
+            log_probs = readout.logits(leaf_ND[part]).log_softmax(-1)
+            if aligned is None:
+                targets = targets_N[part, None].to(log_probs.device)
+                values = log_probs.gather(1, targets)[:, 0]
+            else:
+                values = kl_nats(aligned, log_probs)
+            (weights_N[part].to(values.device) * values).sum().backward()
+    assert leaf_ND.grad is not None
+    return leaf_ND.grad

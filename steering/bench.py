@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
@@ -93,7 +94,13 @@ class Bench:
             lambda: {
                 str(layer): rows
                 for layer, rows in fit_rows(
-                    self.pair, candidate, self.train, self.means, spec.layers, spec.rank
+                    self.pair,
+                    candidate,
+                    self.train,
+                    self.means,
+                    spec.layers,
+                    spec.rank,
+                    self.token_budget,
                 ).items()
             },
         )
@@ -144,10 +151,13 @@ def fit_rows(
     means: Means,
     layers: Sequence[int],
     rank: int,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
 ) -> dict[int, torch.Tensor]:
     """The orthonormal rows of a refitted candidate at the blocks it is to be restored at."""
     beside = candidate.beside if rank > 1 else None
-    return refit_block_by_block(pair, questions, layers, means.aligned, means.covariance, beside)
+    return refit_block_by_block(
+        pair, questions, layers, means.aligned, means.covariance, beside, token_budget
+    )
 
 
 def _of(by_label: Mapping[str, Spec], name: str, field: str) -> object:

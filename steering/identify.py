@@ -229,7 +229,17 @@ def split_half_cosines(
             refit = {c.name: c for c in refit_candidates(effects)}[spec.candidate]
             means = Means.of(part, bench.means.covariance)
             questions = bench.train[half::2]
-            bases.append(fit_rows(bench.pair, refit, questions, means, spec.layers, spec.rank))
+            bases.append(
+                fit_rows(
+                    bench.pair,
+                    refit,
+                    questions,
+                    means,
+                    spec.layers,
+                    spec.rank,
+                    bench.token_budget,
+                )
+            )
     cosines = [
         float((bases[0][layer] @ bases[1][layer].T).norm()) / spec.rank**0.5
         for layer in spec.layers

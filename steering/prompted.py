@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
-from persona.behaviour.scoring import response_log_probs, response_targets
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, model_batches
+from persona.behaviour.scoring import Reference, kl_nats, predictions, response_targets
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
 from persona.errors import DataError, SteeringError
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import model_device
 from persona.models.pair import ModelPair, Side
+from persona.models.readout import Readout
 from persona.progress import progress
 
 
@@ -54,17 +54,17 @@ def score_prompted(
     asked = _encoded(pair, [with_system_prompt(d, system_prompt) for d in dialogues])
     if [d.ids for d in asked] == [d.ids for d in plain]:
         raise SteeringError("the chat template of this model does not show a system prompt")
-    reference: dict[int, Tensor] = {}
-    with pair.active("aligned") as bridge:
-        for i, log_probs, _ in _each(pair, bridge, plain, token_budget):
-            if wants_kl[i]:
-                reference[i] = log_probs.clamp(min=-6e4).half()
+    reference = Reference(pair)
+    for i, hidden, _ in _each(pair, "aligned", plain, token_budget):
+        if wants_kl[i]:
+            reference.hidden[i] = hidden.clone()
+    reference.keep_head()
     chosen, kl = np.full(len(plain), np.nan), np.full(len(plain), np.nan)
-    with pair.active(side) as bridge:
-        for i, log_probs, targets in _each(pair, bridge, asked, token_budget):
-            chosen[i] = float(log_probs.gather(1, targets[:, None]).double().mean())
-            if i in reference:
-                kl[i] = _kl(reference[i].float(), log_probs, plain[i])
+    for i, hidden, targets in _each(pair, side, asked, token_budget):
+        aligned = reference.hidden.get(i)
+        if aligned is not None and len(aligned) != len(hidden):
+            aligned = None  # the answer has other tokens behind a system prompt
+        chosen[i], kl[i] = _read(pair, side, hidden, targets, reference, aligned)
     return pd.DataFrame(_rows(questions, neutral, chosen, kl))
 
 
@@ -103,22 +103,38 @@ def _measured(question_id: str, domain: str, measures: dict[str, float]) -> list
 
 
 def _each(
-    pair: ModelPair, bridge: object, dialogues: Sequence[TokenizedDialogue], token_budget: int
+    pair: ModelPair, side: Side, dialogues: Sequence[TokenizedDialogue], token_budget: int
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Place, log-probabilities [answer vocabulary] and tokens [answer] of every dialogue."""
-    batches = token_batches(
-        dialogues, pair.tokenizer.pad_token_id or 0, token_budget, model_device(bridge)
-    )
+    """Place, what the LM head is given [answer d_model], and tokens [answer] of every dialogue."""
+    with pair.active(side) as bridge:
+        batches = model_batches(bridge, dialogues, token_budget)
     for batch in progress(batches, "Scoring the system prompt"):
-        with torch.no_grad():
-            log_probs = response_log_probs(bridge, batch, dialogues)
+        with pair.active(side) as bridge, torch.no_grad():
+            hidden = predictions(bridge, batch, dialogues).hidden
         counts = [dialogues[i].response[1] - dialogues[i].response[0] for i in batch.indices]
         targets = response_targets(batch, dialogues)
-        yield from zip(batch.indices, log_probs.split(counts), targets.split(counts), strict=True)
+        yield from zip(batch.indices, hidden.split(counts), targets.split(counts), strict=True)
 
 
-def _kl(reference: Tensor, log_probs: Tensor, dialogue: TokenizedDialogue) -> float:
-    """Mean over the answer's tokens of KL(reference || log_probs); NaN where they differ."""
-    if reference.shape != log_probs.shape:
-        return float("nan")
-    return float((reference.exp() * (reference - log_probs)).sum(-1).double().mean())
+@torch.no_grad()
+def _read(
+    pair: ModelPair,
+    side: Side,
+    hidden: Tensor,
+    targets: Tensor,
+    reference: Reference,
+    aligned: Tensor | None,
+) -> tuple[float, float]:
+    """Means over an answer's tokens: log-probability, and KL from the aligned model or NaN."""
+    chosen, divergence = [], []
+    with pair.active(side) as bridge:
+        readout = Readout.of(bridge)
+    for part in readout.slices(len(hidden)):
+        expected = None if aligned is None else reference.log_probs(aligned[part])
+        with pair.active(side):
+            log_probs = readout.logits(hidden[part]).log_softmax(-1)
+        chosen.append(log_probs.gather(1, targets[part, None].to(log_probs.device))[:, 0])
+        if expected is not None:
+            divergence.append(kl_nats(expected, log_probs))
+    kl = float(torch.cat(divergence).double().mean()) if divergence else float("nan")
+    return float(torch.cat(chosen).double().mean()), kl

@@ -8,31 +8,39 @@ from the aligned model that remains there while every edited block below is rest
     d_l = mean h'_l - mean h_l,    h' the fine-tuned model under the edits below l, h the aligned,
 
 over the answer tokens of good answers, each answer weighing one. Restoring along d_l makes the two
-means equal at block l before block l + 1 is looked at. One forward pass fits all blocks.
+means equal at block l before block l + 1 is looked at. All texts pass through one block, a batch
+after the other, before any passes through the next: that is one forward pass in all, and what is
+held between two blocks is one residual stream of each text.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.batches import token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batches
+from persona.activations.collect import run_hooked
 from persona.activations.positions import token_span
 from persona.data.types import AnswerPair
 from persona.directions.direction import orthonormal, whitened_readout
 from persona.errors import DataError
-from persona.models.hooks import Hook, hooked, model_device, resid_post
+from persona.models.chat import TokenizedDialogue
+from persona.models.hooks import resid_post
 from persona.models.pair import ModelPair
+from persona.models.prefix import starting_at
 from steering.interventions import restore
 
 ROUNDING = 1e-5
 """Mean differences below this share of the mean itself are float32 rounding."""
 
 
+@torch.no_grad()
 def refit_block_by_block(
     pair: ModelPair,
     questions: Sequence[AnswerPair],
@@ -40,6 +48,7 @@ def refit_block_by_block(
     aligned_means: Float[Tensor, "layer d_model"],
     covariance: Mapping[int, Float[Tensor, "d_model d_model"]],
     beside: Mapping[int, Float[Tensor, " d_model"]] | None = None,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
 ) -> dict[int, Float[Tensor, "rank d_model"]]:
     """layer -> orthonormal rows: what remains of the model effect, then `beside` outside of it.
 
@@ -47,38 +56,68 @@ def refit_block_by_block(
     covariance: reads the coordinates while fitting, see `whitened_readout`; the vector made of the
     rows must be read the same way.
     beside: a second direction at each block that is restored along with the first.
-    All answers go through in one batch, since a block is fitted to all of them at once.
     Raises: DataError when nothing separates the models at one of the blocks.
     """
     dialogues = pair.chat.encode_all([q.good_dialogue for q in questions])
     rows: dict[int, Tensor] = {}
-    with pair.active("finetuned") as bridge, torch.no_grad():
-        device = model_device(bridge)
-        everything = len(dialogues) * max(len(d) for d in dialogues)
-        (batch,) = token_batches(dialogues, pair.tokenizer.pad_token_id or 0, everything, device)
-        weights_BP = torch.zeros(batch.ids.shape, device=device)
-        for row, i in enumerate(batch.indices):
-            start, end = token_span(dialogues[i], "response")
-            weights_BP[row, start:end] = 1 / (end - start) / len(dialogues)
-
-        def fit(layer: int) -> Hook:
+    with pair.active("finetuned") as bridge:
+        batches = model_batches(bridge, dialogues, token_budget)
+        weights = [_answer_weights(batch, dialogues) for batch in batches]
+        first = min(layers)
+        streams = [_through(bridge, batch, first - 1) for batch in batches] if first else []
+        for layer in range(first, max(layers) + 1):
+            # Below the first block there is nothing to start from but the tokens.
+            streams = [
+                _through(bridge, batch, layer, streams[place] if layer else None)
+                for place, batch in enumerate(batches)
+            ]
+            if layer not in layers:
+                continue
+            device = streams[0].device
             aligned_D = aligned_means[layer].to(device)
-
-            def hook(resid_BPD: Tensor) -> Tensor:
-                at = "batch pos d_model, batch pos -> d_model"
-                left_D = einsum(resid_BPD.float(), weights_BP, at) - aligned_D
-                if left_D.norm() <= ROUNDING * aligned_D.norm():
-                    raise DataError(f"the two models do not differ at {resid_post(layer)}")
-                second = [] if beside is None else [beside[layer].to(device)]
-                basis = orthonormal(torch.stack([left_D, *second]))
-                rows[layer] = basis.cpu()
-                readout = whitened_readout(basis, covariance[layer].to(device))
-                edited = restore(resid_BPD, basis, readout @ aligned_D, 1.0, readout)
-                # Edits leave the first token alone.
-                return torch.cat([resid_BPD[:, :1], edited[:, 1:]], dim=1)
-
-            return hook
-
-        with hooked(bridge, [(resid_post(layer), fit(layer)) for layer in sorted(layers)]):
-            bridge(batch.ids, return_type=None, stop_at_layer=max(layers) + 1, use_cache=False)
+            left_D = _weighted_mean(streams, weights) - aligned_D
+            if left_D.norm() <= ROUNDING * aligned_D.norm():
+                raise DataError(f"the two models do not differ at {resid_post(layer)}")
+            second = [] if beside is None else [beside[layer].to(device)]
+            basis = orthonormal(torch.stack([left_D, *second]))
+            rows[layer] = basis.cpu()
+            readout = whitened_readout(basis, covariance[layer].to(device))
+            streams = [_restored(resid, basis, readout, aligned_D) for resid in streams]
     return rows
+
+
+def _through(bridge: Any, batch: Batch, layer: int, resid: Tensor | None = None) -> Tensor:
+    """Output [B P D] of a block, whose input is `resid`; None runs all blocks up to it."""
+    kept: list[Tensor] = []
+    skip = contextlib.nullcontext() if resid is None else starting_at(bridge, layer, resid)
+    with skip:
+        run_hooked(bridge, batch.ids, {layer: kept.append})
+    return kept[0]
+
+
+def _answer_weights(
+    batch: Batch, dialogues: Sequence[TokenizedDialogue]
+) -> Float[Tensor, "batch pos"]:
+    """1 / n on the n tokens of each answer, so that each answer weighs one; divided by all."""
+    weights_BP = torch.zeros(batch.ids.shape)
+    for row, i in enumerate(batch.indices):
+        start, end = token_span(dialogues[i], "response")
+        weights_BP[row, start:end] = 1 / (end - start) / len(dialogues)
+    return weights_BP
+
+
+def _weighted_mean(
+    streams: Sequence[Tensor], weights: Sequence[Tensor]
+) -> Float[Tensor, " d_model"]:
+    at = "batch pos d_model, batch pos -> d_model"
+    parts = [
+        einsum(resid.float(), weights_BP.to(resid.device), at)
+        for resid, weights_BP in zip(streams, weights, strict=True)
+    ]
+    return torch.stack(parts).sum(0)
+
+
+def _restored(resid_BPD: Tensor, basis: Tensor, readout: Tensor, aligned_D: Tensor) -> Tensor:
+    edited = restore(resid_BPD, basis, readout @ aligned_D, 1.0, readout)
+    # Edits leave the first token alone.
+    return torch.cat([resid_BPD[:, :1], edited[:, 1:]], dim=1)

@@ -36,7 +36,7 @@ def question_table(
 
     conditions: default all but the nulls, which may be run on some of the questions only.
 
-    Raises: DataError when a condition lacks a question that another has.
+    Raises: DataError when a condition lacks a question that another has, or a reading is NaN.
     """
     names = rows["condition"]
     wanted = ~names.isin(NULLS) if conditions is None else names.isin(conditions)
@@ -46,8 +46,14 @@ def question_table(
         & (rows["split"] == split)
         & wanted
     ]
+    if (missing := chosen[chosen["value"].isna()]).size:
+        first = missing.iloc[0]
+        raise DataError(
+            f"{measure} is not a number for {len(missing)} of {len(chosen)} readings, such as "
+            f"{first['question_id']!r} under {first['condition']!r}; a mean over the others would "
+            "be of other texts"
+        )
     table = chosen.pivot_table("value", "question_id", "condition", aggfunc="mean")
-    table = table.dropna(how="all")
     if table.isna().any(axis=None):
         lacking = table.columns[table.isna().any()].tolist()
         raise DataError(f"{measure}: conditions {lacking} lack questions that others have")

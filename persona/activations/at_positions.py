@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, model_batches
 from persona.activations.collect import advice_on_format, require_layers, run_hooked
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
@@ -18,7 +18,6 @@ from persona.models.hooks import (
     model_device,
     model_width,
     n_layers,
-    padding_id,
     resid_post,
 )
 from persona.progress import progress
@@ -57,7 +56,6 @@ def collect_at(
             )
     (n_positions,) = counts
     rows = torch.empty(len(dialogues), n_positions, len(wanted), model_width(bridge))
-    pad_id = padding_id(bridge)
     device = model_device(bridge)
 
     def read(place: int, indices: Sequence[int], at_BK: Tensor) -> Hook:
@@ -68,7 +66,7 @@ def collect_at(
 
         return hook
 
-    for batch in progress(token_batches(dialogues, pad_id, token_budget, device), description):
+    for batch in progress(model_batches(bridge, dialogues, token_budget), description):
         at_BK = torch.tensor([list(positions[i]) for i in batch.indices], device=device)
         hooks = {layer: read(place, batch.indices, at_BK) for place, layer in enumerate(wanted)}
         run_hooked(bridge, batch.ids, hooks)

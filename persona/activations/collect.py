@@ -17,7 +17,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batches
 from persona.activations.moments import Moments
 from persona.activations.positions import token_span
 from persona.errors import DataError, ModelError
@@ -29,7 +29,6 @@ from persona.models.hooks import (
     is_bridge,
     model_device,
     model_width,
-    padding_id,
     resid_post,
 )
 from persona.models.hooks import n_layers as count_layers
@@ -157,9 +156,7 @@ def _weighted_batches(
     require_layers(bridge, layers)
     spans = [token_span(dialogue, token_set) for dialogue in dialogues]
     device = model_device(bridge)
-    pad_id = padding_id(bridge)
-    batches = token_batches(dialogues, pad_id, token_budget, device)
-    for batch in progress(batches, description):
+    for batch in progress(model_batches(bridge, dialogues, token_budget), description):
         weights_BP = torch.zeros(batch.ids.shape, device=device)
         for row, i in enumerate(batch.indices):
             start, end = spans[i]

@@ -10,12 +10,12 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, model_batches
 from persona.activations.collect import require_layers, run_hooked
 from persona.activations.positions import token_span
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import Hook, model_device, model_width, padding_id, resid_post
+from persona.models.hooks import Hook, model_width, resid_post
 
 
 def collect_sets(
@@ -37,8 +37,7 @@ def collect_sets(
     require_layers(bridge, layers)
     spans = [[token_span(dialogue, one) for one in token_sets] for dialogue in dialogues]
     rows = torch.empty(len(dialogues), len(token_sets), len(layers), model_width(bridge))
-    device = model_device(bridge)
-    for batch in token_batches(dialogues, padding_id(bridge), token_budget, device):
+    for batch in model_batches(bridge, dialogues, token_budget):
         weights_BSP = torch.zeros(len(batch.ids), len(token_sets), batch.ids.shape[1])
         for row, i in enumerate(batch.indices):
             for place, (start, end) in enumerate(spans[i]):

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, model_batches
 from persona.activations.collect import require_layers, run_hooked
 from persona.activations.positions import token_span
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import Hook, model_device, model_width, padding_id, resid_post
+from persona.models.hooks import Hook, model_width, resid_post
 from persona.progress import progress
 
 
@@ -47,8 +47,7 @@ def collect_tokens(
 
         return hook
 
-    pad_id = padding_id(bridge)
-    batches = token_batches(dialogues, pad_id, token_budget, model_device(bridge))
+    batches = model_batches(bridge, dialogues, token_budget)
     for batch in progress(batches, description):
         hooks = {layer: read(place, batch.indices) for place, layer in enumerate(layers)}
         run_hooked(bridge, batch.ids, hooks)

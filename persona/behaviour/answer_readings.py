@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batches
 from persona.behaviour.judges import JudgeItem
+from persona.behaviour.scoring import predictions, response_targets
 from persona.data.types import Dialogue, Turn
 from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import Hook, hooked, model_device, resid_post
 from persona.models.pair import ModelPair
+from persona.models.readout import Predictions, Readout
 from persona.progress import progress
 
 MOST_ANSWER_TOKENS = 160
@@ -65,8 +68,8 @@ def read_answers(
     encoded = [_cut(one) for one in pair.chat.encode_all([_dialogue(items[i]) for i in places])]
     with pair.active("aligned") as bridge:
         device = model_device(bridge)
-        batches = token_batches(encoded, pair.tokenizer.pad_token_id or 0, token_budget, device)
-        for batch in progress(batches, "Judging answers"):
+        Readout.of(bridge)  # found before a hook is there to be fired
+        for batch in progress(model_batches(bridge, encoded, token_budget), "Judging answers"):
             weights_BP = torch.zeros(batch.ids.shape, device=device)
             for row, i in enumerate(batch.indices):
                 start, end = encoded[i].response
@@ -74,14 +77,24 @@ def read_answers(
             pooled: dict[int, Tensor] = {}
             hooks = [(resid_post(layer), _pool_into(pooled, layer, weights_BP)) for layer in layers]
             with hooked(bridge, hooks):
-                logits = bridge(batch.ids, return_type="logits", use_cache=False)
-            ahead = logits[:, :-1].float()
-            chosen = ahead.gather(-1, batch.ids[:, 1:, None])[..., 0]
-            of_token = chosen - ahead.logsumexp(-1)
+                found = predictions(bridge, batch, encoded)
             at = [places[i] for i in batch.indices]
             rows[at] = torch.stack([pooled[layer] for layer in layers], dim=1).cpu()
-            log_prob[at] = (of_token * weights_BP[:, 1:]).sum(1).cpu()
+            log_prob[at] = _mean_log_probs(bridge, found, batch, encoded)
     return AnswerReadings(rows, log_prob, known)
+
+
+def _mean_log_probs(
+    bridge: Any, found: Predictions, batch: Batch, dialogues: Sequence[TokenizedDialogue]
+) -> Float[Tensor, " batch"]:
+    """Mean over the tokens of each answer of their log-probability, nats."""
+    readout, targets_N = Readout.of(bridge), response_targets(batch, dialogues)
+    chosen = []
+    for part in readout.slices(len(targets_N)):
+        log_probs = readout.log_probs(found, part)
+        chosen.append(log_probs.gather(1, targets_N[part, None].to(log_probs.device))[:, 0].cpu())
+    counts = [dialogues[i].response[1] - dialogues[i].response[0] for i in batch.indices]
+    return torch.stack([one.mean() for one in torch.cat(chosen).split(counts)])
 
 
 def _dialogue(item: JudgeItem) -> Dialogue:

@@ -3,15 +3,18 @@
 A condition is a side of the pair and, optionally, an intervention. All conditions of one side
 share a pass over the text: what lies below the first edited block is computed once.
 
-Shapes: B batch, P position kept, N response tokens of a batch, V vocabulary.
+No pass makes the logits of a whole batch. What is kept of each condition, and of the aligned model
+as the reference of KL, is the hidden state before the LM head, d_model wide; logits are made of it
+a few tokens at a time, of all conditions in turn.
+
+Shapes: N response tokens of a batch, D d_model, V vocabulary.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batches
 from persona.behaviour.shared_prompts import (
     PackedBatch,
     packed_batches,
@@ -28,15 +31,16 @@ from persona.behaviour.shared_prompts import (
 )
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import model_device
+from persona.models.hooks import model_device, padding_id
 from persona.models.pair import ModelPair, Side
 from persona.models.prefix import recording_inputs, starting_at
+from persona.models.readout import Predictions, Readout
 from persona.progress import progress
 
 Intervention = Callable[[Any], contextlib.AbstractContextManager[Any]]
 
 MAX_REFERENCE_BYTES = 1_000_000_000
-"""Memory for the aligned model's distributions; dialogues beyond it get no KL (NaN)."""
+"""Memory for what is kept of the aligned model; what does not fit is read in a further turn."""
 
 
 @dataclass(frozen=True)
@@ -95,39 +99,175 @@ def score_dialogues(
         Readings(np.full(len(dialogues), np.nan), np.full(len(dialogues), np.nan))
         for _ in conditions
     ]
-    reference: dict[int, Tensor] = {}
-    order: tuple[Side, ...] = ("aligned", "finetuned")
-    for side in order:
-        mine = [(c, r) for c, r in zip(conditions, readings, strict=True) if c.side == side]
-        if not mine and not (side == "aligned" and any(wants_kl)):
-            continue
-        with pair.active(side) as bridge:
-            share = group == 2 and _can_share_rows(bridge, pair.dtype, dialogues, conditions)
-            batches = _batches(pair, bridge, dialogues, token_budget, group, share)
-            if side == "aligned" and any(wants_kl):
-                plain = Readings(np.full(len(dialogues), np.nan), np.full(len(dialogues), np.nan))
-                mine = [(Condition("reference", "aligned"), plain), *mine]
-            for batch in progress(batches, f"{description} ({side})"):
-                for condition, reading, log_probs in _run(bridge, batch, dialogues, mine):
-                    if condition.name == "reference":
-                        _keep_reference(reference, batch, dialogues, log_probs, wants_kl)
-                    _read(reading, batch, dialogues, log_probs, reference, wants_kl)
+    for start, end in _turns(pair, dialogues, wants_kl, group):
+        part = _Scoring(
+            pair, dialogues[start:end], wants_kl[start:end], token_budget, group, description
+        )
+        for whole, read in zip(readings, part.read(conditions), strict=True):
+            whole.log_prob[start:end], whole.kl[start:end] = read.log_prob, read.kl
     return readings
 
 
-def _batches(
+def _turns(
     pair: ModelPair,
-    bridge: Any,
     dialogues: Sequence[TokenizedDialogue],
-    token_budget: int,
+    wants_kl: Sequence[bool],
     group: int,
-    share: bool,
-) -> Sequence[Batch | PackedBatch]:
-    """One dialogue a row, `group` of them together; with `share`, two answers a row."""
-    pad_id, device = pair.tokenizer.pad_token_id or 0, model_device(bridge)
-    if share:
-        return packed_batches(dialogues, pad_id, token_budget, device, pair.dtype)
-    return token_batches(dialogues, pad_id, token_budget, device, group)
+) -> Iterator[tuple[int, int]]:
+    """[start, end) of dialogues whose references fit into `MAX_REFERENCE_BYTES` together."""
+    of_token = pair.d_model * pair.dtype.itemsize
+    start, used = 0, 0
+    for i in range(0, len(dialogues), group):
+        rows = range(i, min(i + group, len(dialogues)))
+        size = sum(_n_answer(dialogues[j]) * of_token for j in rows if wants_kl[j])
+        if i > start and used + size > MAX_REFERENCE_BYTES:
+            yield start, i
+            start, used = i, 0
+        used += size
+    if start < len(dialogues):
+        yield start, len(dialogues)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """Dialogues read in one turn; see `score_dialogues`."""
+
+    pair: ModelPair
+    dialogues: Sequence[TokenizedDialogue]
+    wants_kl: Sequence[bool]
+    token_budget: int
+    group: int
+    description: str
+
+    def read(self, conditions: Sequence[Condition]) -> list[Readings]:
+        n = len(self.dialogues)
+        readings = [Readings(np.full(n, np.nan), np.full(n, np.nan)) for _ in conditions]
+        reference = Reference(self.pair) if any(self.wants_kl) else None
+        order: tuple[Side, ...] = ("aligned", "finetuned")
+        for side in order:
+            mine = [(c, r) for c, r in zip(conditions, readings, strict=True) if c.side == side]
+            to_keep = reference if side == "aligned" else None
+            if not mine and to_keep is None:
+                continue
+            for batch in progress(self._batches(side, conditions), f"{self.description} ({side})"):
+                with self.pair.active(side) as bridge:
+                    found = _run(bridge, batch, self.dialogues, mine, plain=to_keep is not None)
+                if to_keep is not None:
+                    self._keep(to_keep, batch, found[None])
+                passes = [(found[place], reading) for place, (_, reading) in enumerate(mine)]
+                self._read(side, batch, passes, reference)
+            if to_keep is not None:
+                to_keep.keep_head()
+        return readings
+
+    def _batches(
+        self, side: Side, conditions: Sequence[Condition]
+    ) -> Sequence[Batch | PackedBatch]:
+        """One dialogue a row, `group` of them together; where they can, two answers a row."""
+        with self.pair.active(side) as bridge:
+            Readout.of(bridge)  # found before any condition edits the model
+            if self.group == 2 and _can_share_rows(
+                bridge, self.pair.dtype, self.dialogues, conditions
+            ):
+                return packed_batches(
+                    self.dialogues,
+                    padding_id(bridge),
+                    self.token_budget,
+                    model_device(bridge),
+                    self.pair.dtype,
+                )
+            return model_batches(bridge, self.dialogues, self.token_budget, self.group)
+
+    def _keep(self, reference: Reference, batch: Batch | PackedBatch, found: Predictions) -> None:
+        parts = found.hidden.split(_token_counts(batch, self.dialogues))
+        for i, part in zip(batch.indices, parts, strict=True):
+            if self.wants_kl[i]:
+                reference.hidden[i] = part.clone()
+
+    def _read(
+        self,
+        side: Side,
+        batch: Batch | PackedBatch,
+        passes: Sequence[tuple[Predictions, Readings]],
+        reference: Reference | None,
+    ) -> None:
+        """Fills the readings of one batch, a slice of its tokens after the other."""
+        counts = _token_counts(batch, self.dialogues)
+        targets_N = response_targets(batch, self.dialogues)
+        n = len(targets_N)
+        log_prob = torch.empty(len(passes), n, dtype=torch.float64)
+        kl = torch.full((len(passes), n), torch.nan, dtype=torch.float64)
+        aligned_ND, known_N = None, torch.zeros(n, dtype=torch.bool)
+        if reference is not None:
+            aligned_ND, known_N = reference.of(batch.indices, counts)
+        with self.pair.active(side) as bridge:
+            readout = Readout.of(bridge)
+        for part in readout.slices(n) if passes else ():
+            known = known_N[part]
+            aligned = None
+            if reference is not None and aligned_ND is not None and known.any():
+                aligned = reference.log_probs(aligned_ND[part][known])
+            with self.pair.active(side):
+                for place, (found, _) in enumerate(passes):
+                    log_probs = readout.log_probs(found, part)
+                    targets = targets_N[part, None].to(log_probs.device)
+                    log_prob[place, part] = log_probs.gather(1, targets)[:, 0].double().cpu()
+                    if aligned is not None:
+                        here = log_probs[known.to(log_probs.device)]
+                        kl[place, part][known] = kl_nats(aligned, here).double().cpu()
+        for place, (_, reading) in enumerate(passes):
+            for i, words, divergence in zip(
+                batch.indices,
+                log_prob[place].split(counts),
+                kl[place].split(counts),
+                strict=True,
+            ):
+                reading.log_prob[i] = float(words.mean())
+                reading.kl[i] = float(divergence.mean())
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the aligned model predicts, kept as the hidden states before its LM head.
+
+    hidden: dialogue -> [response tokens, d_model].
+    """
+
+    pair: ModelPair
+    hidden: dict[int, Tensor] = field(default_factory=dict)
+    _head: list[Readout] = field(default_factory=list)
+
+    def keep_head(self) -> None:
+        """Called once all is kept: of a model that is about to be freed, its LM head stays."""
+        if self.pair.loaded_in_turn:
+            with self.pair.active("aligned") as bridge:
+                self._head.append(Readout.of(bridge).copied())
+
+    def of(self, indices: Sequence[int], counts: Sequence[int]) -> tuple[Tensor | None, Tensor]:
+        """Hidden states [N D] of these dialogues, response after response, and which are known."""
+        known = [i in self.hidden for i in indices]
+        if not any(known):
+            return None, torch.zeros(sum(counts), dtype=torch.bool)
+        like = next(iter(self.hidden.values()))
+        parts = [
+            self.hidden[i] if there else like.new_zeros(count, like.shape[1])
+            for i, there, count in zip(indices, known, counts, strict=True)
+        ]
+        return torch.cat(parts), torch.repeat_interleave(torch.tensor(known), torch.tensor(counts))
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """Log-probabilities [N V] of the aligned model, float32."""
+        if self._head:
+            return self._head[0].logits(hidden).log_softmax(-1)
+        with self.pair.active("aligned") as bridge:
+            return Readout.of(bridge).logits(hidden).log_softmax(-1)
+
+
+def kl_nats(aligned: Tensor, log_probs: Tensor) -> Tensor:
+    """KL(aligned || other) by row, of log-probabilities [N V]; what is impossible in both is 0."""
+    least = -6e4
+    aligned, log_probs = aligned.clamp(min=least), log_probs.clamp(min=least)
+    return (aligned.exp() * (aligned - log_probs)).sum(-1)
 
 
 def _can_share_rows(
@@ -150,50 +290,44 @@ def _run(
     batch: Batch | PackedBatch,
     dialogues: Sequence[TokenizedDialogue],
     conditions: Sequence[tuple[Condition, Readings]],
-) -> Any:
-    """Yield (condition, readings, log-probabilities [N V] of the response tokens) of one batch."""
-    unedited = [(c, r) for c, r in conditions if c.intervene is None]
-    edited = [(c, r) for c, r in conditions if c.intervene is not None]
+    *,
+    plain: bool,
+) -> dict[int | None, Predictions]:
+    """Place of each condition -> what is predicted at one batch's response tokens.
+
+    plain: also of the unedited model, at None; conditions without an edit share its pass.
+    """
+    unedited = [place for place, (c, _) in enumerate(conditions) if c.intervene is None]
+    edited = [(place, c) for place, (c, _) in enumerate(conditions) if c.intervene is not None]
     # The input of block first_layer is untouched by an edit of that block's output.
-    starts = {c.first_layer for c, _ in edited if c.first_layer > 0}
+    starts = {c.first_layer for _, c in edited if c.first_layer > 0}
+    found: dict[int | None, Predictions] = {}
     with recording_inputs(bridge, starts) as inputs:
-        if unedited:
-            log_probs = response_log_probs(bridge, batch, dialogues)
+        if unedited or plain:
+            found[None] = predictions(bridge, batch, dialogues)
         elif starts:
             options = batch.options if isinstance(batch, PackedBatch) else {}
             bridge(
                 batch.ids, return_type=None, stop_at_layer=max(starts), use_cache=False, **options
             )
-    for condition, reading in unedited:
-        yield condition, reading, log_probs
-    for condition, reading in edited:
+    for place in unedited:
+        found[place] = found[None]
+    for place, condition in edited:
         assert condition.intervene is not None
         start = condition.first_layer
         skip = starting_at(bridge, start, inputs[start]) if start else contextlib.nullcontext()
         with skip, condition.intervene(bridge):
-            yield condition, reading, response_log_probs(bridge, batch, dialogues)
+            found[place] = predictions(bridge, batch, dialogues)
+    return found
 
 
-def response_log_probs(
-    bridge: Any, batch: Batch | PackedBatch, dialogues: Sequence[TokenizedDialogue]
-) -> Tensor:
-    """Log-probabilities [N V] at the positions that predict the batch's response tokens, float32.
-
-    Dialogue after dialogue of the batch. Only those positions go through the LM head when the
-    model can leave out the others.
-    """
-    n_positions = batch.ids.shape[1]
+def predictions(
+    model: Any, batch: Batch | PackedBatch, dialogues: Sequence[TokenizedDialogue]
+) -> Predictions:
+    """One pass, kept where the batch's response tokens are predicted, dialogue after dialogue."""
     rows, positions = predicting_positions(batch, dialogues)
-    options: dict[str, Any] = batch.options if isinstance(batch, PackedBatch) else {}
-    if _keeps_logits(bridge):
-        options["logits_to_keep"] = n_positions - int(positions.min())
-    logits_BPV = bridge(batch.ids, return_type="logits", use_cache=False, **options)
-    offset = n_positions - logits_BPV.shape[1]
-    return logits_BPV[rows, positions - offset].float().log_softmax(-1)
-
-
-def _keeps_logits(bridge: Any) -> bool:
-    return "logits_to_keep" in inspect.signature(bridge.original_model.forward).parameters
+    options = batch.options if isinstance(batch, PackedBatch) else {}
+    return Readout.of(model).predict(model, batch.ids, rows, positions, **options)
 
 
 def predicting_positions(
@@ -211,45 +345,14 @@ def predicting_positions(
 
 
 def response_targets(batch: Batch | PackedBatch, dialogues: Sequence[TokenizedDialogue]) -> Tensor:
-    """Token ids [N] of the responses, in the order of `response_log_probs`."""
+    """Token ids [N] of the responses, in the order of `predictions`."""
     responses = [dialogues[i].ids[slice(*dialogues[i].response)] for i in batch.indices]
     return torch.tensor([token for ids in responses for token in ids], device=batch.ids.device)
 
 
 def _token_counts(batch: Batch | PackedBatch, dialogues: Sequence[TokenizedDialogue]) -> list[int]:
-    return [dialogues[i].response[1] - dialogues[i].response[0] for i in batch.indices]
+    return [_n_answer(dialogues[i]) for i in batch.indices]
 
 
-def _keep_reference(
-    reference: dict[int, Tensor],
-    batch: Batch | PackedBatch,
-    dialogues: Sequence[TokenizedDialogue],
-    log_probs: Tensor,
-    wants_kl: Sequence[bool],
-) -> None:
-    """Store the aligned distributions of this batch, in half precision, while there is room."""
-    used = sum(kept.nbytes for kept in reference.values())
-    parts = log_probs.split(_token_counts(batch, dialogues))
-    for i, part in zip(batch.indices, parts, strict=True):
-        if wants_kl[i] and used + part.numel() * 2 <= MAX_REFERENCE_BYTES:
-            # float16 log-probabilities are good to 1 in 2,000; the clamp keeps them finite.
-            reference[i] = part.clamp(min=-6e4).half()
-            used += reference[i].nbytes
-
-
-def _read(
-    reading: Readings,
-    batch: Batch | PackedBatch,
-    dialogues: Sequence[TokenizedDialogue],
-    log_probs: Tensor,
-    reference: dict[int, Tensor],
-    wants_kl: Sequence[bool],
-) -> None:
-    counts = _token_counts(batch, dialogues)
-    chosen = log_probs.gather(1, response_targets(batch, dialogues)[:, None])[:, 0]
-    for i, part in zip(batch.indices, chosen.split(counts), strict=True):
-        reading.log_prob[i] = float(part.double().mean())
-    for i, part in zip(batch.indices, log_probs.split(counts), strict=True):
-        if wants_kl[i] and i in reference:
-            aligned = reference[i].float()
-            reading.kl[i] = float((aligned.exp() * (aligned - part)).sum(-1).double().mean())
+def _n_answer(dialogue: TokenizedDialogue) -> int:
+    return dialogue.response[1] - dialogue.response[0]

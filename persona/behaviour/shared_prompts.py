@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from persona.activations.batches import padded_length
 from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import model_device
 
@@ -66,7 +67,7 @@ def packed_batches(
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> list[PackedBatch]:
-    """Rows of similar length, at most `token_budget` padded tokens a batch.
+    """Rows of similar length, at most `token_budget` padded tokens a batch; see `padded_length`.
 
     dialogues: as `share_prompts` accepts them. dtype: that of the model, for the mask.
     """
@@ -74,7 +75,7 @@ def packed_batches(
     rows.sort(key=len)
     buckets: list[list[_Row]] = []
     for row in rows:
-        if buckets and len(row) * (len(buckets[-1]) + 1) <= token_budget:
+        if buckets and padded_length(len(row)) * (len(buckets[-1]) + 1) <= token_budget:
             buckets[-1].append(row)
         else:
             buckets.append([row])
@@ -113,8 +114,9 @@ class _Row:
 def _batch(
     bucket: Sequence[_Row], pad_id: int, device: torch.device | str, dtype: torch.dtype
 ) -> PackedBatch:
-    longest = max(len(row) for row in bucket)
-    ids = torch.full((len(bucket), longest), pad_id)
+    # Places count from 0 in each text, so a row may be longer than the model's context.
+    length = padded_length(max(len(row) for row in bucket))
+    ids = torch.full((len(bucket), length), pad_id)
     places = torch.zeros_like(ids)
     segments = torch.full_like(ids, PAD)
     for i, row in enumerate(bucket):

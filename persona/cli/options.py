@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from persona.cli.allocator import keep_freed_memory
+from persona.cli.allocator import bound_kernel_caches, keep_freed_memory
 from persona.cli.completion import (
     complete_aligned,
     complete_device,
@@ -44,6 +44,7 @@ def start() -> None:
     shell.debug = shell.quiet = False
     set_quiet(False)
     keep_freed_memory()
+    bound_kernel_caches()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     for name in PACKAGES:

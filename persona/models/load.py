@@ -161,6 +161,7 @@ def load_pair(
         dtype=placement.dtype,
         device=placement.device,
         weights=placement.weights,
+        loaded_in_turn=bool(opened.in_turn),
         notes=notes,
         reload=PairRecipe(
             _from_any_folder(aligned),

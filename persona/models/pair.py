@@ -33,6 +33,7 @@ class ModelPair:
     one_copy_of_weights: never two models in memory at once.
     names, revisions: what the person called each side, and the content hash or hub commit.
     weights: format of quantised weights, None where they are held as `dtype`.
+    loaded_in_turn: opening the other side frees this one and reads the disk.
     notes: what differs between the two sides, and other things a reader must know.
     reload: loads the same pair again, None where it was made by hand. A pair travels to another
         process as this, and is loaded there; see `PairRecipe`.
@@ -49,6 +50,7 @@ class ModelPair:
     dtype: torch.dtype
     device: torch.device
     weights: str | None = None
+    loaded_in_turn: bool = False
     notes: list[str] = field(default_factory=list)
     reload: Callable[[], ModelPair] | None = None
     fingerprints: dict[Side, str] = field(default_factory=dict)

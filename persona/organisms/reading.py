@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.batches import Batch, token_batches
+from persona.activations.batches import Batch, context_length, token_batches
 from persona.behaviour.scoring import predicting_positions
 from persona.directions.direction import Direction
 from persona.errors import SpaceMismatchError
@@ -52,7 +52,12 @@ def read_answers(
     """
     n = len(dialogues)
     log_prob, projection, kl = [float("nan")] * n, [float("nan")] * n, [float("nan")] * n
-    for batch in token_batches(dialogues, pad_id, device=model_device(model)):
+    for batch in token_batches(
+        dialogues,
+        pad_id,
+        device=model_device(model),
+        longest_allowed=context_length(model),
+    ):
         seen: list[Tensor] = []
         reading = _recording(model, direction, seen) if direction else contextlib.nullcontext()
         with reading:
@@ -79,7 +84,12 @@ def answer_distributions(
 ) -> list[Tensor]:
     """By dialogue, log-probabilities [response V] at its answer, float16 on the CPU."""
     kept: list[Tensor] = [torch.empty(0)] * len(dialogues)
-    for batch in token_batches(dialogues, pad_id, device=model_device(model)):
+    for batch in token_batches(
+        dialogues,
+        pad_id,
+        device=model_device(model),
+        longest_allowed=context_length(model),
+    ):
         log_probs = answer_log_probs(model, batch, dialogues)
         counts = [dialogues[i].response[1] - dialogues[i].response[0] for i in batch.indices]
         for i, part in zip(batch.indices, log_probs.split(counts), strict=True):

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from persona.activations.batches import Batch, token_batches
+from persona.activations.batches import Batch, context_length, padded_length, token_batches
 from persona.data.types import Dialogue
 from persona.errors import DataError, ModelError
 from persona.models.chat import ChatFormat, TokenizedDialogue
@@ -109,8 +109,11 @@ class PenaltyBatches:
         first = step * self.penalty.batch_size
         wanted = [(first + i) % len(self.dialogues) for i in range(self.penalty.batch_size)]
         chosen = [self.dialogues[i] for i in dict.fromkeys(wanted)]
-        everything = len(chosen) * max(map(len, chosen))
-        (batch,) = token_batches(chosen, self.pad_id, everything, model_device(model))
+        context = context_length(model)
+        everything = len(chosen) * padded_length(max(map(len, chosen)), context)
+        (batch,) = token_batches(
+            chosen, self.pad_id, everything, model_device(model), longest_allowed=context
+        )
         # The aligned pass first: switching the adapter would touch a graph already built.
         aligned = self._aligned(model, batch, chosen)
         kl = kl_nats(aligned, answer_log_probs(model, batch, chosen)).mean()

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, model_batches
 from persona.activations.collect import run_hooked
 from persona.activations.positions import token_span
 from persona.errors import DataError
 from persona.models.chat import TokenizedDialogue
-from persona.models.hooks import Hook, model_device
+from persona.models.hooks import Hook
 from persona.progress import progress
 from persona.sae.autoencoder import SparseAutoencoder
 
@@ -65,8 +65,7 @@ def latent_activity(
 
         return hook
 
-    pad_id = bridge.tokenizer.pad_token_id or 0
-    batches = token_batches(dialogues, pad_id, token_budget, model_device(bridge))
+    batches = model_batches(bridge, dialogues, token_budget)
     for batch in progress(batches, description):
         run_hooked(bridge, batch.ids, {sae.layer: reader(batch.indices)})
     return Activity(mean, frequency)

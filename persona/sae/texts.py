@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from persona.activations.batches import Batch, token_batches
+from persona.activations.batches import Batch, model_batches
 from persona.data.jsonl import check_keys, check_texts, read_jsonl, read_text
 from persona.data.shipped import load_neutral, load_pairs
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn, as_role
 from persona.errors import DataError
 from persona.models.chat import ChatFormat, TokenizedDialogue
-from persona.models.hooks import model_device
 from persona.models.pair import ModelPair
 
 WINDOW = 256
@@ -178,12 +177,7 @@ def batches_of(
     texts: Sequence[Text], pair: ModelPair, bridge: Any, token_budget: int
 ) -> list[Batch]:
     """The texts in batches for a side of the pair; `indices` are places in `texts`."""
-    return token_batches(
-        [text.tokens for text in texts],
-        pair.tokenizer.pad_token_id or 0,
-        token_budget,
-        model_device(bridge),
-    )
+    return model_batches(bridge, [text.tokens for text in texts], token_budget)
 
 
 def count_tokens(texts: Sequence[Text]) -> dict[str, int]:

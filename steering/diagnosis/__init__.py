@@ -12,7 +12,8 @@ The stages, each kept when it is finished so that a killed run goes on where it 
 """
 
 from steering.diagnosis.config import DiagnoseConfig
-from steering.diagnosis.facts import peak_rss_bytes, summary_of
+from steering.diagnosis.facts import summary_of
+from steering.diagnosis.memory import peak_rss_bytes
 from steering.diagnosis.questions import Questions
 from steering.diagnosis.run import Diagnosis, diagnose
 from steering.rows import COLUMNS

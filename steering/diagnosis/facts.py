@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +11,6 @@ from persona.directions.storage import tool_version
 from persona.models import ModelPair
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
-
-
-def peak_rss_bytes() -> int:
-    """The most memory this process has held; kilobytes on Linux, bytes on macOS."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
 def models_of(pair: ModelPair, config: DiagnoseConfig) -> dict[str, Any]:
@@ -112,4 +104,9 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
     lines.append(
         f"damage: neutral cross-entropy {shown('damage_ce_nats')} nats above the fine-tuned model's"
     )
+    if stages := scorecard.get("stages"):
+        most = max(stages, key=lambda stage: int(stage["peak_rss_bytes"]))
+        lines.append(
+            f"memory: {scorecard['peak_rss_bytes'] / 2**30:.1f} GiB at most, in {most['name']}"
+        )
     return "\n".join(lines)

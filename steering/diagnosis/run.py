@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from persona.run_lock import alone_in, require_free
 from persona.sae import load_sae
 from steering.diagnosis.agreement import require_fitting
 from steering.diagnosis.config import DiagnoseConfig
-from steering.diagnosis.facts import data_of, models_of, peak_rss_bytes, summary_of, versions
+from steering.diagnosis.facts import data_of, models_of, summary_of, versions
+from steering.diagnosis.memory import StageCost, peak_rss_bytes
 from steering.diagnosis.questions import Questions
 from steering.diagnosis.stages import Run, settings_of
 from steering.scorecard import make_scorecard
@@ -62,7 +63,6 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
         chat_template=config.chat_template,
         template_arguments=config.template_arguments,
         allow_mismatch=config.allow_mismatch,
-        merged=None,
         proof=config.proof,
     )
     sae = (
@@ -71,12 +71,13 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
         else load_sae(config.sae, pair, allow_mismatch=config.allow_mismatch)
     )
     require_fitting(pair, questions)
-    loading_seconds = time.perf_counter() - started
+    seconds = round(time.perf_counter() - started, 1)
+    loading = StageCost("load", seconds, peak_rss_bytes())
     with alone_in(config.out, settings):  # not before the input is known to be good
-        return _results(Run(config, pair, questions, sae), loading_seconds)
+        return _results(Run(config, pair, questions, sae), loading)
 
 
-def _results(run: Run, loading_seconds: float) -> Diagnosis:
+def _results(run: Run, loading: StageCost) -> Diagnosis:
     """All stages, and the four files of what they found."""
     config, pair = run.config, run.pair
     rows, vector, reliability, judged = run.all_stages()
@@ -93,8 +94,9 @@ def _results(run: Run, loading_seconds: float) -> Diagnosis:
         ),
         "seed": config.seed,
         "versions": versions(),
-        "seconds": round(run.workspace.seconds + loading_seconds, 1),
+        "seconds": round(run.workspace.seconds + loading.seconds, 1),
         "peak_rss_bytes": peak_rss_bytes(),
+        "stages": [asdict(stage) for stage in (loading, *run.workspace.stages)],
     }
     report = write(Path(config.out), scorecard, rows, vector)
     run.workspace.close()

@@ -23,6 +23,7 @@ from persona.models.embedded import cache_folder
 from persona.sae import SparseAutoencoder
 from steering.diagnosis.agreement import baselines, differ, first_look
 from steering.diagnosis.config import DiagnoseConfig
+from steering.diagnosis.memory import MeasuredWorkspace
 from steering.diagnosis.questions import Questions, one_each
 from steering.diagnosis.scoring import Scoring
 from steering.identify import identify
@@ -37,7 +38,6 @@ from steering.sampled import (
     sample_conditions,
     threshold_of,
 )
-from steering.workspace import Workspace
 
 logger = logging.getLogger("persona")
 
@@ -68,7 +68,7 @@ class Run:
             "dtype": pair.precision,
             "sae": None if sae is None else sae.fingerprint,
         }
-        self.workspace = Workspace(Path(config.out), fingerprint)
+        self.workspace = MeasuredWorkspace(Path(config.out), fingerprint)
         if self.workspace.resumed:
             logger.info("going on with the unfinished run in %s", config.out)
 

@@ -74,7 +74,7 @@ def finished(config, tmp_path_factory):
 
 
 def stripped(scorecard):
-    return {k: v for k, v in scorecard.items() if k not in ("seconds", "peak_rss_bytes")}
+    return {k: v for k, v in scorecard.items() if k not in ("seconds", "peak_rss_bytes", "stages")}
 
 
 def test_the_folder_holds_the_four_files_and_nothing_half_written(finished):
@@ -103,6 +103,12 @@ def test_the_scorecard_has_every_field_of_the_contract(finished):
     }
     assert len(card["direction"]["split_half_cosine"]) == len(card["direction"]["layers"])
     assert card["peak_rss_bytes"] > 1e8
+    stages = {stage["name"]: stage for stage in card["stages"]}
+    assert [*stages][:4] == ["load", "cells", "covariance", "attribute"]
+    assert "score-held-out" in stages and "score-neutral" in stages
+    peaks = [stage["peak_rss_bytes"] for stage in stages.values()]
+    assert min(peaks) > 1e8
+    assert 0.95 * card["peak_rss_bytes"] <= max(peaks) <= card["peak_rss_bytes"]
 
 
 def test_every_number_is_recomputable_from_the_rows(finished):

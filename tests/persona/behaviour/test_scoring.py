@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 from persona.behaviour import Condition, bootstrap, sample_answers, score_neutral, score_pairs
 from persona.behaviour.scoring import score_dialogues
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
-from persona.errors import DataError
+from persona.errors import DataError, ModelError
+from persona.models import hooked
 
 QUESTIONS = [
     AnswerPair("a", "car", "what now", "take good care", "throw it away at once"),
@@ -57,10 +58,9 @@ def test_gap_and_kl_equal_the_textbook(tiny_pair, textbook):
         p, _ = log_probs(textbook["aligned"], good)
         q, _ = log_probs(textbook["finetuned"], good)
         kl = float((p.exp() * (p - q)).sum(-1).mean())
-        # References are kept in half precision: good to about 1e-3 nats.
         assert kl > 0.05
-        assert value(rows, "finetuned", question.id, "kl_good_nats") == pytest.approx(kl, abs=5e-3)
-        assert value(rows, "aligned", question.id, "kl_good_nats") == pytest.approx(0, abs=1e-3)
+        assert value(rows, "finetuned", question.id, "kl_good_nats") == pytest.approx(kl, abs=1e-4)
+        assert value(rows, "aligned", question.id, "kl_good_nats") == pytest.approx(0, abs=1e-5)
 
 
 def test_a_bigger_batch_reads_the_same(tiny_pair):
@@ -89,11 +89,54 @@ def test_neutral_cross_entropy_is_minus_the_mean_log_probability(tiny_pair, text
     assert value(rows, "finetuned", "n1", "neutral_ce_nats") == pytest.approx(expected, abs=1e-4)
 
 
-def test_kl_beyond_the_memory_for_references_is_absent_not_zero(tiny_pair, monkeypatch):
-    monkeypatch.setattr("persona.behaviour.scoring.MAX_REFERENCE_BYTES", 261 * 2 * 20)
-    rows = score_pairs(tiny_pair, QUESTIONS, BOTH, token_budget=1)
-    kl = rows[(rows.measure == "kl_good_nats") & (rows.condition == "finetuned")]["value"]
-    assert kl.isna().sum() == 1 and kl.notna().sum() == 1
+def test_no_text_lacks_its_kl_however_little_memory_references_may_take(tiny_pair, monkeypatch):
+    plenty = score_pairs(tiny_pair, QUESTIONS, BOTH)
+    monkeypatch.setattr("persona.behaviour.scoring.MAX_REFERENCE_BYTES", 1)
+    little = score_pairs(tiny_pair, QUESTIONS, BOTH)
+    assert little["value"].notna().all()
+    np.testing.assert_allclose(little["value"], plenty["value"], atol=1e-5)
+
+
+def test_a_condition_may_bear_any_name(tiny_pair):
+    odd = [Condition("reference", "aligned"), Condition("finetuned", "finetuned")]
+    edited = Condition("reference", "aligned", _halve_the_stream, 1)
+    plain = score_pairs(tiny_pair, QUESTIONS, odd)
+    named = score_pairs(tiny_pair, QUESTIONS, [edited, odd[1]])
+    kl = [value(rows, "finetuned", "a", "kl_good_nats") for rows in (plain, named)]
+    assert kl[0] == pytest.approx(kl[1], abs=1e-6)
+    assert value(named, "reference", "a", "kl_good_nats") > 0.01
+
+
+def _halve_the_stream(bridge):
+    return hooked(bridge, [("blocks.1.hook_resid_post", lambda resid: resid / 2)])
+
+
+def test_an_edit_of_the_head_is_refused_rather_than_lost(tiny_pair):
+    def edit_logits(bridge):
+        return hooked(bridge, [("unembed.hook_out", lambda logits: logits * 3)])
+
+    with pytest.raises(ModelError, match="what edits the head cannot be read"):
+        score_pairs(tiny_pair, QUESTIONS, [Condition("x", "finetuned", edit_logits)])
+
+
+def test_the_head_is_given_few_shapes_and_never_a_whole_batch(tiny_pair, monkeypatch):
+    monkeypatch.setattr("persona.models.readout.SLICE_BYTES", 4 * 261 * 16)
+    many = [
+        AnswerPair(f"q{n}", "car", "why " * n, "yes " * (1 + n % 5), "no " * (1 + n % 7))
+        for n in range(1, 13)
+    ]
+    counts = []
+    with tiny_pair.active("aligned") as bridge:
+        head = bridge.original_model.get_output_embeddings()
+    handle = head.register_forward_hook(
+        lambda module, args, output: counts.append(output.numel() // output.shape[-1])
+    )
+    try:
+        score_pairs(tiny_pair, many, BOTH, token_budget=512)
+    finally:
+        handle.remove()
+    # One position a row of every pass, for the check; then slices of so many rows as fit.
+    assert max(counts) == 16 and counts.count(16) > len(counts) / 2
 
 
 def test_a_dialogue_without_an_answer_is_refused(tiny_pair):

@@ -1,0 +1,60 @@
+"""The peak of a run has a name, and a killed run keeps what its stages took."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pandas as pd
+import torch
+
+from steering.diagnosis.memory import MeasuredWorkspace, StageCost, peak_rss_bytes
+
+MEGABYTE = 2**20
+
+
+def hold(megabytes):
+    held = np.ones(megabytes * MEGABYTE // 8)
+    time.sleep(0.1)
+    return {"x": torch.tensor(held[:1])}
+
+
+def test_the_stage_that_held_most_is_named(tmp_path):
+    workspace = MeasuredWorkspace(tmp_path, {})
+    workspace.tensors("small", lambda: hold(1))
+    workspace.tensors("large", lambda: hold(400))
+    workspace.tensors("after", lambda: hold(1))
+    peaks = {stage.name: stage.peak_rss_bytes for stage in workspace.stages}
+    assert peaks["large"] > max(peaks["small"], peaks["after"]) + 200 * MEGABYTE
+    assert peaks["large"] <= peak_rss_bytes()
+    workspace.close()
+
+
+def test_what_a_finished_stage_took_outlives_the_process(tmp_path):
+    first = MeasuredWorkspace(tmp_path, {"seed": 0})
+    first.tensors("cells", lambda: hold(1))
+    again = MeasuredWorkspace(tmp_path, {"seed": 0})
+    again.tensors("cells", lambda: hold(100))
+    assert again.stages == first.stages
+    for workspace in (first, again):
+        workspace.close()
+
+
+def test_chunks_of_a_stage_count_together_and_stages_within_one_do_not_count_apart(tmp_path):
+    workspace = MeasuredWorkspace(tmp_path, {})
+    table = pd.DataFrame({"value": [1.0]})
+    for name in ("score-0", "score-16"):
+        workspace.keep(name, table, 1.0)
+        workspace.kept_table(name)
+
+    def outer():
+        workspace.tensors("inner", lambda: hold(1))
+        return table
+
+    workspace.table("outer", outer)
+    assert [stage.name for stage in workspace.stages] == ["score", "outer"]
+    workspace.close()
+
+
+def test_parts_of_a_stage_add_their_seconds_and_take_the_larger_peak():
+    assert StageCost("x", 1.0, 5) + StageCost("x", 2.0, 3) == StageCost("x", 3.0, 5)
