@@ -78,6 +78,9 @@ class Trial:
         # of |h| / sqrt(d_model) along a direction: a sixteenth of a random projection in bfloat16.
         rounding = 8 * torch.finfo(self.plain[0].dtype).eps
         self.rounding = max(1e-5, rounding)
+        # One unit of a typical log-probability: the unsteered model's two ways may agree by chance.
+        typical = float(self.plain_log_probs[self.texts.real].abs().median())
+        self.rounding_nats = torch.finfo(self.plain[0].dtype).eps * typical
         self.projection_bound = max(1e-5, rounding / model_width(model) ** 0.5)
 
     def checks(self) -> list[Check]:
@@ -110,7 +113,8 @@ class Trial:
             taken = f"`{path}` takes the tokens of passes without a cache"
             agreements.append((taken, partial(self.generation, path)))
         for name, difference in agreements:
-            bound = min(1e-4 + 4 * _measured(partial(difference, [])), 0.5)
+            unsteered = _measured(partial(difference, []))
+            bound = min(1e-4 + self.rounding_nats + 4 * unsteered, 0.5)
             measured = _measured(partial(difference, self.edits))
             result.append(Check(name, "nats", bound, measured))
         return result
