@@ -38,7 +38,7 @@ from persona.organisms import shipped_adapter
 from steering import Edit
 from steering.dose import coefficient_at_kl
 from steering.dose_answers import Sampling
-from steering.hooks import steered_by
+from steering.edits.steer import steered_by
 from steering.prompted import score_prompted, with_system_prompt
 from steering.weights import orthogonalise, save_model
 

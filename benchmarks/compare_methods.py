@@ -38,7 +38,8 @@ from probes.nulls import null_table
 from steering.attribution import attribution_matrices
 from steering.bench import fit_rows
 from steering.candidates import Candidate, Means, build_vector, from_bases, refit_candidates
-from steering.hooks import restore_to_aligned, steered_by
+from steering.edits.from_directions import restore_to_aligned
+from steering.edits.steer import steered_by
 from steering.identify import within_covariance
 
 READ_AT = 20

@@ -2,22 +2,17 @@
 
 from steering.demo.explorer import explore
 from steering.diagnosis import DiagnoseConfig, Diagnosis, diagnose
-from steering.edit import Edit
-from steering.edits import (
+from steering.edits.edit import Edit
+from steering.edits.from_directions import (
     ablate_direction,
     ablate_to_zero,
     add_direction,
-    block_outputs,
     edits_at,
-    every_block_output,
-    every_write,
     restore_to_aligned,
     restore_to_finetuned,
     set_along,
 )
-from steering.hooks import Steering, steer
-from steering.identify import Identification, identify
-from steering.interventions import (
+from steering.edits.interventions import (
     ablate,
     add,
     cap,
@@ -30,7 +25,10 @@ from steering.interventions import (
     set_projection,
     where,
 )
-from steering.latents import ablate_latents, clamp_latents, latent_edits
+from steering.edits.latents import ablate_latents, clamp_latents, latent_edits
+from steering.edits.places import block_outputs, every_block_output, every_write
+from steering.edits.steer import Steering, steer
+from steering.identify import Identification, identify
 from steering.refit import refit_block_by_block
 from steering.transfer import transfer_matrix, vector_cosines
 

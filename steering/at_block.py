@@ -24,8 +24,8 @@ from persona.directions.direction import PersonaVector, orthonormal
 from persona.errors import SteeringError
 from persona.models.pair import ModelPair
 from steering.candidates import Means, from_bases, random_vector
-from steering.edits import restore_to_aligned
-from steering.hooks import steered_by
+from steering.edits.from_directions import restore_to_aligned
+from steering.edits.steer import steered_by
 
 
 def compare_at_block(

@@ -19,7 +19,7 @@ from persona.errors import SteeringError
 from persona.models.chat import ChatFormat, chat_format
 from persona.models.hooks import hf_model, n_layers
 from steering.certificate_checks import Check, Trial
-from steering.edit import Edit
+from steering.edits.edit import Edit
 
 
 @dataclass(frozen=True)

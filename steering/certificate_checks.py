@@ -17,10 +17,10 @@ from persona.models.chat import ChatFormat
 from persona.models.hooks import hooked, model_width, n_layers, resid_post
 from persona.models.turn_end import end_tokens
 from persona.models.writes import Part, block_writes
-from steering.edit import Edit
-from steering.edits import edits_at
-from steering.hooks import steer
-from steering.interventions import ablate, add
+from steering.edits.edit import Edit
+from steering.edits.from_directions import edits_at
+from steering.edits.interventions import ablate, add
+from steering.edits.steer import steer
 from steering.trials import (
     Texts,
     answer_starts,

@@ -17,8 +17,8 @@ from persona.errors import SteeringError
 from persona.models.pair import ModelPair, Side
 from steering.dose_answers import EditsFor, Sampling
 from steering.dose_answers import repeated_share as repeated_share
-from steering.edit import Edit, require_finite
-from steering.hooks import steered_by
+from steering.edits.edit import Edit, require_finite
+from steering.edits.steer import steered_by
 from steering.prompted import score_prompted, with_system_prompt
 from steering.rows import tidy
 

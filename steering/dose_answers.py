@@ -13,9 +13,9 @@ from persona.behaviour.judges import Judge, JudgeItem
 from persona.behaviour.sampling import sample_answers
 from persona.data.types import AnswerPair, Dialogue
 from persona.models.pair import ModelPair, Side
-from steering.edit import Edit
-from steering.hooks import steer
-from steering.interventions import Coefficient
+from steering.edits.edit import Edit
+from steering.edits.interventions import Coefficient
+from steering.edits.steer import steer
 
 EditsFor = Callable[[Coefficient], Sequence[Edit]]
 N_GRAM = 4

@@ -22,7 +22,7 @@ from steering.continuations import (
     log_probs_from,
     shortened,
 )
-from steering.edits import restore_to_aligned
+from steering.edits.from_directions import restore_to_aligned
 
 Cell = tuple[str, int]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from persona.directions.direction import Direction, PersonaVector, Subspace, orthonormal
 from persona.errors import SteeringError
-from steering.hooks import Edit
-from steering.interventions import project
+from steering.edits.edit import Edit
+from steering.edits.interventions import project
 
 
 @dataclass

@@ -34,7 +34,7 @@ from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import resid_post
 from persona.models.pair import ModelPair
 from persona.models.prefix import starting_at
-from steering.interventions import restore
+from steering.edits.interventions import restore
 
 ROUNDING = 1e-5
 """Mean differences below this share of the mean itself are float32 rounding."""

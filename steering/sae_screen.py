@@ -37,8 +37,8 @@ from persona.errors import DataError
 from persona.models.pair import ModelPair, Side
 from persona.sae import SparseAutoencoder
 from steering.attribution import gradients
-from steering.edit import Edit
-from steering.hooks import steered_by
+from steering.edits.edit import Edit
+from steering.edits.steer import steered_by
 
 STEP_SHARE = 0.1
 N_EXACT = 10

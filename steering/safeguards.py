@@ -26,8 +26,8 @@ from persona.organisms import (
     read_readings,
 )
 from persona.organisms.monitoring import mean_projections
-from steering.edits import ablate_direction, add_direction
-from steering.hooks import steer
+from steering.edits.from_directions import ablate_direction, add_direction
+from steering.edits.steer import steer
 
 
 def preventative(direction: Direction, coefficient: float = 1.0) -> During:

@@ -23,9 +23,9 @@ from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
 from persona.models.chat import ChatFormat
 from persona.models.pair import ModelPair, Side
-from steering.edit import Edit
-from steering.edits import ablate_to_zero, restore_to_aligned
-from steering.hooks import steered_by
+from steering.edits.edit import Edit
+from steering.edits.from_directions import ablate_to_zero, restore_to_aligned
+from steering.edits.steer import steered_by
 from steering.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 
 SAMPLED_QUESTIONS = 8

@@ -23,7 +23,8 @@ from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.errors import DataError
 from persona.models.pair import ModelPair
-from steering.hooks import restore_to_aligned, steered_by
+from steering.edits.from_directions import restore_to_aligned
+from steering.edits.steer import steered_by
 
 
 def vector_cosines(vectors: Mapping[str, PersonaVector]) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from persona.files import atomic_directory
 from persona.models.hooks import hooked, is_bridge, model_width, resid_post
 from persona.models.sites import decoder_blocks
 from persona.models.writes import Part, Write, block_writes, run_short_text
-from steering.edit import unit_rows
+from steering.edits.edit import unit_rows
 
 _PARTS: tuple[Part, ...] = ("attention", "mlp")
 _EXPERTS_OUT = "down_proj"

@@ -16,7 +16,7 @@ class Path(TorchPath):
 
     def steering(self):
         from steering import block_outputs, steer
-        from steering.edits import edits_at
+        from steering.edits.from_directions import edits_at
 
         if not self.steered:
             return contextlib.nullcontext()

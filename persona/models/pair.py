@@ -105,7 +105,7 @@ class ModelPair:
 
         question: what the user asks, or a dialogue that waits for an answer.
         intervene: bridge -> context manager under which it answers,
-            `steering.hooks.steered_by(edits)` for instance.
+            `steering.edits.steer.steered_by(edits)` for instance.
         The answer ends where the model ends its turn, or after `max_new_tokens`.
         Raises: ModelError for another side; DataError where the question fills the context.
         """

@@ -16,8 +16,8 @@ from persona.data.types import AnswerPair
 from persona.directions.direction import orthonormal
 from persona.models.pair import ModelPair
 from steering.demo.vector import Setting, SteeringVector, edits_of
-from steering.edit import Edit
-from steering.hooks import steered_by
+from steering.edits.edit import Edit
+from steering.edits.steer import steered_by
 from steering.rows import tidy
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from persona.models.chat import TokenizedDialogue
 from persona.models.pair import ModelPair
 from steering.demo.text_pass import TextPass, read_text
 from steering.demo.vector import Mode, Setting, SteeringVector, edits_of
-from steering.edit import Edit
+from steering.edits.edit import Edit
 
 N_SHOWN = 8
 """Next tokens shown of either kind."""

@@ -23,8 +23,8 @@ from persona.models.hooks import hf_model, hooked, model_device, resid_post
 from persona.models.pair import ModelPair, Side
 from persona.models.turn_end import PLAIN_ENDS, end_tokens
 from steering.demo.background import in_background
-from steering.edit import Edit
-from steering.hooks import steer
+from steering.edits.edit import Edit
+from steering.edits.steer import steer
 
 COLDEST = 1e-30
 """Logits divided by a lower temperature leave float32; the likeliest token is drawn long before."""

@@ -13,7 +13,7 @@ from persona.errors import DataError, SteeringError
 from persona.models.pair import ModelPair, Side
 from steering.demo.generation import Generation, Reading, Sampling, Token
 from steering.demo.vector import Setting, SteeringVector, edits_of
-from steering.edit import Edit
+from steering.edits.edit import Edit
 
 Column = Literal["aligned", "finetuned", "steered"]
 LABELS: dict[Column, str] = {

@@ -14,8 +14,8 @@ from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import Hook, hf_model, hooked, model_device, resid_post
 from persona.models.pair import ModelPair, Side
 from persona.models.space import ActivationSpace
-from steering.edit import Edit
-from steering.hooks import steer
+from steering.edits.edit import Edit
+from steering.edits.steer import steer
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,13 @@ from persona.directions.direction import Direction, PersonaVector
 from persona.directions.exchange.vectors import VectorSet, listed
 from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.pair import SIDES, ModelPair, Side
-from steering.edit import Edit, require_finite
-from steering.edits import ablate_direction, ablate_to_zero, add_direction, restore_to_aligned
+from steering.edits.edit import Edit, require_finite
+from steering.edits.from_directions import (
+    ablate_direction,
+    ablate_to_zero,
+    add_direction,
+    restore_to_aligned,
+)
 
 Mode = Literal["restore", "add", "ablate"]
 MODES: tuple[Mode, ...] = get_args(Mode)

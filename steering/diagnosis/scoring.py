@@ -18,7 +18,8 @@ from steering.candidates import Means, random_vector
 from steering.chunks import ChunkScoring, score_in_chunks
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
-from steering.hooks import ablate_to_zero, restore_to_aligned, restore_to_finetuned, steered_by
+from steering.edits.from_directions import ablate_to_zero, restore_to_aligned, restore_to_finetuned
+from steering.edits.steer import steered_by
 from steering.nulls import RecordedRestoration
 from steering.scorecard import (
     ALIGNED,

@@ -14,8 +14,8 @@ from persona.data import load_pairs
 from persona.directions import PersonaVector
 from persona.organisms import Recipe
 from persona.report.figures import curves
-from steering.edits import ablate_to_zero, add_direction, restore_to_aligned
-from steering.hooks import Edit
+from steering.edits.edit import Edit
+from steering.edits.from_directions import ablate_to_zero, add_direction, restore_to_aligned
 from steering.lab.equal_damage import (
     DRIFT,
     SHARES,

@@ -12,8 +12,8 @@ import pandas as pd
 from persona.behaviour.self_rating import TOPICS, rate_self
 from persona.directions import PersonaVector
 from persona.report.figures import dots
-from steering.edits import restore_to_aligned
-from steering.hooks import steer
+from steering.edits.from_directions import restore_to_aligned
+from steering.edits.steer import steer
 from steering.lab.estimates import difference, level, where
 from steering.lab.organism import signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome

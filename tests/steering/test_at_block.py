@@ -10,8 +10,8 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.errors import SteeringError
 from steering.at_block import compare_at_block
 from steering.candidates import Means, from_bases
-from steering.edits import restore_to_aligned
-from steering.hooks import steer
+from steering.edits.from_directions import restore_to_aligned
+from steering.edits.steer import steer
 
 LAYER = 2
 

@@ -11,7 +11,7 @@ from persona.data.types import AnswerPair
 from persona.engine.shards import run_here
 from steering import add_direction
 from steering.chunks import SCORE_CHUNK, ChunkScoring, score_in_chunks
-from steering.hooks import steered_by
+from steering.edits.steer import steered_by
 from steering.workspace import Workspace
 
 
@@ -68,7 +68,7 @@ from persona.directions import Direction
 from persona.models import load_pair
 from steering import add_direction
 from steering.chunks import ChunkScoring
-from steering.hooks import steered_by
+from steering.edits.steer import steered_by
 
 pair = load_pair(sys.argv[1], sys.argv[2], dtype="float32", device="cpu")
 direction = Direction(torch.ones(pair.d_model), pair.space(1), "any")

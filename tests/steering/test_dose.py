@@ -26,8 +26,8 @@ from steering.dose import (
     report_rows,
     summarise_doses,
 )
-from steering.edits import add_direction
-from steering.hooks import steer
+from steering.edits.from_directions import add_direction
+from steering.edits.steer import steer
 from steering.nulls import random_directions
 from steering.prompted import score_prompted
 

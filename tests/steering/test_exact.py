@@ -16,9 +16,9 @@ from persona.errors import SteeringError
 from persona.models.chat import TokenizedDialogue
 from steering.attribution import first_order_effects
 from steering.continuations import continuations, lay_foundation, log_probs_from
-from steering.edits import restore_to_aligned
+from steering.edits.from_directions import restore_to_aligned
+from steering.edits.steer import steer
 from steering.exact import Sweep, exact_sweep
-from steering.hooks import steer
 
 QUESTIONS = [
     AnswerPair("a", "d", "what now", "take good care", "throw it away"),

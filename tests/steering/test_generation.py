@@ -9,8 +9,9 @@ from tiny_models import tiny_bridge, tiny_causal_lm
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.space import ActivationSpace
-from steering.edits import ablate_direction, add_direction, every_write
-from steering.hooks import steer
+from steering.edits.from_directions import ablate_direction, add_direction
+from steering.edits.places import every_write
+from steering.edits.steer import steer
 
 PROMPTS = torch.tensor([[1, 1, 40, 41, 42, 43], [50, 51, 52, 53, 54, 55]])  # 1 is the pad token
 MASK = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])

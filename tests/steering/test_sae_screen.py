@@ -14,8 +14,8 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.errors import DataError, SpaceMismatchError
 from persona.sae import load_sae
 from steering import DiagnoseConfig, diagnose
-from steering.edit import Edit
-from steering.hooks import steer
+from steering.edits.edit import Edit
+from steering.edits.steer import steer
 from steering.identify import identify
 from steering.sae_screen import (
     CANDIDATE,

@@ -12,15 +12,11 @@ from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.space import ActivationSpace
 from steering.adapters import save_bias_adapter, save_orthogonalising_adapter
-from steering.edit import unit_rows
-from steering.edits import (
-    ablate_direction,
-    add_direction,
-    edits_at,
-    every_write,
-)
-from steering.hooks import steer
-from steering.interventions import ablate
+from steering.edits.edit import unit_rows
+from steering.edits.from_directions import ablate_direction, add_direction, edits_at
+from steering.edits.interventions import ablate
+from steering.edits.places import every_write
+from steering.edits.steer import steer
 from steering.weights import add_bias, orthogonalise, save_model
 
 IDS = torch.arange(10, 22).reshape(2, 6)

@@ -17,7 +17,7 @@ from persona.models import load_pair
 from persona.models.load import load_bridge
 from persona.models.precision import Placement, choose_dtype, choose_placement
 from steering import add_direction, steer
-from steering.hooks import steered_by
+from steering.edits.steer import steered_by
 from steering.weights import orthogonalise
 
 LAYERS = [0, 1, 3]

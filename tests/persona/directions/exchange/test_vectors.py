@@ -122,7 +122,7 @@ def test_directions_need_a_model():
 
 
 def test_directions_steer_by_what_was_planted():
-    from steering.hooks import add_direction
+    from steering.edits.from_directions import add_direction
 
     direction = marked(3).to_directions(revision="r")[3]
     [edit] = add_direction(direction, 2.0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persona.directions.direction import orthonormal
-from steering.interventions import (
+from steering.edits.interventions import (
     ablate,
     add,
     cap,

@@ -10,9 +10,9 @@ from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.hooks import hooked
 from persona.models.space import ActivationSpace
-from steering.edits import ablate_direction
-from steering.hooks import steer
-from steering.latents import ablate_latents, clamp_latents, latent_edits
+from steering.edits.from_directions import ablate_direction
+from steering.edits.latents import ablate_latents, clamp_latents, latent_edits
+from steering.edits.steer import steer
 
 D, N = 16, 40
 SPACE = ActivationSpace("tiny", "1", "blocks.1.hook_resid_post", 1, D)

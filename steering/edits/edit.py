@@ -12,7 +12,7 @@ from torch import Tensor
 from persona.directions.direction import orthonormal
 from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.space import ActivationSpace
-from steering.interventions import Intervention
+from steering.edits.interventions import Intervention
 
 Kind = Literal["adds", "sets"]
 

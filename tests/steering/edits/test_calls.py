@@ -7,14 +7,14 @@ import torch
 from tiny_models import tiny_bridge, tiny_causal_lm, with_cache_named
 from transformers import DynamicCache, StaticCache
 
-import steering.positions
+import steering.edits.positions
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.caches import cached_length
 from persona.models.space import ActivationSpace
-from steering.calls import read_call
-from steering.edits import ablate_direction, add_direction
-from steering.hooks import steer
+from steering.edits.calls import read_call
+from steering.edits.from_directions import ablate_direction, add_direction
+from steering.edits.steer import steer
 
 IDS = torch.tensor([[10, 11, 12, 13, 14, 15], [50, 51, 52, 53, 54, 55]])
 PADDED = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
@@ -89,7 +89,7 @@ def test_a_cache_that_the_tracker_overlooks_is_an_error(llama, monkeypatch):
         return read_call(module, args, hidden)
 
     model = with_cache_named(llama, "store")
-    monkeypatch.setattr(steering.positions, "read_call", only_by_the_old_name)
+    monkeypatch.setattr(steering.edits.positions, "read_call", only_by_the_old_name)
     with pytest.raises(SteeringError, match="the cache it gave back holds 7"):
         with steer(model, add_direction(direction())):
             generate(model)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from persona.errors import SteeringError, shown
 from persona.models.writes import measuring
-from steering.calls import Call, length_after, read_call, require_finite_logits
+from steering.edits.calls import Call, length_after, read_call, require_finite_logits
 
 POSITION_SETS = ("all", "prompt", "response", "last", "first_response:K", "from:K", "(start, end)")
 Positions = str | tuple[int, int]

@@ -13,27 +13,8 @@ from persona.directions.direction import Direction, PersonaVector, Subspace
 from persona.errors import SteeringError
 from persona.models.hooks import resid_post
 from persona.models.space import ActivationSpace
-from steering.edit import Edit, Kind, require_coefficient, require_levels, unit_rows
-from steering.interventions import Coefficient, Intervention, ablate, add, restore
-
-
-def block_outputs(layers: Sequence[int]) -> list[str]:
-    """The hooks after the given blocks."""
-    return [resid_post(layer) for layer in layers]
-
-
-def every_block_output(n_layers: int) -> list[str]:
-    """The hook after every block."""
-    return block_outputs(range(n_layers))
-
-
-def every_write(n_layers: int) -> list[str]:
-    """Every place that feeds the residual stream: block input, attention output, MLP output.
-
-    Source: Arditi et al. 2024, directional ablation.
-    """
-    names = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out")
-    return [f"blocks.{layer}.{name}" for layer in range(n_layers) for name in names]
+from steering.edits.edit import Edit, Kind, require_coefficient, require_levels, unit_rows
+from steering.edits.interventions import Coefficient, Intervention, ablate, add, restore
 
 
 def edits_at(

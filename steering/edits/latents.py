@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from persona.errors import SteeringError
 from persona.models.space import ActivationSpace
-from steering.edit import Edit, require_levels
-from steering.interventions import Level, level_beside
+from steering.edits.edit import Edit, require_levels
+from steering.edits.interventions import Level, level_beside
 
 
 @runtime_checkable

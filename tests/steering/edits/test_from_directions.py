@@ -10,17 +10,10 @@ from persona.directions.direction import Direction
 from persona.errors import DataError, SteeringError
 from persona.models.hooks import hook_points, hooked
 from persona.models.space import ActivationSpace
-from steering.edits import (
-    ablate_direction,
-    add_direction,
-    block_outputs,
-    edits_at,
-    every_block_output,
-    every_write,
-    set_along,
-)
-from steering.hooks import steer
-from steering.interventions import add, cap, clamp, floor, project, set_projection, where
+from steering.edits.from_directions import ablate_direction, add_direction, edits_at, set_along
+from steering.edits.interventions import add, cap, clamp, floor, project, set_projection, where
+from steering.edits.places import block_outputs, every_block_output, every_write
+from steering.edits.steer import steer
 
 IDS = torch.arange(10, 22).reshape(2, 6)
 

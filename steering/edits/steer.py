@@ -21,14 +21,14 @@ from persona.models.hooks import (
     n_layers,
 )
 from persona.models.space import ActivationSpace
-from steering.edit import Edit, require_no_conflict, require_one_model
-from steering.edits import (
+from steering.edits.edit import Edit, require_no_conflict, require_one_model
+from steering.edits.from_directions import (
     ablate_to_zero,
     add_direction,
     restore_to_aligned,
     restore_to_finetuned,
 )
-from steering.positions import Positions, PositionTracker
+from steering.edits.positions import Positions, PositionTracker
 
 __all__ = [
     "Edit",

@@ -1,0 +1,1 @@
+"""Edits of the residual stream: what is written, where, at which tokens, and `steer`."""
