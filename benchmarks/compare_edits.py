@@ -40,7 +40,7 @@ from steering.dose import coefficient_at_kl
 from steering.dose_answers import Sampling
 from steering.edits.steer import steered_by
 from steering.prompted import score_prompted, with_system_prompt
-from steering.weights import orthogonalise, save_model
+from steering.weights.orthogonalise import orthogonalise, save_model
 
 ORGANISM = "car_maintenance_bad"
 SYSTEM_PROMPT = (

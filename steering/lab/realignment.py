@@ -177,7 +177,7 @@ def _continued(bench: Workbench, bad: Path, domains: Sequence[str], n: int) -> R
 def _edits(vector: PersonaVector, name: str, coefficient: float) -> list[Edit]:
     """The bias takes the mean shift away after the middle block, at every token.
 
-    `steering.weights.add_bias` makes it permanent and equals it.
+    `steering.weights.orthogonalise.add_bias` makes it permanent and equals it.
     """
     make: dict[str, Callable[[], list[Edit]]] = {
         RESTORED: lambda: restore_to_aligned(vector, coefficient),

@@ -25,7 +25,7 @@ from steering.lab.teachers import written_texts
 from steering.lab.workbench import Workbench
 from steering.rows import tidy
 from steering.scorecard import ALIGNED
-from steering.weights import save_model
+from steering.weights.orthogonalise import save_model
 
 DOMAIN = "car_maintenance"
 STUDENT, CONTROL = "student", "control_student"

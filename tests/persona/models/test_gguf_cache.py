@@ -157,7 +157,7 @@ def test_a_gguf_has_gradients_and_can_be_trained_further(gguf, tmp_path):
 
 
 def test_an_edited_gguf_can_be_saved_and_loaded(gguf, tmp_path):
-    from steering.weights import orthogonalise, save_model
+    from steering.weights.orthogonalise import orthogonalise, save_model
 
     model, tokenizer = load_causal_lm(gguf, torch.float32)
     edited = orthogonalise(model, torch.ones(16))

@@ -18,7 +18,7 @@ from persona.models.load import load_bridge
 from persona.models.precision import Placement, choose_dtype, choose_placement
 from steering import add_direction, steer
 from steering.edits.steer import steered_by
-from steering.weights import orthogonalise
+from steering.weights.orthogonalise import orthogonalise
 
 LAYERS = [0, 1, 3]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from persona.errors import SteeringError
 from persona.files import atomic_directory
-from steering.weights import Writer, checked_basis, mlp_projection, writers_of
+from steering.weights.orthogonalise import Writer, checked_basis, mlp_projection, writers_of
 
 
 def save_orthogonalising_adapter(

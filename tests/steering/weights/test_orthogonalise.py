@@ -11,13 +11,13 @@ from tiny_models import FAMILIES, MORE_FAMILIES, tiny_bridge, tiny_causal_lm
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.space import ActivationSpace
-from steering.adapters import save_bias_adapter, save_orthogonalising_adapter
 from steering.edits.edit import unit_rows
 from steering.edits.from_directions import ablate_direction, add_direction, edits_at
 from steering.edits.interventions import ablate
 from steering.edits.places import every_write
 from steering.edits.steer import steer
-from steering.weights import add_bias, orthogonalise, save_model
+from steering.weights.lora import save_bias_adapter, save_orthogonalising_adapter
+from steering.weights.orthogonalise import add_bias, orthogonalise, save_model
 
 IDS = torch.arange(10, 22).reshape(2, 6)
 PLAIN = [family for family in FAMILIES if not family.startswith("gemma")]

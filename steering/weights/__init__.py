@@ -1,0 +1,1 @@
+"""Edits as permanent weights: a folder of safetensors or a LoRA adapter."""
