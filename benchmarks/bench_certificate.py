@@ -19,7 +19,7 @@ def certified(family: str, chat: object) -> bool:
     """Whether every check holds at every block, under a bridge and without one."""
     from tiny_models import tiny_bridge, tiny_causal_lm
 
-    from steering.certificate import certify
+    from steering.certificate.certificate import certify
 
     for model in (tiny_bridge(family, chat.tokenizer), tiny_causal_lm(family)):
         certificate = certify(model, chat, batch=4)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import steering.certificate
+import steering.certificate.certificate
 from persona.cli.main import main
-from steering.certificate import Certificate
-from steering.certificate_checks import Check
+from steering.certificate.certificate import Certificate
+from steering.certificate.checks import Check
 
 
 def test_a_model_that_steers_as_meant_ends_with_zero(tiny_llama, capsys):
@@ -19,7 +19,7 @@ def test_a_model_that_steers_as_meant_ends_with_zero(tiny_llama, capsys):
 
 def test_a_failed_check_ends_with_one(tiny_llama, capsys, monkeypatch):
     failed = Certificate("tiny", (Check("planted", "nats", 0.0, float("inf")),))
-    monkeypatch.setattr(steering.certificate, "certify", lambda *_: failed)
+    monkeypatch.setattr(steering.certificate.certificate, "certify", lambda *_: failed)
     assert main(["certify", "--model", str(tiny_llama), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["passed"] is False

@@ -18,7 +18,7 @@ from tiny_models import (
 import steering.edits.steer
 from persona.errors import SteeringError
 from persona.models.hooks import hooked, resid_post
-from steering.certificate import certify
+from steering.certificate.certificate import certify
 from steering.edits.from_directions import edits_at
 from steering.edits.positions import PositionTracker
 

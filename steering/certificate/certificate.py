@@ -18,7 +18,7 @@ from typing import Any
 from persona.errors import SteeringError
 from persona.models.chat import ChatFormat, chat_format
 from persona.models.hooks import hf_model, n_layers
-from steering.certificate_checks import Check, Trial
+from steering.certificate.checks import Check, Trial
 from steering.edits.edit import Edit
 
 

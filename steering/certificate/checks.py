@@ -17,11 +17,7 @@ from persona.models.chat import ChatFormat
 from persona.models.hooks import hooked, model_width, n_layers, resid_post
 from persona.models.turn_end import end_tokens
 from persona.models.writes import Part, block_writes
-from steering.edits.edit import Edit
-from steering.edits.from_directions import edits_at
-from steering.edits.interventions import ablate, add
-from steering.edits.steer import steer
-from steering.trials import (
+from steering.certificate.runs import (
     Texts,
     answer_starts,
     decoded,
@@ -32,6 +28,10 @@ from steering.trials import (
     trial_texts,
     watching_residuals,
 )
+from steering.edits.edit import Edit
+from steering.edits.from_directions import edits_at
+from steering.edits.interventions import ablate, add
+from steering.edits.steer import steer
 
 N_STEPS = 6
 N_PLACES = 8
