@@ -26,10 +26,10 @@ from persona.directions import (
     two_by_two,
 )
 from persona.models import ModelPair, load_pair
-from steering.attribution import texts_for
 from steering.continuations import shortened
 from steering.exact import Sweep, exact_sweep
 from steering.exact_answers import answer_effects
+from steering.identification.attribution import texts_for
 
 CANDIDATES = (
     "model_effect_good",

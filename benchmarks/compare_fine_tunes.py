@@ -14,9 +14,9 @@ from persona.data import load_pairs
 from persona.directions import collect_cells, two_by_two
 from persona.models import load_pair
 from steering import transfer_matrix, vector_cosines
-from steering.bench import fit_rows
-from steering.candidates import Means, from_bases, refit_candidates
-from steering.identify import within_covariance
+from steering.identification.candidates import Means, from_bases, refit_candidates
+from steering.identification.identify import within_covariance
+from steering.identification.trials import fit_rows
 
 LAYERS = tuple(range(3, 29))
 

@@ -19,9 +19,9 @@ from persona.sae import load_sae, measure_fidelity
 from persona.sae.texts import pair_texts
 from probes import LogisticProbe
 from steering.at_block import compare_at_block
-from steering.candidates import Means
-from steering.identify import within_covariance
-from steering.sae_screen import CANDIDATE, latent_rows
+from steering.identification.candidates import Means
+from steering.identification.identify import within_covariance
+from steering.identification.latents import CANDIDATE, latent_rows
 
 TOKEN_BUDGET = 512
 N_TRAIN, N_SELECTION = 32, 24

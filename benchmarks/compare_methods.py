@@ -35,12 +35,18 @@ from persona.directions.reliability import split_half_cosine
 from persona.models import ModelPair, load_pair
 from persona.organisms import shipped_adapter
 from probes.nulls import null_table
-from steering.attribution import attribution_matrices
-from steering.bench import fit_rows
-from steering.candidates import Candidate, Means, build_vector, from_bases, refit_candidates
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steered_by
-from steering.identify import within_covariance
+from steering.identification.attribution import attribution_matrices
+from steering.identification.candidates import (
+    Candidate,
+    Means,
+    build_vector,
+    from_bases,
+    refit_candidates,
+)
+from steering.identification.identify import within_covariance
+from steering.identification.trials import fit_rows
 
 READ_AT = 20
 LAYERS = tuple(range(8, 29))

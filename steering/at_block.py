@@ -23,9 +23,9 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.directions.direction import PersonaVector, orthonormal
 from persona.errors import SteeringError
 from persona.models.pair import ModelPair
-from steering.candidates import Means, from_bases, random_vector
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steered_by
+from steering.identification.candidates import Means, from_bases, random_vector
 
 
 def compare_at_block(

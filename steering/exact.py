@@ -17,10 +17,10 @@ from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
 from persona.errors import SteeringError
 from persona.models.pair import ModelPair
-from steering.attribution import Objective, first_order_effects
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steered_by
 from steering.exact_answers import Cell, answer_effects
+from steering.identification.attribution import Objective, first_order_effects
 
 MEASURES: dict[Objective, str] = {"gap": "gap", "kl": "kl_good_nats"}
 

@@ -14,7 +14,6 @@ from persona.directions.direction import PersonaVector
 from persona.models.hooks import model_device
 from persona.models.pair import ModelPair
 from persona.progress import progress
-from steering.attribution import Objective, texts_for
 from steering.continuations import (
     Continuations,
     continuations,
@@ -23,6 +22,7 @@ from steering.continuations import (
     shortened,
 )
 from steering.edits.from_directions import restore_to_aligned
+from steering.identification.attribution import Objective, texts_for
 
 Cell = tuple[str, int]
 

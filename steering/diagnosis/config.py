@@ -9,7 +9,7 @@ from typing import Any
 
 from persona.engine import Engine
 from persona.errors import DataError
-from steering.identify import MAX_DAMAGE
+from steering.identification.identify import MAX_DAMAGE
 
 UNKNOWN = "none"
 """As the only domain trained on: the person does not know it."""

@@ -26,9 +26,9 @@ from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.memory import MeasuredWorkspace
 from steering.diagnosis.questions import Questions, one_each
 from steering.diagnosis.scoring import Scoring
-from steering.identify import identify
+from steering.identification.identify import identify
+from steering.identification.latents import latent_rows
 from steering.rows import tidy
-from steering.sae_screen import latent_rows
 from steering.sampled import (
     SAMPLED_QUESTIONS,
     Judged,

@@ -13,10 +13,10 @@ from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.models import ModelPair
-from steering.candidates import Means, random_vector
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate_to_zero, restore_to_aligned, restore_to_finetuned
 from steering.edits.steer import steered_by
+from steering.identification.candidates import Means, random_vector
 from steering.rows import tidy
 from steering.scorecard import INDUCED, RANDOM, RESTORED, ZERO_ABLATED
 

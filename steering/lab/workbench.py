@@ -29,13 +29,18 @@ from persona.models.sources import resolve
 from persona.models.space import ActivationSpace
 from persona.organisms import During, KlPenalty, Recipe, Watch, finetune, load_recipe, read_card
 from persona.organisms.run_folder import CARD
-from steering.candidates import MODEL_AND_ANSWER_REFIT, Means, from_bases, refit_candidates
-from steering.identify import within_covariance
+from steering.identification.candidates import (
+    MODEL_AND_ANSWER_REFIT,
+    Means,
+    from_bases,
+    refit_candidates,
+)
+from steering.identification.identify import within_covariance
+from steering.identification.refit import refit_block_by_block
 from steering.lab.plan import Tally
 from steering.lab.readings import project_answers, score
 from steering.lab.settings import LabSettings
 from steering.lab.steps import Steps, content_key
-from steering.refit import refit_block_by_block
 
 logger = logging.getLogger("persona")
 
@@ -202,7 +207,7 @@ class Workbench:
     def vector(self, adapter: Path, domain: str) -> tuple[PersonaVector, Means]:
         """The persona vector of a fine-tune, from the training questions of one domain.
 
-        Model effect and answer effect, refitted block by block; see `steering.refit`.
+        Model effect and answer effect, refitted block by block; see `steering.identification.refit`.
         """
         questions = self.questions(domain, "train", self.sizes.direction)
         inputs = {

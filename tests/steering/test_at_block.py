@@ -9,9 +9,9 @@ from persona.behaviour import Condition, score_pairs
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import SteeringError
 from steering.at_block import compare_at_block
-from steering.candidates import Means, from_bases
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steer
+from steering.identification.candidates import Means, from_bases
 
 LAYER = 2
 

@@ -14,11 +14,11 @@ from persona.data.types import AnswerPair
 from persona.directions import PersonaVector, Subspace, orthonormal
 from persona.errors import SteeringError
 from persona.models.chat import TokenizedDialogue
-from steering.attribution import first_order_effects
 from steering.continuations import continuations, lay_foundation, log_probs_from
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steer
 from steering.exact import Sweep, exact_sweep
+from steering.identification.attribution import first_order_effects
 
 QUESTIONS = [
     AnswerPair("a", "d", "what now", "take good care", "throw it away"),

@@ -1,6 +1,6 @@
 """Directions from attribution matrices S: restoring u changes the objective by -u^T S u.
 
-Only the algebra is here; `steering.attribution` makes the matrices.
+Only the algebra is here; `steering.identification.attribution` makes the matrices.
 """
 
 from __future__ import annotations

@@ -9,7 +9,11 @@ from persona.behaviour import Condition, score_pairs
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector, Subspace, orthonormal
 from steering import restore_to_aligned, steer
-from steering.attribution import attribution_matrices, eigendirections, first_order_effects
+from steering.identification.attribution import (
+    attribution_matrices,
+    eigendirections,
+    first_order_effects,
+)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,15 @@ from persona.activations import collect_covariance, collect_rows
 from persona.data.types import AnswerPair
 from persona.directions import collect_cells, two_by_two
 from persona.errors import DataError
-from steering.candidates import Means, build_vector, from_bases, two_by_two_candidates
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steer
-from steering.refit import refit_block_by_block
+from steering.identification.candidates import (
+    Means,
+    build_vector,
+    from_bases,
+    two_by_two_candidates,
+)
+from steering.identification.refit import refit_block_by_block
 
 LAYERS = [0, 1, 2]
 

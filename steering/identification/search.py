@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from steering.bench import Bench, Outcome, Spec, best_within, outcomes
-from steering.candidates import Refit
-from steering.first_screen import RANKS
+from steering.identification.candidates import Refit
+from steering.identification.first_order import RANKS
+from steering.identification.trials import Bench, Outcome, Spec, best_within, outcomes
 from steering.workspace import Stages
 
 COEFFICIENTS = (0.75, 1.25)

@@ -16,8 +16,8 @@ from persona.sae import load_sae
 from steering import DiagnoseConfig, diagnose
 from steering.edits.edit import Edit
 from steering.edits.steer import steer
-from steering.identify import identify
-from steering.sae_screen import (
+from steering.identification.identify import identify
+from steering.identification.latents import (
     CANDIDATE,
     first_order_latents,
     latent_rows,
@@ -101,7 +101,7 @@ def test_the_screen_puts_the_best_cure_first_and_leaves_silent_latents_out(
 def test_a_latent_along_the_gradient_induces_and_cures_more_than_random_ones(
     tiny_pair, sae, questions, neutral, tmp_path
 ):
-    from steering.attribution import gradients
+    from steering.identification.attribution import gradients
 
     total = torch.zeros(tiny_pair.d_model)
     for side in ("aligned", "finetuned"):

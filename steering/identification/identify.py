@@ -22,9 +22,8 @@ from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import Cells, Effect, PersonaVector, collect_cells, two_by_two
 from persona.models.pair import SIDES, ModelPair
-from steering.attribution import attribution_matrices
-from steering.bench import Bench, HandedIn, Spec, fit_rows
-from steering.candidates import (
+from steering.identification.attribution import attribution_matrices
+from steering.identification.candidates import (
     Candidate,
     Means,
     Refit,
@@ -33,9 +32,10 @@ from steering.candidates import (
     refit_candidates,
     two_by_two_candidates,
 )
-from steering.first_screen import effect_rows, screen
+from steering.identification.first_order import effect_rows, screen
+from steering.identification.search import search
+from steering.identification.trials import Bench, HandedIn, Spec, fit_rows
 from steering.rows import tidy
-from steering.search import search
 from steering.workspace import Stages, Unsaved
 
 ATTRIBUTION_QUESTIONS = 16

@@ -36,9 +36,9 @@ from persona.directions.direction import orthonormal
 from persona.errors import DataError
 from persona.models.pair import ModelPair, Side
 from persona.sae import SparseAutoencoder
-from steering.attribution import gradients
 from steering.edits.edit import Edit
 from steering.edits.steer import steered_by
+from steering.identification.attribution import gradients
 
 STEP_SHARE = 0.1
 N_EXACT = 10

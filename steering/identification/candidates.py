@@ -22,7 +22,7 @@ from persona.directions.direction import (
 from persona.directions.two_by_two import EFFECTS, Cells, Effect
 from persona.errors import DataError
 from persona.models.pair import ModelPair
-from steering.attribution import eigendirections
+from steering.identification.attribution import eigendirections
 
 SPAN = "answer_and_model_span"
 EIGEN = "attribution_eigen"
@@ -54,7 +54,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Refit:
-    """Directions that depend on the blocks edited: see `steering.refit`.
+    """Directions that depend on the blocks edited: see `steering.identification.refit`.
 
     beside: layer -> [d_model], restored along with what remains of the model effect; rank 2 then.
     """

@@ -10,8 +10,8 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.data.types import AnswerPair
 from persona.directions import Effect
 from persona.models.pair import ModelPair
-from steering.attribution import first_order_effects
-from steering.candidates import Candidate, Means, build_vector
+from steering.identification.attribution import first_order_effects
+from steering.identification.candidates import Candidate, Means, build_vector
 
 RANKS = (1, 2, 4, 8)
 

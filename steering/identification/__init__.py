@@ -1,0 +1,1 @@
+"""Which direction is the persona: candidates, a first-order screen, real trials."""
