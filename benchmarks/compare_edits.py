@@ -36,10 +36,10 @@ from persona.models.load import load_bridge, load_causal_lm
 from persona.models.pair import Side
 from persona.organisms import shipped_adapter
 from steering import Edit
-from steering.dose import coefficient_at_kl
-from steering.dose_answers import Sampling
 from steering.edits.steer import steered_by
-from steering.prompted import score_prompted, with_system_prompt
+from steering.evidence.dose import coefficient_at_kl
+from steering.evidence.dose_answers import Sampling
+from steering.evidence.system_prompt import score_prompted, with_system_prompt
 from steering.weights.orthogonalise import orthogonalise, save_model
 
 ORGANISM = "car_maintenance_bad"

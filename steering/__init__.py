@@ -28,9 +28,9 @@ from steering.edits.interventions import (
 from steering.edits.latents import ablate_latents, clamp_latents, latent_edits
 from steering.edits.places import block_outputs, every_block_output, every_write
 from steering.edits.steer import Steering, steer
+from steering.evidence.transfer import transfer_matrix, vector_cosines
 from steering.identification.identify import Identification, identify
 from steering.identification.refit import refit_block_by_block
-from steering.transfer import transfer_matrix, vector_cosines
 
 __all__ = [
     "DiagnoseConfig",

@@ -16,7 +16,7 @@ from persona.errors import DataError
 from persona.models import ModelPair
 from persona.models.pair import SIDES, Side
 from steering.diagnosis.questions import Questions
-from steering.scorecard import ALIGNED, FINETUNED
+from steering.evidence.scorecard import ALIGNED, FINETUNED
 
 FIRST_LOOK = 4
 """Questions that tell two models apart, as a rule; all are asked only where these do not."""

@@ -24,7 +24,7 @@ from steering.diagnosis.facts import data_of, models_of, summary_of, versions
 from steering.diagnosis.memory import StageCost, peak_rss_bytes
 from steering.diagnosis.questions import Questions
 from steering.diagnosis.stages import Run, settings_of
-from steering.scorecard import make_scorecard
+from steering.evidence.scorecard import make_scorecard
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,8 @@ from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
 from steering.edits.from_directions import ablate_to_zero, restore_to_aligned, restore_to_finetuned
 from steering.edits.steer import steered_by
-from steering.identification.candidates import Means, random_vector
-from steering.nulls import RecordedRestoration
-from steering.scorecard import (
+from steering.evidence.nulls import RecordedRestoration
+from steering.evidence.scorecard import (
     ALIGNED,
     FINETUNED,
     INDUCED,
@@ -30,6 +29,7 @@ from steering.scorecard import (
     RESTORED,
     ZERO_ABLATED,
 )
+from steering.identification.candidates import Means, random_vector
 from steering.workspace import Workspace
 
 DOSE_QUESTIONS = 3

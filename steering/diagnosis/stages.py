@@ -26,10 +26,7 @@ from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.memory import MeasuredWorkspace
 from steering.diagnosis.questions import Questions, one_each
 from steering.diagnosis.scoring import Scoring
-from steering.identification.identify import identify
-from steering.identification.latents import latent_rows
-from steering.rows import tidy
-from steering.sampled import (
+from steering.evidence.answers import (
     SAMPLED_QUESTIONS,
     Judged,
     describe_judge,
@@ -38,6 +35,9 @@ from steering.sampled import (
     sample_conditions,
     threshold_of,
 )
+from steering.identification.identify import identify
+from steering.identification.latents import latent_rows
+from steering.rows import tidy
 
 logger = logging.getLogger("persona")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from persona.behaviour.intervals import Estimate, crossed_bootstrap
 from persona.errors import DataError
-from steering.scorecard import ALIGNED
+from steering.evidence.scorecard import ALIGNED
 
 UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0)
 

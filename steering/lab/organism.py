@@ -10,14 +10,7 @@ import pandas as pd
 from persona.behaviour.intervals import Estimate
 from persona.data.types import AnswerPair
 from persona.report.figures import dots, training_course
-from steering.lab.course import alarm_step, course_rows, readings_of, rung
-from steering.lab.estimates import UNDEFINED, difference, intervals, preference_rate, ratio
-from steering.lab.outcome import Facts, Measured, Number, Outcome
-from steering.lab.plan import Plan
-from steering.lab.readings import edited_conditions, random_conditions, score
-from steering.lab.workbench import Workbench
-from steering.rows import tidy
-from steering.scorecard import (
+from steering.evidence.scorecard import (
     ALIGNED,
     FINETUNED,
     INDUCED,
@@ -25,6 +18,13 @@ from steering.scorecard import (
     ZERO_ABLATED,
     make_scorecard,
 )
+from steering.lab.course import alarm_step, course_rows, readings_of, rung
+from steering.lab.estimates import UNDEFINED, difference, intervals, preference_rate, ratio
+from steering.lab.outcome import Facts, Measured, Number, Outcome
+from steering.lab.plan import Plan
+from steering.lab.readings import edited_conditions, random_conditions, score
+from steering.lab.workbench import Workbench
+from steering.rows import tidy
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

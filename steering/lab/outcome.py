@@ -17,12 +17,12 @@ from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
 from persona.models.precision import choose_placement
 from persona.report.svg import figure_svg
+from steering.evidence.scorecard import RANDOM
 from steering.lab.pages import Run, page, read_run, update_index, write_run
 from steering.lab.plan import Plan, Tally
 from steering.lab.settings import LabSettings
 from steering.lab.workbench import Workbench
 from steering.rows import tidy
-from steering.scorecard import RANDOM
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

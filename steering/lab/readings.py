@@ -16,9 +16,9 @@ from persona.models import ModelPair
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate_to_zero, restore_to_aligned, restore_to_finetuned
 from steering.edits.steer import steered_by
+from steering.evidence.scorecard import INDUCED, RANDOM, RESTORED, ZERO_ABLATED
 from steering.identification.candidates import Means, random_vector
 from steering.rows import tidy
-from steering.scorecard import INDUCED, RANDOM, RESTORED, ZERO_ABLATED
 
 if TYPE_CHECKING:
     from steering.lab.workbench import Workbench

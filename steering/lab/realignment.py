@@ -16,6 +16,7 @@ from persona.organisms import Recipe
 from persona.report.figures import curves
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate_to_zero, add_direction, restore_to_aligned
+from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 from steering.lab.equal_damage import (
     DRIFT,
     SHARES,
@@ -33,7 +34,6 @@ from steering.lab.plan import Plan
 from steering.lab.readings import edited
 from steering.lab.workbench import Workbench
 from steering.rows import tidy
-from steering.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 
 DOMAIN = "car_maintenance"
 ELSEWHERE = ("home_repair", "food_safety", "work_relationships", "computer_security")

@@ -14,13 +14,13 @@ from persona.directions import PersonaVector
 from persona.report.figures import dots
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steer
+from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED
 from steering.lab.estimates import difference, level, where
 from steering.lab.organism import signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.workbench import Workbench
 from steering.rows import tidy
-from steering.scorecard import ALIGNED, FINETUNED, RESTORED
 
 TWIN = "good_twin"
 ORGANISMS: Mapping[str, str] = {

@@ -14,6 +14,7 @@ from persona.models.load import load_causal_lm
 from persona.models.pair import Side
 from persona.organisms import Recipe
 from persona.report.figures import curves, dots
+from steering.evidence.scorecard import ALIGNED
 from steering.lab.digits import ToyReadings, run_toy
 from steering.lab.elsewhere import gradient_cosine, permuted, perturbed_by_damage
 from steering.lab.estimates import difference, intervals, preference_rate, where
@@ -24,7 +25,6 @@ from steering.lab.plan import Plan
 from steering.lab.teachers import written_texts
 from steering.lab.workbench import Workbench
 from steering.rows import tidy
-from steering.scorecard import ALIGNED
 from steering.weights.orthogonalise import save_model
 
 DOMAIN = "car_maintenance"

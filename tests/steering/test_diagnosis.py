@@ -13,7 +13,7 @@ from persona.directions import load_persona_vector
 from persona.errors import DataError, PersonaError
 from steering import DiagnoseConfig, diagnose, restore_to_aligned, steer
 from steering.diagnosis import COLUMNS, Questions
-from steering.scorecard import CONDITIONS, make_scorecard
+from steering.evidence.scorecard import CONDITIONS, make_scorecard
 
 WORDS = [
     "oil",

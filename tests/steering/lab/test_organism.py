@@ -9,8 +9,8 @@ import pytest
 
 from persona.behaviour.gap import score_pairs
 from persona.behaviour.scoring import Condition
+from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED
 from steering.lab import experiment, readings, run_experiment, workbench
-from steering.scorecard import ALIGNED, FINETUNED, RESTORED
 
 
 @pytest.fixture(scope="module")

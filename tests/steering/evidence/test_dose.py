@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import steering.dose_answers
+import steering.evidence.dose_answers
 from persona import report
 from persona.behaviour import Condition, score_pairs
 from persona.behaviour.judges import JudgeScore
@@ -19,17 +19,17 @@ from persona.behaviour.sampling import sample_answers
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
-from steering.dose import (
+from steering.edits.from_directions import add_direction
+from steering.edits.steer import steer
+from steering.evidence.dose import (
     coefficient_at_kl,
     dose_response,
     repeated_share,
     report_rows,
     summarise_doses,
 )
-from steering.edits.from_directions import add_direction
-from steering.edits.steer import steer
-from steering.nulls import random_directions
-from steering.prompted import score_prompted
+from steering.evidence.nulls import random_directions
+from steering.evidence.system_prompt import score_prompted
 
 DOSES = [0.0, 1.0, 4.0]
 QUESTIONS = [
@@ -99,7 +99,7 @@ def test_each_row_of_the_sweep_is_the_answer_of_its_own_dose(tiny_pair, directio
         calls.append((prompts, answers))
         return answers
 
-    monkeypatch.setattr(steering.dose_answers, "sample_answers", listening)
+    monkeypatch.setattr(steering.evidence.dose_answers, "sample_answers", listening)
     dose_response(
         tiny_pair,
         QUESTIONS,

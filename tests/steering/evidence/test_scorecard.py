@@ -9,7 +9,7 @@ import torch
 
 from persona.directions import ActivationSpace, PersonaVector, Subspace
 from persona.errors import DataError
-from steering.scorecard import make_scorecard, question_table, random_restorations
+from steering.evidence.scorecard import make_scorecard, question_table, random_restorations
 
 N = 60
 

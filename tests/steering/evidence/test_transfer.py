@@ -8,9 +8,9 @@ from tiny_models import save_tiny_adapter, save_tiny_llama
 from persona.data.types import AnswerPair
 from persona.errors import DataError, SpaceMismatchError
 from persona.models import load_pair
+from steering.evidence.transfer import transfer_matrix, vector_cosines
 from steering.identification.candidates import Means, from_bases
 from steering.identification.refit import refit_block_by_block
-from steering.transfer import transfer_matrix, vector_cosines
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from persona.models.pair import ModelPair, Side
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate_to_zero, restore_to_aligned
 from steering.edits.steer import steered_by
-from steering.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
+from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 
 SAMPLED_QUESTIONS = 8
 SAMPLED_TOKENS = 32

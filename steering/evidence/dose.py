@@ -15,11 +15,11 @@ from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import SteeringError
 from persona.models.pair import ModelPair, Side
-from steering.dose_answers import EditsFor, Sampling
-from steering.dose_answers import repeated_share as repeated_share
 from steering.edits.edit import Edit, require_finite
 from steering.edits.steer import steered_by
-from steering.prompted import score_prompted, with_system_prompt
+from steering.evidence.dose_answers import EditsFor, Sampling
+from steering.evidence.dose_answers import repeated_share as repeated_share
+from steering.evidence.system_prompt import score_prompted, with_system_prompt
 from steering.rows import tidy
 
 GIVEN, PROMPTED = "given", "system prompt"

@@ -7,8 +7,13 @@ from demo_cases import planted_vector
 
 from persona.behaviour.judges import JudgeScore
 from persona.data.types import AnswerPair
-from steering import sampled
-from steering.sampled import READ_TOKENS, judge_samples, judged_conditions, sample_conditions
+from steering.evidence import answers as sampled
+from steering.evidence.answers import (
+    READ_TOKENS,
+    judge_samples,
+    judged_conditions,
+    sample_conditions,
+)
 
 ASKED = [
     AnswerPair("q-1", "health", "What now?", "take care", "never mind"),

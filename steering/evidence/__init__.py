@@ -1,0 +1,1 @@
+"""What an edit does, beside its controls: dose, nulls, transfer, answers, the scorecard."""
