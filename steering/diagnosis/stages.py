@@ -22,10 +22,10 @@ from persona.models import ModelPair
 from persona.models.embedded import cache_folder
 from persona.sae import SparseAutoencoder
 from steering.diagnosis.agreement import baselines, differ, first_look
+from steering.diagnosis.conditions import Scoring
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.memory import MeasuredWorkspace
 from steering.diagnosis.questions import Questions, one_each
-from steering.diagnosis.scoring import Scoring
 from steering.evidence.answers import (
     SAMPLED_QUESTIONS,
     Judged,

@@ -14,7 +14,7 @@ from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.engine import Run
 from persona.models import ModelPair, load_pair
-from steering.chunks import ChunkScoring, score_in_chunks
+from steering.diagnosis.chunks import ChunkScoring, score_in_chunks
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
 from steering.edits.from_directions import ablate_to_zero, restore_to_aligned, restore_to_finetuned

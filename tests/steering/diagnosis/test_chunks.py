@@ -10,7 +10,7 @@ from persona.behaviour import Condition
 from persona.data.types import AnswerPair
 from persona.engine.shards import run_here
 from steering import add_direction
-from steering.chunks import SCORE_CHUNK, ChunkScoring, score_in_chunks
+from steering.diagnosis.chunks import SCORE_CHUNK, ChunkScoring, score_in_chunks
 from steering.edits.steer import steered_by
 from steering.workspace import Workspace
 
@@ -67,7 +67,7 @@ from persona.data.types import AnswerPair
 from persona.directions import Direction
 from persona.models import load_pair
 from steering import add_direction
-from steering.chunks import ChunkScoring
+from steering.diagnosis.chunks import ChunkScoring
 from steering.edits.steer import steered_by
 
 pair = load_pair(sys.argv[1], sys.argv[2], dtype="float32", device="cpu")
