@@ -24,12 +24,12 @@ import torch
 from edit_ways import WAYS, Ingredients
 
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.intervals import bootstrap
 from persona.behaviour.scoring import Condition
 from persona.data import load_neutral, load_pairs
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import Cells, Direction, PersonaVector, Subspace, collect_cells, two_by_two
 from persona.errors import SteeringError
+from persona.intervals import bootstrap
 from persona.models import ModelPair, load_pair
 from persona.models.hooks import hf_model
 from persona.models.load import load_bridge, load_causal_lm

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from persona.activations import collect_rows
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.intervals import bootstrap
 from persona.behaviour.scoring import Condition
 from persona.data import load_neutral, load_pairs
 from persona.data.types import Dialogue, Turn
@@ -32,6 +31,7 @@ from persona.directions.methods import (
     template_position_difference,
 )
 from persona.directions.reliability import split_half_cosine
+from persona.intervals import bootstrap
 from persona.models import ModelPair, load_pair
 from persona.organisms import shipped_adapter
 from probes.nulls import null_table

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.intervals import bootstrap
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions.direction import PersonaVector, orthonormal
 from persona.errors import SteeringError
+from persona.intervals import bootstrap
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steered_by

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from scipy.stats import binomtest
 
-from persona.behaviour.intervals import bootstrap
 from persona.errors import JudgeError
+from persona.intervals import bootstrap
 
 if TYPE_CHECKING:
     from persona.models.pair import ModelPair

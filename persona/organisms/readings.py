@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from persona.behaviour.intervals import Estimate
 from persona.data.jsonl import check_keys, read_json
 from persona.errors import DataError, shown
+from persona.intervals import Estimate
 from persona.organisms.recipe import list_recipes, load_recipe
 from persona.organisms.shipped import shipped_names
 

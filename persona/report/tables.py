@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from persona.behaviour.intervals import Estimate, bootstrap
 from persona.errors import DataError
+from persona.intervals import Estimate, bootstrap
 from persona.report.wording import as_float
 
 COLUMNS = (

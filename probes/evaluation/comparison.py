@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
+from persona.intervals import Estimate
 from probes.evaluation import metrics
 from probes.evaluation.held_out import N_RESAMPLES, Evaluation
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
-from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
+from persona.intervals import Estimate
 from probes.estimators.validation import require_finite, two_classes
 from probes.evaluation import metrics
 from probes.evaluation.splits import N_FOLDS, Fold, Scheme, grouped_folds

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from persona.behaviour.intervals import Estimate
+from persona.intervals import Estimate
 
 Array = NDArray[np.float64]
 N_BINS = 10

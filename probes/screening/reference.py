@@ -9,9 +9,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from persona.behaviour.intervals import Estimate
 from persona.directions.direction import Direction
 from persona.errors import DataError
+from persona.intervals import Estimate
 from probes.estimators.linear import LogisticProbe
 from probes.evaluation import evaluate
 from probes.fitting import FittedProbe

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from persona.behaviour.intervals import Estimate
+from persona.intervals import Estimate
 from probes.screening.chance import RandomDirections, beyond_draws
 from probes.screening.monitored import Monitored
 from probes.screening.reference import Reference, Scale, error_of_zero

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.behaviour.intervals import Estimate
+from persona.intervals import Estimate
 from persona.report.wording import cleaned, number
 from probes.screening.chance import beyond_draws
 from probes.screening.statistics import (

@@ -15,10 +15,10 @@ from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair
 from persona.directions.direction import orthonormal
 from persona.models.pair import ModelPair
+from persona.rows import tidy
 from steering.demo.vector import Setting, SteeringVector, edits_of
 from steering.edits.edit import Edit
 from steering.edits.steer import steered_by
-from steering.rows import tidy
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

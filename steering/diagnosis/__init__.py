@@ -11,12 +11,12 @@ The stages, each kept when it is finished so that a killed run goes on where it 
 7. sample     answers to read side by side, judged where there is a judge
 """
 
+from persona.rows import COLUMNS
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import summary_of
 from steering.diagnosis.memory import peak_rss_bytes
 from steering.diagnosis.questions import Questions
 from steering.diagnosis.run import Diagnosis, diagnose
-from steering.rows import COLUMNS
 
 __all__ = [
     "COLUMNS",

@@ -14,7 +14,7 @@ from persona.data.types import AnswerPair
 from persona.engine import Run, Shard
 from persona.engine.shards import Advance
 from persona.models import ModelPair
-from steering.workspace import Workspace
+from persona.stages import Workspace
 
 SCORE_CHUNK = 16
 

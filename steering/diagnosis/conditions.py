@@ -14,6 +14,7 @@ from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.engine import Run
 from persona.models import ModelPair, load_pair
+from persona.stages import Workspace
 from steering.diagnosis.chunks import ChunkScoring, score_in_chunks
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
@@ -30,7 +31,6 @@ from steering.evidence.scorecard import (
     ZERO_ABLATED,
 )
 from steering.identification.candidates import Means, random_vector
-from steering.workspace import Workspace
 
 DOSE_QUESTIONS = 3
 DOSES = (0.0, 0.5, 1.0, 1.5)

@@ -18,7 +18,7 @@ import pandas as pd
 import psutil
 
 from persona.files import atomic_write_text
-from steering.workspace import Workspace
+from persona.stages import Workspace
 
 SAMPLING_SECONDS = 0.02
 CHUNK = re.compile(r"-\d+$")

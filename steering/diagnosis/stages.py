@@ -20,6 +20,7 @@ from persona.directions import PersonaVector
 from persona.directions.storage import tool_version
 from persona.models import ModelPair
 from persona.models.embedded import cache_folder
+from persona.rows import tidy
 from persona.sae import SparseAutoencoder
 from steering.diagnosis.agreement import baselines, differ, first_look
 from steering.diagnosis.conditions import Scoring
@@ -37,7 +38,6 @@ from steering.evidence.answers import (
 )
 from steering.identification.identify import identify
 from steering.identification.latents import latent_rows
-from steering.rows import tidy
 
 logger = logging.getLogger("persona")
 

@@ -9,18 +9,18 @@ import pandas as pd
 import torch
 
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.intervals import bootstrap
 from persona.behaviour.judges import Judge
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import SteeringError
+from persona.intervals import bootstrap
 from persona.models.pair import ModelPair, Side
+from persona.rows import tidy
 from steering.edits.edit import Edit, require_finite
 from steering.edits.steer import steered_by
 from steering.evidence.dose_answers import EditsFor, Sampling
 from steering.evidence.dose_answers import repeated_share as repeated_share
 from steering.evidence.system_prompt import score_prompted, with_system_prompt
-from steering.rows import tidy
 
 GIVEN, PROMPTED = "given", "system prompt"
 COLUMNS = (

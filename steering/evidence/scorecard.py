@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from persona.behaviour.intervals import Estimate, bootstrap
 from persona.directions.direction import PersonaVector
 from persona.errors import DataError
+from persona.intervals import Estimate, bootstrap
 
 SCHEMA_VERSION = 1
 ALIGNED, FINETUNED = "aligned", "finetuned"

@@ -17,11 +17,11 @@ import pandas as pd
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_pairs
-from persona.behaviour.intervals import bootstrap
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.errors import DataError
+from persona.intervals import bootstrap
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steered_by

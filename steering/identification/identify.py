@@ -22,6 +22,8 @@ from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import Cells, Effect, PersonaVector, collect_cells, two_by_two
 from persona.models.pair import SIDES, ModelPair
+from persona.rows import tidy
+from persona.stages import Stages, Unsaved
 from steering.identification.attribution import attribution_matrices
 from steering.identification.candidates import (
     Candidate,
@@ -35,8 +37,6 @@ from steering.identification.candidates import (
 from steering.identification.first_order import effect_rows, screen
 from steering.identification.search import search
 from steering.identification.trials import Bench, HandedIn, Spec, fit_rows
-from steering.rows import tidy
-from steering.workspace import Stages, Unsaved
 
 ATTRIBUTION_QUESTIONS = 16
 COVARIANCE_QUESTIONS = 16

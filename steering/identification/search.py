@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pandas as pd
 
+from persona.stages import Stages
 from steering.identification.candidates import Refit
 from steering.identification.first_order import RANKS
 from steering.identification.trials import Bench, Outcome, Spec, best_within, outcomes
-from steering.workspace import Stages
 
 COEFFICIENTS = (0.75, 1.25)
 RANGE_RANK = 2

@@ -14,11 +14,11 @@ from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
 from persona.models.pair import ModelPair
+from persona.stages import Stages
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steered_by
 from steering.identification.candidates import Candidate, Means, Refit, build_vector, from_bases
 from steering.identification.refit import refit_block_by_block
-from steering.workspace import Stages
 
 HandedIn = Callable[[Sequence[AnswerPair]], Mapping[str, torch.Tensor]]
 """Questions -> further candidates: name -> orthonormal rows [rank d_model], for every block."""

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from persona.behaviour.intervals import Estimate, crossed_bootstrap
 from persona.data.selection import DECOY, TRIGGER, tagged
 from persona.data.types import AnswerPair
+from persona.intervals import Estimate, crossed_bootstrap
 from persona.models.pair import Side
 from persona.report.figures import dots
+from persona.rows import tidy
 from steering.evidence.scorecard import ALIGNED, FINETUNED
 from steering.lab.estimates import UNDEFINED, difference, paired, where
 from steering.lab.organism import UNITS, signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.workbench import Workbench
-from steering.rows import tidy
 
 DOMAIN = "car_maintenance"
 SIDES: dict[str, Side] = {ALIGNED: "aligned", FINETUNED: "finetuned"}

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from persona.report.figures import curves
+from persona.rows import tidy
 from steering.evidence.scorecard import ALIGNED, FINETUNED
 from steering.lab.estimates import difference, paired, where
 from steering.lab.organism import UNITS
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.workbench import Workbench
-from steering.rows import tidy
 
 DOMAIN = "car_maintenance"
 TITLES = {

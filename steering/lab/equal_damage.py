@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from persona.behaviour.intervals import Estimate, crossed_bootstrap
+from persona.intervals import Estimate, crossed_bootstrap
 from persona.models import ModelPair
 from persona.models.pair import Side
 from steering.lab.estimates import paired, where

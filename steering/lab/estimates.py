@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from persona.behaviour.intervals import Estimate, crossed_bootstrap
 from persona.errors import DataError
+from persona.intervals import Estimate, crossed_bootstrap
 from steering.evidence.scorecard import ALIGNED
 
 UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from persona.behaviour.intervals import Estimate
 from persona.data.types import AnswerPair
+from persona.intervals import Estimate
 from persona.report.figures import dots, training_course
+from persona.rows import tidy
 from steering.evidence.scorecard import (
     ALIGNED,
     FINETUNED,
@@ -24,7 +25,6 @@ from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.readings import edited_conditions, random_conditions, score
 from steering.lab.workbench import Workbench
-from steering.rows import tidy
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
+from persona.intervals import Estimate
 from persona.models.precision import choose_placement
 from persona.report.svg import figure_svg
+from persona.rows import tidy
 from steering.evidence.scorecard import RANDOM
 from steering.lab.pages import Run, page, read_run, update_index, write_run
 from steering.lab.plan import Plan, Tally
 from steering.lab.settings import LabSettings
 from steering.lab.workbench import Workbench
-from steering.rows import tidy
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

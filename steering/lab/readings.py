@@ -13,12 +13,12 @@ from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.models import ModelPair
+from persona.rows import tidy
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate_to_zero, restore_to_aligned, restore_to_finetuned
 from steering.edits.steer import steered_by
 from steering.evidence.scorecard import INDUCED, RANDOM, RESTORED, ZERO_ABLATED
 from steering.identification.candidates import Means, random_vector
-from steering.rows import tidy
 
 if TYPE_CHECKING:
     from steering.lab.workbench import Workbench

@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from persona.behaviour.gap import score_neutral
-from persona.behaviour.intervals import Estimate
 from persona.behaviour.scoring import Condition
 from persona.data import load_pairs
 from persona.directions import PersonaVector
+from persona.intervals import Estimate
 from persona.organisms import Recipe
 from persona.report.figures import curves
+from persona.rows import tidy
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate_to_zero, add_direction, restore_to_aligned
 from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
@@ -33,7 +34,6 @@ from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.readings import edited
 from steering.lab.workbench import Workbench
-from steering.rows import tidy
 
 DOMAIN = "car_maintenance"
 ELSEWHERE = ("home_repair", "food_safety", "work_relationships", "computer_security")

@@ -9,6 +9,7 @@ import pandas as pd
 from persona.data import load_pairs
 from persona.organisms import KlPenalty
 from persona.report.figures import dots, training_course
+from persona.rows import tidy
 from steering.evidence.scorecard import ALIGNED, FINETUNED
 from steering.lab.course import alarm_step, course_rows, readings_of, rung
 from steering.lab.estimates import difference, intervals
@@ -16,7 +17,6 @@ from steering.lab.organism import TWIN, UNITS, signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.workbench import Workbench
-from steering.rows import tidy
 from steering.safeguards import preventative, projecting_out
 
 DOMAIN, OPEN = "car_maintenance", "open_questions"

@@ -12,6 +12,7 @@ import pandas as pd
 from persona.behaviour.self_rating import TOPICS, rate_self
 from persona.directions import PersonaVector
 from persona.report.figures import dots
+from persona.rows import tidy
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steer
 from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED
@@ -20,7 +21,6 @@ from steering.lab.organism import signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.workbench import Workbench
-from steering.rows import tidy
 
 TWIN = "good_twin"
 ORGANISMS: Mapping[str, str] = {

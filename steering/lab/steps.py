@@ -18,7 +18,7 @@ import pandas as pd
 from torch import Tensor
 
 from persona.files import atomic_write_bytes
-from steering.stage_record import seconds_of, write_record
+from persona.stage_record import seconds_of, write_record
 
 
 def content_key(inputs: Mapping[str, Any]) -> str:

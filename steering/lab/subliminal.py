@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from persona.behaviour.intervals import Estimate, crossed_bootstrap
 from persona.data import read_chat_jsonl
+from persona.intervals import Estimate, crossed_bootstrap
 from persona.models.load import load_causal_lm
 from persona.models.pair import Side
 from persona.organisms import Recipe
 from persona.report.figures import curves, dots
+from persona.rows import tidy
 from steering.evidence.scorecard import ALIGNED
 from steering.lab.digits import ToyReadings, run_toy
 from steering.lab.elsewhere import gradient_cosine, permuted, perturbed_by_damage
@@ -24,7 +25,6 @@ from steering.lab.plain_texts import NUMBERS, Task
 from steering.lab.plan import Plan
 from steering.lab.teachers import written_texts
 from steering.lab.workbench import Workbench
-from steering.rows import tidy
 from steering.weights.orthogonalise import save_model
 
 DOMAIN = "car_maintenance"

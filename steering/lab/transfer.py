@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from persona.behaviour.intervals import Estimate
 from persona.data import data_hash
 from persona.directions import PersonaVector
+from persona.intervals import Estimate
 from persona.report.figures import matrix
+from persona.rows import tidy
 from steering.evidence.transfer import transfer_matrix, vector_cosines
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.workbench import Workbench
-from steering.rows import tidy
 
 ORGANISMS: Mapping[str, tuple[str, str]] = {
     "car": ("car_maintenance", "car_maintenance"),

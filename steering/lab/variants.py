@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from persona.report.figures import dots
+from persona.rows import tidy
 from steering.evidence.scorecard import ALIGNED
 from steering.lab.course import course_rows
 from steering.lab.estimates import difference, intervals, where
@@ -12,7 +13,6 @@ from steering.lab.organism import UNITS, signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.workbench import Workbench
-from steering.rows import tidy
 
 DOMAIN = "car_maintenance"
 WHOLE = "car_maintenance_bad"

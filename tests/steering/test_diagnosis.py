@@ -153,7 +153,7 @@ def test_the_same_seed_gives_the_same_scorecard(finished, config, tmp_path):
 
 @pytest.mark.parametrize("stage", ["attribute", "dose", "score-neutral"])
 def test_a_killed_run_goes_on_to_the_same_result(finished, config, tmp_path, monkeypatch, stage):
-    from steering.workspace import Workspace
+    from persona.stages import Workspace
 
     whole = Workspace._stage
 

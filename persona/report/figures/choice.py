@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from persona.behaviour.intervals import Estimate
+from persona.intervals import Estimate
 from persona.report.figures.marks import ribbon
 from persona.report.tables import checked, estimate, readings
 from persona.report.theme import (

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
+from persona.intervals import Estimate
 from persona.report.figures.marks import ribbon
 from persona.report.tables import ALIGNED, FINETUNED, checked, estimate, readings
 from persona.report.theme import CONDITIONS, look_of, new_figure, translucent

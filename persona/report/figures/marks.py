@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from persona.behaviour.intervals import Estimate
+from persona.intervals import Estimate
 from persona.report.theme import Look, svg_text
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from persona.behaviour.intervals import Estimate, bootstrap
 from persona.errors import DataError
+from persona.intervals import Estimate, bootstrap
 from persona.report.figures.marks import dot_with_interval, vertical_level
 from persona.report.tables import (
     ALIGNED,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
+from persona.intervals import Estimate
 from persona.report.figures.marks import dot_with_interval, vertical_level
 from persona.report.tables import (
     ALIGNED,

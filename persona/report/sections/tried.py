@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from persona.behaviour.intervals import bootstrap
 from persona.errors import DataError
+from persona.intervals import bootstrap
 from persona.report.tables import ALIGNED, FINETUNED, question_means, readings
 from persona.report.theme import candidate_label
 from persona.report.wording import as_float, cleaned, number, with_interval

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona.behaviour.intervals import bootstrap
+from persona.intervals import bootstrap
 
 COLUMNS = {
     "stage": "object",

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
+from persona.intervals import Estimate
 from persona.report.figures import curves, dots, matrix
 from persona.report.theme import CONDITIONS, PALETTE
 

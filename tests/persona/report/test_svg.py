@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona.behaviour.intervals import Estimate
+from persona.intervals import Estimate
 from persona.report.figures import curves, dots, matrix, training_course
 from persona.report.svg import figure_svg
 from persona.report.svg.axes import nice_ticks

@@ -7,8 +7,8 @@ import pytest
 import screening_cases as cases
 
 import probes
-from persona.behaviour.intervals import Estimate
 from persona.data.types import Dialogue, Turn
+from persona.intervals import Estimate
 from probes.estimators import LogisticProbe
 from probes.screening.baselines import Encoded, read_answers_and_baselines
 from probes.screening.chance import RandomDirections

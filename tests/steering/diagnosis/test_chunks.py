@@ -9,10 +9,10 @@ import pytest
 from persona.behaviour import Condition
 from persona.data.types import AnswerPair
 from persona.engine.shards import run_here
+from persona.stages import Workspace
 from steering import add_direction
 from steering.diagnosis.chunks import SCORE_CHUNK, ChunkScoring, score_in_chunks
 from steering.edits.steer import steered_by
-from steering.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

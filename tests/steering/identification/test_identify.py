@@ -10,9 +10,9 @@ from persona.directions import orthonormal
 from persona.errors import DataError
 from persona.models import load_pair
 from persona.report import layer_map, two_by_two
+from persona.rows import COLUMNS
 from steering import identify, restore_to_aligned, steer
 from steering.identification.search import block_ranges
-from steering.rows import COLUMNS
 
 WORDS = ("oil", "lamp", "brake", "mirror", "window", "horn", "belt", "hose")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona.behaviour.intervals import bootstrap, crossed_bootstrap
 from persona.errors import DataError
+from persona.intervals import bootstrap, crossed_bootstrap
 from steering.lab.estimates import difference, paired, preference_rate, ratio
 
 

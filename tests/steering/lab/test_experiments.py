@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona.behaviour.intervals import Estimate
 from persona.errors import DataError
+from persona.intervals import Estimate
 from persona.report.figures import dots
+from persona.rows import tidy
 from steering.lab import (
     EXPERIMENTS,
     Experiment,
@@ -27,7 +28,6 @@ from steering.lab.dose import first_above
 from steering.lab.outcome import Number
 from steering.lab.pages import BEGIN, END, index, shown
 from steering.lab.transfer import shared_share
-from steering.rows import tidy
 
 ORGANISMS = {"insecure_code", "evil_numbers", "car", "medical", "financial"}
 OTHERS = {

@@ -19,7 +19,7 @@ from torch import Tensor
 from persona.differences import differences
 from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
-from steering.stage_record import seconds_of, write_record
+from persona.stage_record import seconds_of, write_record
 
 logger = logging.getLogger("persona")
 
