@@ -129,7 +129,7 @@ def finetune(
     """
     from persona.organisms import load_recipe, read_card
     from persona.organisms.recipe import with_keys
-    from steering.safeguards import finetune_guarded
+    from steering.training import finetune_guarded
 
     chosen = load_recipe(recipe).with_seed(seed)
     if base is not None:

@@ -63,7 +63,7 @@ def finetune(
 
     Raises:
         DataError: the recipe or its data cannot be used, it asks for watching or safeguards that
-            are not given (`steering.safeguards.finetune_guarded` makes them of its keys), or `out`
+            are not given (`steering.training.finetune_guarded` makes them of its keys), or `out`
             holds another run.
         ModelError: the base model or the adapter to start from cannot be loaded, or training
             diverged.
@@ -173,7 +173,7 @@ def _require_what_it_asks_for(
         if asked is not None and given is None:
             raise DataError(
                 f"the recipe {recipe.name} asks for {key}; train it by `persona finetune` or "
-                "steering.safeguards.finetune_guarded"
+                "steering.training.finetune_guarded"
             )
 
 

@@ -99,7 +99,7 @@ class Watching(_Strict):
 
 
 class Safeguards(_Strict):
-    """What is done against a persona while it is being learnt; see `steering.safeguards`."""
+    """What is done against a persona while it is being learnt; see `steering.training`."""
 
     prevent: Path | None = None
     """Preventative steering: the persona vector whose direction is added in training passes."""

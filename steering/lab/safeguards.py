@@ -17,7 +17,7 @@ from steering.lab.organism import TWIN, UNITS, signed
 from steering.lab.outcome import Facts, Measured, Number, Outcome
 from steering.lab.plan import Plan
 from steering.lab.workbench import Workbench
-from steering.safeguards import preventative, projecting_out
+from steering.training import preventative, projecting_out
 
 DOMAIN, OPEN = "car_maintenance", "open_questions"
 BAD = "car_maintenance_bad"

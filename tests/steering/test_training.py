@@ -15,7 +15,7 @@ from persona.models.sources import resolve
 from persona.models.space import ActivationSpace
 from persona.organisms import finetune, load_recipe, read_card, read_readings
 from persona.organisms.recipe import with_keys
-from steering.safeguards import finetune_guarded, preventative, projecting_out
+from steering.training import finetune_guarded, preventative, projecting_out
 
 CPU = {"dtype": "float32", "device": "cpu"}
 
@@ -76,8 +76,8 @@ def few(monkeypatch):
     from persona.data import load_neutral
 
     texts = load_neutral()[:2]
-    monkeypatch.setattr("steering.safeguards.PER_DOMAIN", 1)
-    monkeypatch.setattr("steering.safeguards.load_neutral", lambda: texts)
+    monkeypatch.setattr("steering.training.PER_DOMAIN", 1)
+    monkeypatch.setattr("steering.training.load_neutral", lambda: texts)
 
 
 def test_a_watched_recipe_gets_its_readings_and_its_way_and_the_same_weights(
