@@ -1,6 +1,6 @@
 """Writing with a direction: interventions, identification by cause, the scorecard."""
 
-from steering.demo.explorer import explore
+from steering.demo.notebook.explorer import explore
 from steering.diagnosis import DiagnoseConfig, Diagnosis, diagnose
 from steering.edits.edit import Edit
 from steering.edits.from_directions import (

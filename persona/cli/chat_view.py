@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from steering.demo import Column, Exchange, Session, Token
-    from steering.demo.scale import Scale
+    from steering.demo.session.scale import Scale
 
 NARROWEST_COLUMN = 30
 """Characters; narrower ones stand one below the other."""
@@ -40,7 +40,7 @@ def plain_view(session: Session, as_json: bool) -> Iterator[View]:
                 pass
             exchange = session.of(column)[-1]
             if as_json:
-                from steering.demo.transcript import exchange_record
+                from steering.demo.session.transcript import exchange_record
 
                 typer.echo(json.dumps(exchange_record(exchange)))
                 return
@@ -84,7 +84,7 @@ def live_view(session: Session, console: Console, colour: bool) -> Iterator[View
 
 def heading(exchange: Exchange) -> str:
     """Whose answer it is, such as "Steered (restore, coefficient 1, ...)"."""
-    from steering.demo.session import LABELS
+    from steering.demo.session.session import LABELS
 
     how = "" if exchange.setting is None else f" ({exchange.setting.words})"
     return f"{LABELS[exchange.column]}{how}:"
@@ -111,7 +111,7 @@ def _columns(
     from rich.panel import Panel
     from rich.table import Table
 
-    from steering.demo.session import LABELS
+    from steering.demo.session.session import LABELS
 
     scale = _scale(session, list(done.values()))
     panels = []
@@ -134,7 +134,7 @@ def _columns(
 
 
 def _scale(session: Session, done: list[Exchange]) -> Scale | None:
-    from steering.demo.scale import scale_at
+    from steering.demo.session.scale import scale_at
 
     reading = session.reading()
     if reading is None or session.vector is None:

@@ -1,11 +1,11 @@
 """Talking to a pair of models while one of them is steered: what `persona chat` and `app` share."""
 
-from steering.demo.exploration import Choice, Exploration, Explored
-from steering.demo.explorer import Explorer, explore
-from steering.demo.generation import Sampling, Token
-from steering.demo.session import Answer, Column, Exchange, Session
-from steering.demo.transcript import save_transcript
-from steering.demo.vector import (
+from steering.demo.notebook.exploration import Choice, Exploration, Explored
+from steering.demo.notebook.explorer import Explorer, explore
+from steering.demo.session.generation import Sampling, Token
+from steering.demo.session.session import Answer, Column, Exchange, Session
+from steering.demo.session.transcript import save_transcript
+from steering.demo.session.vector import (
     Setting,
     SteeringVector,
     edits_of,

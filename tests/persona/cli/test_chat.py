@@ -193,7 +193,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(session, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return 70
 
-    monkeypatch.setattr("steering.demo.generation._draw", draw)
+    monkeypatch.setattr("steering.demo.session.generation._draw", draw)
     session.change_sampling(max_new_tokens=400)
     assert _handle("Hi", session, plain_view(session, True), print)
     [exchange] = session.exchanges  # neither of the other columns was asked

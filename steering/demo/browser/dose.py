@@ -16,7 +16,7 @@ from persona.data.types import AnswerPair
 from persona.directions.direction import orthonormal
 from persona.models.pair import ModelPair
 from persona.rows import tidy
-from steering.demo.vector import Setting, SteeringVector, edits_of
+from steering.demo.session.vector import Setting, SteeringVector, edits_of
 from steering.edits.edit import Edit
 from steering.edits.steer import steered_by
 

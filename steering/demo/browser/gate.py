@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from steering.demo.vector import MAX_FILE_BYTES
+from steering.demo.session.vector import MAX_FILE_BYTES
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 EVERY_ADDRESS = frozenset({"0.0.0.0", "[::]"})

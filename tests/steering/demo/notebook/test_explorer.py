@@ -12,7 +12,7 @@ from persona.directions import Direction, save_persona_vector
 from persona.errors import DataError, PersonaError, SpaceMismatchError, SteeringError
 from persona.report.theme import CONDITIONS, GROUND
 from steering import explore
-from steering.demo.explorer import named_vectors
+from steering.demo.notebook.explorer import named_vectors
 
 QUESTION, ANSWER = "Is it safe?", "No. Never."
 

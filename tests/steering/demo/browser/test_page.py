@@ -17,8 +17,8 @@ from steering.demo import (
     Token,
     from_persona_vector,
 )
-from steering.demo.page import column_html, legend_html
-from steering.demo.scale import scale_at
+from steering.demo.browser.page import column_html, legend_html
+from steering.demo.session.scale import scale_at
 
 HOSTILE = "<img src=https://elsewhere.example onerror=alert(1)>"
 
@@ -56,7 +56,7 @@ def test_control_characters_of_questions_and_tokens_are_replaced(session):
 
 def test_names_of_models_and_of_the_direction_are_escaped_at_the_head(session):
     pytest.importorskip("gradio")
-    from steering.demo.app import build
+    from steering.demo.browser.app import build
 
     vector = dataclasses.replace(session.vector, name=HOSTILE)
     names, kept = session.pair.names, dict(session.pair.names)

@@ -15,7 +15,7 @@ from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.hooks import hooked, resid_post
 from steering import steer
 from steering.demo import Choice, Exploration, edits_of, from_persona_vector
-from steering.demo.vector import SteeringVector
+from steering.demo.session.vector import SteeringVector
 
 CHOICE = Choice("Is it safe?", "planted", 1, "No. Never.", "add", 0.7)
 
@@ -164,8 +164,8 @@ def test_the_models_are_left_without_hooks(exploration):
 
 
 def test_what_is_remembered_stays_bounded(exploration, monkeypatch):
-    monkeypatch.setattr("steering.demo.exploration.N_TEXTS", 2)
-    monkeypatch.setattr("steering.demo.exploration.N_PASSES", 3)
+    monkeypatch.setattr("steering.demo.notebook.exploration.N_TEXTS", 2)
+    monkeypatch.setattr("steering.demo.notebook.exploration.N_PASSES", 3)
     for i in range(5):
         exploration.read(replace(CHOICE, question=f"Is it {i}?"))
     assert len(exploration._unsteered) == 4

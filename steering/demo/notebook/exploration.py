@@ -18,8 +18,8 @@ from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.chat import TokenizedDialogue
 from persona.models.pair import ModelPair
-from steering.demo.text_pass import TextPass, read_text
-from steering.demo.vector import Mode, Setting, SteeringVector, edits_of
+from steering.demo.notebook.text_pass import TextPass, read_text
+from steering.demo.session.vector import Mode, Setting, SteeringVector, edits_of
 from steering.edits.edit import Edit
 
 N_SHOWN = 8

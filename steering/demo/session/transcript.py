@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from persona.files import atomic_write_text
-from steering.demo.session import Exchange, Session
+from steering.demo.session.session import Exchange, Session
 
 
 def save_transcript(session: Session, path: str | Path) -> Path:

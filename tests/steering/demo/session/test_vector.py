@@ -22,7 +22,7 @@ from steering.demo import (
     save_transcript,
     save_vector,
 )
-from steering.demo import vector as vector_module
+from steering.demo.session import vector as vector_module
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from steering.demo.gate import MAX_BODY_BYTES, MAX_UPLOAD_BYTES, gate
+from steering.demo.browser.gate import MAX_BODY_BYTES, MAX_UPLOAD_BYTES, gate
 
 pytest.importorskip("starlette")
 HERE = socket.gethostname().lower()

@@ -7,9 +7,9 @@ from html import escape
 from pathlib import Path
 
 from persona.report.wording import cleaned
-from steering.demo.generation import Token
-from steering.demo.scale import Scale, scale_at
-from steering.demo.session import LABELS, Column, Exchange, Session
+from steering.demo.session.generation import Token
+from steering.demo.session.scale import Scale, scale_at
+from steering.demo.session.session import LABELS, Column, Exchange, Session
 
 STRONGEST = 0.6
 """Opacity of full colour: text keeps a contrast of 4.5:1 on both grounds."""

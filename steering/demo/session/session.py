@@ -11,8 +11,8 @@ from typing import Any, Literal
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, SteeringError
 from persona.models.pair import ModelPair, Side
-from steering.demo.generation import Generation, Reading, Sampling, Token
-from steering.demo.vector import Setting, SteeringVector, edits_of
+from steering.demo.session.generation import Generation, Reading, Sampling, Token
+from steering.demo.session.vector import Setting, SteeringVector, edits_of
 from steering.edits.edit import Edit
 
 Column = Literal["aligned", "finetuned", "steered"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from steering.demo.session import Exchange
-from steering.demo.vector import SteeringVector
+from steering.demo.session.session import Exchange
+from steering.demo.session.vector import SteeringVector
 
 
 @dataclass(frozen=True)

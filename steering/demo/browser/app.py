@@ -11,8 +11,8 @@ from typing import Any, no_type_check
 
 from persona.directions.exchange.vectors import listed
 from persona.errors import PersonaError
-from steering.demo.gate import bracketed, gate
-from steering.demo.handlers import (
+from steering.demo.browser.gate import bracketed, gate
+from steering.demo.browser.handlers import (
     COLUMNS,
     MAX_QUESTION_CHARACTERS,
     Controls,
@@ -20,9 +20,9 @@ from steering.demo.handlers import (
     starting,
     told,
 )
-from steering.demo.page import CSS
-from steering.demo.session import Session
-from steering.demo.vector import MAX_FILE_BYTES
+from steering.demo.browser.page import CSS
+from steering.demo.session.session import Session
+from steering.demo.session.vector import MAX_FILE_BYTES
 
 NO_GRADIO = "the app needs gradio; pip install 'personascope[app]'"
 FILE_TYPES = [".safetensors", ".gguf", ".json"]

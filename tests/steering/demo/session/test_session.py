@@ -16,7 +16,7 @@ from persona.models.chat import PLAIN_TEMPLATE
 from persona.models.hooks import hooked
 from steering import steer
 from steering.demo import Sampling, Session, Setting, edits_of, from_persona_vector
-from steering.demo.generation import Generation
+from steering.demo.session.generation import Generation
 
 QUESTION = "Is it safe?"
 GREEDY = Sampling(max_new_tokens=12, temperature=0.0)
@@ -155,7 +155,7 @@ def test_an_answer_that_is_closed_is_kept_as_far_as_it_came(session):
 def test_an_error_in_the_middle_leaves_conversation_and_model_as_they_were(session, monkeypatch):
     before = hook_count(session.pair)
     drawn = iter([7, 8])
-    monkeypatch.setattr("steering.demo.generation._draw", lambda *_: next(drawn))
+    monkeypatch.setattr("steering.demo.session.generation._draw", lambda *_: next(drawn))
     tokens = session.answer("steered", QUESTION)
     assert [next(tokens).id, next(tokens).id] == [7, 8]
     with pytest.raises(RuntimeError):  # the draw's StopIteration
@@ -250,7 +250,7 @@ def test_an_answer_ends_where_the_context_is_full(session):
 def test_characters_of_several_tokens_come_whole(tiny_pair, monkeypatch):
     written = tiny_pair.tokenizer("né€ 🙂!", add_special_tokens=False)["input_ids"]
     drawn = iter([*written, 1])
-    monkeypatch.setattr("steering.demo.generation._draw", lambda *_: next(drawn))
+    monkeypatch.setattr("steering.demo.session.generation._draw", lambda *_: next(drawn))
     session = Session(tiny_pair, sampling=replace(GREEDY, max_new_tokens=50))
     texts = [token.text for token in session.answer("aligned", QUESTION)]
     assert "".join(texts) == "né€ 🙂!"
@@ -262,7 +262,7 @@ def test_the_plain_format_ends_at_a_blank_line(tiny_pair, monkeypatch):
     plain = replace(tiny_pair.chat, template=PLAIN_TEMPLATE, source="plain")
     written = tiny_pair.tokenizer("yes\nno\n\nQuestion: x", add_special_tokens=False)["input_ids"]
     drawn = iter(written)
-    monkeypatch.setattr("steering.demo.generation._draw", lambda *_: next(drawn))
+    monkeypatch.setattr("steering.demo.session.generation._draw", lambda *_: next(drawn))
     session = Session(replace(tiny_pair, chat=plain), sampling=replace(GREEDY, max_new_tokens=50))
     tokens = list(session.answer("aligned", QUESTION))
     assert "".join(token.text for token in tokens) == "yes\nno"

@@ -13,8 +13,8 @@ from persona.models.chat import ChatFormat, chat_format
 from persona.models.in_memory import pair_of
 from persona.models.pair import ModelPair, Side
 from persona.report.theme import Mode
-from steering.demo.exploration import Choice, Exploration, Explored
-from steering.demo.vector import SteeringVector, from_persona_vector, load_vector
+from steering.demo.notebook.exploration import Choice, Exploration, Explored
+from steering.demo.session.vector import SteeringVector, from_persona_vector, load_vector
 
 NO_WIDGETS = "exploring needs ipywidgets and anywidget; pip install 'personascope[notebooks]'"
 SUFFIXES = (".safetensors", ".gguf")
@@ -149,7 +149,7 @@ class Explorer:
 
     def __post_init__(self) -> None:
         widgets = import_widgets()
-        from steering.demo.panel import controls_of
+        from steering.demo.notebook.panel import controls_of
 
         self.controls = controls_of(self.exploration, self.choice)
         self.status = widgets.HTML()
@@ -184,7 +184,7 @@ class Explorer:
 
     def _show(self, choice: Choice) -> None:
         """Show a choice. One that is not possible is said in the status; the figures stay."""
-        from steering.demo.panel import figures_of, fit_controls, line_html, status_html
+        from steering.demo.notebook.panel import figures_of, fit_controls, line_html, status_html
 
         self._fitting = True
         try:

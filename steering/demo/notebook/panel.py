@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from persona.report.figures.tokens import next_token_shifts, token_heat_map, token_trace
 from persona.report.theme import Mode, in_mode, look_of, svg_text
 from persona.report.wording import cleaned, number
-from steering.demo.exploration import Choice, Exploration, Explored
+from steering.demo.notebook.exploration import Choice, Exploration, Explored
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

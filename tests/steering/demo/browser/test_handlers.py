@@ -11,9 +11,9 @@ from demo_cases import hook_count, planted_vector
 from persona.directions.storage import load_persona_vector, save_persona_vector
 from persona.errors import PersonaError
 from steering.demo import Sampling, Session, Setting, from_persona_vector
-from steering.demo import handlers as handlers_module
-from steering.demo.dose import dose_rows, doses, shipped_questions
-from steering.demo.handlers import Controls, Handlers
+from steering.demo.browser import handlers as handlers_module
+from steering.demo.browser.dose import dose_rows, doses, shipped_questions
+from steering.demo.browser.handlers import Controls, Handlers
 
 CONTROLS = Controls(1.0, "restore", 1, 2, "finetuned", 0.0, 6, 0)
 

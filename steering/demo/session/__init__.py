@@ -1,0 +1,1 @@
+"""A conversation with several models at once: settings, drawing, transcript."""
