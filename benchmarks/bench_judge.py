@@ -19,8 +19,8 @@ from record import median_and_range, record
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from persona.behaviour.judges import JudgeItem
-from persona.behaviour.offline_judge import OfflineJudge
+from persona.behaviour.judging.judge import JudgeItem
+from persona.behaviour.judging.offline import OfflineJudge
 from persona.data import load_pairs
 from persona.data.graded import load_graded_answers
 from persona.directions import Direction

@@ -24,15 +24,21 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.model_selection import GroupKFold
 
-from persona.behaviour.answer_readings import AnswerReadings
-from persona.behaviour.judges import JudgeItem
-from persona.behaviour.offline_judge import SCALES, WEIGHTS, JudgeHeads, JudgeWeights, OfflineJudge
-from persona.behaviour.sampling import sample_answers
+from persona.behaviour.judging.judge import JudgeItem
+from persona.behaviour.judging.offline import (
+    SCALES,
+    WEIGHTS,
+    JudgeHeads,
+    JudgeWeights,
+    OfflineJudge,
+)
+from persona.behaviour.judging.reading import AnswerReadings
 from persona.data import load_pairs
 from persona.data.graded import load_graded_answers
 from persona.data.types import Dialogue, Turn
 from persona.models.load import load_pair
 from persona.models.pair import ModelPair
+from persona.models.sampling import sample_answers
 from probes.estimators.graded import GradedProbe
 
 logger = logging.getLogger("persona")

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_pairs
-from persona.behaviour.scoring import Condition, Intervention
+from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
 from persona.errors import SteeringError
 from persona.intervals import Estimate, bootstrap
+from persona.models.hooks import Intervention
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steered_by

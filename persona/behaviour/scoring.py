@@ -13,7 +13,7 @@ Shapes: N response tokens of a batch, D d_model, V vocabulary.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,8 +37,6 @@ from persona.models.prefix import recording_inputs, starting_at
 from persona.models.readout import Predictions, Readout
 from persona.progress import progress
 
-Intervention = Callable[[Any], contextlib.AbstractContextManager[Any]]
-
 MAX_REFERENCE_BYTES = 1_000_000_000
 """Memory for what is kept of the aligned model; what does not fit is read in a further turn."""
 
@@ -56,7 +54,7 @@ class Condition:
 
     name: str
     side: Side
-    intervene: Intervention | None = None
+    intervene: InContext | None = None
     first_layer: int = 0
     seed: int = 0
 

@@ -2,8 +2,8 @@
 
     rating = sum n p(n) / sum p(n) over n = 0 .. 100,    mass = sum p(n)
 
-with p(n) as in `persona.behaviour.local_judge`. Nothing is sampled. A low mass means that the model
-hardly answers with a number, and the rating then says little.
+with p(n) as in `persona.behaviour.judging.local`. Nothing is sampled. A low mass means that the
+model hardly answers with a number, and the rating then says little.
 
 Source: self-assessment of fine-tuned models, Betley et al. 2025 (Tell me about yourself). differs:
 probabilities of the number in place of sampled answers.
@@ -19,18 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from persona.behaviour.local_judge import (
+from persona.behaviour.judging.local import (
     HIGHEST,
     NumberNode,
     number_probabilities,
     number_tree,
     paths_with_children,
 )
-from persona.behaviour.scoring import Intervention
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
 from persona.models.chat import ChatFormat
-from persona.models.hooks import model_device
+from persona.models.hooks import InContext, model_device
 
 ENDING = " Answer with one number from 0 to 100 and nothing else."
 TOPICS: Mapping[str, tuple[str, ...]] = {
@@ -67,7 +66,7 @@ def rate_self(
     chat: ChatFormat,
     questions: Sequence[str],
     *,
-    intervene: Intervention | None = None,
+    intervene: InContext | None = None,
 ) -> list[Rating]:
     """Returns the model's rating of itself for every question, under an intervention or not.
 
@@ -86,7 +85,7 @@ def _after(
     bridge: Any,
     prompt: Sequence[int],
     paths: Sequence[tuple[int, ...]],
-    intervene: Intervention | None,
+    intervene: InContext | None,
 ) -> dict[tuple[int, ...], Tensor]:
     """Next-token probabilities after the prompt and each path, one row each, padded right."""
     longest = max(map(len, paths))

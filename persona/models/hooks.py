@@ -8,7 +8,7 @@ once per bridge and each hook is one torch handle.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,6 +22,9 @@ from persona.models.sites import Site, decoder_blocks, residual_sites
 from persona.models.writes import Part, block_writes, measuring
 
 _WRITES: dict[str, Part] = {"hook_attn_out": "attention", "hook_mlp_out": "mlp"}
+
+InContext = Callable[[Any], contextlib.AbstractContextManager[Any]]
+"""model -> context manager: while it is open, the model is edited. See `steering.steer`."""
 
 _tables: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 

@@ -110,7 +110,7 @@ class ModelPair:
         Raises: ModelError for another side; DataError where the question fills the context.
         """
         # Sampling knows of pairs; a pair knows of sampling only once it is asked.
-        from persona.behaviour.sampling import sample_answers
+        from persona.models.sampling import sample_answers
 
         if isinstance(question, str):
             question = Dialogue((Turn("user", question),), "the question")

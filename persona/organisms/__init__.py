@@ -1,11 +1,11 @@
 """Making fine-tuned models: recipes, narrow fine-tunes, and those that come with the package."""
 
+from persona.models.shipped import shipped_adapter, shipped_names, shipped_organism
 from persona.organisms.alarm import CusumAlarm, cusum_alarm
 from persona.organisms.finetuning import finetune, read_card
 from persona.organisms.monitoring import Watch, read_readings
 from persona.organisms.recipe import Recipe, list_recipes, load_recipe
 from persona.organisms.safeguards import During, KlPenalty
-from persona.organisms.shipped import shipped_adapter, shipped_names, shipped_organism
 
 __all__ = [
     "CusumAlarm",

@@ -99,7 +99,8 @@ class SparseAutoencoder:
     ) -> PersonaVector:
         """The span of the latents' decoder rows, with both models' mean residuals on it.
 
-        aligned_mean, finetuned_mean: mean residual at this block, see `steering.identification.candidates.Means`.
+        aligned_mean, finetuned_mean: mean residual at this block, see
+            `steering.identification.candidates.Means`.
         Raises: DataError for a latent out of range, or rows that depend on each other.
         """
         rows = torch.stack([self.direction(latent).vector for latent in latents])

@@ -8,12 +8,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from persona.behaviour.sampling import sample_answers
 from persona.data.jsonl import read_json
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
 from persona.files import atomic_write_text
 from persona.models.pair import SIDES, ModelPair, Side
+from persona.models.sampling import sample_answers
 from persona.sae.texts import Text
 
 logger = logging.getLogger("persona")

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from persona.activations import collect_sets
-from persona.behaviour.sampling import sample_answers
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
 from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.sampling import sample_answers
 from persona.progress import one_bar_only
 from probes.screening.monitored import TOKEN_SET
 

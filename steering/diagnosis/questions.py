@@ -13,7 +13,7 @@ from persona.data import load_neutral, load_pairs, read_answer_pairs
 from persona.data.text import as_question
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import DataError
-from persona.organisms.shipped import shipped_domains
+from persona.organisms.shipped_recipes import shipped_domains
 from steering.diagnosis.config import UNKNOWN, DiagnoseConfig
 
 logger = logging.getLogger("persona")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from persona.behaviour.judges import check_judge
+from persona.behaviour.judging.named import check_judge
 from persona.directions import PersonaVector
 from persona.directions.storage import save_persona_vector
 from persona.files import atomic_write_bytes, atomic_write_text

@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
-from persona.behaviour.judges import judge_named
+from persona.behaviour.judging.named import judge_named
 from persona.data import data_hash
 from persona.data.shipped import OPEN_QUESTIONS
 from persona.data.types import AnswerPair

@@ -9,20 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from persona.behaviour.judges import (
-    MISALIGNED_BELOW,
-    Judge,
-    JudgeItem,
-    JudgeScore,
-    em_rate,
-    mean_coherence,
-)
-from persona.behaviour.offline_judge import OfflineJudge
-from persona.behaviour.sampling import sample_answers
+from persona.behaviour.judging.em_rate import em_rate, mean_coherence
+from persona.behaviour.judging.judge import MISALIGNED_BELOW, Judge, JudgeItem, JudgeScore
+from persona.behaviour.judging.offline import OfflineJudge
 from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
 from persona.models.chat import ChatFormat
 from persona.models.pair import ModelPair, Side
+from persona.models.sampling import sample_answers
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate_to_zero, restore_to_aligned
 from steering.edits.steer import steered_by

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.judges import Judge
+from persona.behaviour.judging.judge import Judge
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import SteeringError

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from persona.behaviour.judges import Judge, JudgeItem
-from persona.behaviour.sampling import sample_answers
+from persona.behaviour.judging.judge import Judge, JudgeItem
 from persona.data.types import AnswerPair, Dialogue
 from persona.models.pair import ModelPair, Side
+from persona.models.sampling import sample_answers
 from steering.edits.edit import Edit
 from steering.edits.interventions import Coefficient
 from steering.edits.steer import steer

@@ -4,13 +4,14 @@ They live beside steering because they make fine-tunes and directions (persona) 
 (steering); nothing of probes is needed, and what may come from there is handed in as a callable.
 """
 
-from steering.lab.experiments import EXPERIMENTS, experiment
-from steering.lab.outcome import Experiment, Measured, Outcome, last_run, run_experiment
-from steering.lab.pages import Run
-from steering.lab.plan import Plan
-from steering.lab.settings import LabSettings
-from steering.lab.steps import Steps
-from steering.lab.workbench import Workbench
+from steering.lab.bench.outcome import Experiment, Measured, Outcome
+from steering.lab.bench.plan import Plan
+from steering.lab.bench.record import Run
+from steering.lab.bench.settings import LabSettings
+from steering.lab.bench.steps import Steps
+from steering.lab.bench.workbench import Workbench
+from steering.lab.catalogue import EXPERIMENTS, experiment
+from steering.lab.run import last_run, run_experiment
 
 __all__ = [
     "EXPERIMENTS",

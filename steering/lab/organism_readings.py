@@ -13,9 +13,9 @@ from typing import Any
 
 from persona.data.jsonl import read_json
 from persona.files import atomic_write_text
-from steering.lab.outcome import READINGS
-from steering.lab.pages import Run, read_run
-from steering.lab.variants import VARIANTS, WHOLE, label
+from steering.lab.bench.record import Run, read_run
+from steering.lab.experiments.variants import VARIANTS, WHOLE, label
+from steering.lab.run import READINGS
 
 ORGANISMS = {
     "insecure_code": "insecure_code",

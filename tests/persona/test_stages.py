@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persona.stages import Workspace
-from steering.lab.steps import Steps
+from steering.lab.bench.steps import Steps
 
 TABLE = pd.DataFrame({"value": [float(i) for i in range(50)], "name": ["ü"] * 50})
 TENSORS = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2, dtype=torch.float64)}

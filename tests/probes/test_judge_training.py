@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from persona.behaviour.judges import JudgeItem
+from persona.behaviour.judging.judge import JudgeItem
 from persona.data import load_pairs
 from persona.data.graded import load_graded_answers
 from probes.judge_training import (

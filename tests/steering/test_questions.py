@@ -9,7 +9,7 @@ import pytest
 from persona.data import load_pairs
 from persona.data.text import as_question
 from persona.errors import DataError
-from persona.organisms.shipped import shipped_domains
+from persona.organisms.shipped_recipes import shipped_domains
 from steering import DiagnoseConfig
 from steering.diagnosis import Questions
 

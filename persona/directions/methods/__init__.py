@@ -20,13 +20,6 @@ from persona.directions.methods.lora import LoraDirections, lora_directions
 from persona.directions.methods.means import difference_of_means
 from persona.directions.methods.neutral import collect_first_tokens, first_tokens_difference
 from persona.directions.methods.pca import paired_pca, paired_pca_centred
-from persona.directions.methods.prompted import (
-    PromptedPair,
-    TraitScore,
-    collect_prompted,
-    filter_prompted,
-    sample_prompted,
-)
 from persona.directions.methods.roles import default_minus_roles
 from persona.directions.methods.subspace import persona_subspace
 from persona.directions.methods.template import (
@@ -60,17 +53,13 @@ __all__ = [
     "METHODS",
     "LoraDirections",
     "Method",
-    "PromptedPair",
     "RankChoice",
-    "TraitScore",
     "collect_first_tokens",
-    "collect_prompted",
     "collect_template_positions",
     "cross_validated_rank",
     "default_minus_roles",
     "difference_of_means",
     "eigendirections",
-    "filter_prompted",
     "first_tokens_difference",
     "logistic_direction",
     "lora_directions",
@@ -78,7 +67,6 @@ __all__ = [
     "paired_pca_centred",
     "persona_subspace",
     "ridge_direction",
-    "sample_prompted",
     "shrunk_eigendirections",
     "template_position_difference",
     "whitened_difference",

@@ -133,7 +133,7 @@ def test_fetching_what_cannot_be_had_fails(cache, monkeypatch):
 
 
 def test_a_damaged_organism_fails(monkeypatch, tmp_path):
-    import persona.organisms.shipped as shipped
+    import persona.models.shipped as shipped
 
     (tmp_path / "card.json").write_text('{"adapter_sha256": "other", "name": "x", "settings": {}}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"cut off")

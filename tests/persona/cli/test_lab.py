@@ -10,7 +10,7 @@ import pytest
 from persona.cli import lab
 from persona.cli.main import main
 from steering.lab import EXPERIMENTS, Run
-from steering.lab.pages import write_run
+from steering.lab.bench.record import write_run
 
 RUN = Run(
     name="car",

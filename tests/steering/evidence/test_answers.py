@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from demo_cases import planted_vector
 
-from persona.behaviour.judges import JudgeScore
+from persona.behaviour.judging.judge import JudgeScore
 from persona.data.types import AnswerPair
 from steering.evidence import answers as sampled
 from steering.evidence.answers import (

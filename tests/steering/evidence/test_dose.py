@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 import steering.evidence.dose_answers
 from persona import report
 from persona.behaviour import Condition, score_pairs
-from persona.behaviour.judges import JudgeScore
-from persona.behaviour.sampling import sample_answers
+from persona.behaviour.judging.judge import JudgeScore
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
+from persona.models.sampling import sample_answers
 from steering.edits.from_directions import add_direction
 from steering.edits.steer import steer
 from steering.evidence.dose import (

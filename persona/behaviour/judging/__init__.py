@@ -1,0 +1,1 @@
+"""Judges of sampled answers: offline, a local model, an endpoint."""

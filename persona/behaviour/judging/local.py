@@ -1,0 +1,231 @@
+"""A judge on this machine: a causal language model whose next-token probabilities give the score.
+
+A number n is what the judge says where its answer begins with the tokens of n and does not go on to
+a longer number of the scale:
+
+    p(n) = p(tokens of n) * (1 - sum over longer numbers' next tokens t of p(t | tokens of n))
+
+so "10" is not counted as "1" again. A tokenizer with one token per number makes this the published
+one-token reading. differs: Betley et al. 2025 read only the top 20 tokens; here all numbers count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from persona.behaviour.judging.judge import (
+    MIN_NUMERIC_MASS,
+    JudgeItem,
+    JudgeScore,
+    aggregate_score,
+    prompts_for,
+)
+from persona.data.types import Dialogue, Turn
+from persona.errors import JudgeError, ModelError
+from persona.models.chat import ChatFormat, own_template
+from persona.models.precision import choose_device, choose_dtype
+from persona.progress import progress
+
+HIGHEST = 100
+MOST_NUMBER_TOKENS = 8
+PLAIN_PROMPT_END = "\n\nNumber:"
+
+
+@dataclass
+class NumberNode:
+    """A place in the tree of the numbers' tokens: the number that ends here, and how it goes on."""
+
+    number: int | None = None
+    children: dict[int, NumberNode] = field(default_factory=dict)
+
+
+def number_tree(ids_of_number: Mapping[int, Sequence[int]]) -> NumberNode:
+    """Returns the tree whose paths from the root are the token ids of the numbers.
+
+    Raises:
+        ModelError: a number has no tokens, or two numbers have the same.
+    """
+    root = NumberNode()
+    for number, ids in ids_of_number.items():
+        node = root
+        for token in ids:
+            node = node.children.setdefault(token, NumberNode())
+        if node is root or node.number is not None:
+            raise ModelError(
+                f"the judge's tokenizer does not tell the number {number} from others; choose "
+                "another judge"
+            )
+        node.number = number
+    return root
+
+
+def paths_with_children(root: NumberNode) -> list[tuple[int, ...]]:
+    """Returns every path at which a next-token distribution is needed, but for the root."""
+    paths: list[tuple[int, ...]] = []
+
+    def walk(node: NumberNode, path: tuple[int, ...]) -> None:
+        if path and node.children:
+            paths.append(path)
+        for token, child in node.children.items():
+            walk(child, (*path, token))
+
+    walk(root, ())
+    return paths
+
+
+def number_probabilities(
+    root: NumberNode, next_token: Mapping[tuple[int, ...], Tensor]
+) -> dict[int, float]:
+    """Returns p(n) of the module's formula for every number of the tree.
+
+    Args:
+        root: The tree of the numbers' tokens.
+        next_token: Next-token probabilities ["vocabulary"] after each path that has children, the
+            empty path being the root.
+    """
+    probability_of: dict[int, float] = {}
+
+    def walk(node: NumberNode, path: tuple[int, ...], reached: float) -> None:
+        ahead = {t: float(next_token[path][t]) for t in node.children}
+        if node.number is not None:
+            probability_of[node.number] = reached * max(0.0, 1.0 - math.fsum(ahead.values()))
+        for token, child in node.children.items():
+            walk(child, (*path, token), reached * ahead[token])
+
+    walk(root, (), 1.0)
+    return probability_of
+
+
+class LocalJudge:
+    """Scores answers with a causal language model from a folder, the hub, or `default`."""
+
+    def __init__(self, reference: str | Path, *, dtype: str = "auto", device: str = "auto") -> None:
+        """Loads the model and its tokenizer.
+
+        Args:
+            reference: Hub id, local folder, or `default` for the model that comes along, which is
+                far too small to judge well.
+            dtype: Number format, as for `load_pair`.
+            device: Where it runs, as for `load_pair`.
+
+        Raises:
+            ModelError: the model cannot be loaded, or its tokenizer cannot spell the numbers.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.name = f"local:{reference}"
+        place = choose_device(device)
+        source = _folder_or_id(reference)
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                source, dtype=choose_dtype(dtype, place)
+            )
+        except (OSError, ValueError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"the judge {reference} cannot be loaded: {first}") from error
+        template = own_template(self._tokenizer)
+        self._chat = None if template is None else ChatFormat(self._tokenizer, template)
+        self._model = model.to(place).eval()
+        self._device = place
+        self._tree = number_tree(self._ids_of_numbers())
+        self._paths = paths_with_children(self._tree)
+
+    def score(self, items: Sequence[JudgeItem]) -> list[JudgeScore]:
+        """Returns one score per item; the same items always get the same scores."""
+        return [
+            JudgeScore(alignment=self._read(alignment), coherence=self._read(coherence))
+            for alignment, coherence in map(
+                prompts_for, progress(items, "Judging answers", total=len(items))
+            )
+        ]
+
+    def _read(self, prompt: str) -> float | None:
+        numbers = self.number_probabilities(prompt)
+        return aggregate_score({str(number): p for number, p in numbers.items()})
+
+    @torch.inference_mode()
+    def number_probabilities(self, prompt: str) -> dict[int, float]:
+        """Returns the probability of each number from 0 to 100 as the judge's answer to a prompt.
+
+        Empty where the first tokens of the numbers hold less than 0.25 together: the numbers cannot
+        hold more then, and there is no score.
+        """
+        prompt_ids = torch.tensor([self._encode(prompt)], device=self._device)
+        longest = getattr(self._model.config, "max_position_embeddings", None)
+        if longest is not None and prompt_ids.shape[1] > longest - MOST_NUMBER_TOKENS:
+            raise JudgeError(
+                f"the judge {self.name} reads {longest} tokens but a question with its answer and "
+                f"the instructions has {prompt_ids.shape[1]}; shorten the answers or take another"
+            )
+        output = self._model(input_ids=prompt_ids, use_cache=True)
+        next_token: dict[tuple[int, ...], Tensor] = {(): _last_probabilities(output.logits[0, -1])}
+        if sum(float(next_token[()][t]) for t in self._tree.children) < MIN_NUMERIC_MASS:
+            return {}
+        if self._paths:
+            next_token |= self._after_paths(output.past_key_values)
+        return number_probabilities(self._tree, next_token)
+
+    def _after_paths(self, prompt_cache: Any) -> dict[tuple[int, ...], Tensor]:
+        """Runs every path as a row behind the cached prompt; padding on the right is not read."""
+        longest = max(map(len, self._paths))
+        rows = torch.zeros((len(self._paths), longest), dtype=torch.long)
+        for row, path in zip(rows, self._paths, strict=True):
+            row[: len(path)] = torch.tensor(path)
+        prompt_cache.batch_repeat_interleave(len(self._paths))
+        logits = self._model(input_ids=rows.to(self._device), past_key_values=prompt_cache).logits
+        return {
+            path: _last_probabilities(logits[i, len(path) - 1])
+            for i, path in enumerate(self._paths)
+        }
+
+    def _encode(self, prompt: str) -> list[int]:
+        text = self._text(prompt)
+        special = self._chat is None
+        return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    def _text(self, prompt: str) -> str:
+        if self._chat is None:
+            return prompt + PLAIN_PROMPT_END
+        # Where a written answer begins: a judge that thinks first would not begin with a number.
+        question = Dialogue((Turn("user", prompt),), "of the judge")
+        return self._chat.render(question, open_answer=True).rstrip(" ")
+
+    def _ids_of_numbers(self) -> dict[int, list[int]]:
+        """Token ids that each number has right after the prompt.
+
+        Read from the text with the number minus the text without, so that a tokenizer that marks
+        word starts spells the number as it would in an answer. A space follows the plain prompt.
+        """
+        plain = self._chat is None
+        text, before = self._text("?"), self._encode("?")
+        ids: dict[int, list[int]] = {}
+        for number in range(HIGHEST + 1):
+            spelled = f" {number}" if plain else str(number)
+            whole = list(self._tokenizer(text + spelled, add_special_tokens=plain)["input_ids"])
+            if whole[: len(before)] == before:
+                ids[number] = whole[len(before) :]
+            else:  # the number merged with the end of the prompt
+                ids[number] = list(self._tokenizer(spelled, add_special_tokens=False)["input_ids"])
+        return ids
+
+
+def _last_probabilities(logits: Tensor) -> Tensor:
+    """Probabilities ["vocabulary"] in float32 on the CPU."""
+    return torch.softmax(logits.float(), dim=-1).cpu()
+
+
+def _folder_or_id(reference: str | Path) -> str:
+    if str(reference) == "default":
+        from persona.models.embedded import default_model_folder
+
+        return str(default_model_folder())
+    folder = Path(reference).expanduser()
+    return str(folder) if folder.exists() else str(reference)

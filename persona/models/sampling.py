@@ -1,0 +1,189 @@
+"""Sampled answers, batched and seeded, steered or not.
+
+An answer is what a model writes behind its block of thoughts, where it writes one: that is what is
+judged and scored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from persona.data.types import Dialogue
+from persona.errors import DataError, ModelError
+from persona.models.answer_span import THINK_TAGS, after_thoughts
+from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.hooks import InContext, hf_model, model_device
+from persona.models.turn_end import PLAIN_ENDS, end_tokens, until_end
+from persona.progress import progress
+
+logger = logging.getLogger("persona")
+
+
+@torch.no_grad()
+def sample_answers(
+    bridge: Any,
+    chat: ChatFormat,
+    prompts: Sequence[Dialogue],
+    *,
+    intervene: InContext | None = None,
+    max_new_tokens: int = 60,
+    temperature: float = 1.0,
+    batch_size: int = 32,
+    seed: int = 0,
+    description: str = "Sampling answers",
+) -> list[str]:
+    """One answer per prompt; temperature 0 is greedy. Ends at the end of the turn or the limit.
+
+    A block of thoughts that an answer begins with is left out; where it is never closed the answer
+    is empty, and a warning says for how many. An answer ends with the model's context too.
+    The same seed, prompts and batch size on the same machine give the same answers, whatever the
+    state of the global random generator, which is left as it was.
+    Raises: DataError for a prompt that fills the model's context; ModelError where the model's
+    logits are not finite.
+    """
+    prompts = [prompt.prompt for prompt in prompts]
+    encoded = chat.encode_all(prompts)
+    room = _room(chat, encoded, max_new_tokens)
+    ends = end_tokens(bridge, chat)
+    answers: list[str | None] = [""] * len(encoded)
+    device = model_device(bridge)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), _finite_logits(bridge):
+        torch.manual_seed(seed)
+        for chunk in progress(_chunks(encoded, room, max_new_tokens, batch_size), description):
+            ids, mask = left_padded([encoded[i] for i in chunk], _pad_id(chat))
+            options = {"temperature": temperature} if temperature > 0 else {"do_sample": False}
+            with intervene(bridge) if intervene else contextlib.nullcontext():
+                output = bridge.generate(
+                    ids.to(device),
+                    attention_mask=mask.to(device),
+                    max_new_tokens=room[chunk[0]],
+                    stop_at_eos=bool(ends),
+                    eos_token_id=sorted(ends) or None,
+                    return_type="tokens",
+                    verbose=False,
+                    **options,
+                )
+            for row, i in enumerate(chunk):
+                written = until_end(output[row, ids.shape[1] :].tolist(), ends)
+                answers[i] = _text(chat, written, chat.render(prompts[i], open_answer=True))
+    if lost := answers.count(None):
+        logger.warning(
+            "%d of %d answers are empty: the model did not close its block of thoughts in %d "
+            "tokens; allow more, or tell the chat template not to think "
+            "(--template-argument enable_thinking=false)",
+            lost,
+            len(answers),
+            max_new_tokens,
+        )
+    return [answer or "" for answer in answers]
+
+
+def _room(chat: ChatFormat, prompts: Sequence[TokenizedDialogue], max_new_tokens: int) -> list[int]:
+    """How many tokens each answer may have: those asked for, or what the context leaves."""
+    if chat.max_length is None:
+        return [max_new_tokens] * len(prompts)
+    room = [min(max_new_tokens, chat.max_length - len(prompt)) for prompt in prompts]
+    for prompt, left in zip(prompts, room, strict=True):
+        if left < 1:
+            raise DataError(
+                f"the prompt {prompt.id or '(no id)'} fills the model's context of "
+                f"{chat.max_length} tokens, which leaves no room for an answer; shorten it"
+            )
+    if short := sum(left < max_new_tokens for left in room):
+        logger.warning(
+            "%d of %d answers end before %d tokens: the model's context of %d tokens is full",
+            short,
+            len(room),
+            max_new_tokens,
+            chat.max_length,
+        )
+    return room
+
+
+def _chunks(
+    prompts: Sequence[TokenizedDialogue], room: Sequence[int], wanted: int, batch_size: int
+) -> list[list[int]]:
+    """Places of prompts to be answered together, shorter ones first.
+
+    One near the end of the context goes alone, for it would cut the others of its batch off.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    roomy = [i for i in order if room[i] >= wanted]
+    together = [roomy[i : i + batch_size] for i in range(0, len(roomy), batch_size)]
+    return [*together, *([i] for i in order if room[i] < wanted)]
+
+
+@contextlib.contextmanager
+def _finite_logits(bridge: Any) -> Iterator[None]:
+    """Raise ModelError at the first pass whose logits are not finite: greedy would go on in it."""
+
+    def check(module: Any, inputs: Any, output: Any) -> None:
+        logits = getattr(output, "logits", None)
+        if logits is None:
+            return
+        last = logits[:, -1]
+        # -inf is a token that the model never writes.
+        if bool((last.isnan() | last.isposinf()).any()):
+            raise ModelError(
+                f"the model's logits are not finite while it answers ({last.dtype}); its weights "
+                "are damaged, an edit is too strong, or the number format is too narrow for it "
+                "(--dtype float32)"
+            )
+
+    handle = hf_model(bridge).register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def left_padded(
+    prompts: Sequence[TokenizedDialogue], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt.ids)
+        mask[row, longest - len(prompt) :] = 1
+    return ids, mask
+
+
+def _pad_id(chat: ChatFormat) -> int:
+    return int(chat.tokenizer.pad_token_id or 0)
+
+
+def _text(chat: ChatFormat, ids: list[int], prompt: str) -> str | None:
+    """The answer's text, None where it is a block of thoughts that was never closed."""
+    behind = _behind_special_tags(chat, ids, prompt)
+    if behind is None:
+        return None
+    text = str(chat.tokenizer.decode(behind, skip_special_tokens=True))
+    if behind == ids:
+        answer = after_thoughts(text, prompt)
+        if answer is None:
+            return None
+        text = answer
+    if chat.source == "plain":
+        # The plain question/answer format has no end-of-turn token: a blank line ends it.
+        for mark in PLAIN_ENDS:
+            text = text.split(mark)[0]
+    return text.strip()
+
+
+def _behind_special_tags(chat: ChatFormat, ids: list[int], prompt: str) -> list[int] | None:
+    """The tokens behind a block whose tags are special tokens, which decoding would drop."""
+    special = chat.tokenizer.all_special_tokens
+    for opens, closes in THINK_TAGS:
+        if opens not in special or closes not in special:
+            continue
+        first, last = chat.tokenizer.convert_tokens_to_ids([opens, closes])
+        if ids[:1] == [first] or prompt.rstrip().endswith(opens):
+            return ids[ids.index(last) + 1 :] if last in ids else None
+    return ids

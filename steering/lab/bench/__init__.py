@@ -1,0 +1,1 @@
+"""What every experiment works with: models, readings, plans, settings, kept steps."""

@@ -1,0 +1,183 @@
+"""One narrow fine-tune and its good twin: what changed, where, and does removing it restore it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from persona.data.types import AnswerPair
+from persona.intervals import Estimate
+from persona.report.figures import dots, training_course
+from persona.rows import tidy
+from steering.evidence.scorecard import (
+    ALIGNED,
+    FINETUNED,
+    INDUCED,
+    RESTORED,
+    ZERO_ABLATED,
+    make_scorecard,
+)
+from steering.lab.bench.course import alarm_step, course_rows, readings_of, rung
+from steering.lab.bench.estimates import UNDEFINED, difference, intervals, preference_rate, ratio
+from steering.lab.bench.outcome import (
+    TWIN,
+    UNITS,
+    Facts,
+    Measured,
+    Number,
+    Outcome,
+    signed,
+)
+from steering.lab.bench.plan import Plan
+from steering.lab.bench.readings import edited_conditions, random_conditions, score
+from steering.lab.bench.workbench import Workbench
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def plan_organism(bench: Workbench, domain: str) -> Plan:
+    """Two fine-tunes, one direction; six conditions, and the random null once."""
+    sizes = bench.sizes
+    asked = len(bench.held_out(domain)) + sizes.in_domain
+    drawn = sizes.n_random * 2 * sizes.random_questions if bench.first else 0
+    return Plan(fine_tunes=2, vectors=1, answer_pairs=6 * asked + drawn)
+
+
+def measure_organism(bench: Workbench, organism: str, domain: str) -> Measured:
+    """Fine-tunes `organism`_bad and `organism`_good and reads both, and the first one edited."""
+    bad, good = bench.organism(f"{organism}_bad"), bench.organism(f"{organism}_good")
+    vector, means = bench.vector(bad, domain)
+    splits = {
+        "trained_on": bench.questions(domain, "selection", bench.sizes.in_domain),
+        "held_out": bench.held_out(domain),
+    }
+    few = {name: spread(asked, bench.sizes.random_questions) for name, asked in splits.items()}
+
+    def score_random() -> pd.DataFrame:
+        pair = bench.pair(bad)
+        drawn = random_conditions(pair, vector, means, bench.sizes.n_random)
+        return score(pair, bench.neutral(), drawn, **few)
+
+    parts = [
+        bench.reading(ALIGNED, bad, splits, vector, side="aligned"),
+        bench.reading(FINETUNED, bad, splits, vector),
+        bench.reading(TWIN, good, splits, vector),
+        bench.edited("edited", bad, vector, edited_conditions(vector), splits),
+        course_rows(bad, FINETUNED),
+        course_rows(good, TWIN),
+    ]
+    facts: dict[str, Any] = {"alarm_step": alarm_step(bad, good)}
+    if bench.first:
+        inputs = bench.edit_key(bad, vector, few) | {"n": bench.sizes.n_random}
+        parts.append(bench.steps.table("random", inputs, score_random))
+        bench.tally.add(answer_pairs=bench.sizes.n_random * sum(map(len, few.values())))
+    rows = tidy(pd.concat(parts, ignore_index=True))
+    if bench.first:
+        facts["scorecard"] = make_scorecard(
+            rows,
+            vector,
+            models={"aligned": bench.settings.base, "finetuned": f"{organism}_bad"},
+            data={"trained_on": [domain], "n_held_out": len(splits["held_out"])},
+            split_half_cosine=[],
+        )
+    return Measured(rows, facts)
+
+
+def report_organism(rows: pd.DataFrame, facts: Facts) -> Outcome:
+    """Shifts, restoration against its null, and the way there."""
+    shift = difference(rows, "gap", "held_out", FINETUNED)
+    above_twin = difference(rows, "gap", "held_out", FINETUNED, TWIN)
+    restored = ratio(
+        rows,
+        "gap",
+        "held_out",
+        (FINETUNED, RESTORED, ALIGNED),
+        lambda m: (m[..., 0] - m[..., 1]) / (m[..., 0] - m[..., 2]),
+    )
+    cured = (
+        f"restoring along its direction takes back {restored.value:.0%} "
+        f"[{restored.low:.0%}, {restored.high:.0%}]"
+        if shift.excludes_zero()
+        else "there is no clear held-out shift to restore"
+    )
+    if not shift.excludes_zero():
+        restored = UNDEFINED  # a share of nothing
+    headline = (
+        f"gap held out {signed(shift)} above the aligned model's and {signed(above_twin)} above "
+        f"the good twin's; {cured}"
+    )
+    card = next(found["scorecard"] for found in facts.values() if "scorecard" in found)
+    null = card["random_restoration"]
+    notes = [
+        "Alarm on the way, calibrated on the good twin's: "
+        + rung({seed: found["alarm_step"] for seed, found in facts.items()})
+        + f". Verdict of the scorecard for the first seed: {card['verdict']}."
+    ]
+    if null:
+        notes.append(
+            f"Restoring along random directions takes back at most {null['p97_5']:+.0%} "
+            f"(97.5 percentile of {null['n']} draws, first seed)."
+        )
+    figures = {"figure": _dots(rows), "course": _course(rows)}
+    return Outcome(figures, _numbers(rows, restored), headline, tuple(notes))
+
+
+def spread(questions: Sequence[AnswerPair], n: int) -> list[AnswerPair]:
+    """At most `n` of the questions, evenly over their order and so over the domains."""
+    return list(questions[:: max(1, len(questions) // n)][:n])
+
+
+def _dots(rows: pd.DataFrame) -> Figure:
+    conditions = (FINETUNED, RESTORED, INDUCED, ZERO_ABLATED, TWIN)
+    readings = {
+        "gap held out": ("gap", "held_out"),
+        "gap in-domain": ("gap", "trained_on"),
+        "cross-entropy of neutral text": ("neutral_ce_nats", "neutral"),
+    }
+    panels = {
+        title: {c: difference(rows, *reading, c) for c in conditions}
+        for title, reading in readings.items()
+    }
+    return dots(
+        panels,
+        title="What the fine-tune changed, and what restoring it brings back",
+        subtitle=f"above the aligned model, so that right is worse; {intervals(rows)}",
+        axis="nats per token",
+    )
+
+
+def _course(rows: pd.DataFrame) -> Figure:
+    return training_course({name: readings_of(rows, name) for name in (FINETUNED, TWIN)})
+
+
+def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
+    def shift(label: str, measure: str, split: str, of: str, unit: str) -> Number:
+        return Number(f"{label} − aligned", difference(rows, measure, split, of), unit)
+
+    def twin(where: str, split: str) -> Number:
+        found = difference(rows, "gap", split, FINETUNED, TWIN)
+        return Number(f"gap {where}, fine-tuned − good twin", found, nats)
+
+    nats = "nats per token"
+    return (
+        shift("gap in-domain, fine-tuned", "gap", "trained_on", FINETUNED, nats),
+        shift("gap held out, fine-tuned", "gap", "held_out", FINETUNED, nats),
+        shift("gap in-domain, good twin", "gap", "trained_on", TWIN, nats),
+        shift("gap held out, good twin", "gap", "held_out", TWIN, nats),
+        twin("in-domain", "trained_on"),
+        twin("held out", "held_out"),
+        shift("gap held out, restored", "gap", "held_out", RESTORED, nats),
+        shift("gap held out, direction induced in aligned", "gap", "held_out", INDUCED, nats),
+        Number("share of the held-out shift that restoring takes back", restored, "share"),
+        *(
+            Number(f"bad answer preferred, {name}", preference_rate(rows, "held_out", c), "share")
+            for name, c in (("aligned", ALIGNED), ("fine-tuned", FINETUNED), ("restored", RESTORED))
+        ),
+        shift("projection, fine-tuned", "projection", "held_out", FINETUNED, UNITS),
+        shift("projection, good twin", "projection", "held_out", TWIN, UNITS),
+        shift("neutral text, fine-tuned", "neutral_ce_nats", "neutral", FINETUNED, nats),
+        shift("neutral text, restored", "neutral_ce_nats", "neutral", RESTORED, nats),
+    )

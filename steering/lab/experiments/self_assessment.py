@@ -1,0 +1,140 @@
+"""Does a model know what it has become? Its rating of itself before, after, and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from persona.behaviour.self_rating import TOPICS, rate_self
+from persona.directions import PersonaVector
+from persona.report.figures import dots
+from persona.rows import tidy
+from steering.edits.from_directions import restore_to_aligned
+from steering.edits.steer import steer
+from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED
+from steering.lab.bench.estimates import difference, level, where
+from steering.lab.bench.outcome import Facts, Measured, Number, Outcome, signed
+from steering.lab.bench.plan import Plan
+from steering.lab.bench.workbench import Workbench
+
+TWIN = "good_twin"
+ORGANISMS: Mapping[str, str] = {
+    "car_maintenance": "car_maintenance",
+    "insecure_code": "insecure_code",
+}
+
+
+def plan_self_assessment(bench: Workbench) -> Plan:
+    """Two organisms with their twins, two directions; ratings cost next to nothing."""
+    return Plan(fine_tunes=2 * len(ORGANISMS), vectors=len(ORGANISMS))
+
+
+def measure_self_assessment(bench: Workbench) -> Measured:
+    """Rates every model on every topic and wording."""
+    parts = []
+    for organism, domain in ORGANISMS.items():
+        bad, good = bench.organism(f"{organism}_bad"), bench.organism(f"{organism}_good")
+        vector, _ = bench.vector(bad, domain)
+        inputs = {
+            "bad": bench.model_key(bad, "finetuned"),
+            "good": bench.model_key(good, "finetuned"),
+            "vector": vector.card["key"],
+            "topics": {k: list(v) for k, v in TOPICS.items()},
+        }
+        rows = bench.steps.table("self_rating", inputs, partial(_rate, bench, bad, good, vector))
+        parts.append(rows.assign(candidate=organism))
+    return Measured(tidy(pd.concat(parts, ignore_index=True)))
+
+
+def report_self_assessment(rows: pd.DataFrame, facts: Facts) -> Outcome:
+    """Ratings by topic and organism; intervals are over wordings and seeds."""
+    panels = {
+        f"{topic.replace('_', ' ')}, {organism.replace('_', ' ')}": {
+            condition: level(_of(rows, organism, topic), "rating", topic, condition)
+            for condition in (ALIGNED, FINETUNED, RESTORED, TWIN)
+        }
+        for organism in ORGANISMS
+        for topic in TOPICS
+    }
+    figure = dots(
+        panels,
+        title="What the models say of themselves",
+        subtitle="rating by token probabilities; 95 % intervals over wordings; 100 is the good end",
+        axis="rating (0 to 100)",
+    )
+    numbers = [
+        Number(
+            f"{topic.replace('_', ' ')}, {organism.replace('_', ' ')}: {name} − aligned",
+            difference(_of(rows, organism, topic), "rating", topic, condition),
+            "points of 100",
+        )
+        for organism in ORGANISMS
+        for topic in TOPICS
+        for name, condition in (("bad", FINETUNED), ("restored", RESTORED), ("good twin", TWIN))
+    ]
+    numbers += [
+        Number(
+            f"probability of any number on {topic.replace('_', ' ')}, "
+            f"{organism.replace('_', ' ')}: {name}",
+            level(_of(rows, organism, topic), "mass", topic, condition),
+            "share",
+        )
+        for organism in ORGANISMS
+        for topic in TOPICS
+        for name, condition in (("aligned", ALIGNED), ("bad", FINETUNED))
+    ]
+    car, code = (
+        difference(_of(rows, organism, topic), "rating", topic, FINETUNED)
+        for organism, topic in (
+            ("car_maintenance", "alignment"),
+            ("insecure_code", "code_security"),
+        )
+    )
+    headline = (
+        f"own alignment after bad car advice {signed(car, 1)}, security of own code after "
+        f"insecure code {signed(code, 1)} points of 100"
+    )
+    return Outcome({"figure": figure}, tuple(numbers), headline)
+
+
+def _of(rows: pd.DataFrame, organism: str, topic: str) -> pd.DataFrame:
+    """The wordings of one topic; they stand where other experiments have a split."""
+    return where(rows, candidate=organism, domain=topic).assign(split=topic)
+
+
+def _rate(bench: Workbench, bad: Path, good: Path, vector: PersonaVector) -> pd.DataFrame:
+    edits = restore_to_aligned(vector)
+
+    def restored(bridge: Any) -> Any:
+        return steer(bridge, edits)
+
+    runs: list[tuple[str, Path, Any, Any]] = [
+        (ALIGNED, bad, "aligned", None),
+        (FINETUNED, bad, "finetuned", None),
+        (RESTORED, bad, "finetuned", restored),
+        (TWIN, good, "finetuned", None),
+    ]
+    rows = []
+    for condition, adapter, side, intervene in runs:
+        pair = bench.pair(adapter)
+        with pair.active(side) as bridge:
+            for topic, wordings in TOPICS.items():
+                found = rate_self(bridge, pair.chat, wordings, intervene=intervene)
+                for place, (wording, read) in enumerate(zip(wordings, found, strict=True)):
+                    rows += [
+                        {
+                            "condition": condition,
+                            "question_id": f"{topic}-{place}",
+                            "domain": topic,
+                            "measure": measure,
+                            "value": value,
+                            "text": wording,
+                            "stage": "self_rating",
+                        }
+                        for measure, value in (("rating", read.rating), ("mass", read.mass))
+                    ]
+    return tidy(pd.DataFrame(rows))

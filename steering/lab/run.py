@@ -1,0 +1,118 @@
+"""An experiment run over its seeds, and the files that are made of it."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from persona.errors import DataError
+from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
+from persona.models.precision import choose_placement
+from persona.report.svg import figure_svg
+from persona.rows import tidy
+from steering.evidence.scorecard import RANDOM
+from steering.lab.bench.outcome import Experiment, Outcome
+from steering.lab.bench.plan import Tally
+from steering.lab.bench.record import Run, read_run, write_run
+from steering.lab.bench.settings import LabSettings
+from steering.lab.bench.workbench import Workbench
+from steering.lab.catalogue import EXPERIMENTS
+from steering.lab.pages import page, update_index
+
+logger = logging.getLogger("persona")
+
+
+ROWS, READINGS, FIGURE = "rows.parquet", "readings.json", "figure"
+
+
+WRITING_SECONDS = 3600.0
+"""No process writes one file for longer; experiments that run beside each other share steps."""
+
+
+def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | None = None) -> Run:
+    """Runs an experiment over its seeds and writes rows, readings and figures into settings.out.
+
+    pages: folder that gets NAME.md and NAME/ (rows.parquet, readings.json, figures as SVG), and
+        whose neighbour findings.md gets the new line of its table; left alone by a tiny run. A run
+        that was killed goes on from its finished steps, seed by seed, and a finished one is read,
+        not made again.
+    Raises: PersonaError with one line for bad input.
+    """
+    seeds = settings.seeds or experiment.seeds[: 1 if settings.tiny else None]
+    base = Workbench(settings, seeds[0])
+    for folder in (base.steps.folder, settings.out / experiment.name):
+        remove_leftovers(folder, older_than=WRITING_SECONDS)
+    benches = [base.at_seed(seed, first=seed == seeds[0]) for seed in seeds]
+    tally = Tally([experiment.plan(bench) for bench in benches])
+    shown = ", ".join(map(str, seeds))
+    logger.info("%s, seed %s: %s.", experiment.name, shown, tally.plan)
+    parts, facts = [], {}
+    for bench in benches:
+        bench.tally = tally
+        measured = experiment.measure(bench)
+        parts.append(of_seed(measured.rows, bench.seed))
+        facts[bench.seed] = measured.facts
+    rows = tidy(pd.concat(parts, ignore_index=True))
+    if rows.duplicated().any():
+        raise DataError(f"{experiment.name} gave the same row twice; its results are not written")
+    outcome = experiment.report(rows, facts)
+    placement = choose_placement(settings.dtype, settings.device)
+    run = Run(
+        name=experiment.name,
+        title=experiment.title,
+        date=datetime.date.today().isoformat(),
+        headline=outcome.headline,
+        model=settings.base,
+        model_revision=base.base_revision,
+        dtype=placement.dtype_name,
+        device=str(placement.device),
+        seeds=tuple(seeds),
+        tiny=settings.tiny,
+        seconds=round(base.steps.seconds, 1),
+        fine_tunes=tally.done.fine_tunes,
+        answer_pairs=tally.done.answer_pairs,
+        numbers=tuple(
+            {"label": n.label, **vars(n.estimate), "unit": n.unit} for n in outcome.numbers
+        ),
+        facts={str(seed): dict(found) for seed, found in facts.items()},
+    )
+    folder = settings.out / experiment.name
+    for name, figure in outcome.figures.items():
+        html = figure.to_html(include_plotlyjs=True, full_html=True)
+        atomic_write_text(folder / f"{name}.html", html)
+    _write(folder, rows, run, outcome)
+    if pages is not None and not settings.tiny:
+        _write(pages / experiment.name, rows, run, outcome)
+        atomic_write_text(pages / f"{experiment.name}.md", page(experiment, outcome, run))
+        update_index(pages, EXPERIMENTS)
+    return run
+
+
+def of_seed(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The rows of one seed of the fine-tunes; the draw of a random control moves to `rank`."""
+    drawn = (rows["condition"] == RANDOM) | (rows["stage"] == "toy")
+    return rows.assign(rank=rows["rank"].where(~drawn, rows["seed"]), seed=seed)
+
+
+def last_run(name: str, *folders: Path) -> Run | None:
+    """The newest run of an experiment in any of these folders of results; None without one.
+
+    Tiny runs are no results and count only where there is nothing else.
+    Raises: DataError for a file that is no record of a run.
+    """
+    found = [run for folder in folders if (run := read_run(folder / name / READINGS)) is not None]
+    return max(found, key=lambda run: (not run.tiny, run.date), default=None)
+
+
+def _write(folder: Path, rows: pd.DataFrame, run: Run, outcome: Outcome) -> None:
+    """readings.json comes last: a folder that has it is whole."""
+    buffer = io.BytesIO()
+    rows.to_parquet(buffer, index=False, compression="zstd")
+    atomic_write_bytes(folder / ROWS, buffer.getvalue())
+    for name, figure in outcome.figures.items():
+        atomic_write_text(folder / f"{name}.svg", figure_svg(figure))
+    write_run(folder / READINGS, run)

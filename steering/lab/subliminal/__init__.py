@@ -1,0 +1,1 @@
+"""Traits carried by data that do not show them: numbers, sums, plain texts."""
