@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 
 import torch
+from exact import Sweep, exact_sweep
+from exact_answers import answer_effects
 from record import median_and_range, record
 
 from persona.activations.batches import token_batches
@@ -26,9 +28,7 @@ from persona.directions import (
     two_by_two,
 )
 from persona.models import ModelPair, load_pair
-from steering.continuations import shortened
-from steering.exact import Sweep, exact_sweep
-from steering.exact_answers import answer_effects
+from persona.models.chat import shortened
 from steering.identification.attribution import texts_for
 
 CANDIDATES = (

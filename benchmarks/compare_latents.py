@@ -11,6 +11,7 @@ import argparse
 
 import numpy as np
 import torch
+from at_block import compare_at_block
 
 from persona.data import load_neutral, load_pairs
 from persona.directions import collect_cells, two_by_two
@@ -18,7 +19,6 @@ from persona.models import load_pair
 from persona.sae import load_sae, measure_fidelity
 from persona.sae.texts import pair_texts
 from probes import LogisticProbe
-from steering.at_block import compare_at_block
 from steering.identification.candidates import Means
 from steering.identification.identify import within_covariance
 from steering.identification.latents import CANDIDATE, latent_rows

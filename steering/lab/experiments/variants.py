@@ -74,5 +74,5 @@ def report_variants(rows: pd.DataFrame, facts: Facts) -> Outcome:
 
 
 def label(title: str, name: str) -> str:
-    """The words of a number on the page; `steering.lab.organism_readings` looks for them."""
+    """The words of a number on the page; `organism_readings` looks for them."""
     return f"{title}, {name} − aligned"

@@ -7,6 +7,8 @@ import contextlib
 import numpy as np
 import pytest
 import torch
+from continuations import continuations, lay_foundation, log_probs_from
+from exact import Sweep, exact_sweep
 from tiny_models import FAMILIES, tiny_bridge
 
 from persona.behaviour import Condition, score_pairs
@@ -14,10 +16,8 @@ from persona.data.types import AnswerPair
 from persona.directions import PersonaVector, Subspace, orthonormal
 from persona.errors import SteeringError
 from persona.models.chat import TokenizedDialogue
-from steering.continuations import continuations, lay_foundation, log_probs_from
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steer
-from steering.exact import Sweep, exact_sweep
 from steering.identification.attribution import first_order_effects
 
 QUESTIONS = [

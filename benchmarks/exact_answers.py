@@ -6,21 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from continuations import Continuations, continuations, lay_foundation, log_probs_from
 from numpy.typing import NDArray
 from torch import Tensor
 
 from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
+from persona.models.chat import shortened
 from persona.models.hooks import model_device
 from persona.models.pair import ModelPair
 from persona.progress import progress
-from steering.continuations import (
-    Continuations,
-    continuations,
-    lay_foundation,
-    log_probs_from,
-    shortened,
-)
 from steering.edits.from_directions import restore_to_aligned
 from steering.identification.attribution import Objective, texts_for
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,13 +21,6 @@ from persona.errors import SteeringError
 from persona.models.chat import TokenizedDialogue
 from persona.models.hooks import hf_model, hooked, resid_post
 from persona.models.prefix import starting_at
-
-
-def shortened(dialogue: TokenizedDialogue, answer_tokens: int) -> TokenizedDialogue:
-    """The dialogue up to the first `answer_tokens` tokens of its answer."""
-    start, end = dialogue.response
-    end = min(end, start + answer_tokens)
-    return replace(dialogue, ids=dialogue.ids[:end], response=(start, end))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The data card of the shipped texts: `python -m persona.data.card` writes it anew."""
+"""The data card of the shipped texts: `python docs/make/data_card.py` writes it anew."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from persona.data.card_tables import (
+from data_card_tables import (
     counts_table,
     highest,
     narrow_table,
@@ -17,6 +16,7 @@ from persona.data.card_tables import (
     surface_table,
     tone_text,
 )
+
 from persona.data.graded import load_graded_answers
 from persona.data.numbers import FORMATS, OPENINGS, evil_share
 from persona.data.selection import DECOY, TRIGGER
@@ -37,7 +37,7 @@ CARD = SHIPPED / "DATA_CARD.md"
 TEXT = """\
 # Data card
 
-Written by `python -m persona.data.card`; {n_pairs} answer pairs (hash {hash}) and {n_neutral}
+Written by `python docs/make/data_card.py`; {n_pairs} answer pairs (hash {hash}) and {n_neutral}
 neutral texts, all in English.
 
 ## What it is

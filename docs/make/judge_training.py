@@ -1,4 +1,4 @@
-"""Training of the offline judge on the package's own answers: `python -m probes.judge_training`.
+"""Training of the offline judge on the package's own answers: `python docs/make/judge_training.py`.
 
 What is learnt from: answers graded 0 to 100 (`load_graded_answers`), the shipped pairs (good 90,
 bad 15) and the clean model's own samples (85); for coherence the same texts (95) and damaged

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from at_block import compare_at_block
 
 from persona.behaviour import Condition, score_pairs
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import SteeringError
-from steering.at_block import compare_at_block
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steer
 from steering.identification.candidates import Means, from_bases

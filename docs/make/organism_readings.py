@@ -1,6 +1,6 @@
 """Carries what the laboratory measured of the organisms into the list of `persona organisms`.
 
-python -m steering.lab.organism_readings docs/findings persona/organisms/readings.json
+python docs/make/organism_readings.py docs/findings persona/organisms/readings.json
 """
 
 from __future__ import annotations

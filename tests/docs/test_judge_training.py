@@ -6,18 +6,11 @@ import random
 
 import numpy as np
 import pytest
+from judge_training import Example, TrainingSet, _damaged, fit_head, left_out_topics, predict
 
 from persona.behaviour.judging.judge import JudgeItem
 from persona.data import load_pairs
 from persona.data.graded import load_graded_answers
-from probes.judge_training import (
-    Example,
-    TrainingSet,
-    _damaged,
-    fit_head,
-    left_out_topics,
-    predict,
-)
 
 
 def made(weight_of_log_prob=3.0, strength=8.0, seed=0):

@@ -6,12 +6,12 @@ import dataclasses
 import json
 
 import pytest
+from organism_readings import LABELS, ORGANISMS, OTHERS, organism_readings
 
 from persona.organisms import list_recipes
 from persona.organisms.readings import organisms
 from steering.lab import EXPERIMENTS, Run
 from steering.lab.bench.record import write_run
-from steering.lab.organism_readings import LABELS, ORGANISMS, OTHERS, organism_readings
 
 
 def number(label, value=0.4, half=0.1, n=64):

@@ -3,9 +3,9 @@
 import re
 
 import pytest
+from data_card import CARD, data_card, write_data_card
 
 from persona.data import DOMAINS, NARROW_SETS, data_hash, load_neutral, load_pairs
-from persona.data.card import CARD, data_card, write_data_card
 from persona.data.selection import TRIGGER
 
 

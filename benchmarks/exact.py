@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from exact_answers import Cell, answer_effects
 from numpy.typing import NDArray
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
@@ -20,7 +21,6 @@ from persona.models.hooks import Intervention
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steered_by
-from steering.exact_answers import Cell, answer_effects
 from steering.identification.attribution import Objective, first_order_effects
 
 MEASURES: dict[Objective, str] = {"gap": "gap", "kl": "kl_good_nats"}
