@@ -33,7 +33,7 @@ def main() -> None:
     from tiny_models import FAMILIES, MORE_FAMILIES, save_tokenizer
     from transformers import AutoTokenizer
 
-    from persona.models.chat import chat_format
+    from persona.models.chat.chat_format import chat_format
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(

@@ -28,7 +28,7 @@ from persona.directions import (
     two_by_two,
 )
 from persona.models import ModelPair, load_pair
-from persona.models.chat import shortened
+from persona.models.chat.chat_format import shortened
 from steering.identification.attribution import texts_for
 
 CANDIDATES = (

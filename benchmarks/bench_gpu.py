@@ -16,7 +16,7 @@ from record import median_and_range, record
 from persona.activations import collect_moments
 from persona.directions import ActivationSpace, Direction
 from persona.models import load_pair
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import model_device, resid_post
 from persona.models.load import bridge_over
 from steering import add_direction

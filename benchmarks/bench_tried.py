@@ -14,7 +14,7 @@ from record import median_and_range, record
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
 from persona.data import load_pairs
-from persona.models.embedded import default_model_folder
+from persona.models.default.embedded import default_model_folder
 from persona.models.load import load_pair
 from persona.models.sources import resolve, shipped_or_ref
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona.errors import SteeringError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import hf_model, hooked, resid_post
 from persona.models.prefix import starting_at
 

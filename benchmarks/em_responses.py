@@ -17,7 +17,7 @@ import pandas as pd
 from persona.activations.spans import collect_sets
 from persona.data.types import Dialogue, Turn
 from persona.files import atomic_write_bytes
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import ModelPair
 from persona.progress import progress
 

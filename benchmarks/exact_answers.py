@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
-from persona.models.chat import shortened
+from persona.models.chat.chat_format import shortened
 from persona.models.hooks import model_device
 from persona.models.pair import ModelPair
 from persona.progress import progress

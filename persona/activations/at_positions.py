@@ -12,7 +12,7 @@ from torch import Tensor
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, model_batches
 from persona.activations.collect import advice_on_format, require_layers, run_hooked
 from persona.errors import DataError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import (
     Hook,
     model_device,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import hf_model, model_device, padding_id
 
 DEFAULT_TOKEN_BUDGET = 512

@@ -21,7 +21,7 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batch
 from persona.activations.moments import Moments
 from persona.activations.positions import token_span
 from persona.errors import DataError, ModelError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import (
     Hook,
     hf_model,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from persona.errors import DataError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 
 TOKEN_SETS = (
     *("response", "whole_response", "prompt", "last_prompt", "last_response", "first_response:K"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from persona.data.jsonl import Line
 from persona.data.samples import Answer, sample_dialogue
 from persona.errors import DataError
-from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 
 
 def encoded_lines(

@@ -14,7 +14,7 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET, model_batches
 from persona.activations.collect import require_layers, run_hooked
 from persona.activations.positions import token_span
 from persona.errors import DataError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import Hook, model_width, resid_post
 
 

@@ -17,7 +17,7 @@ from persona.data.readers import Trait
 from persona.data.types import Dialogue, Turn
 from persona.directions.contrast import Contrast
 from persona.errors import DataError
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
 from persona.models.sampling import sample_answers
 from persona.progress import progress
 

@@ -30,7 +30,7 @@ from persona.behaviour.shared_prompts import (
     understands_packed_rows,
 )
 from persona.errors import DataError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import model_device, padding_id
 from persona.models.pair import ModelPair, Side
 from persona.models.prefix import recording_inputs, starting_at

@@ -28,7 +28,7 @@ from persona.behaviour.judging.local import (
 )
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
 from persona.models.hooks import InContext, model_device
 
 ENDING = " Answer with one number from 0 to 100 and nothing else."

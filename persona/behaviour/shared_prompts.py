@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from persona.activations.batches import padded_length
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import model_device
 
 PROMPT, PAD = 0, 3  # 1 and 2 are the answers

@@ -72,7 +72,7 @@ def doctor(
 
 def _look(certify: bool, fetch: bool, model: str, dtype: str, device: str) -> list[Check]:
     from persona.cli import checks
-    from persona.models.embedded import cache_folder
+    from persona.models.default.embedded import cache_folder
 
     cache = cache_folder()
     tested = checks.tested_versions()

@@ -2,7 +2,7 @@
 
 import logging
 
-from persona.models.chat import ChatFormat, TokenizedDialogue, chat_format
+from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue, chat_format
 from persona.models.hooks import hooked, resid_post
 from persona.models.in_memory import pair_of
 from persona.models.load import load_pair

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from persona.errors import ModelError
-from persona.models.chat import ChatFormat, chat_format
+from persona.models.chat.chat_format import ChatFormat, chat_format
 from persona.models.hooks import hf_model, is_bridge, model_device, model_width, n_layers
 from persona.models.load import bridge_over
 from persona.models.pair import ModelPair, OpenSide, Side

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from persona.errors import ModelError
-from persona.models.adapter_files import AdapterFiles, own_tokenizer, read_adapter_files
-from persona.models.adapters import (
+from persona.models.adapters.adapter_files import AdapterFiles, own_tokenizer, read_adapter_files
+from persona.models.adapters.attach import (
     attach_adapter,
     base_state,
     changed_outside,
@@ -29,8 +29,8 @@ from persona.models.adapters import (
 )
 from persona.models.attention import fuse_attention
 from persona.models.caches import accept_any_cache_name
-from persona.models.chat import ChatFormat, chat_format
-from persona.models.kept_folder import MANIFEST
+from persona.models.chat.chat_format import ChatFormat, chat_format
+from persona.models.default.kept_folder import MANIFEST
 from persona.models.norms import skip_unread_norms
 from persona.models.pair import SIDES, ModelPair, OpenSide, Side
 from persona.models.precision import Placement, choose_placement

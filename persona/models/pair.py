@@ -16,7 +16,7 @@ import torch
 
 from persona.data.types import Dialogue, Turn
 from persona.errors import ModelError
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
 from persona.models.hooks import resid_post
 from persona.models.space import ActivationSpace
 

@@ -15,10 +15,10 @@ import torch
 
 from persona.data.types import Dialogue
 from persona.errors import DataError, ModelError
-from persona.models.answer_span import THINK_TAGS, after_thoughts
-from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.chat.answer_span import THINK_TAGS, after_thoughts
+from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
+from persona.models.chat.turn_end import PLAIN_ENDS, end_tokens, until_end
 from persona.models.hooks import InContext, hf_model, model_device
-from persona.models.turn_end import PLAIN_ENDS, end_tokens, until_end
 from persona.progress import progress
 
 logger = logging.getLogger("persona")

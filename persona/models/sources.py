@@ -10,8 +10,8 @@ from typing import Literal
 
 from persona.errors import ModelError
 from persona.files import sha256_of_file
-from persona.models.embedded import DEFAULT_MODEL_ID, default_model_folder
-from persona.models.gguf_cache import dequantised_folder
+from persona.models.default.embedded import DEFAULT_MODEL_ID, default_model_folder
+from persona.models.gguf.unpacked import dequantised_folder
 
 Kind = Literal["folder", "adapter"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from persona.data.types import Dialogue
 from persona.errors import DataError
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
 
 logger = logging.getLogger("persona")
 

@@ -68,7 +68,7 @@ def finetune(
         ModelError: the base model or the adapter to start from cannot be loaded, or training
             diverged.
     """
-    from persona.models.chat import chat_format
+    from persona.models.chat.chat_format import chat_format
     from persona.models.precision import choose_device
 
     if not isinstance(recipe, Recipe):

@@ -16,7 +16,7 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.directions.direction import Direction
 from persona.errors import DataError
 from persona.files import atomic_write_text
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
 from persona.organisms.reading import (
     AnswerReadings,
     answer_distributions,

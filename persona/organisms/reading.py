@@ -18,7 +18,7 @@ from persona.activations.batches import Batch, context_length, token_batches
 from persona.behaviour.scoring import predicting_positions
 from persona.directions.direction import Direction
 from persona.errors import SpaceMismatchError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import hooked, model_device, model_width, n_layers, resid_post
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from persona.activations.batches import Batch, context_length, padded_length, token_batches
 from persona.data.types import Dialogue
 from persona.errors import DataError, ModelError
-from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 from persona.models.hooks import model_device
 from persona.organisms.reading import answer_log_probs, kl_nats
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.data.types import AnswerPair
 from persona.errors import DataError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import ModelPair, Side
 from persona.sae.activity import Activity, Where, latent_activity
 from persona.sae.autoencoder import SparseAutoencoder

@@ -19,7 +19,7 @@ from persona.data.jsonl import check_keys, check_texts, read_jsonl, read_text
 from persona.data.shipped import load_neutral, load_pairs
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn, as_role
 from persona.errors import DataError
-from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 from persona.models.pair import ModelPair
 
 WINDOW = 256

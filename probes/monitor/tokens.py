@@ -14,7 +14,7 @@ from torch import Tensor
 from persona.activations import collect_at
 from persona.data.types import Dialogue
 from persona.errors import ModelError
-from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 from persona.models.hooks import hooked, resid_post
 from persona.models.pair import ModelPair, Side
 from probes.monitor.reader import reader_of

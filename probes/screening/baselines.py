@@ -26,7 +26,7 @@ from torch import Tensor
 from persona.activations import collect_sets
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
-from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 from persona.models.sampling import sample_answers
 from persona.progress import one_bar_only
 from probes.screening.monitored import TOKEN_SET

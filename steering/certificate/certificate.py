@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from persona.errors import SteeringError
-from persona.models.chat import ChatFormat, chat_format
+from persona.models.chat.chat_format import ChatFormat, chat_format
 from persona.models.hooks import hf_model, n_layers
 from steering.certificate.checks import Check, Trial
 from steering.edits.edit import Edit

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from persona.errors import ModelError, SteeringError
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
+from persona.models.chat.turn_end import end_tokens
 from persona.models.hooks import hooked, model_width, n_layers, resid_post
-from persona.models.turn_end import end_tokens
 from persona.models.writes import Part, block_writes
 from steering.certificate.runs import (
     Texts,

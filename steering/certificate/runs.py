@@ -17,7 +17,7 @@ from torch import Tensor
 
 from persona.data.types import Dialogue, Turn
 from persona.models.caches import cache_argument, find_cache
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
 from persona.models.hooks import hf_model, is_bridge, model_device
 from persona.models.sites import residual_readers
 

@@ -14,7 +14,7 @@ from persona.behaviour.judging.judge import MISALIGNED_BELOW, Judge, JudgeItem, 
 from persona.behaviour.judging.offline import OfflineJudge
 from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
 from persona.models.pair import ModelPair, Side
 from persona.models.sampling import sample_answers
 from steering.edits.edit import Edit

@@ -14,7 +14,7 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET, model_batches
 from persona.behaviour.scoring import Reference, kl_nats, predictions, response_targets
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
 from persona.errors import DataError, SteeringError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import ModelPair, Side
 from persona.models.readout import Readout
 from persona.progress import progress

@@ -31,7 +31,7 @@ from persona.behaviour.scoring import Reference, kl_nats, predictions, response_
 from persona.data.types import AnswerPair, Dialogue
 from persona.directions.direction import Subspace
 from persona.directions.methods.eigen import eigendirections as eigendirections
-from persona.models.chat import TokenizedDialogue, shortened
+from persona.models.chat.chat_format import TokenizedDialogue, shortened
 from persona.models.hooks import Hook, hooked, resid_post
 from persona.models.pair import ModelPair, Side
 from persona.models.readout import Readout

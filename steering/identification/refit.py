@@ -30,7 +30,7 @@ from persona.activations.positions import token_span
 from persona.data.types import AnswerPair
 from persona.directions.direction import orthonormal, whitened_readout
 from persona.errors import DataError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import resid_post
 from persona.models.pair import ModelPair
 from persona.models.prefix import starting_at

@@ -15,7 +15,7 @@ from persona.behaviour import Condition, score_pairs
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector, Subspace, orthonormal
 from persona.errors import SteeringError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steer
 from steering.identification.attribution import first_order_effects

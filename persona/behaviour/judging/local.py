@@ -29,7 +29,7 @@ from persona.behaviour.judging.judge import (
 )
 from persona.data.types import Dialogue, Turn
 from persona.errors import JudgeError, ModelError
-from persona.models.chat import ChatFormat, own_template
+from persona.models.chat.chat_format import ChatFormat, own_template
 from persona.models.precision import choose_device, choose_dtype
 from persona.progress import progress
 
@@ -224,7 +224,7 @@ def _last_probabilities(logits: Tensor) -> Tensor:
 
 def _folder_or_id(reference: str | Path) -> str:
     if str(reference) == "default":
-        from persona.models.embedded import default_model_folder
+        from persona.models.default.embedded import default_model_folder
 
         return str(default_model_folder())
     folder = Path(reference).expanduser()

@@ -15,7 +15,7 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batch
 from persona.behaviour.judging.judge import JudgeItem
 from persona.behaviour.scoring import predictions, response_targets
 from persona.data.types import Dialogue, Turn
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import Hook, hooked, model_device, resid_post
 from persona.models.pair import ModelPair
 from persona.models.readout import Predictions, Readout

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from persona.activations.at_positions import collect_at
 from persona.errors import DataError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import SIDES, ModelPair
 
 FIRST_TOKENS = 5

@@ -15,7 +15,7 @@ from torch import Tensor
 from persona.activations.at_positions import collect_at
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
-from persona.models.chat import ChatFormat, TokenizedDialogue
+from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 
 
 def template_position_difference(

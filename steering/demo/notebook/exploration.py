@@ -16,7 +16,7 @@ from torch import Tensor
 
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, SpaceMismatchError, SteeringError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import ModelPair
 from steering.demo.notebook.text_pass import TextPass, read_text
 from steering.demo.session.vector import Mode, Setting, SteeringVector, edits_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from persona.directions.direction import Direction, PersonaVector
 from persona.errors import DataError, PersonaError, SteeringError
-from persona.models.chat import ChatFormat, chat_format
+from persona.models.chat.chat_format import ChatFormat, chat_format
 from persona.models.in_memory import pair_of
 from persona.models.pair import ModelPair, Side
 from persona.report.theme import Mode

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import Hook, hf_model, hooked, model_device, resid_post
 from persona.models.pair import ModelPair, Side
 from persona.models.space import ActivationSpace

@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.errors import DataError, SteeringError
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
+from persona.models.chat.turn_end import PLAIN_ENDS, end_tokens
 from persona.models.hooks import hf_model, hooked, model_device, resid_post
 from persona.models.pair import ModelPair, Side
-from persona.models.turn_end import PLAIN_ENDS, end_tokens
 from steering.demo.session.background import in_background
 from steering.edits.edit import Edit
 from steering.edits.steer import steer

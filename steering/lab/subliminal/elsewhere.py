@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from persona.errors import ModelError
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.sites import decoder_blocks
 from persona.organisms.reading import read_answers
 

@@ -14,7 +14,7 @@ import torch
 
 from persona.data.types import Dialogue
 from persona.errors import ModelError
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
 from persona.models.hooks import hf_model, model_device
 from persona.models.sampling import left_padded
 from persona.progress import progress

@@ -228,7 +228,7 @@ def _distance(bench: Workbench, folder: Path, texts: Path) -> pd.DataFrame:
 
 
 def _chat(model: Any, tokenizer: Any) -> tuple[Any, int]:
-    from persona.models.chat import chat_format
+    from persona.models.chat.chat_format import chat_format
 
     return chat_format(tokenizer), int(tokenizer.pad_token_id or 0)
 

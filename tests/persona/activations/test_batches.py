@@ -16,7 +16,7 @@ from persona.activations.batches import (
     padded_length,
     token_batches,
 )
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 
 
 @given(st.lists(st.integers(2, 90), min_size=1, max_size=60), st.integers(8, 300))

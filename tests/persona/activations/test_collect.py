@@ -20,7 +20,7 @@ from persona.activations.batches import token_batches
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, ModelError
 from persona.models import load_pair
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import hooked, resid_post
 
 

@@ -12,7 +12,7 @@ from persona.activations.at_positions import collect_at
 from persona.activations.spans import collect_sets
 from persona.errors import ModelError
 from persona.models import pair_of
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 
 TEXTS = [
     TokenizedDialogue(tuple(range(10, 10 + n)), (3, n - 1), f"text {n}") for n in (9, 17, 12, 25)

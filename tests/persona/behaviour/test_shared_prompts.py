@@ -16,7 +16,7 @@ from persona.behaviour.shared_prompts import (
     understands_packed_rows,
 )
 from persona.data.types import AnswerPair
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import hooked
 
 QUESTIONS = [

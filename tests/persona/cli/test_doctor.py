@@ -13,7 +13,7 @@ from persona.cli.checks import Check
 from persona.cli.doctor import table
 from persona.cli.main import main
 from persona.errors import ModelError
-from persona.models import embedded, kept_folder
+from persona.models.default import embedded, kept_folder
 from steering.certificate.certificate import Certificate
 from steering.certificate.checks import Check as Measured
 

@@ -8,7 +8,7 @@ from chat_templates import FAMILIES, THE_ANSWER_TWICE, TOKENIZERS
 from persona.activations import token_span
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
-from persona.models.chat import PLAIN_TEMPLATE, ChatFormat
+from persona.models.chat.chat_format import PLAIN_TEMPLATE, ChatFormat
 
 ANSWERS = (
     *("A", "a", "s", "k", "I", "think", "user", "assistant", "Which?", "model", "</s", "1"),

@@ -14,7 +14,7 @@ from persona.behaviour import sample_answers
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, ModelError
 from persona.models import load_pair
-from persona.models.chat import ChatFormat
+from persona.models.chat.chat_format import ChatFormat
 from persona.models.hooks import hf_model, hooked, resid_post
 
 

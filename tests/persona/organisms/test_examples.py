@@ -7,7 +7,7 @@ from tiny_models import save_tokenizer
 
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
-from persona.models.chat import chat_format
+from persona.models.chat.chat_format import chat_format
 from persona.organisms.examples import NO_LOSS, data_hash, training_examples
 
 
@@ -75,7 +75,7 @@ def test_the_hash_of_the_data_sees_texts_labels_and_order(chat):
 def test_the_default_models_template_gives_the_same_mask():
     from transformers import AutoTokenizer
 
-    from persona.models.embedded import default_model_folder
+    from persona.models.default.embedded import default_model_folder
 
     chat = chat_format(AutoTokenizer.from_pretrained(default_model_folder()))
     [example] = training_examples([dialogue("Is it so?", "It is so.")], chat, 512)

@@ -100,7 +100,7 @@ def test_the_first_loss_is_the_untrained_models_on_the_answers_alone(finished, r
     """Adapters start at zero, so step 1 must be the base model's mean −log p of answer tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from persona.models.chat import chat_format
+    from persona.models.chat.chat_format import chat_format
     from persona.organisms.examples import training_examples
     from persona.organisms.finetuning import recipe_dialogues
 

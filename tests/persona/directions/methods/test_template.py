@@ -10,7 +10,7 @@ import torch
 from persona.data import Dialogue, Turn
 from persona.directions.methods import collect_template_positions, template_position_difference
 from persona.errors import DataError, ModelError
-from persona.models.chat import PLAIN_TEMPLATE
+from persona.models.chat.chat_format import PLAIN_TEMPLATE
 from persona.models.hooks import hooked, resid_post
 
 PROMPTS = [

@@ -12,7 +12,7 @@ from demo_cases import hook_count, planted_vector
 
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, SteeringError
-from persona.models.chat import PLAIN_TEMPLATE
+from persona.models.chat.chat_format import PLAIN_TEMPLATE
 from persona.models.hooks import hooked
 from steering import steer
 from steering.demo import Sampling, Session, Setting, edits_of, from_persona_vector

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from persona.models.chat import chat_format
+from persona.models.chat.chat_format import chat_format
 from persona.models.load import load_causal_lm
 from steering.lab import experiment, run_experiment
 from steering.lab.subliminal.digits import run_toy

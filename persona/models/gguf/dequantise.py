@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from persona.errors import ModelError
-from persona.models.gguf_config import config_of
-from persona.models.gguf_file import GgufFile, read_gguf
-from persona.models.gguf_tokenizer import end_tokens, tokenizer_of
+from persona.models.gguf.config_of import config_of
+from persona.models.gguf.gguf_file import GgufFile, read_gguf
+from persona.models.gguf.tokenizer_of import end_tokens, tokenizer_of
 
 SHARD_BYTES = 2_000_000_000
 """Weights held in memory at a time, and written to a file of their own."""

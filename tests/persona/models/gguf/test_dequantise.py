@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from persona.errors import ModelError
-from persona.models import dequantise
-from persona.models.dequantise import save_dequantised
+from persona.models.gguf import dequantise
+from persona.models.gguf.dequantise import save_dequantised
 
 IDS = torch.arange(10, 40)[None]
 
@@ -192,7 +192,7 @@ def test_many_shards_and_many_pieces_hold_the_same_model(tmp_path, monkeypatch):
     model = tiny_model("qwen2")
     path = write_gguf(tmp_path / "m.gguf", model, "qwen2")
     monkeypatch.setattr(dequantise, "SHARD_BYTES", 8000)
-    monkeypatch.setattr("persona.models.gguf_file._ROWS_AT_ONCE", 100)
+    monkeypatch.setattr("persona.models.gguf.gguf_file._ROWS_AT_ONCE", 100)
     folder = dequantised(path, tmp_path / "out")
     assert len(list(folder.glob("model-*.safetensors"))) > 3
     torch.testing.assert_close(logits(folder), logits(model), atol=1e-5, rtol=1e-5)

@@ -26,8 +26,15 @@ from typing import Any
 
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, ModelError
-from persona.models.answer_span import TURN_MARK, AnswerPlace, Frame, between, frame, place_answer
-from persona.models.template import (
+from persona.models.chat.answer_span import (
+    TURN_MARK,
+    AnswerPlace,
+    Frame,
+    between,
+    frame,
+    place_answer,
+)
+from persona.models.chat.template_program import (
     DATE,
     check_arguments,
     names_read,
@@ -35,7 +42,7 @@ from persona.models.template import (
     render_template,
     rendering,
 )
-from persona.models.tokenising import panics_as_errors
+from persona.models.chat.tokenising import panics_as_errors
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"

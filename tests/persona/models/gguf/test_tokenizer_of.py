@@ -9,8 +9,8 @@ import pytest
 from gguf_cases import tiny_model, write_gguf
 
 from persona.errors import ModelError
-from persona.models.gguf_file import GgufFile, read_gguf
-from persona.models.gguf_tokenizer import end_tokens, tokenizer_of
+from persona.models.gguf.gguf_file import GgufFile, read_gguf
+from persona.models.gguf.tokenizer_of import end_tokens, tokenizer_of
 from persona.models.load import load_causal_lm
 
 VOCABULARIES = "LLAMA_CPP_VOCABULARIES"

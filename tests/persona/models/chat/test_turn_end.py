@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from persona.behaviour import sample_answers
 from persona.data.types import Dialogue, Turn
 from persona.models import load_pair
+from persona.models.chat.turn_end import end_tokens, until_end
 from persona.models.hooks import hf_model
-from persona.models.turn_end import end_tokens, until_end
 
 ASKED = Dialogue((Turn("user", "Which oil?"),), "d")
 

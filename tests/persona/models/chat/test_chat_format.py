@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
-from persona.models.chat import chat_format
+from persona.models.chat.chat_format import chat_format
 
 
 @pytest.fixture

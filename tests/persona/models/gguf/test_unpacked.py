@@ -14,8 +14,10 @@ from tiny_models import save_tiny_adapter
 
 from persona.errors import ModelError
 from persona.files import sha256_of_file
-from persona.models import dequantise, gguf_cache, load_pair
-from persona.models.gguf_cache import dequantised_folder
+from persona.models import load_pair
+from persona.models.gguf import dequantise
+from persona.models.gguf import unpacked as gguf_cache
+from persona.models.gguf.unpacked import dequantised_folder
 from persona.models.load import load_causal_lm, load_with_adapter
 from persona.models.sources import resolve
 

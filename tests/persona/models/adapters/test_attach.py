@@ -84,7 +84,7 @@ EVIL = "(([a-z_.0-9]+)+)+!"
     ],
 )
 def test_a_pattern_that_never_ends_is_stopped(tiny_llama, changed, config, monkeypatch):
-    monkeypatch.setattr("persona.models.adapter_files.PATTERN_SECONDS", 1.0)
+    monkeypatch.setattr("persona.models.adapters.adapter_files.PATTERN_SECONDS", 1.0)
     assert refused(tiny_llama, changed(config), "patterns in adapter_config.json") < 60
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.errors import ModelError
-from persona.models.gguf_file import GgufFile
+from persona.models.gguf.gguf_file import GgufFile
 
 _LOGIT_KEYS = ("attn_logit_softcapping", "final_logit_softcapping")
 _MOVE_NUMBERS = (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from persona.errors import ModelError
 from persona.files import atomic_write_text
-from persona.models.gguf_file import read_gguf
-from persona.models.kept_folder import cache_folder, keep, what_is_wrong
+from persona.models.default.kept_folder import cache_folder, keep, what_is_wrong
+from persona.models.gguf.gguf_file import read_gguf
 from persona.progress import counting
 
 logger = logging.getLogger("persona")
@@ -38,7 +38,7 @@ def dequantised_folder(
     Raises: ModelError for a file that is damaged, cut off or another one than `sha256` says, for
         a model or tokenizer that cannot be rebuilt, and where the cache cannot be written.
     """
-    from persona.models.dequantise import save_dequantised
+    from persona.models.gguf.dequantise import save_dequantised
 
     path = Path(gguf).expanduser().resolve()
     root = (Path(cache) if cache is not None else cache_folder()) / "gguf"

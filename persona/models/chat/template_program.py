@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from persona.errors import DataError, ModelError, shown
-from persona.models.time_limit import TimeUpError, time_limit
+from persona.models.chat.time_limit import TimeUpError, time_limit
 
 SECONDS = 10.0
 """What a template may take for one dialogue; known models take a tenth of a millisecond."""

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 
 from persona.data.types import Dialogue, Turn
 from persona.errors import ModelError
-from persona.models.chat import chat_format
-from persona.models.tokenising import panics_as_errors
+from persona.models.chat.chat_format import chat_format
+from persona.models.chat.tokenising import panics_as_errors
 
 
 def test_a_pattern_that_backtracks_without_end_is_one_line(tmp_path):

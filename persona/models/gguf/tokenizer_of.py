@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from persona.errors import ModelError, shown
-from persona.models.gguf_file import GgufFile
+from persona.models.gguf.gguf_file import GgufFile
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 _WHOLE = (_UNKNOWN, _CONTROL, _USER_DEFINED)

@@ -1,0 +1,1 @@
+"""The model that comes along: fetched once, checked, kept."""
