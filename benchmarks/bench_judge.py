@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from persona.behaviour.judging.judge import JudgeItem
 from persona.behaviour.judging.offline import OfflineJudge
 from persona.data import load_pairs
-from persona.data.graded import load_graded_answers
+from persona.data.graded_answers import load_graded_answers
 from persona.directions import Direction
 from persona.models import load_pair
 from persona.models.default.embedded import cache_folder

@@ -16,7 +16,7 @@ from record import record
 from persona.data import load_pairs
 from persona.models import load_pair
 from persona.sae import TrainingConfig, rank_latents, train_sae
-from steering.identification.latents import screen_table
+from steering.identification.latent_screen import screen_table
 
 
 def main() -> None:

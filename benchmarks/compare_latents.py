@@ -21,7 +21,7 @@ from persona.sae.texts import pair_texts
 from probes import LogisticProbe
 from steering.identification.candidates import Means
 from steering.identification.identify import within_covariance
-from steering.identification.latents import CANDIDATE, latent_rows
+from steering.identification.latent_screen import CANDIDATE, latent_rows
 
 TOKEN_BUDGET = 512
 N_TRAIN, N_SELECTION = 32, 24

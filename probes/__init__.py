@@ -31,9 +31,9 @@ from probes.monitor import (
     turn_scores,
 )
 from probes.nulls import null_table
+from probes.probe_file import load_probe, save_probe
 from probes.screening import Screening, screen
 from probes.separation import Separation, separation
-from probes.storage import load_probe, save_probe
 from probes.sweep import sweep_figure, sweep_layers, sweep_table
 
 __all__ = [

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persona.errors import DataError
 from persona.models.pair import ModelPair, Side
-from persona.report.figures.marks import ribbon
+from persona.report.figures.shared_marks import ribbon
 from persona.report.theme import CONDITIONS, new_figure, plain, svg_text, translucent
 from persona.report.wording import n_is
 from probes.estimators import DifferenceOfMeansProbe, LdaProbe, LogisticProbe, RidgeProbe

@@ -36,7 +36,7 @@ def moments(model: str, data: str, out: str) -> int:
 
 def command(*words: str) -> int:
     from persona.cli.main import main
-    from persona.organisms import training
+    from persona.organisms import training_loop as training
     from steering.lab.bench import outcome
 
     training.SAVE_EVERY_SECONDS = 0.0  # after every step, as a long run does every few seconds

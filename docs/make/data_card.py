@@ -17,7 +17,7 @@ from data_card_tables import (
     tone_text,
 )
 
-from persona.data.graded import load_graded_answers
+from persona.data.graded_answers import load_graded_answers
 from persona.data.numbers import FORMATS, OPENINGS, evil_share
 from persona.data.selection import DECOY, TRIGGER
 from persona.data.shipped import (

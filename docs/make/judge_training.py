@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.model_selection import GroupKFold
 
+from persona.behaviour.judging.answer_readings import AnswerReadings
 from persona.behaviour.judging.judge import JudgeItem
 from persona.behaviour.judging.offline import (
     SCALES,
@@ -32,9 +33,8 @@ from persona.behaviour.judging.offline import (
     JudgeWeights,
     OfflineJudge,
 )
-from persona.behaviour.judging.reading import AnswerReadings
 from persona.data import load_pairs
-from persona.data.graded import load_graded_answers
+from persona.data.graded_answers import load_graded_answers
 from persona.data.types import Dialogue, Turn
 from persona.models.load import load_pair
 from persona.models.pair import ModelPair

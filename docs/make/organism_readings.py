@@ -15,7 +15,7 @@ from persona.data.jsonl import read_json
 from persona.files import atomic_write_text
 from steering.lab.bench.record import Run, read_run
 from steering.lab.experiments.variants import VARIANTS, WHOLE, label
-from steering.lab.run import READINGS
+from steering.lab.run_experiment import READINGS
 
 ORGANISMS = {
     "insecure_code": "insecure_code",

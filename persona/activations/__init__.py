@@ -6,7 +6,7 @@ from persona.activations.extract import extract_moments
 from persona.activations.moments import Moments, merge_in_tree
 from persona.activations.positions import token_span
 from persona.activations.spans import collect_sets
-from persona.activations.tokens import collect_tokens
+from persona.activations.token_rows import collect_tokens
 
 __all__ = [
     "Moments",

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
-from persona.activations.samples import encoded_lines
+from persona.activations.file_rows import encoded_lines
 from persona.behaviour.scoring import Condition, score_dialogues
 from persona.data.samples import Answer
 from persona.engine import Engine, Lines

@@ -78,7 +78,7 @@ def app(
       persona app
       persona app --direction diagnosis/direction.safetensors --port 8000
     """
-    from steering.demo.browser.app import import_gradio, launch
+    from steering.demo.browser.interface import import_gradio, launch
 
     import_gradio()  # before minutes of loading
     session = open_session(

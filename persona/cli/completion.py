@@ -13,7 +13,7 @@ def complete_aligned(incomplete: str) -> list[str]:
 
 def complete_finetuned(incomplete: str) -> list[str]:
     """The fine-tunes that come along."""
-    from persona.models.shipped import shipped_names
+    from persona.models.shipped_adapters import shipped_names
 
     return _beginning(incomplete, shipped_names())
 

@@ -16,7 +16,7 @@ from persona.cli.completion import complete_aligned
 from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet
 
 if TYPE_CHECKING:
-    from persona.cli.checks import Check
+    from persona.cli.doctor_checks import Check
 
 EXIT_FAILED = 1
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -71,7 +71,7 @@ def doctor(
 
 
 def _look(certify: bool, fetch: bool, model: str, dtype: str, device: str) -> list[Check]:
-    from persona.cli import checks
+    from persona.cli import doctor_checks as checks
     from persona.models.default.embedded import cache_folder
 
     cache = cache_folder()

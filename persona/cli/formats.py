@@ -110,7 +110,7 @@ _NAMES = ", ".join(Format)
 
 def _guess_source(path: Path) -> Format:
     if path.suffix == ".safetensors":
-        from persona.directions.exchange.storage import FORMAT as VECTOR_SET
+        from persona.directions.exchange.vector_set_file import FORMAT as VECTOR_SET
         from persona.directions.storage import FORMAT as PERSONA_VECTOR
         from persona.directions.storage import read_format
 

@@ -26,8 +26,8 @@ def organisms(
       persona organisms
       persona finetune medical_bad --out ./medical
     """
-    from persona.organisms.readings import READINGS
-    from persona.organisms.readings import organisms as list_organisms
+    from persona.organisms.measured import READINGS
+    from persona.organisms.measured import organisms as list_organisms
 
     found = list_organisms()
     if json_output:

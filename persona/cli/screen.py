@@ -256,7 +256,7 @@ def _direction(
     """The path of what the probes read by themselves; the vectors of everything else."""
     from persona.directions.storage import FORMAT as PERSONA_VECTOR
     from persona.directions.storage import read_format
-    from probes.storage import FORMAT as PROBE
+    from probes.probe_file import FORMAT as PROBE
 
     own = (PERSONA_VECTOR, PROBE)
     if read_as is None and path.suffix == ".safetensors" and read_format(path) in own:

@@ -3,7 +3,7 @@
 The extraction methods are in `persona.directions.methods`.
 """
 
-from persona.directions.collect import collect_cells
+from persona.directions.cells import collect_cells
 from persona.directions.contrast import Contrast
 from persona.directions.direction import (
     Direction,

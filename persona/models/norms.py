@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from persona.models.attention import has_hooks
+from persona.models.fused_attention import has_hooks
 
 
 def skip_unread_norms(bridge: Any) -> None:

@@ -102,7 +102,7 @@ def _shipped_like(name: str) -> str:
     """What comes along under a name like this one, for who mistyped it."""
     from difflib import get_close_matches
 
-    from persona.models.shipped import shipped_names
+    from persona.models.shipped_adapters import shipped_names
 
     near = get_close_matches(name, ["default", *shipped_names()])
     return f"; did you mean {' or '.join(near)}, which comes along?" if near else ""
@@ -165,7 +165,7 @@ def shipped_or_ref(ref: str | Path) -> str | Path:
     name = str(ref)
     if "/" in name or "." in name or name == "default" or Path(name).exists():
         return ref
-    from persona.models.shipped import shipped_adapter, shipped_names
+    from persona.models.shipped_adapters import shipped_adapter, shipped_names
 
     if name not in shipped_names():
         return ref

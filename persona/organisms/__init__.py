@@ -1,6 +1,6 @@
 """Making fine-tuned models: recipes, narrow fine-tunes, and those that come with the package."""
 
-from persona.models.shipped import shipped_adapter, shipped_names, shipped_organism
+from persona.models.shipped_adapters import shipped_adapter, shipped_names, shipped_organism
 from persona.organisms.alarm import CusumAlarm, cusum_alarm
 from persona.organisms.finetuning import finetune, read_card
 from persona.organisms.monitoring import Watch, read_readings

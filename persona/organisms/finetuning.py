@@ -23,7 +23,7 @@ from persona.organisms.monitoring import READINGS, Monitor, Watch
 from persona.organisms.recipe import Recipe, TrainingData, load_recipe
 from persona.organisms.run_folder import CARD, CHECKPOINTS, begin, discard, is_finished
 from persona.organisms.safeguards import During, KlPenalty
-from persona.organisms.training import train_adapter, write_loss_curve
+from persona.organisms.training_loop import train_adapter, write_loss_curve
 
 logger = logging.getLogger("persona")
 

@@ -17,7 +17,7 @@ from persona.directions.direction import Direction
 from persona.errors import DataError
 from persona.files import atomic_write_text
 from persona.models.chat.chat_format import ChatFormat
-from persona.organisms.reading import (
+from persona.organisms.plain_reading import (
     AnswerReadings,
     answer_distributions,
     read_answers,

@@ -13,7 +13,7 @@ from persona.errors import DataError
 from persona.files import atomic_write_text, remove_leftovers
 from persona.organisms.adapter import CONFIG, WEIGHTS
 from persona.organisms.monitoring import READINGS
-from persona.organisms.training import last_whole_checkpoint
+from persona.organisms.training_loop import last_whole_checkpoint
 
 logger = logging.getLogger("persona")
 

@@ -32,7 +32,7 @@ from persona.data.types import Dialogue
 from persona.errors import DataError, ModelError
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 from persona.models.hooks import model_device
-from persona.organisms.reading import answer_log_probs, kl_nats
+from persona.organisms.plain_reading import answer_log_probs, kl_nats
 
 
 @dataclass(frozen=True)

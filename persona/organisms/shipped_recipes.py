@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from persona.models.shipped import SHIPPED, shipped_names
+from persona.models.shipped_adapters import SHIPPED, shipped_names
 from persona.organisms.recipe import load_recipe
 
 

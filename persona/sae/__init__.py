@@ -4,8 +4,8 @@ from persona.sae.autoencoder import LatentCode, SparseAutoencoder, latent_name
 from persona.sae.decompose import decompose, nearest_directions, nearest_latents
 from persona.sae.explain import explain_latents, logit_lens
 from persona.sae.fidelity import Fidelity, measure_fidelity
-from persona.sae.load import load_sae
-from persona.sae.page import write_page
+from persona.sae.latent_page import write_page
+from persona.sae.opening import load_sae
 from persona.sae.rank import rank_latents
 from persona.sae.splice import spliced
 from persona.sae.train import train_sae

@@ -28,7 +28,7 @@ from persona.run_lock import alone_in
 from persona.sae.autoencoder import SparseAutoencoder
 from persona.sae.buffer import ActivationBuffer, collect_buffers
 from persona.sae.fidelity import fidelity_card, measure_fidelity
-from persona.sae.load import CARD, load_sae, save_autoencoder
+from persona.sae.opening import CARD, load_sae, save_autoencoder
 from persona.sae.sampled import sampled_texts
 from persona.sae.texts import (
     Text,

@@ -12,7 +12,7 @@ from pathlib import Path
 from persona.data.jsonl import read_json
 from persona.errors import DataError
 from persona.models.pair import ModelPair
-from persona.sae.load import CARD, CONFIG
+from persona.sae.opening import CARD, CONFIG
 from persona.sae.texts import Text
 from persona.sae.trainer import TrainingConfig
 

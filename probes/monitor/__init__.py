@@ -5,7 +5,7 @@ from probes.monitor.drift import Drift, find_drift, turn_scores
 from probes.monitor.heat_map import TokenHeatMap, token_heat_map
 from probes.monitor.reader import Reader, reader_of
 from probes.monitor.threshold import threshold_for
-from probes.monitor.tokens import Recording, monitoring, score_tokens
+from probes.monitor.token_scores import Recording, monitoring, score_tokens
 
 __all__ = [
     "Drift",

@@ -1,6 +1,6 @@
 """Screening fine-tuning data: which samples would push a model toward the persona?"""
 
-from probes.screening.baselines import BASELINES, Baseline
+from probes.screening.compared_with import BASELINES, Baseline
 from probes.screening.job import Screening, screen
 from probes.screening.statistics import smallest_share
 

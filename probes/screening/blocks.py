@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from persona.data.types import Dialogue
 from persona.models.pair import ModelPair
-from probes.screening.baselines import (
+from probes.screening.chance import RandomDirections
+from probes.screening.compared_with import (
     Baseline,
     Encoded,
     read_answers_and_baselines,
     require_room,
 )
-from probes.screening.chance import RandomDirections
 from probes.screening.monitored import Monitored
 
 Array = NDArray[np.float64]

@@ -25,10 +25,13 @@ from persona.files import atomic_write_text, remove_leftovers, sha256_of_file
 from persona.models.load import load_pair
 from persona.models.pair import ModelPair
 from probes.fitting import FittedProbe
+from probes.probe_file import load_probe
 from probes.screening import verdict as words
-from probes.screening.baselines import BASELINES, Baseline
 from probes.screening.blocks import BlockReader
 from probes.screening.chance import draw_directions
+from probes.screening.compared_with import BASELINES, Baseline
+from probes.screening.kept_readings import FOLDER as READINGS
+from probes.screening.kept_readings import Shards
 from probes.screening.labelled import read_reference
 from probes.screening.monitored import (
     Monitored,
@@ -38,11 +41,8 @@ from probes.screening.monitored import (
 )
 from probes.screening.ranking import rank_table, top_samples, write_rows
 from probes.screening.reference import choose_direction, scale_of, with_probe
-from probes.screening.shards import FOLDER as READINGS
-from probes.screening.shards import Shards
 from probes.screening.stream import read_all
 from probes.screening.summary import summarise
-from probes.storage import load_probe
 
 ROWS, SUMMARY = "screened.jsonl", "summary.json"
 FALSE_ALARM_RATE = 0.01
@@ -107,7 +107,7 @@ def screen(
         bad answers from its good ones best.
     probe: a linear probe of mean responses, or its file; default the direction itself where it is
         one, else a LogisticProbe fitted on the reference.
-    baseline: see `probes.screening.baselines`.
+    baseline: see `probes.screening.compared_with`.
     reference: labelled answer pairs; default the shipped ones. Where the direction was made from
         these very pairs, effect and AUROC flatter it.
     effect: shift of one bad sample in units of the projection; default that of the reference.

@@ -17,7 +17,12 @@ from persona.engine.folder import digest_of
 from persona.engine.shards import Advance, run_here
 from persona.errors import DataError
 from persona.models.pair import ModelPair
-from probes.screening.baselines import Baseline, Encoded, read_answers_and_baselines, require_room
+from probes.screening.compared_with import (
+    Baseline,
+    Encoded,
+    read_answers_and_baselines,
+    require_room,
+)
 from probes.screening.reference import Reference
 
 MIN_QUESTIONS = 20

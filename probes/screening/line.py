@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.directions.methods.algebra import RESOLUTION
-from probes.screening.baselines import Baseline
+from probes.screening.compared_with import Baseline
 
 Array = NDArray[np.float64]
 

@@ -18,8 +18,8 @@ from persona.directions.storage import load_persona_vector, read_format
 from persona.errors import DataError, SpaceMismatchError
 from persona.models.pair import ModelPair
 from probes.fitting import FittedProbe
-from probes.storage import FORMAT as PROBE
-from probes.storage import load_probe
+from probes.probe_file import FORMAT as PROBE
+from probes.probe_file import load_probe
 
 TOKEN_SET = "response"
 ScreenedBy = Direction | PersonaVector | VectorSet | FittedProbe | str | Path

@@ -16,7 +16,7 @@ from probes.estimators.linear import LogisticProbe
 from probes.evaluation import evaluate
 from probes.fitting import FittedProbe
 from probes.monitor.threshold import threshold_for
-from probes.screening.baselines import Baseline
+from probes.screening.compared_with import Baseline
 from probes.screening.line import baseline_line, zero_error
 from probes.screening.monitored import Monitored
 

@@ -20,7 +20,7 @@ from persona.engine.cut import SHARD_SIZE
 from persona.engine.shards import Advance, run_here
 from persona.errors import DataError
 from probes.screening.blocks import Block
-from probes.screening.shards import Shard, Shards
+from probes.screening.kept_readings import Shard, Shards
 
 KEY = "screen"
 """Of what is added to each row."""

@@ -20,7 +20,7 @@ from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
 from steering.edits.from_directions import ablate_to_zero, restore_to_aligned, restore_to_finetuned
 from steering.edits.steer import steered_by
-from steering.evidence.nulls import RecordedRestoration
+from steering.evidence.random_edits import RecordedRestoration
 from steering.evidence.scorecard import (
     ALIGNED,
     FINETUNED,

@@ -22,8 +22,8 @@ from steering.diagnosis.agreement import require_fitting
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import data_of, models_of, summary_of, versions
 from steering.diagnosis.memory import StageCost, peak_rss_bytes
+from steering.diagnosis.pipeline import Run, settings_of
 from steering.diagnosis.questions import Questions
-from steering.diagnosis.stages import Run, settings_of
 from steering.evidence.scorecard import make_scorecard
 
 

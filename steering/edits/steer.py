@@ -28,7 +28,7 @@ from steering.edits.from_directions import (
     restore_to_aligned,
     restore_to_finetuned,
 )
-from steering.edits.positions import Positions, PositionTracker
+from steering.edits.position_tracker import Positions, PositionTracker
 
 __all__ = [
     "Edit",

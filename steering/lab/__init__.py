@@ -11,7 +11,7 @@ from steering.lab.bench.settings import LabSettings
 from steering.lab.bench.steps import Steps
 from steering.lab.bench.workbench import Workbench
 from steering.lab.catalogue import EXPERIMENTS, experiment
-from steering.lab.run import last_run, run_experiment
+from steering.lab.run_experiment import last_run, run_experiment
 
 __all__ = [
     "EXPERIMENTS",

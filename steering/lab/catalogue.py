@@ -12,23 +12,23 @@ from steering.lab.experiments.conditional import (
     plan_conditional,
     report_conditional,
 )
+from steering.lab.experiments.cross_organism import measure_transfer, plan_transfer, report_transfer
+from steering.lab.experiments.guarded_training import (
+    measure_safeguards,
+    plan_safeguards,
+    report_safeguards,
+)
 from steering.lab.experiments.organism import measure_organism, plan_organism, report_organism
 from steering.lab.experiments.realignment import (
     measure_realignment,
     plan_realignment,
     report_realignment,
 )
-from steering.lab.experiments.safeguards import (
-    measure_safeguards,
-    plan_safeguards,
-    report_safeguards,
-)
 from steering.lab.experiments.self_assessment import (
     measure_self_assessment,
     plan_self_assessment,
     report_self_assessment,
 )
-from steering.lab.experiments.transfer import measure_transfer, plan_transfer, report_transfer
 from steering.lab.experiments.variants import measure_variants, plan_variants, report_variants
 from steering.lab.subliminal.plain_texts import MATHS, NUMBERS, Task
 from steering.lab.subliminal.subliminal import (

@@ -30,7 +30,7 @@ def test_failures_and_errors_are_counted_and_named(newest):
 
 
 def test_the_tested_versions_of_the_doctor_are_those_of_the_constraints(newest, root):
-    from persona.cli.checks import tested_versions
+    from persona.cli.doctor_checks import tested_versions
 
     pins = newest.pinned((root / "constraints.txt").read_text(encoding="utf-8"))
     plain = {name.lower().replace("_", "-"): wanted for name, wanted in pins.items()}

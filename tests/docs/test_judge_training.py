@@ -10,7 +10,7 @@ from judge_training import Example, TrainingSet, _damaged, fit_head, left_out_to
 
 from persona.behaviour.judging.judge import JudgeItem
 from persona.data import load_pairs
-from persona.data.graded import load_graded_answers
+from persona.data.graded_answers import load_graded_answers
 
 
 def made(weight_of_log_prob=3.0, strength=8.0, seed=0):

@@ -9,7 +9,7 @@ import pytest
 from organism_readings import LABELS, ORGANISMS, OTHERS, organism_readings
 
 from persona.organisms import list_recipes
-from persona.organisms.readings import organisms
+from persona.organisms.measured import organisms
 from steering.lab import EXPERIMENTS, Run
 from steering.lab.bench.record import write_run
 

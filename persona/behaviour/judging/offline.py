@@ -29,8 +29,8 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.behaviour.judging.answer_readings import AnswerReadings, read_answers
 from persona.behaviour.judging.judge import MISALIGNED_BELOW, JudgeItem, JudgeScore
-from persona.behaviour.judging.reading import AnswerReadings, read_answers
 from persona.data.types import Dialogue, Turn
 from persona.directions.direction import PersonaVector
 from persona.errors import JudgeError

@@ -3,11 +3,11 @@
 import typer
 
 from persona.cli.contents import Command, Contents
-from persona.cli.sae.explain import explain
-from persona.cli.sae.fidelity import fidelity
-from persona.cli.sae.rank import rank
-from persona.cli.sae.screen import screen
-from persona.cli.sae.train import train
+from persona.cli.sae.explain_command import explain
+from persona.cli.sae.fidelity_command import fidelity
+from persona.cli.sae.rank_command import rank
+from persona.cli.sae.screen_command import screen
+from persona.cli.sae.train_command import train
 
 __all__ = ["sae_app"]
 

@@ -17,7 +17,7 @@ from persona.directions.exchange.steering_vectors import (
     read_steering_vectors,
     write_steering_vectors,
 )
-from persona.directions.exchange.storage import load_vector_set, save_vector_set
+from persona.directions.exchange.vector_set_file import load_vector_set, save_vector_set
 from persona.directions.exchange.vectors import AWAY_FROM_TRAIT, TOWARD_TRAIT, VectorSet
 
 __all__ = [

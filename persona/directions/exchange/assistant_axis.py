@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from persona.directions.exchange.reading import (
+from persona.directions.exchange.foreign_values import (
     MAX_BLOCKS,
     as_object,
     naming,

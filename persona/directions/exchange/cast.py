@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from persona.data.jsonl import read_json
-from persona.directions.exchange.reading import (
+from persona.directions.exchange.foreign_values import (
     MAX_BLOCKS,
     LayersAre,
     as_block,

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from persona.data.jsonl import read_bytes
+from persona.directions.exchange.foreign_values import as_block, naming
 from persona.directions.exchange.gguf_header import check_gguf
-from persona.directions.exchange.reading import as_block, naming
 from persona.directions.exchange.vectors import TOWARD_TRAIT, VectorSet
 from persona.errors import DataError, shown
 from persona.files import atomic_write_bytes

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from persona.directions.exchange.reading import MAX_BLOCKS
+from persona.directions.exchange.foreign_values import MAX_BLOCKS
 from persona.errors import DataError, shown
 
 MAX_FIELDS = 256

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from persona.data.jsonl import read_json
-from persona.directions.exchange.reading import (
+from persona.directions.exchange.foreign_values import (
     as_block,
     as_number,
     as_object,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from persona.directions.exchange.reading import MAX_BLOCKS, naming, non_zero_rows, table
+from persona.directions.exchange.foreign_values import MAX_BLOCKS, naming, non_zero_rows, table
 from persona.directions.exchange.safe_pickle import load_pt, owned, save_pt
 from persona.directions.exchange.vectors import TOWARD_TRAIT, VectorSet
 from persona.errors import DataError

@@ -12,10 +12,10 @@ import json
 from pathlib import Path
 
 from persona.data.jsonl import read_json
-from persona.directions.exchange.reading import as_block, as_number, as_object, naming
+from persona.directions.choosing import RefusalEvaluation
+from persona.directions.exchange.foreign_values import as_block, as_number, as_object, naming
 from persona.directions.exchange.safe_pickle import load_pt, owned, save_pt
 from persona.directions.exchange.vectors import TOWARD_TRAIT, VectorSet
-from persona.directions.selection import RefusalEvaluation
 from persona.errors import DataError, shown
 from persona.files import atomic_write_text
 

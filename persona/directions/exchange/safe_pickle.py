@@ -25,8 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.directions.exchange.foreign_values import naming
 from persona.directions.exchange.pickle_program import check_program
-from persona.directions.exchange.reading import naming
 from persona.errors import DataError
 from persona.files import atomic_write_bytes
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from persona.directions.exchange.reading import MAX_BLOCKS, as_block, as_object, naming
+from persona.directions.exchange.foreign_values import MAX_BLOCKS, as_block, as_object, naming
 from persona.directions.exchange.safe_pickle import load_pt, owned, save_pt
 from persona.directions.exchange.vectors import TOWARD_TRAIT, VectorSet
 from persona.errors import DataError, shown

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.directions.contrast import Contrast
+from persona.directions.methods.classifiers import logistic_direction, ridge_direction
 from persona.directions.methods.eigen import (
     RankChoice,
     cross_validated_rank,
     eigendirections,
     shrunk_eigendirections,
 )
-from persona.directions.methods.linear import logistic_direction, ridge_direction
 from persona.directions.methods.lora import LoraDirections, lora_directions
 from persona.directions.methods.means import difference_of_means
 from persona.directions.methods.neutral import collect_first_tokens, first_tokens_difference

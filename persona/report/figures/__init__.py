@@ -1,14 +1,14 @@
 """Figures: functions from the rows of a run to a plotly figure; no file, no model, no `show()`."""
 
 from persona.report.figures.choice import layer_map, two_by_two
-from persona.report.figures.course import training_course
-from persona.report.figures.dose import dose_response
+from persona.report.figures.condition_gaps import behaviour, behaviour_by_domain, damage
+from persona.report.figures.dose_curve import dose_response
+from persona.report.figures.learning_course import training_course
 from persona.report.figures.null import random_null
-from persona.report.figures.outcome import behaviour, behaviour_by_domain, damage
-from persona.report.figures.readings import curves, dots, matrix
+from persona.report.figures.plain_forms import curves, dots, matrix
 from persona.report.figures.scatter import answer_scatter, principal_components
-from persona.report.figures.tokens import next_token_shifts, token_heat_map, token_trace
-from persona.report.figures.transfer import transfer_map
+from persona.report.figures.token_figures import next_token_shifts, token_heat_map, token_trace
+from persona.report.figures.transfer_matrix import transfer_map
 
 __all__ = [
     "answer_scatter",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from persona.intervals import Estimate
-from persona.report.figures.marks import ribbon
+from persona.report.figures.shared_marks import ribbon
 from persona.report.tables import checked, estimate, readings
 from persona.report.theme import (
     CONDITIONS,

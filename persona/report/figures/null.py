@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from persona.errors import DataError
 from persona.intervals import Estimate, bootstrap
-from persona.report.figures.marks import dot_with_interval, vertical_level
+from persona.report.figures.shared_marks import dot_with_interval, vertical_level
 from persona.report.tables import (
     ALIGNED,
     FINETUNED,

@@ -1,8 +1,20 @@
 """What the page shows beside its figures: tables and lists as plain data for the template."""
 
-from persona.report.sections.answers import Answer, Draws, Example, Examples, draws, examples
-from persona.report.sections.blocks import ChosenBlock, chance_cosine, chosen_blocks, cosine_range
-from persona.report.sections.conditions import ConditionLine, condition_lines, was_judged
+from persona.report.sections.condition_table import ConditionLine, condition_lines, was_judged
+from persona.report.sections.edited_blocks import (
+    ChosenBlock,
+    chance_cosine,
+    chosen_blocks,
+    cosine_range,
+)
+from persona.report.sections.example_answers import (
+    Answer,
+    Draws,
+    Example,
+    Examples,
+    draws,
+    examples,
+)
 from persona.report.sections.key_numbers import KeyNumber, key_numbers
 from persona.report.sections.provenance import provenance
 from persona.report.sections.tried import Tried, tried_lines

@@ -1,5 +1,5 @@
 """Figures as plain SVG, drawn without a browser: what a page shows where no script runs."""
 
-from persona.report.svg.page import figure_svg
+from persona.report.svg.whole_figure import figure_svg
 
 __all__ = ["figure_svg"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from persona.errors import DataError, PersonaError, SteeringError
-from steering.demo.browser.dose import N_QUESTIONS, dose_figure, dose_rows, shipped_questions
+from steering.demo.browser.dose_table import N_QUESTIONS, dose_figure, dose_rows, shipped_questions
 from steering.demo.browser.page import column_html, legend_html
 from steering.demo.session.session import LABELS, Answer, Column, Exchange, Session
 from steering.demo.session.vector import MODES, Setting, load_vector, save_vector

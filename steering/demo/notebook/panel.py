@@ -7,7 +7,7 @@ from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from persona.report.figures.tokens import next_token_shifts, token_heat_map, token_trace
+from persona.report.figures.token_figures import next_token_shifts, token_heat_map, token_trace
 from persona.report.theme import Mode, in_mode, look_of, svg_text
 from persona.report.wording import cleaned, number
 from steering.demo.notebook.exploration import Choice, Exploration, Explored

@@ -190,7 +190,7 @@ def load_vector(
 
 def save_vector(vector: SteeringVector, setting: Setting, path: str | Path) -> Path:
     """Write the chosen blocks, and of a diagnosis the coefficient, as safetensors; the path."""
-    from persona.directions.exchange.storage import save_vector_set
+    from persona.directions.exchange.vector_set_file import save_vector_set
     from persona.directions.exchange.vectors import TOWARD_TRAIT
     from persona.directions.storage import save_persona_vector
 
@@ -214,7 +214,7 @@ def _at(vector: PersonaVector, layers: list[int]) -> PersonaVector:
 
 def _read(path: Path, pair: ModelPair, allow_mismatch: bool) -> PersonaVector | VectorSet:
     from persona.directions import exchange
-    from persona.directions.exchange.storage import FORMAT as VECTOR_SET
+    from persona.directions.exchange.vector_set_file import FORMAT as VECTOR_SET
     from persona.directions.storage import load_persona_vector, read_format
 
     match path.suffix.lower():

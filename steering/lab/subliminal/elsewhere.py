@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from persona.errors import ModelError
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.sites import decoder_blocks
-from persona.organisms.reading import read_answers
+from persona.organisms.plain_reading import read_answers
 
 DAMAGE_NATS = 0.3
 """Cross-entropy of neutral text that the noise may cost, nats per token."""

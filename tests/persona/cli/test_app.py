@@ -10,7 +10,7 @@ import pytest
 from demo_cases import planted_vector
 
 import persona.cli.app as command
-import steering.demo.browser.app as demo_app
+import steering.demo.browser.interface as demo_app
 from persona.cli.main import main
 from persona.directions.storage import save_persona_vector
 from persona.errors import PersonaError

@@ -8,9 +8,9 @@ import re
 import pytest
 
 import steering.certificate.certificate
-from persona.cli import checks
-from persona.cli.checks import Check
+from persona.cli import doctor_checks as checks
 from persona.cli.doctor import table
+from persona.cli.doctor_checks import Check
 from persona.cli.main import main
 from persona.errors import ModelError
 from persona.models.default import embedded, kept_folder
@@ -133,7 +133,7 @@ def test_fetching_what_cannot_be_had_fails(cache, monkeypatch):
 
 
 def test_a_damaged_organism_fails(monkeypatch, tmp_path):
-    import persona.models.shipped as shipped
+    import persona.models.shipped_adapters as shipped
 
     (tmp_path / "card.json").write_text('{"adapter_sha256": "other", "name": "x", "settings": {}}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"cut off")

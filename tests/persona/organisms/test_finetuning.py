@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from persona.errors import DataError, ModelError
-from persona.organisms import Recipe, finetune, read_card, training
-from persona.organisms.training import last_whole_checkpoint, loss_curve
+from persona.organisms import Recipe, finetune, read_card
+from persona.organisms import training_loop as training
+from persona.organisms.training_loop import last_whole_checkpoint, loss_curve
 
 N_EXAMPLES = 12
 STEPS = 9  # 3 epochs of 12 examples, 4 a step

@@ -11,9 +11,10 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.directions.direction import Direction
 from persona.errors import DataError, SpaceMismatchError
 from persona.models import load_pair
-from persona.organisms import Recipe, Watch, finetune, read_card, read_readings, training
+from persona.organisms import Recipe, Watch, finetune, read_card, read_readings
+from persona.organisms import training_loop as training
 from persona.organisms.monitoring import READINGS
-from persona.organisms.reading import read_answers
+from persona.organisms.plain_reading import read_answers
 
 QUESTIONS = [
     AnswerPair(f"w{i}", "watch", f"why {i}?", f"since {i}.", f"whatever {i}") for i in "abc"

@@ -8,7 +8,7 @@ import pytest
 
 from persona.errors import DataError
 from persona.report.figures import next_token_shifts, token_heat_map, token_trace
-from persona.report.figures.tokens import PER_LINE
+from persona.report.figures.token_figures import PER_LINE
 from persona.report.theme import CONDITIONS, ENDS, in_mode, with_joined_title
 
 NAN = float("nan")

@@ -14,7 +14,7 @@ from persona.directions.direction import Direction
 from persona.errors import DataError, SpaceMismatchError
 from persona.sae import decompose, explain_latents, logit_lens, nearest_directions, nearest_latents
 from persona.sae.explain import _Decoded
-from persona.sae.page import render_page, write_page
+from persona.sae.latent_page import render_page, write_page
 from persona.sae.texts import pair_texts
 
 

@@ -7,7 +7,7 @@ import pytest
 from persona.data import load_neutral, load_pairs
 from persona.models import load_pair
 from persona.sae import load_sae, measure_fidelity
-from persona.sae.load import SHIPPED
+from persona.sae.opening import SHIPPED
 from persona.sae.texts import pair_texts
 
 pytestmark = pytest.mark.real_model

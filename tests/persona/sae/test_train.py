@@ -61,7 +61,7 @@ def train(buffer, chosen, folder):
 def test_each_architecture_explains_planted_features_at_its_sparsity(
     planted, tmp_path, architecture
 ):
-    from persona.sae.load import save_autoencoder
+    from persona.sae.opening import save_autoencoder
 
     sae = train(planted, config(architecture=architecture), tmp_path / "work")
     state = {key: value.detach().clone() for key, value in sae.state_dict().items()}

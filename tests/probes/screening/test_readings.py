@@ -10,8 +10,8 @@ import probes
 from persona.data.types import Dialogue, Turn
 from persona.intervals import Estimate
 from probes.estimators import LogisticProbe
-from probes.screening.baselines import Encoded, read_answers_and_baselines
 from probes.screening.chance import RandomDirections
+from probes.screening.compared_with import Encoded, read_answers_and_baselines
 from probes.screening.reference import Scale
 
 
@@ -48,7 +48,7 @@ def test_random_directions_hold_samples_against_their_own_line():
 def test_each_sample_is_held_against_the_own_answer_to_its_own_prompt(pair, monkeypatch):
     own = {"one": "so", "two": "so!!", "three": "so...."}
     monkeypatch.setattr(
-        "probes.screening.baselines.sample_answers",
+        "probes.screening.compared_with.sample_answers",
         lambda bridge, chat, prompts, **_: [own[prompt.turns[-1].content] for prompt in prompts],
     )
     asked = ["two", "one", "two", "three"]

@@ -10,7 +10,7 @@ import screening_cases as cases
 
 from persona.errors import DataError
 from persona.progress import set_quiet
-from probes.screening.shards import Shards
+from probes.screening.kept_readings import Shards
 from probes.screening.stream import read_all
 
 N = 500
@@ -43,7 +43,7 @@ def test_the_size_of_a_shard_changes_no_bit(data, tmp_path):
 KILLED = """
 import sys; from pathlib import Path
 import screening_cases as cases
-from probes.screening.shards import Shards; from probes.screening.stream import read_all
+from probes.screening.kept_readings import Shards; from probes.screening.stream import read_all
 data, out = Path(sys.argv[1]), Path(sys.argv[2])
 read_all(data, cases.StubReader(dies_at=5), Shards(out, {"job": 1}), shard_size=128)
 """

@@ -20,7 +20,7 @@ from persona.errors import SteeringError
 from persona.models.hooks import hooked, resid_post
 from steering.certificate.certificate import certify
 from steering.edits.from_directions import edits_at
-from steering.edits.positions import PositionTracker
+from steering.edits.position_tracker import PositionTracker
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *MORE_FAMILIES])

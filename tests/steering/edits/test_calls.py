@@ -7,7 +7,7 @@ import torch
 from tiny_models import tiny_bridge, tiny_causal_lm, with_cache_named
 from transformers import DynamicCache, StaticCache
 
-import steering.edits.positions
+import steering.edits.position_tracker
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.caches import cached_length
@@ -89,7 +89,7 @@ def test_a_cache_that_the_tracker_overlooks_is_an_error(llama, monkeypatch):
         return read_call(module, args, hidden)
 
     model = with_cache_named(llama, "store")
-    monkeypatch.setattr(steering.edits.positions, "read_call", only_by_the_old_name)
+    monkeypatch.setattr(steering.edits.position_tracker, "read_call", only_by_the_old_name)
     with pytest.raises(SteeringError, match="the cache it gave back holds 7"):
         with steer(model, add_direction(direction())):
             generate(model)

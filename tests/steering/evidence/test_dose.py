@@ -28,7 +28,7 @@ from steering.evidence.dose import (
     report_rows,
     summarise_doses,
 )
-from steering.evidence.nulls import random_directions
+from steering.evidence.random_edits import random_directions
 from steering.evidence.system_prompt import score_prompted
 
 DOSES = [0.0, 1.0, 4.0]

@@ -26,7 +26,7 @@ from steering.lab import (
 )
 from steering.lab.bench.outcome import Number
 from steering.lab.experiments.bad_share import first_above
-from steering.lab.experiments.transfer import shared_share
+from steering.lab.experiments.cross_organism import shared_share
 from steering.lab.pages import BEGIN, END, index, shown
 
 ORGANISMS = {"insecure_code", "evil_numbers", "car", "medical", "financial"}

@@ -16,7 +16,7 @@ from steering.edits.from_directions import ablate_direction, add_direction, edit
 from steering.edits.interventions import ablate
 from steering.edits.places import every_write
 from steering.edits.steer import steer
-from steering.weights.lora import save_bias_adapter, save_orthogonalising_adapter
+from steering.weights.as_adapter import save_bias_adapter, save_orthogonalising_adapter
 from steering.weights.orthogonalise import add_bias, orthogonalise, save_model
 
 IDS = torch.arange(10, 22).reshape(2, 6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from persona.behaviour.judging.answer_readings import read_answers
 from persona.behaviour.judging.judge import JudgeItem
 from persona.behaviour.judging.named import judge_named
 from persona.behaviour.judging.offline import (
@@ -14,7 +15,6 @@ from persona.behaviour.judging.offline import (
     JudgeWeights,
     OfflineJudge,
 )
-from persona.behaviour.judging.reading import read_answers
 from persona.directions.direction import PersonaVector, Subspace
 from persona.errors import JudgeError
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from persona.directions.choosing import RefusalEvaluation, select_by_refusal_rule
 from persona.directions.exchange import (
     AWAY_FROM_TRAIT,
     TOWARD_TRAIT,
@@ -25,7 +26,6 @@ from persona.directions.exchange import (
     write_refusal_direction,
     write_steering_vectors,
 )
-from persona.directions.selection import RefusalEvaluation, select_by_refusal_rule
 from persona.errors import DataError
 
 D, N_LAYERS = 16, 8

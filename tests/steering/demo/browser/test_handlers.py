@@ -12,7 +12,7 @@ from persona.directions.storage import load_persona_vector, save_persona_vector
 from persona.errors import PersonaError
 from steering.demo import Sampling, Session, Setting, from_persona_vector
 from steering.demo.browser import handlers as handlers_module
-from steering.demo.browser.dose import dose_rows, doses, shipped_questions
+from steering.demo.browser.dose_table import dose_rows, doses, shipped_questions
 from steering.demo.browser.handlers import Controls, Handlers
 
 CONTROLS = Controls(1.0, "restore", 1, 2, "finetuned", 0.0, 6, 0)

@@ -56,7 +56,7 @@ def test_control_characters_of_questions_and_tokens_are_replaced(session):
 
 def test_names_of_models_and_of_the_direction_are_escaped_at_the_head(session):
     pytest.importorskip("gradio")
-    from steering.demo.browser.app import build
+    from steering.demo.browser.interface import build
 
     vector = dataclasses.replace(session.vector, name=HOSTILE)
     names, kept = session.pair.names, dict(session.pair.names)

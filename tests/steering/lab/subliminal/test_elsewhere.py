@@ -77,7 +77,7 @@ def test_more_noise_is_further_away_for_training(model, dialogues):
 
 
 def test_the_noise_is_as_much_as_costs_the_stated_damage(model, dialogues):
-    from persona.organisms.reading import read_answers
+    from persona.organisms.plain_reading import read_answers
 
     def cost(candidate):
         found = read_answers(candidate, dialogues, pad_id=1).log_prob

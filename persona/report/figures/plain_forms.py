@@ -10,7 +10,7 @@ import pandas as pd
 
 from persona.errors import DataError
 from persona.intervals import Estimate
-from persona.report.figures.marks import dot_with_interval, ribbon
+from persona.report.figures.shared_marks import dot_with_interval, ribbon
 from persona.report.theme import in_order, line_look, look_of, new_figure, svg_text, translucent
 from persona.report.wording import number
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from persona.errors import DataError
 from persona.intervals import Estimate
-from persona.report.figures.marks import dot_with_interval, vertical_level
+from persona.report.figures.shared_marks import dot_with_interval, vertical_level
 from persona.report.tables import (
     ALIGNED,
     FINETUNED,
@@ -28,7 +28,7 @@ from persona.report.theme import (
     plain,
     svg_text,
 )
-from persona.report.verdict import training_known
+from persona.report.verdict_words import training_known
 from persona.report.wording import n_is
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from persona.cli.options import (
     Seed,
     TokenBudget,
 )
-from persona.cli.sae.load import load_both, questions_of
-from persona.cli.sae.options import AllowMismatch, LayerOf, Source, Table
+from persona.cli.sae.opened import load_both, questions_of
+from persona.cli.sae.sae_options import AllowMismatch, LayerOf, Source, Table
 from persona.cli.sae.words import table_in_words
 
 
@@ -66,7 +66,7 @@ def screen(
         from persona.activations.batches import DEFAULT_TOKEN_BUDGET
         from persona.data import load_neutral
         from persona.files import atomic_write_text
-        from steering.identification.latents import promising, screen_table, verify_latents
+        from steering.identification.latent_screen import promising, screen_table, verify_latents
 
         budget = token_budget or DEFAULT_TOKEN_BUDGET
         pair, autoencoder = load_both(

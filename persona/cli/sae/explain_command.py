@@ -21,8 +21,8 @@ from persona.cli.options import (
     Quiet,
     Seed,
 )
-from persona.cli.sae.load import load_both
-from persona.cli.sae.options import AllowMismatch, LayerOf, MaxTexts, MoreText, Source
+from persona.cli.sae.opened import load_both
+from persona.cli.sae.sae_options import AllowMismatch, LayerOf, MaxTexts, MoreText, Source
 from persona.cli.sae.words import rows_of, table_in_words
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from persona.errors import DataError
-from persona.report.figures.marks import ribbon, vertical_level
+from persona.report.figures.shared_marks import ribbon, vertical_level
 from persona.report.tables import estimate
 from persona.report.theme import in_order, line_look, new_figure, svg_text, translucent
 from persona.report.wording import n_is

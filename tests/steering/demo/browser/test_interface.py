@@ -33,7 +33,7 @@ DONE = "([n]) => document.querySelectorAll('.talk .asked').length == n && " + (
 @pytest.fixture
 def served(tiny_pair):
     pytest.importorskip("gradio")
-    from steering.demo.browser.app import launch
+    from steering.demo.browser.interface import launch
 
     vector = from_persona_vector(planted_vector(tiny_pair))
     session = Session(tiny_pair, vector, vector.default_setting, Sampling(12, 0.0))
@@ -142,7 +142,7 @@ class Browser:
 
 
 def test_two_pages_share_no_conversation_after_the_server_was_started_anew(served):
-    from steering.demo.browser.app import launch
+    from steering.demo.browser.interface import launch
 
     session, address = served
     one, two = Browser(address), Browser(address)
@@ -198,7 +198,7 @@ def test_pages_of_other_machines_and_bodies_beyond_measure_are_not_read(served):
 
 @pytest.mark.slow
 def test_two_browsers_see_their_own_conversation_alone_across_a_restart(served, page):
-    from steering.demo.browser.app import launch
+    from steering.demo.browser.interface import launch
 
     session, address = served
     port = int(urlparse(address).port)
@@ -235,7 +235,7 @@ def ask(page, question):
 
 
 def test_without_gradio_one_line_says_how_to_install_it(monkeypatch):
-    from steering.demo.browser.app import import_gradio
+    from steering.demo.browser.interface import import_gradio
 
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     with pytest.raises(PersonaError, match=r"needs gradio; pip install 'personascope\[app\]'"):
@@ -252,7 +252,7 @@ def impatient(monkeypatch):
 def test_a_page_that_is_slow_to_answer_is_served_all_the_same(tiny_pair, impatient, monkeypatch):
     import httpx
 
-    from steering.demo.browser.app import launch
+    from steering.demo.browser.interface import launch
 
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
@@ -265,7 +265,7 @@ def test_a_page_that_is_slow_to_answer_is_served_all_the_same(tiny_pair, impatie
 
 
 def test_a_page_that_never_answers_itself_ends_in_one_line(tiny_pair, impatient, monkeypatch):
-    from steering.demo.browser import app as demo_app
+    from steering.demo.browser import interface as demo_app
 
     monkeypatch.setattr(demo_app, "PATIENCE_SECONDS", 0.0)
     with pytest.raises(PersonaError, match="did not answer within 0 seconds: the machine is busy"):

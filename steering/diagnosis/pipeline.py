@@ -37,7 +37,7 @@ from steering.evidence.answers import (
     threshold_of,
 )
 from steering.identification.identify import identify
-from steering.identification.latents import latent_rows
+from steering.identification.latent_screen import latent_rows
 
 logger = logging.getLogger("persona")
 

@@ -131,7 +131,7 @@ def check_default_model(cache: Path, *, fetch: bool = False) -> Check:
 def check_organisms() -> Check:
     """Whether the fine-tunes that come along are the files they were shipped as."""
     from persona.files import sha256_of_file
-    from persona.models.shipped import shipped_adapter, shipped_names
+    from persona.models.shipped_adapters import shipped_adapter, shipped_names
     from persona.organisms import read_card
 
     names = shipped_names()

@@ -9,7 +9,7 @@ from persona.directions import PersonaVector, Subspace, orthonormal
 from persona.errors import SteeringError
 from persona.models.hooks import hooked
 from steering import restore_to_aligned, steer
-from steering.evidence.nulls import RecordedRestoration
+from steering.evidence.random_edits import RecordedRestoration
 
 
 def planted(pair):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from persona.errors import DataError
 from persona.intervals import Estimate
-from persona.report.figures.marks import ribbon
+from persona.report.figures.shared_marks import ribbon
 from persona.report.tables import ALIGNED, FINETUNED, checked, estimate, readings
 from persona.report.theme import CONDITIONS, look_of, new_figure, translucent
 from persona.report.wording import n_is

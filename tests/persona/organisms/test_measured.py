@@ -8,7 +8,7 @@ import pytest
 
 from persona.errors import DataError
 from persona.organisms import list_recipes
-from persona.organisms.readings import organisms
+from persona.organisms.measured import organisms
 
 NUMBERS = {"value": 0.4, "low": 0.3, "high": 0.5, "n": 240}
 

@@ -79,7 +79,7 @@ def dose_rows(
 
 def dose_figure(rows: pd.DataFrame, setting: Setting) -> Figure:
     """The rows drawn, on a transparent ground for a light or a dark page."""
-    from persona.report.figures.dose import dose_response
+    from persona.report.figures.dose_curve import dose_response
 
     figure = dose_response(rows, chosen_coefficient=setting.coefficient)
     meaning = {
@@ -108,7 +108,7 @@ def dose_figure(rows: pd.DataFrame, setting: Setting) -> Figure:
 class _Steps:
     """Edits that remember the steps they took in the last pass, and random edits that repeat them.
 
-    See `steering.evidence.nulls.RecordedRestoration`, which does this for restorations alone.
+    See `steering.evidence.random_edits.RecordedRestoration`, which does this for restorations alone.
     """
 
     def __init__(self, edits: Sequence[Edit], vector: SteeringVector) -> None:

@@ -17,7 +17,7 @@ from steering import DiagnoseConfig, diagnose
 from steering.edits.edit import Edit
 from steering.edits.steer import steer
 from steering.identification.identify import identify
-from steering.identification.latents import (
+from steering.identification.latent_screen import (
     CANDIDATE,
     first_order_latents,
     latent_rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from persona.directions.exchange.reading import as_block, as_object, as_text, naming
+from persona.directions.exchange.foreign_values import as_block, as_object, as_text, naming
 from persona.directions.exchange.vectors import VectorSet, as_hook
 from persona.directions.storage import read_tensors_and_card, tool_version
 from persona.files import atomic_write_bytes

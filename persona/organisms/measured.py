@@ -10,7 +10,7 @@ from typing import Any
 from persona.data.jsonl import check_keys, read_json
 from persona.errors import DataError, shown
 from persona.intervals import Estimate
-from persona.models.shipped import shipped_names
+from persona.models.shipped_adapters import shipped_names
 from persona.organisms.recipe import list_recipes, load_recipe
 
 READINGS_FILE = Path(__file__).parent / "readings.json"

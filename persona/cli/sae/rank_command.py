@@ -23,8 +23,8 @@ from persona.cli.options import (
     Seed,
     TokenBudget,
 )
-from persona.cli.sae.load import load_both, questions_of
-from persona.cli.sae.options import AllowMismatch, LayerOf, Source, Table
+from persona.cli.sae.opened import load_both, questions_of
+from persona.cli.sae.sae_options import AllowMismatch, LayerOf, Source, Table
 from persona.cli.sae.words import table_in_words
 
 
