@@ -108,7 +108,7 @@ def dose_figure(rows: pd.DataFrame, setting: Setting) -> Figure:
 class _Steps:
     """Edits that remember the steps they took in the last pass, and random edits that repeat them.
 
-    See `steering.evidence.random_edits.RecordedRestoration`, which does this for restorations alone.
+    `steering.evidence.random_edits.RecordedRestoration` does this for restorations alone.
     """
 
     def __init__(self, edits: Sequence[Edit], vector: SteeringVector) -> None:
