@@ -31,7 +31,7 @@ from persona.behaviour.shared_prompts import (
 )
 from persona.errors import DataError
 from persona.models.chat.chat_format import TokenizedDialogue
-from persona.models.hooks import model_device, padding_id
+from persona.models.hooks import InContext, model_device, padding_id
 from persona.models.pair import ModelPair, Side
 from persona.models.prefix import recording_inputs, starting_at
 from persona.models.readout import Predictions, Readout
