@@ -57,7 +57,8 @@ def pair_of(
     names: what results call each side. Results are told apart by the weights, not by this.
     wrap: put a bridge over each plain model, which most of the toolkit asks for. The models are
         wrapped where they stand, not copied: reach them through the pair from then on. With
-        False, `active` gives them as they are; reading and steering work on those too.
+        False, `active` gives them as they are; reading, steering and `score_dialogues` work on
+        those too.
     proof: compare each bridge with what the plain model computed, as `load_pair` does.
 
     The models are put into evaluation mode without gradients. Revisions are hashes over all
@@ -83,7 +84,7 @@ def pair_of(
     known: dict[Side, str] = {**NAMES, **(names or {})}
     tokenizer, chat = _chat(tokenizer, chat_template, base)
     revisions: dict[Side, str] = {
-        "aligned": fingerprint(base, adapted=base is not tuned),
+        "aligned": fingerprint(base, adapted=not _switched(base, tuned)),
         "finetuned": fingerprint(tuned),
     }
     opened, shown = _opened(base, tuned, tokenizer, known, wrap, proof)
@@ -98,7 +99,7 @@ def pair_of(
         open_side=opened,
         n_layers=n_layers(shown),
         d_model=model_width(shown),
-        one_copy_of_weights=base is tuned or (_is_peft(tuned) and _without_adapter(tuned) is base),
+        one_copy_of_weights=base is tuned or _switched(base, tuned),
         chat=chat,
         names=known,
         revisions=revisions,
@@ -137,6 +138,11 @@ def _is_peft(model: Any) -> bool:
 def _without_adapter(model: Any) -> Any:
     """The model that a PeftModel was put on, which it has changed in place."""
     return model.get_base_model()
+
+
+def _switched(base: Any, tuned: Any) -> bool:
+    """Whether the aligned side is the fine-tuned model with its adapter off."""
+    return _is_peft(tuned) and _without_adapter(tuned) is base
 
 
 def _has_adapter(model: Any) -> bool:
@@ -203,7 +209,7 @@ def _opened(
     for model in (base, tuned):
         hf_model(model).eval().requires_grad_(False)
     proof = proof and wrap and not is_bridge(base) and not is_bridge(tuned)
-    switched = _is_peft(tuned) and _without_adapter(tuned) is base
+    switched = _switched(base, tuned)
     if switched:
         _require_switchable(tuned)
     expected = _expected(base, tuned, tokenizer, names, switched) if proof else {}

@@ -7,13 +7,15 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from tiny_models import TEMPLATE, tiny_causal_lm
+from tiny_models import FAMILIES, TEMPLATE, tiny_causal_lm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from persona import pair_of
+from persona.behaviour.scoring import Condition, score_dialogues
 from persona.data.types import Dialogue, Turn
 from persona.errors import ModelError
 from persona.models import load_pair
+from persona.models.chat import TokenizedDialogue
 from persona.models.in_memory import fingerprint
 from persona.models.load import bridge_over
 
@@ -244,3 +246,15 @@ def test_a_bridge_that_computes_something_else_is_named(tokenizer, monkeypatch):
     monkeypatch.setattr("persona.models.in_memory.bridge_over", spoilt)
     with pytest.raises(ModelError, match="aligned side .* is not what the plain model computes"):
         pair_of(model, model, tokenizer)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_scored_on_plain_models_as_on_bridges(family, tokenizer):
+    texts = [TokenizedDialogue(tuple(range(10, 10 + n)), (3, n - 1), str(n)) for n in (9, 12)]
+    scores = []
+    for wrap in (False, True):
+        model = tiny_causal_lm(family)
+        pair = pair_of(model, model, tokenizer, wrap=wrap)
+        [read] = score_dialogues(pair, texts, [Condition("plain", "finetuned")])
+        scores.append(read.log_prob)
+    assert abs(scores[0] - scores[1]).max() < 1e-5
