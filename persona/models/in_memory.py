@@ -121,6 +121,8 @@ def _as_sides(aligned: Any, finetuned: Any) -> tuple[Any, Any]:
         return _without_adapter(finetuned), finetuned
     if _is_peft(finetuned) and aligned is finetuned:
         return _without_adapter(finetuned), finetuned
+    if aligned is finetuned:  # one model, an adapter in it or not
+        return aligned, finetuned
     if not _is_peft(aligned) and not _is_peft(finetuned) and _has_adapter(hf_model(aligned)):
         raise ModelError(
             f"the aligned {type(hf_model(aligned)).__name__} carries an adapter that PEFT put into "
