@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,7 +129,8 @@ def _alone(model: Any, chat: ChatFormat | None) -> ModelPair:
     known = chat or chat_format(model.tokenizer)
     names: dict[Side, str] = {"aligned": "this model", "finetuned": "this model"}
     pair = pair_of(model, model, known.tokenizer, names=names, wrap=False)
-    return replace(pair, chat=known)
+    # As it stands, also a PeftModel, whose aligned side would be without its adapter.
+    return replace(pair, chat=known, open_side=lambda side: contextlib.nullcontext(model))
 
 
 @dataclass

@@ -135,6 +135,22 @@ def test_one_model_is_explored_alone(tiny_pair, ones):
         assert set(explorer.figures) == {"projections", "trace", "next_model"}
 
 
+def test_a_peft_model_alone_is_explored_with_its_adapter(tiny_llama, tiny_adapter, tiny_pair):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from steering.demo.explorer import _alone
+
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_llama), tiny_adapter
+    )
+    ids = torch.arange(10, 20)[None]
+    with _alone(model, tiny_pair.chat).active("aligned") as opened, torch.no_grad():
+        found = opened(ids).logits
+    with tiny_pair.active("finetuned") as bridge, torch.no_grad():
+        torch.testing.assert_close(found, bridge(ids))
+
+
 def test_a_model_without_a_tokenizer_asks_for_its_chat_format(ones):
     with pytest.raises(SteeringError, match=r"chat=chat"):
         explore(torch.nn.Linear(2, 2), ones)
