@@ -15,9 +15,11 @@ OPTIONAL = {
     "IPython",
     "anywidget",
     "gradio",
+    "httpx",
     "ipywidgets",
     "openai",
     "ray",
+    "starlette",
 }  # imported where it is used, with a line that names the extra
 
 

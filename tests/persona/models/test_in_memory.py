@@ -15,7 +15,7 @@ from persona.behaviour.scoring import Condition, score_dialogues
 from persona.data.types import Dialogue, Turn
 from persona.errors import ModelError
 from persona.models import load_pair
-from persona.models.chat import TokenizedDialogue
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.in_memory import fingerprint
 from persona.models.load import bridge_over
 
