@@ -25,7 +25,13 @@ ELSEWHERE = {
     "docs/how-to/steering.md": "tests/steering/test_how_to.py",
 }
 OF_THE_DEFAULT_MODEL = ["README.md", "docs/how-to/sae.md", "docs/how-to/steering-demos.md"]
-HERE = [*OF_THE_DEFAULT_MODEL, "docs/how-to/scale.md", "docs/how-to/screening.md"]
+HERE = [
+    *OF_THE_DEFAULT_MODEL,
+    "docs/how-to/chat-formats.md",
+    "docs/how-to/models.md",
+    "docs/how-to/scale.md",
+    "docs/how-to/screening.md",
+]
 
 
 def python_blocks(root, page):
@@ -109,6 +115,18 @@ def test_the_page_on_demos_runs(root, tiny_default, capsys):
     names = run(root, "docs/how-to/steering-demos.md")
     assert len(names["explored"].projections) > 20
     assert len(capsys.readouterr().out) > 10
+
+
+def test_the_page_on_chat_formats_runs(root, tiny_default, capsys):
+    run(root, "docs/how-to/chat-formats.md")
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_page_on_models_runs(root, here, capsys):
+    base = save_tiny_llama(here / "org" / "chat-model")
+    save_tiny_adapter(here / "my-adapter", base)
+    run(root, "docs/how-to/models.md")
+    assert "[]" in capsys.readouterr().out  # an adapter on its own base needs no note
 
 
 def test_the_page_on_autoencoders_runs(root, tiny_default, monkeypatch):

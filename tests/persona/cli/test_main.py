@@ -93,6 +93,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "good_twin": "twin",
         "allow_mismatch": True,
         "token_budget": 4096,
+        "proof": True,
         "samples": False,
         "sae": "latents",
         "engine": Engine("ray", 3, "head:6379"),
@@ -139,6 +140,9 @@ def test_what_is_not_asked_for_is_left_to_the_defaults_of_the_job():
     given = inspect.signature(diagnose).parameters
     for wanted in dataclasses.fields(DiagnoseConfig):
         option = "validation_domain" if wanted.name == "validation_domains" else wanted.name
+        if wanted.name == "proof":
+            assert wanted.default is (not given["no_proof"].default)
+            continue
         default = given[option].default
         if wanted.name in {"out", "trained_on"} or wanted.default is dataclasses.MISSING:
             continue
