@@ -17,7 +17,7 @@ from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
 from persona.errors import SteeringError
 from persona.intervals import Estimate, bootstrap
-from persona.models.hooks import Intervention
+from persona.models.hooks import InContext
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore_to_aligned
 from steering.edits.steer import steered_by
@@ -123,7 +123,7 @@ def _whole_effects(
     return np.ascontiguousarray((by_condition[1:] - by_condition[0]).T)
 
 
-def _restoring(vector: PersonaVector) -> Intervention:
+def _restoring(vector: PersonaVector) -> InContext:
     return steered_by(restore_to_aligned(vector, 1.0))
 
 
