@@ -228,8 +228,9 @@ Seed = Annotated[
 Dtype = Annotated[
     Precision,
     typer.Option(
-        help="auto takes bfloat16 where the processor has it, float32 otherwise. int8 and nf4 "
-        "hold the weights in 8 and 4 bits (extra `quantised`).",
+        help="auto takes bfloat16 where the processor or card has it, float16 on a CUDA card "
+        "without it, float32 otherwise. int8 and nf4 hold the weights in 8 and 4 bits (extra "
+        "`quantised`).",
         rich_help_panel=_RUN,
     ),
 ]

@@ -95,7 +95,7 @@ def random_restorations(rows: pd.DataFrame, condition: str = RANDOM) -> NDArray[
 def verdict_of(
     shift: Estimate, restoration: Estimate, kl_restoration: Estimate, random_p97_5: float
 ) -> str:
-    """The default verdict of DESIGN: restored, partly_restored, not_restored, no_emergent_shift."""
+    """The default verdict: restored, partly_restored, not_restored, no_emergent_shift."""
     if not shift.excludes_zero():
         return "no_emergent_shift"
     if restoration.low >= RESTORED_AT_LEAST and kl_restoration.value >= KL_RESTORED_AT_LEAST:
@@ -114,7 +114,7 @@ def make_scorecard(
     judge: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All fields of scorecard.json but `seconds` and `peak_rss_bytes`.
+    """All fields of scorecard.json but those of the run: seed, versions, time and memory.
 
     vector: None where the two models do not differ: there is no direction, and what depends on one
     is null.

@@ -52,7 +52,9 @@ def rank(
     where: Annotated[
         str,
         typer.Option(
-            metavar="TOKENS", help="response, prompt, last_prompt, first_response:K or all."
+            metavar="TOKENS",
+            help="response, whole_response, prompt, last_prompt, last_response, first_response:K "
+            "or all.",
         ),
     ] = "response",
     top: Annotated[int, typer.Option(min=1, help="Latents to print.")] = 20,

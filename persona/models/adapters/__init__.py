@@ -1,1 +1,1 @@
-"""A LoRA adapter: its files, and putting it on the model it belongs to."""
+"""An adapter of PEFT: its files, and putting it on the model it belongs to."""
