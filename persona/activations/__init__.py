@@ -5,8 +5,8 @@ from persona.activations.collect import collect_covariance, collect_moments, col
 from persona.activations.extract import extract_moments
 from persona.activations.moments import Moments, merge_in_tree
 from persona.activations.positions import token_span
+from persona.activations.ragged_rows import collect_tokens
 from persona.activations.spans import collect_sets
-from persona.activations.token_rows import collect_tokens
 
 __all__ = [
     "Moments",
