@@ -123,6 +123,13 @@ def _as_sides(aligned: Any, finetuned: Any) -> tuple[Any, Any]:
         return _without_adapter(finetuned), finetuned
     if aligned is finetuned:  # one model, an adapter in it or not
         return aligned, finetuned
+    if _is_peft(aligned) and _is_peft(finetuned):
+        if _without_adapter(aligned) is _without_adapter(finetuned):
+            raise ModelError(
+                "both sides are adapters that PEFT put into one and the same model, which then "
+                "computes with both; load the base twice, an adapter on each"
+            )
+        return aligned, finetuned
     if not _is_peft(aligned) and not _is_peft(finetuned) and _has_adapter(hf_model(aligned)):
         raise ModelError(
             f"the aligned {type(hf_model(aligned)).__name__} carries an adapter that PEFT put into "
@@ -350,6 +357,6 @@ def _hash_of_entry(entry: tuple[str, Tensor]) -> tuple[str, str]:
     plain = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{tuple(plain.shape)} {plain.dtype}".encode())
     with contextlib.suppress(TypeError):  # formats without a view as bytes
-        plain = plain.view(torch.uint8)
+        plain = plain.flatten().view(torch.uint8)  # a scalar has no bytes of its own
     digest.update(plain.flatten().numpy().data)
     return name, digest.hexdigest()

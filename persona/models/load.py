@@ -361,8 +361,11 @@ def _own_text(files: AdapterFiles, chat: ChatFormat, options: _Options) -> list[
     """Notes of how the tokenizer that an adapter carries differs from its base's."""
     if not own_tokenizer(files.source.path):
         return []
-    with _one_clear_line(files.source) as where:
-        own = _with_padding(_tokenizer(**where))
+    try:
+        with _one_clear_line(files.source) as where:
+            own = _with_padding(_tokenizer(**where))
+    except ModelError as error:
+        return [f"the adapter carries a tokenizer that is not used and cannot be read ({error})"]
     differences = _chat_differences(chat, chat_format(own, options.chat_template, None))
     return [
         f"the adapter carries a tokenizer of its own, which is not used: {said}"
@@ -507,7 +510,8 @@ def _tokenizer(pretrained_model_name_or_path: Path) -> Any:
     # a GGUF holds the tokenizer of that file.
     of_gguf = (pretrained_model_name_or_path / MANIFEST).is_file()
     return (PreTrainedTokenizerFast if of_gguf else AutoTokenizer).from_pretrained(
-        pretrained_model_name_or_path
+        pretrained_model_name_or_path,
+        trust_remote_code=False,  # otherwise it asks on the terminal
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from persona.data.types import Dialogue, Turn
 from persona.errors import ModelError
 from persona.models.chat.chat_format import ChatFormat
-from persona.models.hooks import resid_post
+from persona.models.hooks import is_bridge, resid_post
 from persona.models.space import ActivationSpace
 
 Side = Literal["aligned", "finetuned"]
@@ -115,6 +115,11 @@ class ModelPair:
         if isinstance(question, str):
             question = Dialogue((Turn("user", question),), "the question")
         with self.active(side) as bridge:
+            if not is_bridge(bridge):
+                raise ModelError(
+                    "a pair of models that were not wrapped does not answer; make it without "
+                    "wrap=False, or call the model's own generate"
+                )
             [answer] = sample_answers(
                 bridge,
                 self.chat,

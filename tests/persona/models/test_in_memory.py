@@ -258,3 +258,26 @@ def test_answers_are_scored_on_plain_models_as_on_bridges(family, tokenizer):
         [read] = score_dialogues(pair, texts, [Condition("plain", "finetuned")])
         scores.append(read.log_prob)
     assert abs(scores[0] - scores[1]).max() < 1e-5
+
+
+def test_a_pair_that_was_not_wrapped_says_that_it_does_not_answer(adapted, tokenizer):
+    pair = pair_of(None, adapted, tokenizer, wrap=False)
+    with pytest.raises(ModelError, match="not wrapped"):
+        pair.ask("Which oil?")
+
+
+def test_a_scalar_among_the_weights_is_hashed():
+    model = tiny_causal_lm("llama")
+    before = fingerprint(model)
+    model.register_buffer("scale", torch.tensor(2.0))
+    assert fingerprint(model) != before
+
+
+def test_two_adapters_in_one_base_are_refused(tokenizer):
+    from peft import LoraConfig, get_peft_model
+
+    base = tiny_causal_lm("llama")
+    first = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"]))
+    second = get_peft_model(base, LoraConfig(r=2, target_modules=["down_proj"]))
+    with pytest.raises(ModelError, match="one and the same model"):
+        pair_of(first, second, tokenizer)

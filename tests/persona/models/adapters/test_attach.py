@@ -128,3 +128,14 @@ def test_an_adapter_can_still_be_trained_further(tiny_llama, tiny_adapter):
 
     model, _ = load_with_adapter(tiny_llama, resolve(tiny_adapter), torch.float32)
     assert any(p.requires_grad for p in model.parameters())
+
+
+def test_an_adapter_s_tokenizer_that_cannot_be_read_does_not_refuse_the_adapter(
+    tiny_llama, changed
+):
+    folder = changed()
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}})
+    )
+    (note,) = load(tiny_llama, folder).notes
+    assert "carries a tokenizer that is not used and cannot be read" in note
