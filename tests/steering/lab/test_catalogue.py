@@ -155,7 +155,7 @@ def test_the_index_gets_the_new_line_and_keeps_the_rest(real, tmp_path):
 def test_the_index_in_the_tree_says_what_the_pages_say(root):
     text = (root / "docs" / "findings.md").read_text()
     held = text.partition(BEGIN)[2].partition(END)[0].strip()
-    assert held == index(root / "docs" / "findings")
+    assert held == index(root / "docs" / "findings", EXPERIMENTS)
 
 
 def test_a_tiny_run_writes_no_page(settings, tmp_path):

@@ -139,7 +139,7 @@ def test_a_peft_model_alone_is_explored_with_its_adapter(tiny_llama, tiny_adapte
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from steering.demo.explorer import _alone
+    from steering.demo.notebook.explorer import _alone
 
     model = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(tiny_llama), tiny_adapter
