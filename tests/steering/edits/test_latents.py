@@ -94,7 +94,7 @@ def test_a_value_for_each_row_is_each_row_alone(sae):
     together = clamp_latents(h, sae, [1, 2], values)
     for row in range(3):
         alone = clamp_latents(h[row : row + 1], sae, [1, 2], values[row : row + 1])
-        torch.testing.assert_close(together[row], alone[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=0)  # rounding
 
 
 def test_an_edit_of_latents_writes_the_positions_given_and_no_others(sae, plain):
