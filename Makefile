@@ -1,12 +1,16 @@
 # Every target works on a fresh machine that has Python 3.11 or newer, make and a package index.
 #   make VENV=/some/where ...   another environment folder
 #   make PYTHON=python3.12 ...  a certain Python for a new environment
+#   make test WORKERS=4      tests side by side (0: one after another, in one process)
 #   make demo ARGS="--seed 1"   options for the command behind a target
 VENV   ?= .venv
 NEWEST ?= .venv-newest
 PYTHON ?=
 OUT    ?= persona-demo
 ARGS   ?=
+WORKERS ?= 2
+
+QUICK  := -m "not slow" --nbmake --nbmake-timeout=1200 -n $(WORKERS) --dist loadscope
 
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -24,7 +28,7 @@ demo: $(STAMP)-core ## install, fetch the default model, run the main job, print
 	$(BIN)/persona demo --out "$(OUT)" $(ARGS)
 
 test: $(STAMP)-test ## install with the test extras, run the quick tests and the notebook tour
-	$(BIN)/python -m pytest -m "not slow" --nbmake --nbmake-timeout=1200 $(ARGS)
+	$(BIN)/python -m pytest $(QUICK) $(ARGS)
 
 test-slow: $(STAMP)-test ## run the long tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -41,7 +45,7 @@ check: $(STAMP)-all ## format, lint, types and tests: what CI runs, and more
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" --nbmake --nbmake-timeout=1200 $(ARGS)
+	$(BIN)/python -m pytest $(QUICK) $(ARGS)
 
 bench: $(STAMP)-test ## run the benchmarks one after another, adding rows to benchmarks/results.jsonl
 	@set -e; for script in benchmarks/bench_*.py; do \
