@@ -23,7 +23,7 @@ from persona.directions.direction import PersonaVector, orthonormal
 from persona.errors import SteeringError
 from persona.intervals import bootstrap
 from persona.models.pair import ModelPair
-from steering.edits.from_directions import restore_to_aligned
+from steering.edits.from_directions import restore
 from steering.edits.steer import steered_by
 from steering.identification.candidates import Means, from_bases, random_vector
 
@@ -98,5 +98,5 @@ def _taken_back(means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _restored(name: str, vector: PersonaVector, draw: int = 0) -> Condition:
-    edits = restore_to_aligned(vector)
+    edits = restore(vector)
     return Condition(name, "finetuned", steered_by(edits), vector.layers[0], draw)

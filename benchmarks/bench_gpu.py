@@ -19,7 +19,7 @@ from persona.models import load_pair
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import model_device, resid_post
 from persona.models.load import bridge_over
-from steering import add_direction
+from steering import add
 
 LLAMA_8B = {
     "vocab_size": 128_256,
@@ -132,7 +132,7 @@ def weights_in_blocks(bridge) -> int:
 def steered_generation(bridge, card: str, rows: int = 8, n_tokens: int = 64) -> None:
     width, layer = int(bridge.cfg.d_model), int(bridge.cfg.n_layers) // 2
     space = ActivationSpace("random-llama", "0", resid_post(layer), layer, width)
-    edits = add_direction(Direction(torch.randn(width), space, "any"), 0.01)
+    edits = add(Direction(torch.randn(width), space, "any"), 0.01)
     ids = torch.randint(5, 200, (rows, 64), device=model_device(bridge))
 
     def seconds(chosen: list) -> float:

@@ -16,7 +16,8 @@ from record import median_and_range, record
 from persona.data import load_pairs
 from persona.directions import Direction
 from persona.models import ModelPair, load_pair
-from steering import add_direction, every_block_output, steer
+from steering import add, steer
+from steering.edits import ALL_BLOCKS
 
 BATCH = 8
 N_TOKENS = 48
@@ -46,10 +47,9 @@ def measure(
         def seconds(edits: list, rows: torch.Tensor = ids) -> float:
             return generation_seconds(bridge, rows.to(pair.device), edits, n_tokens)
 
-        everywhere = every_block_output(pair.n_layers)
         lists = {
-            "one_layer": add_direction(direction, 0.01),
-            "all_layers": add_direction(direction, 0.01, everywhere),
+            "one_layer": add(direction, 0.01),
+            "all_layers": add(direction, 0.01, ALL_BLOCKS),
         }
         for edits in ([], *lists.values()):
             seconds(edits)
@@ -69,9 +69,9 @@ def measure(
                 note=note,
             )
         speedups = []
-        swept = add_direction(direction, torch.tensor(COEFFICIENTS))
+        swept = add(direction, torch.tensor(COEFFICIENTS))
         for _ in range(repetitions):
-            single = sum(seconds(add_direction(direction, c), ids[:1]) for c in COEFFICIENTS)
+            single = sum(seconds(add(direction, c), ids[:1]) for c in COEFFICIENTS)
             speedups.append(single / seconds(swept, ids[:1].expand(len(COEFFICIENTS), -1)))
         value, spread = median_and_range(speedups)
         record(

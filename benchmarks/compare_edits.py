@@ -35,7 +35,7 @@ from persona.models.hooks import hf_model
 from persona.models.load import load_bridge, load_causal_lm
 from persona.models.pair import Side
 from persona.organisms import shipped_adapter
-from steering import Edit
+from steering.edits import Edit
 from steering.edits.steer import steered_by
 from steering.evidence.dose import coefficient_at_kl
 from steering.evidence.dose_answers import Sampling
@@ -124,7 +124,7 @@ class Comparison:
                 basis, basis @ aligned[layer], basis @ finetuned[layer], space
             )
         vector = PersonaVector(subspaces, "model_effect_good")
-        return Ingredients(directions, vector, self.one, self.pair.n_layers)
+        return Ingredients(directions, vector, self.one)
 
     def estimate(self) -> str:
         """About how many tokens are read, and for how long at 900 a second."""

@@ -13,7 +13,7 @@ import argparse
 from persona.data import load_pairs
 from persona.directions import collect_cells, two_by_two
 from persona.models import load_pair
-from steering import transfer_matrix, vector_cosines
+from steering.evidence import transfer_matrix, vector_cosines
 from steering.identification.candidates import Means, from_bases, refit_candidates
 from steering.identification.identify import within_covariance
 from steering.identification.trials import fit_rows

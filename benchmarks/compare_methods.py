@@ -35,7 +35,7 @@ from persona.intervals import bootstrap
 from persona.models import ModelPair, load_pair
 from persona.organisms import shipped_adapter
 from probes.nulls import null_table
-from steering.edits.from_directions import restore_to_aligned
+from steering.edits.from_directions import restore
 from steering.edits.steer import steered_by
 from steering.identification.attribution import attribution_matrices
 from steering.identification.candidates import (
@@ -170,7 +170,7 @@ def restorations(
         vectors[refit.name] = from_bases(pair, bases, means, refit.name, read_whitened=True)
 
     def condition(name: str) -> Condition:
-        edits = restore_to_aligned(vectors[name])
+        edits = restore(vectors[name])
         return Condition(name, "finetuned", steered_by(edits), LAYERS[0])
 
     conditions = [

@@ -9,16 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from persona.directions import Direction, PersonaVector
-from steering import (
-    Edit,
-    ablate_direction,
-    ablate_to_zero,
-    add_direction,
-    cap,
-    every_write,
-    restore_to_aligned,
-    set_along,
-)
+from steering import ablate, add, restore
+from steering.edits import EVERY_WRITE, Edit, set_coordinates
+from steering.edits.interventions import cap
 
 
 @dataclass(frozen=True)
@@ -28,23 +21,22 @@ class Ingredients:
     directions: Mapping[int, Direction]
     vector: PersonaVector
     one: int
-    n_layers: int
 
 
 def add_everywhere(made: Ingredients, strength: float) -> list[Edit]:
-    return [e for d in made.directions.values() for e in add_direction(d, -strength)]
+    return [e for d in made.directions.values() for e in add(d, -strength)]
 
 
 def add_at_one(made: Ingredients, strength: float) -> list[Edit]:
-    return add_direction(made.directions[made.one], -strength)
+    return add(made.directions[made.one], -strength)
 
 
 def ablate_blocks(made: Ingredients, strength: float) -> list[Edit]:
-    return ablate_to_zero(made.vector, strength)
+    return ablate(made.vector, strength)
 
 
 def restore_blocks(made: Ingredients, strength: float) -> list[Edit]:
-    return restore_to_aligned(made.vector, strength)
+    return restore(made.vector, strength)
 
 
 def cap_blocks(made: Ingredients, strength: float) -> list[Edit]:
@@ -53,13 +45,12 @@ def cap_blocks(made: Ingredients, strength: float) -> list[Edit]:
     for layer, subspace in made.vector.subspaces.items():
         mean, shift = subspace.aligned_mean, made.directions[layer].norm
         threshold = float(mean[0] + 4 * (1 - strength) * shift)
-        direction = made.directions[layer]
-        edits += set_along(direction.vector, cap, [direction.space.hook_name], threshold)
+        edits += set_coordinates(made.directions[layer], cap, threshold)
     return edits
 
 
 def ablate_writes(made: Ingredients, strength: float) -> list[Edit]:
-    return ablate_direction(made.directions[made.one], strength, every_write(made.n_layers))
+    return ablate(made.directions[made.one], strength, EVERY_WRITE)
 
 
 Way = Callable[[Ingredients, float], list[Edit]]

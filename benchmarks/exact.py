@@ -19,7 +19,7 @@ from persona.errors import SteeringError
 from persona.intervals import Estimate, bootstrap
 from persona.models.hooks import InContext
 from persona.models.pair import ModelPair
-from steering.edits.from_directions import restore_to_aligned
+from steering.edits.from_directions import restore
 from steering.edits.steer import steered_by
 from steering.identification.attribution import Objective, first_order_effects
 
@@ -124,7 +124,7 @@ def _whole_effects(
 
 
 def _restoring(vector: PersonaVector) -> InContext:
-    return steered_by(restore_to_aligned(vector, 1.0))
+    return steered_by(restore(vector, 1.0))
 
 
 def _spearman_of_halves(means: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from persona.models.chat.chat_format import shortened
 from persona.models.hooks import model_device
 from persona.models.pair import ModelPair
 from persona.progress import progress
-from steering.edits.from_directions import restore_to_aligned
+from steering.edits.from_directions import restore
 from steering.identification.attribution import Objective, texts_for
 
 Cell = tuple[str, int]
@@ -48,7 +48,7 @@ def answer_effects(
             aligned = [lay_foundation(bridge, batch, []).log_probs for batch in batches]
     # [text, plain and cells]
     readings = np.empty((len(texts), 1 + len(alone)))
-    edits = [restore_to_aligned(vector, 1.0)[0] for vector in alone]
+    edits = [restore(vector, 1.0)[0] for vector in alone]
     layers = [edit.layer for edit in edits]
     with pair.active("finetuned") as bridge:
         for batch, reference in zip(

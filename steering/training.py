@@ -26,7 +26,7 @@ from persona.organisms import (
     read_readings,
 )
 from persona.organisms.monitoring import mean_projections
-from steering.edits.from_directions import ablate_direction, add_direction
+from steering.edits.from_directions import ablate, add
 from steering.edits.steer import steer
 
 
@@ -36,14 +36,14 @@ def preventative(direction: Direction, coefficient: float = 1.0) -> During:
     A positive coefficient pushes toward the trait while training; without the push, in use, the
     model is further from it than it would have been.
     """
-    edits = add_direction(direction, coefficient)
+    edits = add(direction, coefficient)
     return During(f"add {coefficient:g} x {named(direction)}", lambda model: steer(model, edits))
 
 
 def projecting_out(vector: PersonaVector) -> During:
     """Takes the projection on the vector's direction away after each of its blocks (CAFT)."""
     directions = [vector.direction(layer) for layer in vector.layers]
-    edits = [edit for direction in directions for edit in ablate_direction(direction)]
+    edits = [edit for direction in directions for edit in ablate(direction)]
     names = ", ".join(named(direction) for direction in directions)
     return During(f"project out {names}", lambda model: steer(model, edits))
 

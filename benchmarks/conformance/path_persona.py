@@ -15,13 +15,12 @@ class Path(TorchPath):
             return hf_generate(self.model, ids, mask, self.job, cached)
 
     def steering(self):
-        from steering import block_outputs, steer
-        from steering.edits.from_directions import edits_at
+        from steering.edits import edits_at, steer
 
         if not self.steered:
             return contextlib.nullcontext()
         edits = edits_at(
-            block_outputs([self.job.block]),
+            self.job.block,
             lambda resid: resid + self.step,
             len(self.step),
             "the vector",

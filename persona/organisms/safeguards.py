@@ -2,9 +2,9 @@
 
 Steering while training comes from above as a plain callable (persona does not import steering):
 
-    from steering import add_direction, ablate_direction, steer
-    During("add +5 v", lambda model: steer(model, add_direction(v, 5.0)))       # preventative
-    During("project out v", lambda model: steer(model, ablate_direction(v)))     # CAFT
+    from steering import add, ablate, steer
+    During("add +5 v", lambda model: steer(model, add(v, 5.0)))       # preventative
+    During("project out v", lambda model: steer(model, ablate(v)))     # CAFT
 
 Projecting out keeps the gradient off a direction, not quite the weights: Adam rescales each entry
 by itself, so updates leak a little into it unless it is a coordinate axis.

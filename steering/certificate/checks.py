@@ -279,7 +279,7 @@ class Trial:
         with steer(self.model, self.edits) as record:
             decoded(self.model, self.texts, N_STEPS, cache=True)
         tokens = int(self.texts.mask.sum()) + len(self.texts.ids) * (N_STEPS - 2)
-        fired = zip(record.passes, record.tokens, strict=True)
+        fired = zip(record.passes, record.n_tokens, strict=True)
         return sum(pair != (N_STEPS, tokens) for pair in fired)
 
     def unwritten(self, path: str) -> float:

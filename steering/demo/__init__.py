@@ -6,8 +6,8 @@ from steering.demo.session.generation import Sampling, Token
 from steering.demo.session.session import Answer, Column, Exchange, Session
 from steering.demo.session.transcript import save_transcript
 from steering.demo.session.vector import (
+    DemoVector,
     Setting,
-    SteeringVector,
     edits_of,
     from_persona_vector,
     load_vector,
@@ -18,6 +18,7 @@ __all__ = [
     "Answer",
     "Choice",
     "Column",
+    "DemoVector",
     "Exchange",
     "Exploration",
     "Explored",
@@ -25,7 +26,6 @@ __all__ = [
     "Sampling",
     "Session",
     "Setting",
-    "SteeringVector",
     "Token",
     "edits_of",
     "explore",

@@ -18,7 +18,7 @@ from persona.stages import Workspace
 from steering.diagnosis.chunks import ChunkScoring, score_in_chunks
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
-from steering.edits.from_directions import ablate_to_zero, restore_to_aligned, restore_to_finetuned
+from steering.edits.from_directions import ablate, induce, restore
 from steering.edits.steer import steered_by
 from steering.evidence.random_edits import RecordedRestoration
 from steering.evidence.scorecard import (
@@ -83,13 +83,13 @@ class Scoring:
             Condition(
                 INDUCED,
                 "aligned",
-                steered_by(restore_to_finetuned(vector)),
+                steered_by(induce(vector)),
                 vector.layers[0],
             ),
             Condition(
                 ZERO_ABLATED,
                 "finetuned",
-                steered_by(ablate_to_zero(vector)),
+                steered_by(ablate(vector)),
                 vector.layers[0],
             ),
             # The norm-matched draws repeat this one's steps, so it comes last before them.
@@ -98,7 +98,7 @@ class Scoring:
         subspaces, matched = [], []
         for draw in range(self.config.n_random):
             seed, first = self._draw_seed(draw), vector.layers[0]
-            subspace = restore_to_aligned(random_vector(self.pair, vector, means, seed))
+            subspace = restore(random_vector(self.pair, vector, means, seed))
             subspaces.append(Condition(RANDOM, "finetuned", steered_by(subspace), first, draw))
             along = steered_by(restoration.random_edits(seed))
             matched.append(Condition(RANDOM_MATCHED, "finetuned", along, first, draw))

@@ -1,1 +1,40 @@
-"""Edits of the residual stream: what is written, where, at which tokens, and `steer`."""
+"""Edits of the residual stream: what is written, where, at which tokens, and `steer`.
+
+`add`, `ablate` and `restore` here make edits of a direction; the functions of activations that
+they are made of, under the same names, are those of `interventions`.
+"""
+
+from steering.edits import interventions
+from steering.edits.edit import Edit
+from steering.edits.from_directions import (
+    ablate,
+    add,
+    edits_at,
+    induce,
+    restore,
+    set_coordinates,
+)
+from steering.edits.latents import ablate_latents, clamp_latents, latent_edits
+from steering.edits.places import ALL_BLOCKS, EVERY_WRITE, hook_names
+from steering.edits.steer import SteeredBy, Steering, steer, steered_by
+
+__all__ = [
+    "ALL_BLOCKS",
+    "EVERY_WRITE",
+    "Edit",
+    "SteeredBy",
+    "Steering",
+    "ablate",
+    "ablate_latents",
+    "add",
+    "clamp_latents",
+    "edits_at",
+    "hook_names",
+    "induce",
+    "interventions",
+    "latent_edits",
+    "restore",
+    "set_coordinates",
+    "steer",
+    "steered_by",
+]

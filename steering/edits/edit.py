@@ -21,6 +21,8 @@ Kind = Literal["adds", "sets"]
 class Edit:
     """An intervention at one hook: `apply` maps activations [..., d_model] to activations.
 
+    hook_name, layer: where; `*` in the name is every block of the model that is steered, and then
+        the layer is the first of them, 0.
     kind: whether it adds to the activation or sets coordinates of it (ablate, restore, cap, ...).
         Two edits of one list that set coordinates along overlapping `basis` at one hook undo each
         other, and are refused.

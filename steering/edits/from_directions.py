@@ -1,24 +1,170 @@
-"""How to make edits, for one place or for many at once.
+"""How to make edits of a direction, a persona vector or plain vectors, at one place or many.
 
-A list of edits is applied in its order; two edits at one hook compose in that order.
+A list of edits is applied in its order; two edits at one hook compose in that order. What each
+edit does to an activation is one function of `steering.edits.interventions`.
+
+Where an edit is made (`at`) is a block, a hook name, or several of them; `ALL_BLOCKS` and
+`EVERY_WRITE` are every block of the model that is steered. Left out, it is where the direction was
+read, each block of a persona vector, or the layers that coefficients are given for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from persona.directions.direction import Direction, PersonaVector, Subspace
 from persona.errors import SteeringError
-from persona.models.hooks import resid_post
 from persona.models.space import ActivationSpace
-from steering.edits.edit import Edit, Kind, require_coefficient, require_levels, unit_rows
-from steering.edits.interventions import Coefficient, Intervention, ablate, add, restore
+from steering.edits import interventions
+from steering.edits.edit import (
+    Edit,
+    Kind,
+    require_coefficient,
+    require_finite,
+    require_levels,
+    unit_rows,
+)
+from steering.edits.interventions import Coefficient, Intervention
+from steering.edits.places import EVERY_WRITE, Places, hook_names, layer_of
+
+Steerable = Direction | PersonaVector | Tensor
+"""What can be written: a direction, a persona vector, or vectors [d_model] or [rank d_model]."""
+Coefficients = Coefficient | Mapping[int, Coefficient]
+"""A number, one for each row of the batch, or layer -> either of them."""
+
+
+def add(
+    direction: Steerable, coefficient: Coefficients = 1.0, at: Places | None = None
+) -> list[Edit]:
+    """Add `coefficient` times the direction, norm included: above 0 toward the trait.
+
+    Of a persona vector 1 adds the way from the aligned to the fine-tuned mean, block by block.
+    Raises: SteeringError for a coefficient that is not finite, several vectors at once, or a plain
+        vector without `at`.
+
+    Examples:
+        >>> import torch
+        >>> from persona.directions import ActivationSpace, Direction
+        >>> from steering import add
+        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
+        >>> direction = Direction(torch.tensor([3.0, 4.0]), space, "made up")
+        >>> [edit] = add(direction, -2.0)
+        >>> edit.hook_name, edit.apply(torch.zeros(1, 2))
+        ('blocks.3.hook_resid_post', tensor([[-6., -8.]]))
+    """
+
+    def write(line: _Line, factor: Coefficient) -> Intervention:
+        vector = line.shift
+        return lambda h: interventions.add(h, vector.to(h.device), factor)
+
+    return _edits(_lines(direction, at, coefficient), coefficient, write, "add", "adds")
+
+
+def ablate(
+    direction: Steerable, coefficient: Coefficients = 1.0, at: Places | None = None
+) -> list[Edit]:
+    """Take `coefficient` of the projection away; 1 leaves a projection of zero.
+
+    Plain vectors are ablated at `EVERY_WRITE` unless told otherwise. Zero is an arbitrary point,
+    often beyond both models: `restore` is the gentler removal where the means are known.
+
+    Examples:
+        >>> import torch
+        >>> from persona.directions import ActivationSpace, Direction
+        >>> from steering import ablate
+        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
+        >>> direction = Direction(torch.tensor([2.0, 0.0]), space, "made up")
+        >>> [edit] = ablate(direction)
+        >>> edit.apply(torch.tensor([[5.0, 7.0]]))
+        tensor([[0., 7.]])
+        >>> [edit.hook_name for edit in ablate(direction, at=[3, 4])]
+        ['blocks.3.hook_resid_post', 'blocks.4.hook_resid_post']
+    """
+
+    def write(line: _Line, factor: Coefficient) -> Intervention:
+        def apply(h: Tensor) -> Tensor:
+            basis, readout = line.on(h)
+            return interventions.ablate(h, basis, factor, readout)
+
+        return apply
+
+    if isinstance(direction, Tensor) and at is None and not isinstance(coefficient, Mapping):
+        at = EVERY_WRITE
+    return _edits(_lines(direction, at, coefficient), coefficient, write, "ablate")
+
+
+def restore(
+    direction: Steerable,
+    coefficient: Coefficients | None = None,
+    at: Places | None = None,
+    *,
+    target: float | Tensor | None = None,
+) -> list[Edit]:
+    """Move each projection toward the aligned model's mean: the default removal.
+
+    coefficient: 1 sets the projection to the mean, 0 changes nothing; default 1, of a persona
+        vector its own.
+    target: the projection to move to, a number or [rank], in residual-stream units. A persona
+        vector knows the aligned model's means; a direction and plain vectors must be told.
+    Raises: SteeringError where the target is not known.
+
+    Examples:
+        >>> import torch
+        >>> from persona.directions import ActivationSpace, PersonaVector, Subspace
+        >>> from steering import restore
+        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
+        >>> aligned, finetuned = torch.tensor([-1.0]), torch.tensor([4.0])
+        >>> line = Subspace(torch.eye(2)[:1], aligned, finetuned, space)
+        >>> [edit] = restore(PersonaVector({3: line}, "made up"))
+        >>> edit.apply(torch.tensor([[4.0, 7.0]]))
+        tensor([[-1.,  7.]])
+        >>> [edit] = restore(torch.tensor([0.0, 2.0]), target=3.0, at=3)
+        >>> edit.apply(torch.tensor([[4.0, 7.0]]))
+        tensor([[4., 3.]])
+    """
+    return _toward(direction, coefficient, at, target, "aligned_mean", "restore")
+
+
+def induce(
+    direction: Steerable,
+    coefficient: Coefficients | None = None,
+    at: Places | None = None,
+    *,
+    target: float | Tensor | None = None,
+) -> list[Edit]:
+    """Move each projection toward the fine-tuned model's mean: the mirror of `restore`."""
+    return _toward(direction, coefficient, at, target, "finetuned_mean", "induce")
+
+
+def set_coordinates(
+    direction: Steerable,
+    intervention: Callable[..., Tensor],
+    *levels: float | Tensor,
+    at: Places | None = None,
+) -> list[Edit]:
+    """`set_projection`, `cap`, `floor` or `clamp` with these levels, along the direction.
+
+    `set_coordinates(d, interventions.cap, 4.0, at=ALL_BLOCKS)` caps the projection at 4 after every
+    block. A level may be a table [rows rank]: then every row of the batch has its own.
+    Raises: SteeringError for a zero vector, dependent vectors, a level that is not finite or of
+        another shape.
+    """
+    lines = _lines(direction, at)
+    rows = require_levels(levels, len(lines[0].basis))
+
+    def write(line: _Line, factor: Coefficient) -> Intervention:
+        return lambda h: intervention(h, line.basis.to(h.device), *levels)
+
+    return _edits(lines, 1.0, write, getattr(intervention, "__name__", "set"), rows=rows)
 
 
 def edits_at(
-    hook_names: Sequence[str],
+    at: Places,
     intervention: Intervention | Mapping[int, Intervention],
     d_model: int,
     label: str,
@@ -28,208 +174,164 @@ def edits_at(
     rows: int | None = None,
     space: ActivationSpace | None = None,
 ) -> list[Edit]:
-    """One intervention at many hooks, in their order; a mapping gives each layer its own.
+    """An intervention of your own at these places, in their order.
 
+    intervention: one for all of them, or layer -> its own.
     Raises: SteeringError for a hook name of no block, or a layer that the mapping lacks.
     """
+    by_layer = intervention if isinstance(intervention, Mapping) else None
     edits = []
-    for name in hook_names:
-        layer = _layer_of(name)
-        if isinstance(intervention, Mapping):
-            if layer not in intervention:
-                raise SteeringError(f"there is no intervention for layer {layer} ({name})")
-            apply = intervention[layer]
-        else:
-            apply = intervention
+    for name in hook_names(at, by_layer):
+        layer = layer_of(name)
+        if by_layer is not None and layer not in by_layer:
+            raise SteeringError(f"there is no intervention for layer {layer} ({name})")
+        apply = intervention if by_layer is None else by_layer[layer]
         edits.append(Edit(name, layer, d_model, apply, label, kind, basis, rows, space))
     return edits
 
 
-def add_direction(
-    direction: Direction,
-    coefficient: Coefficient | Mapping[int, Coefficient] = 1.0,
-    hook_names: Sequence[str] | None = None,
-) -> list[Edit]:
-    """Add `coefficient` times the direction, norm included, at its own hook or at others.
+@dataclass(frozen=True)
+class _Line:
+    """What can be written at one hook.
 
-    coefficient: a number, one for each row of the batch, or layer -> either of them.
-
-    Examples:
-        >>> import torch
-        >>> from persona.directions import ActivationSpace, Direction
-        >>> from steering import add_direction
-        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
-        >>> direction = Direction(torch.tensor([3.0, 4.0]), space, "made up")
-        >>> [edit] = add_direction(direction, coefficient=-2.0)
-        >>> edit.hook_name, edit.apply(torch.zeros(1, 2))
-        ('blocks.3.hook_resid_post', tensor([[-6., -8.]]))
+    basis, readout: orthonormal rows [rank d_model] that are written, and those that read the
+        coordinates where they are others. source: what it was made of.
     """
-    names = [direction.space.hook_name] if hook_names is None else hook_names
-    by_layer = _by_layer(coefficient, names)
 
-    def apply(factor: Coefficient) -> Intervention:
-        return lambda h: add(h, direction.vector.to(h.device), factor)
+    hook_name: str
+    basis: Tensor
+    source: Direction | Subspace | Tensor
+    readout: Tensor | None = None
 
-    return _with_rows(names, by_layer, apply, direction.space, "add", "adds", None)
+    @property
+    def layer(self) -> int:
+        return layer_of(self.hook_name)
 
+    @property
+    def space(self) -> ActivationSpace | None:
+        return None if isinstance(self.source, Tensor) else self.source.space
 
-def ablate_direction(
-    direction: Direction,
-    coefficient: Coefficient | Mapping[int, Coefficient] = 1.0,
-    hook_names: Sequence[str] | None = None,
-) -> list[Edit]:
-    """Take the projection on the direction away, at its own hook or at others (`every_write`).
+    @property
+    def shift(self) -> Tensor:
+        """[d_model]: what a coefficient of 1 adds."""
+        match self.source:
+            case Direction():
+                return self.source.vector
+            case Subspace():
+                return (self.source.finetuned_mean - self.source.aligned_mean) @ self.source.basis
+        if self.source.ndim != 1:
+            raise SteeringError(
+                f"one vector [d_model] is added at a time; got shape {tuple(self.source.shape)}"
+            )
+        return self.source
 
-    Examples:
-        >>> import torch
-        >>> from persona.directions import ActivationSpace, Direction
-        >>> from steering import ablate_direction, every_block_output
-        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
-        >>> direction = Direction(torch.tensor([2.0, 0.0]), space, "made up")
-        >>> edits = ablate_direction(direction, hook_names=every_block_output(5))
-        >>> len(edits), edits[0].apply(torch.tensor([[5.0, 7.0]]))
-        (5, tensor([[0., 7.]]))
-    """
-    names = [direction.space.hook_name] if hook_names is None else hook_names
-    by_layer = _by_layer(coefficient, names)
-    basis = direction.unit[None]
-
-    def apply(factor: Coefficient) -> Intervention:
-        return lambda h: ablate(h, basis.to(h.device), factor)
-
-    return _with_rows(names, by_layer, apply, direction.space, "ablate", "sets", basis)
+    def on(self, resid: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Basis and readout on the device of an activation."""
+        readout = None if self.readout is None else self.readout.to(resid.device)
+        return self.basis.to(resid.device), readout
 
 
-def set_along(
-    vectors: Tensor,
-    intervention: Callable[..., Tensor],
-    hook_names: Sequence[str],
-    *levels: float | Tensor,
-) -> list[Edit]:
-    """`set_projection`, `cap`, `floor` or `clamp` with these levels, along [d_model] or [rank d].
-
-    `set_along(v, cap, every_block_output(30), 4.0)` caps the projection at 4 after every block.
-    A level may be a table [rows rank]: then every row of the batch has its own.
-    Raises: SteeringError for a zero vector, dependent vectors, a level that is not finite or of
-        another shape.
-    """
-    basis = unit_rows(vectors)
-    rows = require_levels(levels, len(basis))
-
-    def apply(h: Tensor) -> Tensor:
-        return intervention(h, basis.to(h.device), *levels)
-
-    label = getattr(intervention, "__name__", "set")
-    return edits_at(hook_names, apply, basis.shape[1], label, kind="sets", basis=basis, rows=rows)
-
-
-def ablate_to_zero(vector: PersonaVector, coefficient: Coefficient = 1.0) -> list[Edit]:
-    """Set the projection on each block's subspace to zero."""
-    return [_of_subspace(s, ablate, coefficient, "ablate") for s in _in_order(vector)]
-
-
-def restore_to_aligned(vector: PersonaVector, coefficient: Coefficient | None = None) -> list[Edit]:
-    """Move each block's projection toward the aligned model's mean.
-
-    coefficient: default the vector's own. 1 sets the projection to the mean, 0 changes nothing.
-
-    Examples:
-        >>> import torch
-        >>> from persona.directions import ActivationSpace, PersonaVector, Subspace
-        >>> from steering import restore_to_aligned
-        >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
-        >>> aligned, finetuned = torch.tensor([-1.0]), torch.tensor([4.0])
-        >>> line = Subspace(torch.eye(2)[:1], aligned, finetuned, space)
-        >>> vector = PersonaVector({3: line}, "made up")
-        >>> [edit] = restore_to_aligned(vector)
-        >>> edit.apply(torch.tensor([[4.0, 7.0]]))
-        tensor([[-1.,  7.]])
-    """
-    factor = vector.coefficient if coefficient is None else coefficient
-    return [_restoration(s, s.aligned_mean, factor) for s in _in_order(vector)]
-
-
-def restore_to_finetuned(
-    vector: PersonaVector, coefficient: Coefficient | None = None
-) -> list[Edit]:
-    """Move each block's projection toward the fine-tuned model's mean: the mirror, to induce."""
-    factor = vector.coefficient if coefficient is None else coefficient
-    return [_restoration(s, s.finetuned_mean, factor) for s in _in_order(vector)]
-
-
-def _layer_of(hook_name: str) -> int:
-    parts = hook_name.split(".")
-    if len(parts) < 3 or parts[0] != "blocks" or not parts[1].isdigit():
+def _lines(
+    direction: Steerable, at: Places | None, coefficient: Coefficients | None = None
+) -> list[_Line]:
+    """What is written, hook by hook, in the order of `at` or of the blocks."""
+    layers = sorted(coefficient) if isinstance(coefficient, Mapping) else None
+    if isinstance(direction, PersonaVector):
+        return _of_persona_vector(direction, at if at is not None else layers)
+    basis = unit_rows(direction) if isinstance(direction, Tensor) else direction.unit[None]
+    if at is None and layers is not None:
+        at = layers
+    if at is None and isinstance(direction, Tensor):
         raise SteeringError(
-            f"{hook_name!r} is no hook of a block; name one such as {resid_post(0)}"
+            "a plain vector does not know where it was read: say at which block, for instance "
+            "at=12, or at=steering.edits.ALL_BLOCKS"
         )
-    return int(parts[1])
+    if at is None:
+        assert isinstance(direction, Direction)
+        at = direction.space.hook_name
+    return [_Line(name, basis, direction) for name in hook_names(at, layers)]
 
 
-def _by_layer(
-    coefficient: Coefficient | Mapping[int, Coefficient], names: Sequence[str]
-) -> dict[int, Coefficient]:
-    layers = [_layer_of(name) for name in names]
-    if not isinstance(coefficient, Mapping):
-        coefficient = dict.fromkeys(layers, coefficient)
-    if lacking := set(layers) - set(coefficient):
-        raise SteeringError(f"there is no coefficient for layers {sorted(lacking)}")
-    return dict(coefficient)
+def _of_persona_vector(vector: PersonaVector, at: Places | None) -> list[_Line]:
+    in_order = [vector.subspaces[layer] for layer in vector.layers]
+    own = {subspace.space.hook_name: subspace for subspace in in_order}
+    names = list(own) if at is None else hook_names(at, vector.layers)
+    if strange := [name for name in names if name not in own]:
+        raise SteeringError(
+            f"the persona vector has nothing at {strange[0]}; it has blocks {vector.layers}"
+        )
+    return [_Line(name, own[name].basis, own[name], own[name].readout) for name in names]
 
 
-def _with_rows(
-    names: Sequence[str],
-    by_layer: Mapping[int, Coefficient],
-    apply: Callable[[Coefficient], Intervention],
-    space: ActivationSpace,
+def _toward(
+    direction: Steerable,
+    coefficient: Coefficients | None,
+    at: Places | None,
+    target: float | Tensor | None,
+    mean: Literal["aligned_mean", "finetuned_mean"],
     label: str,
-    kind: Kind,
-    basis: Tensor | None,
 ) -> list[Edit]:
-    for factor in by_layer.values():
-        require_coefficient(factor)
-    return [
-        Edit(
-            name,
-            _layer_of(name),
-            space.d_model,
-            apply(by_layer[_layer_of(name)]),
-            label,
-            kind,
-            basis,
-            _rows(by_layer[_layer_of(name)]),
-            space,
+    if coefficient is None:
+        coefficient = direction.coefficient if isinstance(direction, PersonaVector) else 1.0
+
+    def write(line: _Line, factor: Coefficient) -> Intervention:
+        if target is not None:
+            goal = _target(target, len(line.basis))
+        elif isinstance(line.source, Subspace):
+            goal = getattr(line.source, mean)
+        else:
+            raise SteeringError(
+                f"to {label} takes the models' means, which a direction does not know: give "
+                "target=, the projection to move to, or a persona vector"
+            )
+
+        def apply(h: Tensor) -> Tensor:
+            basis, readout = line.on(h)
+            return interventions.restore(h, basis, goal.to(h.device), factor, readout)
+
+        return apply
+
+    return _edits(_lines(direction, at, coefficient), coefficient, write, label)
+
+
+def _target(target: float | Tensor, rank: int) -> Tensor:
+    require_finite(target, "a target")
+    goal = torch.as_tensor(target, dtype=torch.float32)
+    if goal.shape not in {(), (rank,)}:
+        raise SteeringError(
+            f"a target along {rank} directions is a number or a tensor [{rank}]; got shape "
+            f"{tuple(goal.shape)}"
         )
-        for name in names
-    ]
+    return goal.expand(rank)
 
 
-def _rows(coefficient: Coefficient) -> int | None:
-    return len(coefficient) if isinstance(coefficient, Tensor) else None
-
-
-def _in_order(vector: PersonaVector) -> list[Subspace]:
-    return [vector.subspaces[layer] for layer in vector.layers]
-
-
-def _restoration(subspace: Subspace, target: Tensor, coefficient: Coefficient) -> Edit:
-    def toward(h: Tensor, basis: Tensor, factor: Coefficient, readout: Tensor) -> Tensor:
-        return restore(h, basis, target.to(h.device), factor, readout)
-
-    return _of_subspace(subspace, toward, coefficient, "restore")
-
-
-def _of_subspace(
-    subspace: Subspace, intervention: Callable[..., Tensor], coefficient: Coefficient, label: str
-) -> Edit:
-    require_coefficient(coefficient)
-
-    def apply(resid: Tensor) -> Tensor:
-        basis, reading = (rows.to(resid.device) for rows in (subspace.basis, subspace.reading))
-        return intervention(resid, basis, coefficient, reading)
-
-    space = subspace.space
-    return Edit(
-        space.hook_name, space.layer, space.d_model, apply, label, "sets", subspace.basis,
-        _rows(coefficient), space,
-    )  # fmt: skip
+def _edits(
+    lines: Sequence[_Line],
+    coefficient: Coefficients,
+    write: Callable[[_Line, Coefficient], Intervention],
+    label: str,
+    kind: Kind = "sets",
+    rows: int | None = None,
+) -> list[Edit]:
+    by_layer = coefficient if isinstance(coefficient, Mapping) else None
+    if by_layer is not None and (lacking := {line.layer for line in lines} - set(by_layer)):
+        raise SteeringError(f"there is no coefficient for layers {sorted(lacking)}")
+    for factor in by_layer.values() if by_layer is not None else [coefficient]:
+        require_coefficient(factor)
+    edits = []
+    for line in lines:
+        factor = coefficient if by_layer is None else by_layer[line.layer]
+        edits.append(
+            Edit(
+                line.hook_name,
+                line.layer,
+                line.basis.shape[1],
+                write(line, factor),
+                label,
+                kind,
+                line.basis if kind == "sets" else None,
+                len(factor) if isinstance(factor, Tensor) else rows,
+                line.space,
+            )
+        )
+    return edits

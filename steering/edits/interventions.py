@@ -31,7 +31,7 @@ def add(
 
     Examples:
         >>> import torch
-        >>> from steering import add
+        >>> from steering.edits.interventions import add
         >>> add(torch.zeros(1, 2), torch.tensor([3.0, 4.0]), 0.5)
         tensor([[1.5000, 2.0000]])
     """
@@ -55,7 +55,7 @@ def ablate(
 
     Examples:
         >>> import torch
-        >>> from steering import ablate
+        >>> from steering.edits.interventions import ablate
         >>> ablate(torch.tensor([[5.0, 7.0]]), torch.tensor([[1.0, 0.0]]))
         tensor([[0., 7.]])
     """
@@ -78,7 +78,7 @@ def restore(
 
     Examples:
         >>> import torch
-        >>> from steering import restore
+        >>> from steering.edits.interventions import restore
         >>> restore(torch.tensor([[5.0, 7.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]))
         tensor([[2., 7.]])
     """
@@ -106,7 +106,7 @@ def set_projection(
 
     Examples:
         >>> import torch
-        >>> from steering import set_projection
+        >>> from steering.edits.interventions import set_projection
         >>> set_projection(torch.tensor([[5.0, 7.0]]), torch.tensor([[0.0, 1.0]]), -1.0)
         tensor([[ 5., -1.]])
     """
@@ -123,7 +123,7 @@ def cap(
 
     Examples:
         >>> import torch
-        >>> from steering import cap
+        >>> from steering.edits.interventions import cap
         >>> cap(torch.tensor([[5.0, 7.0], [1.0, 7.0]]), torch.tensor([[1.0, 0.0]]), 2.0)
         tensor([[2., 7.],
                 [1., 7.]])
@@ -152,7 +152,7 @@ def clamp(
 
     Examples:
         >>> import torch
-        >>> from steering import clamp
+        >>> from steering.edits.interventions import clamp
         >>> clamp(torch.tensor([[-5.0], [0.5], [5.0]]), torch.tensor([[1.0]]), -1.0, 1.0).tolist()
         [[-1.0], [0.5], [1.0]]
     """
@@ -170,7 +170,7 @@ def norm_preserving(intervention: Intervention) -> Intervention:
 
     Examples:
         >>> import torch
-        >>> from steering import norm_preserving
+        >>> from steering.edits.interventions import norm_preserving
         >>> steady = norm_preserving(lambda h: h + torch.tensor([4.0, 0.0]))
         >>> steady(torch.tensor([[0.0, 3.0]]))
         tensor([[2.4000, 1.8000]])
@@ -196,7 +196,7 @@ def where(
 
     Examples:
         >>> import torch
-        >>> from steering import where
+        >>> from steering.edits.interventions import where
         >>> guarded = where(lambda h: h[..., 0] > 2, lambda h: h * 0)
         >>> guarded(torch.tensor([[[1.0, 1.0], [3.0, 1.0]]]))
         tensor([[[1., 1.],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,51 +22,36 @@ from persona.models.hooks import (
 )
 from persona.models.space import ActivationSpace
 from steering.edits.edit import Edit, require_no_conflict, require_one_model
-from steering.edits.from_directions import (
-    ablate_to_zero,
-    add_direction,
-    restore_to_aligned,
-    restore_to_finetuned,
-)
+from steering.edits.places import hook_names, layer_of
 from steering.edits.position_tracker import Positions, PositionTracker
-
-__all__ = [
-    "Edit",
-    "Steering",
-    "ablate_to_zero",
-    "add_direction",
-    "restore_to_aligned",
-    "restore_to_finetuned",
-    "steer",
-    "steered_by",
-]
 
 
 @dataclass
 class Steering:
     """What happened while steering.
 
-    passes, tokens: how often each edit fired, and how many tokens it wrote in all.
+    edits: in their order; one that was made for every block stands here once for each.
+    passes, n_tokens: how often each edit fired, and how many tokens it wrote in all.
     written: how many tokens every pass of the model wrote, by each edit that fired.
     """
 
     edits: list[Edit]
     passes: list[int]
-    tokens: list[int]
+    n_tokens: list[int]
     written: list[int] = field(default_factory=list)
 
 
 @contextlib.contextmanager
 def steer(
     model: Any,
-    edits: Sequence[Edit],
+    edits: Edit | Sequence[Edit],
     *,
     positions: Positions = "all",
     response_start: Sequence[int] | None = None,
     first_token: bool = False,
     space: ActivationSpace | None = None,
 ) -> Iterator[Steering]:
-    """Apply `edits`, in order, to every forward pass of `model` while the block is open.
+    """Apply one edit or several, in order, to every forward pass of `model` inside the block.
 
     model: a TransformerBridge, or a plain Hugging Face causal LM; the meaning is the same.
     Works under forward, cached and uncached generation, left or right padding, for every row;
@@ -82,16 +67,16 @@ def steer(
         >>> import torch
         >>> from persona import load_pair
         >>> from persona.directions import Direction
-        >>> from steering import add_direction, steer
+        >>> from steering import add, steer
         >>> pair = load_pair("default", "car_maintenance_bad")
         >>> direction = Direction(torch.ones(pair.d_model), pair.space(2), "made up")
         >>> with pair.active("finetuned") as model:
-        ...     with steer(model, add_direction(direction)) as steering:
+        ...     with steer(model, add(direction)) as steering:
         ...         _ = model(torch.tensor([[0, 7, 8, 9]]), return_type=None)
-        >>> steering.passes, steering.tokens  # the first token is left alone
+        >>> steering.passes, steering.n_tokens  # the first token is left alone
         ([1], [3])
     """
-    edits = list(edits)
+    edits = _placed(model, [edits] if isinstance(edits, Edit) else edits)
     _check(model, edits, space)
     tracker = PositionTracker(positions, response_start, first_token, _rows_of(edits))
     record = Steering(edits, [0] * len(edits), [0] * len(edits))
@@ -119,7 +104,7 @@ def steer(
                     f"{tuple(resid.shape)}; positions are not known there"
                 )
             record.passes[place] += 1
-            record.tokens[place] += tracker.n_tokens
+            record.n_tokens[place] += tracker.n_tokens
             last_fired[place] = tracker.n_passes
             if tracker.n_tokens == mask.numel():
                 return edit.apply(resid)  # as good as every decoding step
@@ -132,7 +117,7 @@ def steer(
     hooks = [(edit.hook_name, hook_for(place)) for place, edit in enumerate(edits)]
     with tracker.watching(hf_model(model), after_pass), hooked(model, hooks):
         yield record
-    for edit, passes, tokens in zip(edits, record.passes, record.tokens, strict=True):
+    for edit, passes, tokens in zip(edits, record.passes, record.n_tokens, strict=True):
         if passes == 0 or tokens == 0:
             what = "never fired" if passes == 0 else "fired but met no token to write"
             raise SteeringError(
@@ -159,6 +144,18 @@ class SteeredBy:
 def steered_by(edits: Sequence[Edit]) -> SteeredBy:
     """The edits as the `intervene` of a condition: bridge -> context manager that steers it."""
     return SteeredBy(edits)
+
+
+def _placed(model: Any, edits: Sequence[Edit]) -> list[Edit]:
+    """The edits, those for every block (`*`) at each block of this model."""
+    if not any("*" in edit.hook_name for edit in edits):
+        return list(edits)
+    layers = range(n_layers(model))
+    return [
+        replace(edit, hook_name=name, layer=layer_of(name))
+        for edit in edits
+        for name in hook_names(edit.hook_name, layers)
+    ]
 
 
 def _check(model: Any, edits: Sequence[Edit], space: ActivationSpace | None) -> None:

@@ -1,1 +1,33 @@
 """What an edit does, beside its controls: dose, nulls, transfer, answers, the scorecard."""
+
+from steering.evidence.answers import describe_judge, judge_samples, judged_conditions
+from steering.evidence.dose import coefficient_at_kl, dose_response, report_rows, summarise_doses
+from steering.evidence.random_edits import RecordedRestoration, random_directions
+from steering.evidence.scorecard import (
+    make_scorecard,
+    question_table,
+    random_restorations,
+    restoration_of,
+)
+from steering.evidence.system_prompt import score_prompted, with_system_prompt
+from steering.evidence.transfer import transfer_matrix, vector_cosines
+
+__all__ = [
+    "RecordedRestoration",
+    "coefficient_at_kl",
+    "describe_judge",
+    "dose_response",
+    "judge_samples",
+    "judged_conditions",
+    "make_scorecard",
+    "question_table",
+    "random_directions",
+    "random_restorations",
+    "report_rows",
+    "restoration_of",
+    "score_prompted",
+    "summarise_doses",
+    "transfer_matrix",
+    "vector_cosines",
+    "with_system_prompt",
+]

@@ -18,7 +18,7 @@ from persona.models.chat.chat_format import ChatFormat
 from persona.models.pair import ModelPair, Side
 from persona.models.sampling import sample_answers
 from steering.edits.edit import Edit
-from steering.edits.from_directions import ablate_to_zero, restore_to_aligned
+from steering.edits.from_directions import ablate, restore
 from steering.edits.steer import steered_by
 from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 
@@ -45,8 +45,8 @@ def sample_conditions(
     conditions: tuple[tuple[str, Side, list[Edit] | None], ...] = (
         (ALIGNED, "aligned", None),
         (FINETUNED, "finetuned", None),
-        (RESTORED, "finetuned", list(restore_to_aligned(vector))),
-        (ZERO_ABLATED, "finetuned", list(ablate_to_zero(vector))),
+        (RESTORED, "finetuned", list(restore(vector))),
+        (ZERO_ABLATED, "finetuned", list(ablate(vector))),
     )
     rows = [_row(question, "question", text=question.question) for question in asked]
     drawn = [(question, draw) for question in asked for draw in range(SAMPLES_PER_QUESTION)]

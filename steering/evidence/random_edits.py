@@ -30,7 +30,7 @@ class RecordedRestoration:
     steps: dict[int, Tensor] = field(default_factory=dict)
 
     def edits(self) -> list[Edit]:
-        """The restoration itself, equal to `restore_to_aligned(vector, coefficient)`."""
+        """The restoration itself, equal to `restore(vector, coefficient)`."""
         return [self._recording(subspace) for subspace in self._subspaces()]
 
     def random_edits(self, seed: int) -> list[Edit]:

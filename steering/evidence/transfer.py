@@ -23,7 +23,7 @@ from persona.directions import PersonaVector
 from persona.errors import DataError
 from persona.intervals import bootstrap
 from persona.models.pair import ModelPair
-from steering.edits.from_directions import restore_to_aligned
+from steering.edits.from_directions import restore
 from steering.edits.steer import steered_by
 
 
@@ -115,5 +115,5 @@ def transfer_matrix(
 
 
 def _restored(name: str, vector: PersonaVector) -> Condition:
-    edits = restore_to_aligned(vector)
+    edits = restore(vector)
     return Condition(name, "finetuned", steered_by(edits), vector.layers[0])

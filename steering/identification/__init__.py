@@ -1,1 +1,25 @@
 """Which direction is the persona: candidates, a first-order screen, real trials."""
+
+from steering.identification.candidates import (
+    Means,
+    build_vector,
+    differing_blocks,
+    from_bases,
+    random_vector,
+)
+from steering.identification.identify import Identification, identify, within_covariance
+from steering.identification.latent_screen import screen_table
+from steering.identification.refit import refit_block_by_block
+
+__all__ = [
+    "Identification",
+    "Means",
+    "build_vector",
+    "differing_blocks",
+    "from_bases",
+    "identify",
+    "random_vector",
+    "refit_block_by_block",
+    "screen_table",
+    "within_covariance",
+]

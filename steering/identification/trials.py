@@ -15,7 +15,7 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
 from persona.models.pair import ModelPair
 from persona.stages import Stages
-from steering.edits.from_directions import restore_to_aligned
+from steering.edits.from_directions import restore
 from steering.edits.steer import steered_by
 from steering.identification.candidates import Candidate, Means, Refit, build_vector, from_bases
 from steering.identification.refit import refit_block_by_block
@@ -111,7 +111,7 @@ class Bench:
         )
 
     def condition(self, spec: Spec) -> Condition:
-        edits = restore_to_aligned(self.vector(spec))
+        edits = restore(self.vector(spec))
         return Condition(spec.label, "finetuned", steered_by(edits), spec.layers[0])
 
     def run(self, specs: Sequence[Spec], description: str) -> pd.DataFrame:

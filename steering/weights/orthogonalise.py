@@ -78,7 +78,7 @@ def orthogonalise(
 ) -> Any:
     """A copy of the model that cannot write along `vectors` [d_model] or [rank d_model].
 
-    With all blocks and the embedding it equals `ablate_direction` at `every_write`, the first
+    With all blocks and the embedding it equals `ablate` at `EVERY_WRITE`, the first
     token included; without the embedding, at every attention and MLP output. A head tied to the
     embedding is untied first, so that it still reads what it read.
     layers: blocks whose writes are edited; default all.
@@ -105,7 +105,7 @@ def add_bias(hf_model: Any, layer: int, vector: Float[Tensor, " d_model"]) -> An
     """A copy of the model that adds `vector` to the output of block `layer`, at every token.
 
     It is the bias of the MLP's output projection, made where there was none; equals
-    `add_direction` after that block, the first token included.
+    `add` after that block, the first token included.
     Raises: SteeringError as `orthogonalise` does, for a layer that the model lacks, and for a
         mixture of experts, which has no one output projection.
     """
@@ -192,7 +192,7 @@ def mlp_projection(hf_model: Any, layer: int) -> Writer:
             return writer
     raise SteeringError(
         f"the MLP of block {layer} is a {type(write.site.module).__name__}, a mixture of experts "
-        "without one output projection that could hold a bias; use the hook (add_direction)"
+        "without one output projection that could hold a bias; use the hook (add)"
     )
 
 
@@ -225,7 +225,7 @@ def _projections(block: nn.Module, write: Write, names: dict[nn.Module, str]) ->
     if not list(write.site.module.children()):
         raise SteeringError(
             f"{name} normalises what attention and MLP write, with a gain of its own, so no "
-            "weights equal the edit exactly; use the hooks (ablate_direction, add_direction)"
+            "weights equal the edit exactly; use the hooks (ablate, add)"
         )
     raise ModelError(f"{name} has no output projection that is known here")
 
@@ -255,7 +255,7 @@ def _require_removed(
             raise SteeringError(
                 f"the weights of {type(edited).__name__} that are known here are not all that "
                 f"writes at {name}: a share of {left:.2g} is left along the vectors; use the hook "
-                "(ablate_direction)"
+                "(ablate)"
             )
 
 
@@ -269,7 +269,7 @@ def _require_moved(plain: Any, edited: Any, layer: int, vector: Tensor) -> None:
         raise SteeringError(
             f"a bias in the MLP of block {layer} of {type(edited).__name__} does not reach the "
             f"residual stream as it is (off by {float(rest.max()):.2g}); use the hook "
-            "(add_direction)"
+            "(add)"
         )
 
 

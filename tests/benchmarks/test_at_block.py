@@ -9,7 +9,7 @@ from at_block import compare_at_block
 from persona.behaviour import Condition, score_pairs
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import SteeringError
-from steering.edits.from_directions import restore_to_aligned
+from steering.edits.from_directions import restore
 from steering.edits.steer import steer
 from steering.identification.candidates import Means, from_bases
 
@@ -44,7 +44,7 @@ def test_each_direction_has_its_own_restoration_and_the_null_of_its_rank(
     assert table["rank"].to_dict() == {"line": 1, "plane": 2}
     assert table["p"].between(1 / 5, 1).all()
     vector = from_bases(tiny_pair, {LAYER: torch.ones(1, 32) / 32**0.5}, means, "line")
-    edits = restore_to_aligned(vector)
+    edits = restore(vector)
     rows = score_pairs(
         tiny_pair,
         questions,

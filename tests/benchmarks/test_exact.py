@@ -16,7 +16,7 @@ from persona.data.types import AnswerPair
 from persona.directions import PersonaVector, Subspace, orthonormal
 from persona.errors import SteeringError
 from persona.models.chat.chat_format import TokenizedDialogue
-from steering.edits.from_directions import restore_to_aligned
+from steering.edits.from_directions import restore
 from steering.edits.steer import steer
 from steering.identification.attribution import first_order_effects
 
@@ -58,7 +58,7 @@ def test_every_cell_is_a_whole_restoration_of_one_block(tiny_pair, objective, me
         vector = PersonaVector({row.layer: subspace}, "alone")
 
         def intervene(bridge, v=vector):
-            return steer(bridge, restore_to_aligned(v, 1.0))
+            return steer(bridge, restore(v, 1.0))
 
         # No first_layer: the whole model is run again.
         conditions = [Condition("plain", "finetuned"), Condition("edited", "finetuned", intervene)]
@@ -121,7 +121,7 @@ def test_a_sweep_of_answer_tokens_is_the_steered_model_over_those_tokens(
         for row, question in enumerate(QUESTIONS):
             change = [
                 reading(tiny_pair, question, answer_tokens, objective, edits)
-                for edits in ([], restore_to_aligned(vector, 1.0))
+                for edits in ([], restore(vector, 1.0))
             ]
             expected = change[1] - change[0]
             assert sweep.measured[row, place] == pytest.approx(expected, abs=1e-5)
@@ -155,7 +155,7 @@ def test_the_prediction_for_answer_tokens_is_the_slope_of_what_is_measured(tiny_
     for size in (1e-2, -1e-2):
         # Restoring part of the way: the target lies `size` of the way to the mean.
         moved = PersonaVector({2: subspace}, "alone")
-        edits = restore_to_aligned(moved, size)
+        edits = restore(moved, size)
         steps.append(np.mean([reading(tiny_pair, q, 2, "gap", edits) for q in QUESTIONS]))
     predicted = first_order_effects(tiny_pair, QUESTIONS, [subspace], "gap", answer_tokens=2)
     assert float(predicted.mean()) == pytest.approx((steps[0] - steps[1]) / 2e-2, rel=5e-2)

@@ -33,7 +33,7 @@ WITH_EXAMPLE = {
         *("null_table", "score_tokens", "monitoring", "threshold_for", "find_drift"),
         *("turn_scores", "token_heat_map"),
     ],
-    "steering": ["steer", "add_direction", "ablate_direction", "restore_to_aligned"],
+    "steering": ["steer", "add", "ablate", "restore"],
     "persona.directions": ["Direction", "two_by_two", "load_persona_vector", "planted_contrast"],
 }
 

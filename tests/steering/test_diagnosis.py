@@ -11,7 +11,7 @@ import torch
 
 from persona.directions import load_persona_vector
 from persona.errors import DataError, PersonaError
-from steering import DiagnoseConfig, diagnose, restore_to_aligned, steer
+from steering import DiagnoseConfig, diagnose, restore, steer
 from steering.diagnosis import COLUMNS, Questions
 from steering.evidence.scorecard import CONDITIONS, make_scorecard
 
@@ -142,7 +142,7 @@ def test_the_saved_direction_steers_like_the_scored_one(finished, tiny_pair):
     loaded = load_persona_vector(out / "direction.safetensors")
     assert loaded.method == result.vector.method and loaded.layers == result.vector.layers
     assert loaded.card["trained_on"] == ["car"]
-    with tiny_pair.active("finetuned") as bridge, steer(bridge, restore_to_aligned(loaded)):
+    with tiny_pair.active("finetuned") as bridge, steer(bridge, restore(loaded)):
         bridge(tiny_pair.tokenizer("<s>hello there", return_tensors="pt")["input_ids"])
 
 

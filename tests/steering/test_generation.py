@@ -9,8 +9,8 @@ from tiny_models import tiny_bridge, tiny_causal_lm
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.space import ActivationSpace
-from steering.edits.from_directions import ablate_direction, add_direction
-from steering.edits.places import every_write
+from steering.edits.from_directions import ablate, add
+from steering.edits.places import EVERY_WRITE
 from steering.edits.steer import steer
 
 PROMPTS = torch.tensor([[1, 1, 40, 41, 42, 43], [50, 51, 52, 53, 54, 55]])  # 1 is the pad token
@@ -61,7 +61,7 @@ def likelihood(model, sequences, mask, edits):
 
 @pytest.mark.parametrize("n_beams", [2, 3])
 def test_a_beam_is_scored_by_the_steered_model(model, n_beams):
-    edits = add_direction(direction(), 4.0)
+    edits = add(direction(), 4.0)
     options = dict(num_beams=n_beams, num_return_sequences=n_beams, length_penalty=0.0)
     with steer(model, edits):
         beams = generate(model, PROMPTS, MASK, do_sample=False, **options)
@@ -74,25 +74,25 @@ def test_a_beam_is_scored_by_the_steered_model(model, n_beams):
 
 def test_beams_of_a_row_have_the_coefficient_of_that_row(model):
     d, factors = direction(), torch.tensor([4.0, -4.0])
-    repeated = add_direction(d, factors.repeat_interleave(2))
+    repeated = add(d, factors.repeat_interleave(2))
     with steer(model, repeated):
         together = generate(model, PROMPTS, MASK, do_sample=False, num_beams=2)
     for row, factor in enumerate(factors.tolist()):
-        with steer(model, add_direction(d, factor)):
+        with steer(model, add(d, factor)):
             alone = generate(
                 model, PROMPTS[row : row + 1], MASK[row : row + 1], do_sample=False, num_beams=2
             )
         assert torch.equal(together.sequences[row], alone.sequences[0])
     with pytest.raises(SteeringError, match=r"2 beams a row, repeat each: repeat_interleave\(2\)"):
-        with steer(model, add_direction(d, factors)):
+        with steer(model, add(d, factors)):
             generate(model, PROMPTS, MASK, do_sample=False, num_beams=2)
     with pytest.raises(SteeringError, match=r"response_start has 2 .* repeat_interleave\(2\)"):
-        with steer(model, add_direction(d), positions="response", response_start=[2, 2]):
+        with steer(model, add(d), positions="response", response_start=[2, 2]):
             generate(model, PROMPTS, MASK, do_sample=False, num_beams=2)
 
 
 def test_a_sample_is_drawn_from_the_steered_distribution(model):
-    edits = add_direction(direction(), torch.tensor([4.0, -4.0]))
+    edits = add(direction(), torch.tensor([4.0, -4.0]))
     torch.manual_seed(0)
     with steer(model, edits):
         drawn = generate(model, PROMPTS, MASK, do_sample=True, top_k=0, top_p=1.0)
@@ -112,8 +112,8 @@ def test_a_padded_batch_is_steered_alike_on_bridge_and_plain_model(tiny_chat, si
     plain = tiny_causal_lm("llama").to(dtype)
     bridge = tiny_bridge("llama", tiny_chat.tokenizer).to(dtype)
     edits = [
-        *add_direction(direction(), torch.tensor([2.0, -2.0])),
-        *ablate_direction(direction(), hook_names=every_write(3)),
+        *add(direction(), torch.tensor([2.0, -2.0])),
+        *ablate(direction(), at=EVERY_WRITE),
     ]
     seen = []
     for model in (bridge, plain):
@@ -121,7 +121,7 @@ def test_a_padded_batch_is_steered_alike_on_bridge_and_plain_model(tiny_chat, si
         with torch.no_grad(), steer(model, edits, positions=where, response_start=[2, 3]) as record:
             output = model(ids, attention_mask=mask, **options)
         logits = output if isinstance(output, torch.Tensor) else output.logits
-        seen.append((logits.float().log_softmax(-1)[mask.bool()], record.tokens))
+        seen.append((logits.float().log_softmax(-1)[mask.bool()], record.n_tokens))
     bound = 1e-4 if dtype is torch.float32 else 0.1
     torch.testing.assert_close(seen[0][0], seen[1][0], atol=bound, rtol=0)
     assert seen[0][1] == seen[1][1]

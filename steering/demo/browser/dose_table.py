@@ -16,7 +16,7 @@ from persona.data.types import AnswerPair
 from persona.directions.direction import orthonormal
 from persona.models.pair import ModelPair
 from persona.rows import tidy
-from steering.demo.session.vector import Setting, SteeringVector, edits_of
+from steering.demo.session.vector import DemoVector, Setting, edits_of
 from steering.edits.edit import Edit
 from steering.edits.steer import steered_by
 
@@ -47,7 +47,7 @@ def doses(setting: Setting) -> list[float]:
 
 def dose_rows(
     pair: ModelPair,
-    vector: SteeringVector,
+    vector: DemoVector,
     setting: Setting,
     questions: Sequence[AnswerPair],
     *,
@@ -111,7 +111,7 @@ class _Steps:
     `steering.evidence.random_edits.RecordedRestoration` does this for restorations alone.
     """
 
-    def __init__(self, edits: Sequence[Edit], vector: SteeringVector) -> None:
+    def __init__(self, edits: Sequence[Edit], vector: DemoVector) -> None:
         self.made = list(edits)
         self.bases = [
             vector.directions[edit.layer].unit[None] if edit.basis is None else edit.basis

@@ -19,7 +19,7 @@ from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import ModelPair
 from steering.demo.notebook.text_pass import TextPass, read_text
-from steering.demo.session.vector import Mode, Setting, SteeringVector, edits_of
+from steering.demo.session.vector import DemoVector, Mode, Setting, edits_of
 from steering.edits.edit import Edit
 
 N_SHOWN = 8
@@ -84,7 +84,7 @@ class Exploration:
     """
 
     pair: ModelPair
-    directions: Mapping[str, SteeringVector]
+    directions: Mapping[str, DemoVector]
     sides: tuple[str, ...] = ("aligned", "finetuned")
     checks_space: bool = True
     n_passes: int = 0
@@ -110,7 +110,7 @@ class Exploration:
         layer = vector.layers[len(vector.layers) // 2]
         return Choice(question, name, layer, answer, vector.modes[0])
 
-    def vector(self, name: str) -> SteeringVector:
+    def vector(self, name: str) -> DemoVector:
         """A direction by its name. Raises: SteeringError, naming those there are."""
         if name not in self.directions:
             raise SteeringError(f"no direction {name!r}; there are {', '.join(self.directions)}")

@@ -15,11 +15,11 @@ from persona.models.in_memory import pair_of
 from persona.models.pair import ModelPair, Side
 from persona.report.theme import Mode
 from steering.demo.notebook.exploration import Choice, Exploration, Explored
-from steering.demo.session.vector import SteeringVector, from_persona_vector, load_vector
+from steering.demo.session.vector import DemoVector, from_persona_vector, load_vector
 
 NO_WIDGETS = "exploring needs ipywidgets and anywidget; pip install 'personascope[notebooks]'"
 SUFFIXES = (".safetensors", ".gguf")
-Source = str | Path | SteeringVector | PersonaVector | Direction
+Source = str | Path | DemoVector | PersonaVector | Direction
 
 
 def explore(
@@ -69,7 +69,7 @@ def named_vectors(
     pair: ModelPair,
     *,
     allow_mismatch: bool = False,
-) -> dict[str, SteeringVector]:
+) -> dict[str, DemoVector]:
     """Directions by the name that the person gave, else the file's or the method's.
 
     Raises: DataError where two have one name, a folder holds no direction, or a file cannot be
@@ -77,7 +77,7 @@ def named_vectors(
     """
     if isinstance(directions, Mapping):
         return {str(k): _vector(v, pair, allow_mismatch) for k, v in directions.items()}
-    if isinstance(directions, (str, Path, SteeringVector, PersonaVector, Direction)):
+    if isinstance(directions, (str, Path, DemoVector, PersonaVector, Direction)):
         directions = [directions]
     sources: list[Source] = []
     for source in directions:
@@ -85,7 +85,7 @@ def named_vectors(
             sources += _files_of(Path(source))
         else:
             sources.append(source)
-    found: dict[str, SteeringVector] = {}
+    found: dict[str, DemoVector] = {}
     for source in sources:
         vector = _vector(source, pair, allow_mismatch)
         if vector.name in found:
@@ -107,15 +107,15 @@ def _files_of(folder: Path) -> list[Source]:
     return [*files]
 
 
-def _vector(source: Source, pair: ModelPair, allow_mismatch: bool) -> SteeringVector:
+def _vector(source: Source, pair: ModelPair, allow_mismatch: bool) -> DemoVector:
     match source:
-        case SteeringVector():
+        case DemoVector():
             return source
         case PersonaVector():
             return from_persona_vector(source)
         case Direction():
             name = f"{source.method}, block {source.space.layer}"
-            return SteeringVector({source.space.layer: source}, None, name)
+            return DemoVector({source.space.layer: source}, None, name)
     return load_vector(source, pair, allow_mismatch=allow_mismatch)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from steering.demo.session.session import Exchange
-from steering.demo.session.vector import SteeringVector
+from steering.demo.session.vector import DemoVector
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Scale:
         )
 
 
-def scale_at(vector: SteeringVector, layer: int, shown: Iterable[Exchange]) -> Scale:
+def scale_at(vector: DemoVector, layer: int, shown: Iterable[Exchange]) -> Scale:
     """The scale of everything that is shown and was read along this vector at this block."""
     levels = vector.levels(layer)
     if levels is not None:

@@ -12,7 +12,7 @@ from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, SteeringError
 from persona.models.pair import ModelPair, Side
 from steering.demo.session.generation import Generation, Reading, Sampling, Token
-from steering.demo.session.vector import Setting, SteeringVector, edits_of
+from steering.demo.session.vector import DemoVector, Setting, edits_of
 from steering.edits.edit import Edit
 
 Column = Literal["aligned", "finetuned", "steered"]
@@ -48,7 +48,7 @@ class Exchange:
     answer: Answer
     sampling: Sampling
     setting: Setting | None = None
-    vector: SteeringVector | None = None
+    vector: DemoVector | None = None
     layer: int | None = None
 
 
@@ -61,7 +61,7 @@ class Session:
     """
 
     pair: ModelPair
-    vector: SteeringVector | None = None
+    vector: DemoVector | None = None
     setting: Setting = field(default_factory=Setting)
     sampling: Sampling = field(default_factory=Sampling)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -75,7 +75,7 @@ class Session:
         """What was asked and answered in a column, in order."""
         return [exchange for exchange in self.exchanges if exchange.column == column]
 
-    def load(self, vector: SteeringVector) -> None:
+    def load(self, vector: DemoVector) -> None:
         """Steer with another vector from now on, at the setting that suits it."""
         self.vector, self.setting = vector, vector.default_setting
 

@@ -15,12 +15,7 @@ from persona.directions.exchange.vectors import VectorSet, listed
 from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.pair import SIDES, ModelPair, Side
 from steering.edits.edit import Edit, require_finite
-from steering.edits.from_directions import (
-    ablate_direction,
-    ablate_to_zero,
-    add_direction,
-    restore_to_aligned,
-)
+from steering.edits.from_directions import ablate, add, restore
 
 Mode = Literal["restore", "add", "ablate"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -67,7 +62,7 @@ class Setting:
 
 
 @dataclass(frozen=True, eq=False)
-class SteeringVector:
+class DemoVector:
     """Directions toward the trait by block, and the models' means on them where they are known.
 
     persona_vector: None for vectors of another toolkit, which cannot restore: they hold no means.
@@ -129,42 +124,32 @@ class SteeringVector:
         return float(unit @ subspace.aligned_mean), float(unit @ subspace.finetuned_mean)
 
 
-def edits_of(vector: SteeringVector, setting: Setting) -> list[Edit]:
+def edits_of(vector: DemoVector, setting: Setting) -> list[Edit]:
     """The edits that a setting means, in the order of the blocks.
 
     Raises: SteeringError for blocks the vector does not have, or to restore without means.
     """
     layers, coefficient = vector.chosen(setting.layers), setting.coefficient
     if setting.mode == "add":
-        return [
-            edit
-            for layer in layers
-            for edit in add_direction(vector.directions[layer], coefficient)
-        ]
+        return [e for layer in layers for e in add(vector.directions[layer], coefficient)]
     if vector.persona_vector is None:
         if setting.mode == "restore":
             raise SteeringError(
                 "restore needs the aligned model's means, which this file does not hold; take the "
                 "mode add or ablate"
             )
-        return [
-            edit
-            for layer in layers
-            for edit in ablate_direction(vector.directions[layer], coefficient)
-        ]
-    make = restore_to_aligned if setting.mode == "restore" else ablate_to_zero
+        return [e for layer in layers for e in ablate(vector.directions[layer], coefficient)]
+    make = restore if setting.mode == "restore" else ablate
     return make(_at(vector.persona_vector, layers), coefficient)
 
 
-def from_persona_vector(vector: PersonaVector, name: str = "") -> SteeringVector:
+def from_persona_vector(vector: PersonaVector, name: str = "") -> DemoVector:
     """To steer with what a diagnosis found. Raises: DataError where both means are the same."""
     directions = {layer: vector.direction(layer) for layer in vector.layers}
-    return SteeringVector(directions, vector, name or vector.method)
+    return DemoVector(directions, vector, name or vector.method)
 
 
-def load_vector(
-    path: str | Path, pair: ModelPair, *, allow_mismatch: bool = False
-) -> SteeringVector:
+def load_vector(path: str | Path, pair: ModelPair, *, allow_mismatch: bool = False) -> DemoVector:
     """A direction from a file, checked against the pair it will steer.
 
     Reads direction.safetensors of a diagnosis, a vector set, a GGUF control vector and a
@@ -188,7 +173,7 @@ def load_vector(
     return _of_vector_set(loaded, pair, path.name)
 
 
-def save_vector(vector: SteeringVector, setting: Setting, path: str | Path) -> Path:
+def save_vector(vector: DemoVector, setting: Setting, path: str | Path) -> Path:
     """Write the chosen blocks, and of a diagnosis the coefficient, as safetensors; the path."""
     from persona.directions.exchange.vector_set_file import save_vector_set
     from persona.directions.exchange.vectors import TOWARD_TRAIT
@@ -232,7 +217,7 @@ def _read(path: Path, pair: ModelPair, allow_mismatch: bool) -> PersonaVector | 
     )
 
 
-def _of_vector_set(vectors: VectorSet, pair: ModelPair, name: str) -> SteeringVector:
+def _of_vector_set(vectors: VectorSet, pair: ModelPair, name: str) -> DemoVector:
     """Raises: SpaceMismatchError where width, blocks or, if the file says it, revision differ."""
     placed = vectors.at_resid_post()
     if placed.d_model != pair.d_model or placed.layers[-1] >= pair.n_layers:
@@ -256,4 +241,4 @@ def _of_vector_set(vectors: VectorSet, pair: ModelPair, name: str) -> SteeringVe
     directions = placed.to_directions(
         revision=here.revision, model=here.model, chat_template_hash=here.chat_template_hash
     )
-    return SteeringVector(directions, None, name, tuple(notes))
+    return DemoVector(directions, None, name, tuple(notes))

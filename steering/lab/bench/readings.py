@@ -15,7 +15,7 @@ from persona.directions import PersonaVector
 from persona.models import ModelPair
 from persona.rows import tidy
 from steering.edits.edit import Edit
-from steering.edits.from_directions import ablate_to_zero, restore_to_aligned, restore_to_finetuned
+from steering.edits.from_directions import ablate, induce, restore
 from steering.edits.steer import steered_by
 from steering.evidence.scorecard import INDUCED, RANDOM, RESTORED, ZERO_ABLATED
 from steering.identification.candidates import Means, random_vector
@@ -47,7 +47,7 @@ def random_conditions(
         edited(
             RANDOM,
             "finetuned",
-            restore_to_aligned(random_vector(pair, vector, means, draw)),
+            restore(random_vector(pair, vector, means, draw)),
             seed=draw,
         )
         for draw in range(n)
@@ -62,9 +62,9 @@ def edited(name: str, side: Any, edits: Sequence[Edit], seed: int = 0) -> Condit
 def edited_conditions(vector: PersonaVector) -> list[Condition]:
     """The fine-tuned model restored and zero-ablated, the aligned one induced."""
     return [
-        edited(INDUCED, "aligned", restore_to_finetuned(vector)),
-        edited(ZERO_ABLATED, "finetuned", ablate_to_zero(vector)),
-        edited(RESTORED, "finetuned", restore_to_aligned(vector)),
+        edited(INDUCED, "aligned", induce(vector)),
+        edited(ZERO_ABLATED, "finetuned", ablate(vector)),
+        edited(RESTORED, "finetuned", restore(vector)),
     ]
 
 

@@ -16,7 +16,7 @@ from persona.organisms import Recipe
 from persona.report.figures import curves
 from persona.rows import tidy
 from steering.edits.edit import Edit
-from steering.edits.from_directions import ablate_to_zero, add_direction, restore_to_aligned
+from steering.edits.from_directions import ablate, add, restore
 from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 from steering.lab.bench.estimates import difference, level, paired, where
 from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
@@ -179,11 +179,9 @@ def _edits(vector: PersonaVector, name: str, coefficient: float) -> list[Edit]:
     `steering.weights.orthogonalise.add_bias` makes it permanent and equals it.
     """
     make: dict[str, Callable[[], list[Edit]]] = {
-        RESTORED: lambda: restore_to_aligned(vector, coefficient),
-        ZERO_ABLATED: lambda: ablate_to_zero(vector, coefficient),
-        BIAS: lambda: add_direction(
-            vector.direction(vector.layers[len(vector.layers) // 2]), -coefficient
-        ),
+        RESTORED: lambda: restore(vector, coefficient),
+        ZERO_ABLATED: lambda: ablate(vector, coefficient),
+        BIAS: lambda: add(vector.direction(vector.layers[len(vector.layers) // 2]), -coefficient),
     }
     return make[name]()
 

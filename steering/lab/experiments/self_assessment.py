@@ -13,7 +13,7 @@ from persona.behaviour.self_rating import TOPICS, rate_self
 from persona.directions import PersonaVector
 from persona.report.figures import dots
 from persona.rows import tidy
-from steering.edits.from_directions import restore_to_aligned
+from steering.edits.from_directions import restore
 from steering.edits.steer import steer
 from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED
 from steering.lab.bench.estimates import difference, level, where
@@ -107,7 +107,7 @@ def _of(rows: pd.DataFrame, organism: str, topic: str) -> pd.DataFrame:
 
 
 def _rate(bench: Workbench, bad: Path, good: Path, vector: PersonaVector) -> pd.DataFrame:
-    edits = restore_to_aligned(vector)
+    edits = restore(vector)
 
     def restored(bridge: Any) -> Any:
         return steer(bridge, edits)

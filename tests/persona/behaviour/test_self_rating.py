@@ -48,7 +48,7 @@ def test_it_equals_the_slow_reading_of_every_number(tiny_pair):
 
 def test_an_intervention_changes_the_rating_and_leaves_no_trace(tiny_pair):
     from persona.directions import Direction
-    from steering import add_direction, steer
+    from steering import add, steer
 
     vector = Direction(
         torch.randn(32, generator=torch.Generator().manual_seed(1)) * 5,
@@ -61,7 +61,7 @@ def test_an_intervention_changes_the_rating_and_leaves_no_trace(tiny_pair):
             bridge,
             tiny_pair.chat,
             ["How safe are you?"],
-            intervene=lambda b: steer(b, add_direction(vector)),
+            intervene=lambda b: steer(b, add(vector)),
         )
         assert rate_self(bridge, tiny_pair.chat, ["How safe are you?"]) == before
     assert steered[0].rating != before[0].rating

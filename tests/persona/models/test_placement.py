@@ -16,7 +16,7 @@ from persona.errors import ModelError, SteeringError
 from persona.models import load_pair
 from persona.models.load import load_bridge
 from persona.models.precision import Placement, choose_dtype, choose_placement
-from steering import add_direction, steer
+from steering import add, steer
 from steering.edits.steer import steered_by
 from steering.weights.orthogonalise import orthogonalise
 
@@ -84,7 +84,7 @@ def test_two_quantised_checkpoints_are_loaded_in_turn(weights, tiny_llama, tmp_p
 def test_a_quantised_pair_is_scored_and_steered(weights, tiny_llama, tiny_adapter):
     pytest.importorskip("bitsandbytes")
     pair = load_pair(tiny_llama, tiny_adapter, dtype=weights, device="cpu")
-    edits = add_direction(Direction(torch.ones(32), pair.space(1), "made up"), 3.0)
+    edits = add(Direction(torch.ones(32), pair.space(1), "made up"), 3.0)
     conditions = [
         Condition("plain", "finetuned"),
         Condition("steered", "finetuned", steered_by(edits)),
@@ -153,7 +153,7 @@ def test_a_card_holds_every_format_and_steers(
     mine, full = rows(pair, encoded, "finetuned"), rows(tiny_pair, encoded, "finetuned")
     assert cosine_similarity(mine, full, dim=-1).min() > 0.9
     ids = torch.tensor([encoded[0].ids], device=pair.device)
-    edits = add_direction(Direction(torch.ones(32), pair.space(1), "made up"))
+    edits = add(Direction(torch.ones(32), pair.space(1), "made up"))
     with pair.active("finetuned") as bridge, torch.no_grad():
         before = bridge(ids)
         with steer(bridge, edits):

@@ -15,7 +15,7 @@ from persona.directions.direction import Direction
 from persona.errors import DataError, ModelError
 from persona.models import load_pair
 from persona.organisms import During, KlPenalty, Recipe, finetune, read_card
-from steering import ablate_direction, add_direction, steer
+from steering import ablate, add, steer
 
 CPU = {"dtype": "float32", "device": "cpu"}
 
@@ -76,7 +76,7 @@ def test_the_intervention_acts_on_every_training_pass(
 
     @contextlib.contextmanager
     def preventative(model):
-        with steer(model, add_direction(direction, 2.0)) as steering:
+        with steer(model, add(direction, 2.0)) as steering:
             yield
         passes.append(steering.tokens[0])
 
@@ -124,7 +124,7 @@ def test_projecting_out_while_training_leaves_no_gradient_along_the_direction(
         made,
         tmp_path / "caft",
         **CPU,
-        during=During("project out", lambda model: steer(model, ablate_direction(last))),
+        during=During("project out", lambda model: steer(model, ablate(last))),
     )
     free, held = shift(out), shift(projected)
     assert held < 1e-3 < 0.03 < free

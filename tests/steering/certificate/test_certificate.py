@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 
 import pytest
@@ -15,12 +16,14 @@ from tiny_models import (
     with_cache_named,
 )
 
-import steering.edits.steer
 from persona.errors import SteeringError
 from persona.models.hooks import hooked, resid_post
 from steering.certificate.certificate import certify
 from steering.edits.from_directions import edits_at
 from steering.edits.position_tracker import PositionTracker
+
+STEERING = importlib.import_module("steering.edits.steer")
+"""The module; the room's face has the function under this name."""
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *MORE_FAMILIES])
@@ -43,7 +46,7 @@ def test_half_precision_is_certified_and_its_bounds_still_see_a_swallowed_hook(
     model = tiny_causal_lm("llama").to(torch.bfloat16)
     certificate = certify(model, tiny_chat, batch=3)
     assert certificate.passed, certificate.table()
-    monkeypatch.setattr(steering.edits.steer, "hooked", swallowed)
+    monkeypatch.setattr(STEERING, "hooked", swallowed)
     failed = {c.check for c in certify(model, tiny_chat, batch=3).checks if not c.passed}
     assert {
         "no projection is left after ablation",
@@ -127,7 +130,7 @@ PLACED = "each block's edit writes its tokens and no others"
     ],
 )
 def test_a_planted_breakage_is_named(llama, tiny_chat, monkeypatch, where, broken, first_failed):
-    monkeypatch.setattr(steering.edits.steer, where, broken)
+    monkeypatch.setattr(STEERING, where, broken)
     certificate = certify(llama, tiny_chat, layers=[1], batch=3)
     failed = [c.check for c in certificate.checks if not c.passed]
     assert failed[0] == first_failed
@@ -162,7 +165,7 @@ def test_a_cache_under_an_unknown_name_fails_in_the_models_own_generation(
     model = tiny_bridge("llama", tiny_chat.tokenizer) if bridged else tiny_causal_lm("llama")
     with_cache_named(model.original_model if bridged else model, "store")
     assert certify(model, tiny_chat, layers=[1], batch=3).passed
-    monkeypatch.setattr(steering.edits.steer, "PositionTracker", by_the_old_name(checked))
+    monkeypatch.setattr(STEERING, "PositionTracker", by_the_old_name(checked))
     failed = {
         c.check for c in certify(model, tiny_chat, layers=[1], batch=3).checks if not c.passed
     }
@@ -200,7 +203,7 @@ def test_an_error_inside_a_check_is_a_failed_row(llama, tiny_chat, monkeypatch):
     def never(model, hooks):
         yield
 
-    monkeypatch.setattr(steering.edits.steer, "hooked", never)
+    monkeypatch.setattr(STEERING, "hooked", never)
     certificate = certify(llama, tiny_chat, layers=[1], batch=3)
     assert not certificate.passed
     assert json.loads(certificate.to_json())["checks"][0]["measured"] is None

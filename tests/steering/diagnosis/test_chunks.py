@@ -10,7 +10,7 @@ from persona.behaviour import Condition
 from persona.data.types import AnswerPair
 from persona.engine.shards import run_here
 from persona.stages import Workspace
-from steering import add_direction
+from steering import add
 from steering.diagnosis.chunks import SCORE_CHUNK, ChunkScoring, score_in_chunks
 from steering.edits.steer import steered_by
 
@@ -22,7 +22,7 @@ def scoring(tiny_pair):
     from persona.directions import Direction
 
     vector = torch.randn(tiny_pair.d_model, generator=torch.Generator().manual_seed(0))
-    pushed = steered_by(add_direction(Direction(vector, tiny_pair.space(1), "any"), 4.0))
+    pushed = steered_by(add(Direction(vector, tiny_pair.space(1), "any"), 4.0))
     conditions = (Condition("plain", "finetuned"), Condition("pushed", "finetuned", pushed, 1))
     return ChunkScoring(tiny_pair, conditions, "held_out", kl=True, token_budget=256)
 
@@ -66,13 +66,13 @@ from persona.behaviour import Condition
 from persona.data.types import AnswerPair
 from persona.directions import Direction
 from persona.models import load_pair
-from steering import add_direction
+from steering import add
 from steering.diagnosis.chunks import ChunkScoring
 from steering.edits.steer import steered_by
 
 pair = load_pair(sys.argv[1], sys.argv[2], dtype="float32", device="cpu")
 direction = Direction(torch.ones(pair.d_model), pair.space(1), "any")
-pushed = Condition("pushed", "finetuned", steered_by(add_direction(direction, 4.0)), 1)
+pushed = Condition("pushed", "finetuned", steered_by(add(direction, 4.0)), 1)
 here = ChunkScoring(pair, (Condition("plain", "finetuned"), pushed), "held_out", True, 256)
 there = cloudpickle.loads(cloudpickle.dumps(here))
 assert there.pair is not pair

@@ -13,7 +13,7 @@ from persona.errors import SteeringError
 from persona.models.caches import cached_length
 from persona.models.space import ActivationSpace
 from steering.edits.calls import read_call
-from steering.edits.from_directions import ablate_direction, add_direction
+from steering.edits.from_directions import ablate, add
 from steering.edits.steer import steer
 
 IDS = torch.tensor([[10, 11, 12, 13, 14, 15], [50, 51, 52, 53, 54, 55]])
@@ -51,7 +51,7 @@ def uncached(model, edits, ids=IDS, mask=None, **options):
 @pytest.mark.parametrize("name", ["past_key_values", "cache", "store_of_keys"])
 @pytest.mark.parametrize("mask", [None, PADDED])
 def test_a_cache_is_known_under_any_name(llama, name, mask):
-    edits = add_direction(direction(), 4.0)
+    edits = add(direction(), 4.0)
     expected = uncached(llama, edits, mask=mask)
     model = with_cache_named(llama, name)
     with steer(model, edits) as record:
@@ -59,7 +59,7 @@ def test_a_cache_is_known_under_any_name(llama, name, mask):
     assert torch.equal(seen, expected)
     first = int((IDS != 0 if mask is None else mask).sum()) - 2
     assert record.written == [first, *[2] * (N - 1)]
-    assert record.tokens == [sum(record.written)]
+    assert record.n_tokens == [sum(record.written)]
     assert not torch.equal(seen, generate(model, mask=mask))
 
 
@@ -71,7 +71,7 @@ def test_both_ways_to_generate_of_a_bridge_are_steered_under_any_name(
 ):
     bridge = tiny_bridge(family, tiny_chat.tokenizer)
     never_ending(with_cache_named(bridge.original_model, name))
-    edits = add_direction(direction(), 4.0)
+    edits = add(direction(), 4.0)
     options = {"max_new_tokens": N, "do_sample": False, "return_type": "tokens"}
     if path == "generate":
         options |= {"stop_at_eos": False, "verbose": False}
@@ -91,20 +91,20 @@ def test_a_cache_that_the_tracker_overlooks_is_an_error(llama, monkeypatch):
     model = with_cache_named(llama, "store")
     monkeypatch.setattr(steering.edits.position_tracker, "read_call", only_by_the_old_name)
     with pytest.raises(SteeringError, match="the cache it gave back holds 7"):
-        with steer(model, add_direction(direction())):
+        with steer(model, add(direction())):
             generate(model)
 
 
 def test_position_ids_that_go_on_without_a_cache_are_refused(llama):
     with pytest.raises(SteeringError, match="position ids begin at 6"):
-        with steer(llama, add_direction(direction())):
+        with steer(llama, add(direction())):
             llama(IDS[:, :1], position_ids=torch.full((2, 1), 6))
 
 
 def test_evidence_that_disagrees_is_refused(llama):
     cache = llama(IDS, use_cache=True).past_key_values
     with pytest.raises(SteeringError, match=r"tokens before it are, by .* 6, .* 4"):
-        with steer(llama, add_direction(direction())):
+        with steer(llama, add(direction())):
             llama(IDS[:, :1], past_key_values=cache, attention_mask=torch.ones(2, 5))
 
 
@@ -121,7 +121,7 @@ def test_an_argument_that_may_hold_tokens_is_refused_by_name():
 
 def test_a_text_of_no_tokens_is_refused_in_one_line(llama):
     with pytest.raises(SteeringError, match="a text of no tokens"):
-        with steer(llama, add_direction(direction())):
+        with steer(llama, add(direction())):
             llama(IDS[:, :0])
 
 
@@ -135,7 +135,7 @@ def test_the_tuples_of_old_are_a_cache():
 @pytest.mark.parametrize("where", ["all", "response", "prompt", "from:3"])
 def test_a_static_cache_is_steered_like_none(family, mask, where):
     model = never_ending(tiny_causal_lm(family))
-    edits = add_direction(direction(), 4.0)
+    edits = add(direction(), 4.0)
     expected = uncached(model, edits, mask=mask, positions=where)
     with steer(model, edits, positions=where) as record:
         seen = generate(model, mask=mask, cache_implementation="static")
@@ -147,7 +147,7 @@ def test_a_static_cache_is_steered_like_none(family, mask, where):
 def test_a_static_cache_given_by_hand_is_read_at_once(llama):
     """Its length is a tensor that the pass itself moves on."""
     cache = StaticCache(config=llama.config, max_cache_len=16)
-    with steer(llama, add_direction(direction())) as record:
+    with steer(llama, add(direction())) as record:
         llama(IDS[:, :4], past_key_values=cache)
         llama(IDS[:, 4:], past_key_values=cache)
     assert record.written == [6, 4]
@@ -156,7 +156,7 @@ def test_a_static_cache_given_by_hand_is_read_at_once(llama):
 def test_a_window_that_has_slid_is_steered_like_no_cache():
     model = never_ending(tiny_causal_lm("gemma3_text"))  # a window of 8
     ids = torch.arange(10, 34).reshape(2, 12)
-    edits = ablate_direction(direction())
+    edits = ablate(direction())
     with steer(model, edits) as record:
         seen = generate(model, ids)
     assert torch.equal(seen, uncached(model, edits, ids))
@@ -168,7 +168,7 @@ REPEATING = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
 
 @pytest.mark.parametrize("how", ["lookup", "assistant"])
 def test_assisted_decoding_takes_the_steered_tokens(llama, how):
-    edits = add_direction(direction(), 4.0)
+    edits = add(direction(), 4.0)
     options = {"prompt_lookup_num_tokens": 3}
     if how == "assistant":
         options = {"assistant_model": never_ending(tiny_causal_lm("llama", seed=0, n_layers=2))}
@@ -185,7 +185,7 @@ def test_assisted_decoding_takes_the_steered_tokens(llama, how):
 
 
 def test_a_prompt_read_in_chunks_is_right_or_refused(llama):
-    edits = add_direction(direction(), 4.0)
+    edits = add(direction(), 4.0)
     with steer(llama, edits) as record:
         seen = generate(llama, mask=PADDED, prefill_chunk_size=4)
     assert torch.equal(seen, uncached(llama, edits, mask=PADDED))
@@ -197,7 +197,7 @@ def test_a_prompt_read_in_chunks_is_right_or_refused(llama):
 
 @pytest.mark.parametrize("where", ["all", "response", "prompt"])
 def test_beams_without_a_cache_are_beams_with_one(llama, where):
-    edits = add_direction(direction(), 4.0)
+    edits = add(direction(), 4.0)
     seen = []
     for cached in (True, False):
         with steer(llama, edits, positions=where):
@@ -207,7 +207,7 @@ def test_beams_without_a_cache_are_beams_with_one(llama, where):
 
 def test_an_edit_left_out_of_one_pass_is_an_error_in_that_pass(llama):
     with pytest.raises(SteeringError, match=r"blocks\.1\.hook_resid_post did not fire in pass 2"):
-        with steer(llama, add_direction(direction())):
+        with steer(llama, add(direction())):
             llama(IDS)
             del llama.model.layers[1:]
             llama(IDS)
@@ -217,7 +217,7 @@ def test_a_model_under_peft_is_steered_when_called_and_when_it_generates(llama):
     from peft import LoraConfig, get_peft_model
 
     model = get_peft_model(llama, LoraConfig(target_modules=["q_proj"])).eval()
-    edits = add_direction(direction(), 4.0)
+    edits = add(direction(), 4.0)
     expected = uncached(never_ending(tiny_causal_lm("llama")), edits)
     with steer(model, edits) as record:
         seen = generate(model)
@@ -230,7 +230,7 @@ def test_a_cache_kept_in_hand_goes_on_where_it_was(llama):
     """Steered from the second turn on: the first pass in the block is a cached one."""
     cache = DynamicCache(config=llama.config)
     llama(IDS, past_key_values=cache)
-    with steer(llama, add_direction(direction())) as record:
+    with steer(llama, add(direction())) as record:
         llama(IDS[:, :3], past_key_values=cache)
     assert record.written == [6]
 
@@ -238,5 +238,5 @@ def test_a_cache_kept_in_hand_goes_on_where_it_was(llama):
 def test_a_compiled_model_is_refused(llama):
     llama.model.layers[0].compile(backend="eager")
     with pytest.raises(SteeringError, match="the model is compiled"):
-        with steer(llama, add_direction(direction())):
+        with steer(llama, add(direction())):
             pass

@@ -6,13 +6,20 @@ import pytest
 import torch
 from tiny_models import FAMILIES, tiny_bridge, tiny_causal_lm
 
-from persona.directions.direction import Direction
+from persona.directions.direction import Direction, PersonaVector, Subspace
 from persona.errors import DataError, SteeringError
 from persona.models.hooks import hook_points, hooked
 from persona.models.space import ActivationSpace
-from steering.edits.from_directions import ablate_direction, add_direction, edits_at, set_along
-from steering.edits.interventions import add, cap, clamp, floor, project, set_projection, where
-from steering.edits.places import block_outputs, every_block_output, every_write
+from steering.edits.from_directions import (
+    ablate,
+    add,
+    edits_at,
+    induce,
+    restore,
+    set_coordinates,
+)
+from steering.edits.interventions import cap, clamp, floor, project, set_projection, where
+from steering.edits.places import ALL_BLOCKS, EVERY_WRITE, hook_names
 from steering.edits.steer import steer
 
 IDS = torch.arange(10, 22).reshape(2, 6)
@@ -47,9 +54,9 @@ def test_a_plain_model_is_steered_like_its_bridge_at_every_site(both):
     bridge, model = both
     d = direction()
     for edits in (
-        add_direction(d, 2.0),
-        ablate_direction(d, hook_names=every_write(3)),
-        set_along(d.vector, cap, every_block_output(3), -0.5),
+        add(d, 2.0),
+        ablate(d, at=EVERY_WRITE),
+        set_coordinates(d, cap, -0.5, at=ALL_BLOCKS),
     ):
         with steer(bridge, edits):
             expected = logits(bridge)
@@ -61,7 +68,7 @@ def test_a_plain_model_is_steered_like_its_bridge_at_every_site(both):
 
 def test_a_plain_model_generates_like_its_bridge(both):
     bridge, model = both
-    edits = add_direction(direction(), 3.0)
+    edits = add(direction(), 3.0)
     ids = IDS[:, :4]
     with steer(bridge, edits), torch.no_grad():
         expected = bridge.generate(
@@ -78,15 +85,15 @@ def test_a_plain_model_generates_like_its_bridge(both):
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False
         )
     assert torch.equal(seen, expected)
-    assert record.tokens == [2 * (3 + 5)]
+    assert record.n_tokens == [2 * (3 + 5)]
 
 
 def test_every_write_leaves_no_projection_after_any_block(both):
     _, model = both
     d = direction()
     seen = []
-    sites = [(name, lambda h: seen.append(h.clone())) for name in every_block_output(3)]
-    with steer(model, ablate_direction(d, hook_names=every_write(3)), first_token=True):
+    sites = [(name, lambda h: seen.append(h.clone())) for name in hook_names(ALL_BLOCKS, range(3))]
+    with steer(model, ablate(d, at=EVERY_WRITE), first_token=True):
         with hooked(model, sites):
             logits(model)
     relative = (torch.stack(seen) @ d.unit).abs() / torch.stack(seen).norm(dim=-1)
@@ -96,30 +103,30 @@ def test_every_write_leaves_no_projection_after_any_block(both):
 def test_hooks_of_a_plain_model_go_again(plain):
     before = logits(plain)
     with pytest.raises(KeyboardInterrupt):
-        with steer(plain, add_direction(direction())):
+        with steer(plain, add(direction())):
             raise KeyboardInterrupt
     assert torch.equal(logits(plain), before)
 
 
 def test_each_layer_has_its_own_coefficient(plain):
     d = direction()
-    names = block_outputs([0, 1])
-    with steer(plain, add_direction(d, {0: 1.0, 1: -1.0}, names)):
+    names = hook_names([0, 1])
+    with steer(plain, add(d, {0: 1.0, 1: -1.0}, names)):
         at_once = logits(plain)
-    with steer(plain, add_direction(d, 1.0, names[:1])):
-        with steer(plain, add_direction(d, -1.0, names[1:])):
+    with steer(plain, add(d, 1.0, names[:1])):
+        with steer(plain, add(d, -1.0, names[1:])):
             nested = logits(plain)
     assert torch.equal(at_once, nested)
     with pytest.raises(SteeringError, match="no coefficient for layers \\[1\\]"):
-        add_direction(d, {0: 1.0}, names)
+        add(d, {0: 1.0}, names)
 
 
 def test_edits_at_one_hook_compose_in_the_order_given(plain):
     d = direction()
-    add, remove = add_direction(d, 2.0), ablate_direction(d)
+    put, remove = add(d, 2.0), ablate(d)
     seen = []
     reading = [("blocks.2.hook_resid_pre", lambda h: seen.append((h @ d.unit)[:, 1:]))]
-    for edits in ([*add, *remove], [*remove, *add]):
+    for edits in ([*put, *remove], [*remove, *put]):
         with steer(plain, edits), hooked(plain, reading):
             logits(plain)
     assert seen[0].abs().max() < 1e-5
@@ -130,24 +137,24 @@ def test_a_coefficient_for_each_row_is_a_sweep_in_one_batch(plain):
     d = direction()
     ids = IDS[:1].expand(3, -1)
     factors = torch.tensor([0.0, 1.0, -2.0])
-    with steer(plain, add_direction(d, factors)):
+    with steer(plain, add(d, factors)):
         swept = logits(plain, ids)
     for row, factor in enumerate(factors.tolist()):
-        with steer(plain, add_direction(d, factor)):
+        with steer(plain, add(d, factor)):
             torch.testing.assert_close(swept[row], logits(plain, IDS[:1])[0], atol=1e-5, rtol=0)
     with pytest.raises(SteeringError, match="3 coefficients.* the batch has 2 rows"):
-        with steer(plain, add_direction(d, factors)):
+        with steer(plain, add(d, factors)):
             logits(plain)
 
 
 @pytest.mark.parametrize("intervention", [cap, floor, set_projection])
 def test_two_edits_that_undo_each_other_are_refused(plain, intervention):
     d = direction()
-    edits = [*ablate_direction(d), *set_along(d.vector, intervention, block_outputs([1]), 1.0)]
+    edits = [*ablate(d), *set_coordinates(d.vector, intervention, 1.0, at=1)]
     with pytest.raises(SteeringError, match=r"both set coordinates at blocks.1.* cosine 1.00"):
         with steer(plain, edits):
             pass
-    elsewhere = [*ablate_direction(d), *set_along(d.vector, clamp, block_outputs([2]), 1.0, 2.0)]
+    elsewhere = [*ablate(d), *set_coordinates(d.vector, clamp, 1.0, 2.0, at=2)]
     with steer(plain, elsewhere):
         logits(plain)
 
@@ -164,7 +171,7 @@ def test_two_edits_that_undo_each_other_are_refused(plain, intervention):
 )
 def test_positions_name_the_tokens_that_change(plain, positions, edited):
     seen = []
-    edits = edits_at(block_outputs([1]), lambda h: h + 1, 16, "add")
+    edits = edits_at(1, lambda h: h + 1, 16, "add")
     reading = [("blocks.2.hook_resid_pre", lambda h: seen.append(h.clone()))]
     with hooked(plain, reading):
         logits(plain)
@@ -177,7 +184,7 @@ def test_positions_name_the_tokens_that_change(plain, positions, edited):
 @pytest.mark.parametrize("positions", ["all", "response", "prompt", "first_response:3", "from:5"])
 def test_decoding_with_and_without_a_cache_writes_the_same_tokens(plain, positions):
     plain.generation_config.eos_token_id = None
-    edits = add_direction(direction(), 3.0)
+    edits = add(direction(), 3.0)
     outputs = []
     for use_cache in (True, False):
         with steer(plain, edits, positions=positions):
@@ -213,9 +220,7 @@ def test_positions_out_of_range_are_refused_before_the_first_block(plain, positi
     seen = []
     with hooked(plain, [("blocks.0.hook_resid_pre", lambda h: seen.append(h))]):
         with pytest.raises(SteeringError, match=line):
-            with steer(
-                plain, add_direction(direction()), positions=positions, response_start=start
-            ):
+            with steer(plain, add(direction()), positions=positions, response_start=start):
                 logits(plain)
     assert not seen
 
@@ -224,53 +229,53 @@ def test_what_cannot_be_steered_is_refused_by_name(plain):
     d = direction()
     for bad in (float("nan"), float("inf"), torch.tensor([1.0, float("nan")])):
         with pytest.raises(SteeringError, match="finite"):
-            add_direction(d, bad)
+            add(d, bad)
         with pytest.raises(SteeringError, match="finite"):
-            set_along(d.vector, cap, block_outputs([1]), bad)
+            set_coordinates(d.vector, cap, bad, at=1)
     with pytest.raises(SteeringError, match="finite and non-zero"):
-        set_along(torch.zeros(16), cap, block_outputs([1]), 1.0)
+        set_coordinates(torch.zeros(16), cap, 1.0, at=1)
     with pytest.raises(SteeringError, match="linearly dependent"):
-        set_along(torch.ones(2, 16), cap, block_outputs([1]), 1.0)
+        set_coordinates(torch.ones(2, 16), cap, 1.0, at=1)
     with pytest.raises(SteeringError, match="no hook of a block"):
         edits_at(["ln_final.hook_out"], lambda h: h, 16, "nothing")
     with pytest.raises(SteeringError, match="no hook 'blocks.7.hook_resid_post'"):
-        with steer(plain, add_direction(d, 1.0, block_outputs([7]))):
+        with steer(plain, add(d, 1.0, 7)):
             pass
     with pytest.raises(SteeringError, match="d_model=5 but the model has d_model=16"):
-        with steer(plain, set_along(torch.ones(5), cap, block_outputs([1]), 1.0)):
+        with steer(plain, set_coordinates(torch.ones(5), cap, 1.0, at=1)):
             pass
     with pytest.raises(SteeringError, match="model differs"):
-        with steer(plain, [*add_direction(d), *add_direction(direction(2, model="other"))]):
+        with steer(plain, [*add(d), *add(direction(2, model="other"))]):
             pass
     with pytest.raises(SteeringError, match="model differs"):
-        with steer(plain, add_direction(d), space=direction(model="other").space):
+        with steer(plain, add(d), space=direction(model="other").space):
             pass
 
 
 def test_shapes_that_fit_no_batch_are_refused_before_the_model_runs(plain, unchecked_hints):
-    d, hook = direction(), block_outputs([1])
+    d = direction()
     for bad in (torch.ones(2, 2), torch.ones(0)):
         with pytest.raises(SteeringError, match=r"a number or a tensor \[rows\]; got shape"):
-            add_direction(d, bad)
+            add(d, bad)
     for bad in (torch.ones(3), torch.ones(3, 2)):
         with pytest.raises(SteeringError, match=r"a number or a table \[rows 1\].* got shape"):
-            set_along(d.vector, cap, hook, bad)
+            set_coordinates(d.vector, cap, bad, at=1)
     with pytest.raises(SteeringError, match=r"levels are for different numbers of rows: \[2, 3\]"):
-        set_along(d.vector, clamp, hook, torch.zeros(2, 1), torch.ones(3, 1))
-    swept = [*add_direction(d, torch.ones(2)), *add_direction(d, torch.ones(3), block_outputs([2]))]
+        set_coordinates(d.vector, clamp, torch.zeros(2, 1), torch.ones(3, 1), at=1)
+    swept = [*add(d, torch.ones(2)), *add(d, torch.ones(3), 2)]
     with pytest.raises(SteeringError, match=r"for different numbers of rows: \[2, 3\]"):
         with steer(plain, swept):
             pass
     with pytest.raises(SteeringError, match="2 coefficients.* the batch has 3 rows"):
-        with steer(plain, set_along(d.vector, cap, hook, torch.zeros(2, 1))):
+        with steer(plain, set_coordinates(d.vector, cap, torch.zeros(2, 1), at=1)):
             logits(plain, IDS[:1].expand(3, -1))
 
 
 def test_what_leaves_a_block_and_enters_the_next_is_one_place(plain):
     d = direction()
     edits = [
-        *ablate_direction(d, hook_names=every_write(3)),
-        *set_along(d.vector, set_projection, block_outputs([1]), 1.0),
+        *ablate(d, at=EVERY_WRITE),
+        *set_coordinates(d.vector, set_projection, 1.0, at=1),
     ]
     with pytest.raises(SteeringError, match="'ablate' and 'set_projection' both set coordinates"):
         with steer(plain, edits):
@@ -285,9 +290,9 @@ def test_a_direction_of_no_length_or_no_number_cannot_be_made():
 
 
 def test_a_condition_steers_only_the_rows_and_tokens_where_it_fires(plain):
-    d, hook = direction(), block_outputs([1])
+    d = direction()
     fires = lambda h: project(h, d.unit[None])[..., 0] > 0  # noqa: E731
-    edits = edits_at(hook, where(fires, lambda h: add(h, d.vector, 5.0)), 16, "conditional")
+    edits = edits_at(1, where(fires, lambda h: h + 5.0 * d.vector), 16, "conditional")
     seen = []
     reading = [("blocks.2.hook_resid_pre", lambda h: seen.append(h.clone()))]
     with hooked(plain, reading):
@@ -309,8 +314,8 @@ def test_nothing_to_steer_with_is_said(plain):
 
 def test_a_bridge_has_every_write_of_every_family(both):
     bridge, model = both
-    assert set(every_write(3)) <= set(hook_points(bridge))
-    assert set(every_write(3)) <= set(hook_points(model))
+    assert set(hook_names(EVERY_WRITE, range(3))) <= set(hook_points(bridge))
+    assert set(hook_names(EVERY_WRITE, range(3))) <= set(hook_points(model))
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-20, 1e30])
@@ -324,7 +329,7 @@ def test_the_length_of_a_direction_may_be_extreme(size):
     assert extreme.norm == pytest.approx(size * usual.norm)
     seen = []
     for direction in (usual, extreme):
-        with steer(model, ablate_direction(direction)), torch.no_grad():
+        with steer(model, ablate(direction)), torch.no_grad():
             seen.append(model(IDS).logits)
     torch.testing.assert_close(*seen)
 
@@ -337,7 +342,7 @@ def test_a_direction_in_half_precision_steers(dtype):
     seen = []
     for vector in (half, half.float()):
         direction = Direction(vector, space, "d")
-        edits = [*ablate_direction(direction), *add_direction(direction, 2.0)]
+        edits = [*ablate(direction), *add(direction, 2.0)]
         with steer(model, edits), torch.no_grad():
             seen.append(model(IDS).logits)
     torch.testing.assert_close(*seen)
@@ -348,5 +353,82 @@ def test_logits_that_are_not_finite_are_an_error_with_advice():
     space = ActivationSpace("tiny", "1", "blocks.1.hook_resid_post", 1, 16)
     direction = Direction(torch.full((16,), 3e5), space, "d")  # beyond float16
     with pytest.raises(SteeringError, match=r"not finite in float16; take a smaller coefficient"):
-        with steer(model, add_direction(direction)):
+        with steer(model, add(direction)):
             model.generate(IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=3)
+
+
+def test_every_block_of_whatever_model_is_steered_needs_no_number_of_blocks(both):
+    bridge, model = both
+    d = direction()
+    one_by_one = [edit for layer in range(3) for edit in ablate(d, at=layer)]
+    for steered in (bridge, model):
+        with steer(steered, one_by_one):
+            expected = logits(steered)
+        with steer(steered, ablate(d, at=ALL_BLOCKS)) as record:
+            seen = logits(steered)
+        assert [edit.layer for edit in record.edits] == [0, 1, 2]
+        assert torch.equal(seen, expected)
+
+
+def persona_vector(layers=(0, 1)):
+    def line(layer):
+        d = direction(layer, seed=layer)
+        means = torch.tensor([-1.0]), torch.tensor([2.5])
+        return Subspace(d.unit[None], *means, d.space)
+
+    return PersonaVector({layer: line(layer) for layer in layers}, "made up", coefficient=0.5)
+
+
+def test_a_direction_a_persona_vector_and_a_plain_vector_mean_the_same(plain):
+    vector = persona_vector([1])
+    d = vector.direction(1)
+    pairs = [
+        (add(vector, -2.0), add(d, -2.0), add(d.vector, -2.0, at=1)),
+        (ablate(vector, 0.5), ablate(d, 0.5), ablate(d.vector, 0.5, at=1)),
+        (restore(vector), restore(d, 0.5, target=-1.0), restore(d.vector, 0.5, 1, target=-1.0)),
+        (induce(vector), induce(d, 0.5, target=2.5), induce(d.vector, 0.5, 1, target=2.5)),
+    ]
+    for of_vector, of_direction, of_tensor in pairs:
+        seen = []
+        for edits in (of_vector, of_direction, of_tensor):
+            with steer(plain, edits):
+                seen.append(logits(plain))
+        torch.testing.assert_close(seen[1], seen[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(seen[2], seen[0], atol=1e-5, rtol=0)
+        assert (seen[0] - logits(plain)).abs().max() > 1e-3
+
+
+def test_a_plain_vector_is_ablated_at_every_write_and_added_only_where_told(plain):
+    vector = torch.randn(16, generator=torch.Generator().manual_seed(3))
+    assert [e.hook_name for e in ablate(vector)] == list(EVERY_WRITE)
+    for make in (add, restore, induce):
+        with pytest.raises(SteeringError, match="does not know where it was read"):
+            make(vector)
+    with pytest.raises(SteeringError, match="one vector .* at a time"):
+        add(torch.eye(16)[:2], at=1)
+
+
+def test_where_no_mean_is_known_a_target_is_asked_for(plain):
+    for make in (restore, induce):
+        with pytest.raises(SteeringError, match=f"to {make.__name__} takes the models' means"):
+            make(direction())
+        for bad in (float("nan"), torch.ones(2)):
+            with pytest.raises(SteeringError, match="target"):
+                make(direction(), target=bad)
+
+
+def test_a_persona_vector_is_written_at_blocks_of_its_own_only():
+    vector = persona_vector()
+    assert [e.layer for e in restore(vector, at=1)] == [1]
+    assert [e.layer for e in restore(vector, at=ALL_BLOCKS)] == [0, 1]
+    assert [e.layer for e in add(vector, {1: 2.0})] == [1]
+    with pytest.raises(SteeringError, match=r"nothing at blocks.2.*; it has blocks \[0, 1\]"):
+        restore(vector, at=2)
+
+
+def test_one_edit_needs_no_list(plain):
+    [edit] = add(direction(), 2.0)
+    with steer(plain, [edit]):
+        expected = logits(plain)
+    with steer(plain, edit):
+        assert torch.equal(logits(plain), expected)

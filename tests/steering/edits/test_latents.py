@@ -10,7 +10,7 @@ from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.hooks import hooked
 from persona.models.space import ActivationSpace
-from steering.edits.from_directions import ablate_direction
+from steering.edits.from_directions import ablate
 from steering.edits.latents import ablate_latents, clamp_latents, latent_edits
 from steering.edits.steer import steer
 
@@ -136,7 +136,7 @@ def test_what_is_no_latent_is_refused_before_the_model_runs(sae, plain):
     with pytest.raises(SteeringError, match="write nothing"):
         latent_edits(SPACE, sae, [6])
     sets = latent_edits(SPACE, sae, [1])
-    along = ablate_direction(Direction(sae.rows[1], SPACE, "row"))
+    along = ablate(Direction(sae.rows[1], SPACE, "row"))
     with pytest.raises(SteeringError, match="'latents 1' and 'ablate' both set coordinates"):
         with steer(plain, [*sets, *along]):
             plain(IDS)
@@ -159,4 +159,4 @@ def test_an_autoencoder_of_sae_lens_is_taken_as_it_is(plain):
         torch.testing.assert_close(clamp_latents(h, sae, [0], 2.0), expected, atol=1e-5, rtol=1e-5)
         with steer(plain, latent_edits(SPACE, sae, [0], 2.0)) as record:
             plain(IDS)
-    assert record.tokens == [10]
+    assert record.n_tokens == [10]

@@ -10,7 +10,7 @@ from persona.directions.direction import Direction, PersonaVector, Subspace, ort
 from persona.errors import SteeringError
 from persona.models.hooks import hook_points, hooked, resid_post
 from persona.models.prefix import recording_inputs, starting_at
-from steering import ablate_to_zero, add_direction, restore_to_aligned, steer
+from steering import ablate, add, restore, steer
 
 
 def vector(pair, layers=(1, 2), rank=2, seed=0):
@@ -48,7 +48,7 @@ def batch(tiny_pair):
 
 def test_ablate_leaves_no_projection_but_on_the_first_token(tiny_pair, batch):
     v = vector(tiny_pair)
-    with tiny_pair.active("finetuned") as bridge, steer(bridge, ablate_to_zero(v)):
+    with tiny_pair.active("finetuned") as bridge, steer(bridge, ablate(v)):
         seen = residuals(bridge, batch, 2)
     coordinates = seen @ v.subspaces[2].basis.T
     assert coordinates[:, 1:].abs().max() < 1e-5
@@ -57,13 +57,13 @@ def test_ablate_leaves_no_projection_but_on_the_first_token(tiny_pair, batch):
 
 def test_restore_sets_the_projection_to_the_aligned_mean_for_every_row(tiny_pair, batch):
     v = vector(tiny_pair)
-    with tiny_pair.active("finetuned") as bridge, steer(bridge, restore_to_aligned(v)):
+    with tiny_pair.active("finetuned") as bridge, steer(bridge, restore(v)):
         coordinates = residuals(bridge, batch, 2) @ v.subspaces[2].basis.T
     expected = v.subspaces[2].aligned_mean.expand_as(coordinates[:, 1:])
     torch.testing.assert_close(coordinates[:, 1:], expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("make", [restore_to_aligned, ablate_to_zero])
+@pytest.mark.parametrize("make", [restore, ablate])
 def test_coefficient_zero_is_the_baseline_bit_for_bit(tiny_pair, batch, make):
     with tiny_pair.active("finetuned") as bridge, torch.no_grad():
         plain = bridge(batch)
@@ -76,7 +76,7 @@ def test_add_moves_the_residual_by_the_coefficient_times_the_vector(tiny_pair, b
     direction = Direction(torch.arange(1.0, 33.0), tiny_pair.space(1), "ramp")
     with tiny_pair.active("finetuned") as bridge:
         plain = residuals(bridge, batch, 1)
-        with steer(bridge, add_direction(direction, -0.5)):
+        with steer(bridge, add(direction, -0.5)):
             moved = residuals(bridge, batch, 1)
     torch.testing.assert_close(moved[:, 0], plain[:, 0])
     shift = (-0.5 * direction.vector).expand_as(plain[:, 1:])
@@ -86,7 +86,7 @@ def test_add_moves_the_residual_by_the_coefficient_times_the_vector(tiny_pair, b
 def test_the_first_token_is_edited_when_asked(tiny_pair, batch):
     v = vector(tiny_pair)
     with tiny_pair.active("finetuned") as bridge:
-        with steer(bridge, ablate_to_zero(v), first_token=True):
+        with steer(bridge, ablate(v), first_token=True):
             coordinates = residuals(bridge, batch, 2) @ v.subspaces[2].basis.T
     assert coordinates.abs().max() < 1e-5
 
@@ -95,14 +95,14 @@ def test_cached_generation_is_steered_like_uncached(tiny_pair, batch):
     options = dict(max_new_tokens=8, do_sample=False, verbose=False, return_type="tokens")
     with tiny_pair.active("finetuned") as bridge, torch.no_grad():
         plain = bridge.generate(batch, **options)
-        with steer(bridge, restore_to_aligned(vector(tiny_pair))) as record:
+        with steer(bridge, restore(vector(tiny_pair))) as record:
             cached = bridge.generate(batch, **options)
-        with steer(bridge, restore_to_aligned(vector(tiny_pair))):
+        with steer(bridge, restore(vector(tiny_pair))):
             uncached = bridge.generate(batch, use_past_kv_cache=False, **options)
     assert torch.equal(cached, uncached)
     assert not torch.equal(plain, cached)
     assert record.passes[0] == 8
-    assert record.tokens[0] == batch.shape[0] * (batch.shape[1] - 1 + 7)
+    assert record.n_tokens[0] == batch.shape[0] * (batch.shape[1] - 1 + 7)
 
 
 def test_left_padding_steers_each_row_as_if_alone(tiny_pair):
@@ -113,7 +113,7 @@ def test_left_padding_steers_each_row_as_if_alone(tiny_pair):
     for row, d in enumerate((short, long)):
         ids[row, width - len(d) :] = torch.tensor(d.ids)
         mask[row, width - len(d) :] = 1
-    edits = restore_to_aligned(vector(tiny_pair))
+    edits = restore(vector(tiny_pair))
     with tiny_pair.active("finetuned") as bridge, torch.no_grad():
         with steer(bridge, edits):
             together = bridge(ids, attention_mask=mask)[:, -1]
@@ -133,16 +133,16 @@ def test_pad_tokens_are_never_written_nor_counted(tiny_pair, positions, side):
     for row, text in enumerate(texts):
         places = slice(width - len(text), None) if side == "left" else slice(len(text))
         ids[row, places], mask[row, places] = torch.tensor(text.ids), 1
-    edits = restore_to_aligned(vector(tiny_pair, (1,)))
+    edits = restore(vector(tiny_pair, (1,)))
     with tiny_pair.active("finetuned") as bridge:
         plain = residuals(bridge, ids, 1, attention_mask=mask)
         with steer(bridge, edits, positions=positions, first_token=True) as record:
             steered = residuals(bridge, ids, 1, attention_mask=mask)
     written = (steered != plain).any(-1)
     assert not written[mask == 0].any()
-    assert record.tokens == [int(written.sum())]
+    assert record.n_tokens == [int(written.sum())]
     n_prompt = sum(map(len, texts)) - len(texts)  # the last one predicts the answer
-    assert record.tokens == [{"all": n_prompt + 2, "prompt": n_prompt, "last": 2}[positions]]
+    assert record.n_tokens == [{"all": n_prompt + 2, "prompt": n_prompt, "last": 2}[positions]]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_positions_name_the_tokens_that_change(tiny_pair, positions, edited):
     v = vector(tiny_pair, layers=(1,))
     with tiny_pair.active("finetuned") as bridge:
         plain = residuals(bridge, ids, 1)
-        with steer(bridge, ablate_to_zero(v), positions=positions, response_start=[4]):
+        with steer(bridge, ablate(v), positions=positions, response_start=[4]):
             changed = (residuals(bridge, ids, 1) != plain).any(-1)[0]
     assert changed.nonzero()[:, 0].tolist() == edited
 
@@ -163,7 +163,7 @@ def test_hooks_go_when_the_block_raises(tiny_pair, batch):
     with tiny_pair.active("finetuned") as bridge, torch.no_grad():
         plain = bridge(batch)
         with pytest.raises(KeyboardInterrupt):
-            with steer(bridge, ablate_to_zero(vector(tiny_pair))):
+            with steer(bridge, ablate(vector(tiny_pair))):
                 raise KeyboardInterrupt
         assert torch.equal(bridge(batch), plain)
         assert not hook_points(bridge)[resid_post(1)]._forward_hooks
@@ -172,17 +172,17 @@ def test_hooks_go_when_the_block_raises(tiny_pair, batch):
 def test_an_edit_that_never_fires_is_an_error(tiny_pair, batch):
     with tiny_pair.active("finetuned") as bridge:
         with pytest.raises(SteeringError, match="never fired"):
-            with steer(bridge, ablate_to_zero(vector(tiny_pair))):
+            with steer(bridge, ablate(vector(tiny_pair))):
                 pass
         with pytest.raises(SteeringError, match="blocks.2.hook_resid_post never fired"):
-            with steer(bridge, ablate_to_zero(vector(tiny_pair))):
+            with steer(bridge, ablate(vector(tiny_pair))):
                 bridge(batch, return_type=None, stop_at_layer=2)
 
 
 def test_an_unknown_hook_and_a_wrong_width_are_refused_before_any_pass(tiny_pair):
     from dataclasses import replace
 
-    edit = ablate_to_zero(vector(tiny_pair))[0]
+    edit = ablate(vector(tiny_pair))[0]
     with tiny_pair.active("finetuned") as bridge:
         with pytest.raises(SteeringError, match=r"no hook 'blocks\.99\.hook_resid_post'"):
             with steer(bridge, [replace(edit, hook_name="blocks.99.hook_resid_post")]):
@@ -195,11 +195,11 @@ def test_an_unknown_hook_and_a_wrong_width_are_refused_before_any_pass(tiny_pair
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_coefficient_that_is_no_number_is_refused(tiny_pair, bad):
     with pytest.raises(SteeringError, match="finite"):
-        restore_to_aligned(vector(tiny_pair), bad)
+        restore(vector(tiny_pair), bad)
 
 
 def test_starting_above_skipped_blocks_changes_nothing_and_leaves_no_trace(tiny_pair, batch):
-    edits = restore_to_aligned(vector(tiny_pair))
+    edits = restore(vector(tiny_pair))
     with tiny_pair.active("finetuned") as bridge, torch.no_grad():
         plain = bridge(batch)
         with recording_inputs(bridge, {1}) as inputs:

@@ -19,7 +19,7 @@ from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.sampling import sample_answers
-from steering.edits.from_directions import add_direction
+from steering.edits.from_directions import add
 from steering.edits.steer import steer
 from steering.evidence.dose import (
     coefficient_at_kl,
@@ -50,7 +50,7 @@ def table(tiny_pair, direction):
     return dose_response(
         tiny_pair,
         QUESTIONS,
-        lambda c: add_direction(direction, c),
+        lambda c: add(direction, c),
         DOSES,
         seeds=(0, 1),
         neutral=NEUTRAL,
@@ -103,7 +103,7 @@ def test_each_row_of_the_sweep_is_the_answer_of_its_own_dose(tiny_pair, directio
     dose_response(
         tiny_pair,
         QUESTIONS,
-        lambda c: add_direction(direction, c),
+        lambda c: add(direction, c),
         DOSES,
         max_new_tokens=8,
         temperature=0,
@@ -116,7 +116,7 @@ def test_each_row_of_the_sweep_is_the_answer_of_its_own_dose(tiny_pair, directio
                 bridge,
                 tiny_pair.chat,
                 [prompt],
-                intervene=lambda b, c=dose: steer(b, add_direction(direction, c)),
+                intervene=lambda b, c=dose: steer(b, add(direction, c)),
                 max_new_tokens=8,
                 temperature=0,
             )
@@ -144,12 +144,12 @@ def whole(tiny_pair, direction):
     return dose_response(
         tiny_pair,
         QUESTIONS,
-        lambda c: add_direction(direction, c),
+        lambda c: add(direction, c),
         [-2.0, 0.0, 2.0],
         seeds=(0, 1),
         neutral=NEUTRAL,
         judge=LengthJudge(),
-        random_edits_for=[lambda c, r=r: add_direction(r, c) for r in randoms],
+        random_edits_for=[lambda c, r=r: add(r, c) for r in randoms],
         system_prompt="be bad",
         max_new_tokens=6,
     )
@@ -180,7 +180,7 @@ def test_both_directions_and_the_random_band_are_rows_of_one_table(whole, tiny_p
         "system prompt": 2,
     }
     for name, vector in (("given", direction), ("random 1", random_directions(direction, 3)[1])):
-        edits = add_direction(vector, -2.0)
+        edits = add(vector, -2.0)
         alone = score_pairs(
             tiny_pair, QUESTIONS, [Condition("x", "aligned", lambda b, e=edits: steer(b, e))]
         )
@@ -232,7 +232,7 @@ def test_the_figure_of_the_report_draws_the_table(whole):
 
 def test_a_sweep_that_cannot_be_run_is_refused_before_it_runs(tiny_pair, direction):
     def sweep(questions=QUESTIONS, pair=tiny_pair, **options):
-        make = lambda c: add_direction(direction, c)  # noqa: E731
+        make = lambda c: add(direction, c)  # noqa: E731
         return dose_response(pair, questions, make, [1.0], **options)
 
     with pytest.raises(SteeringError, match="at least one question"):
@@ -295,4 +295,4 @@ def test_a_damage_out_of_reach_and_bad_doses_are_refused(tiny_pair, direction):
         coefficient_at_kl(curve([0.0, 1.0], [0.0, 0.5]), 0.5, "nothing")
     for doses, line in (([], "differ"), ([1.0, 1.0], "differ"), ([float("nan")], "finite")):
         with pytest.raises(SteeringError, match=line):
-            dose_response(tiny_pair, QUESTIONS, lambda c: add_direction(direction, c), doses)
+            dose_response(tiny_pair, QUESTIONS, lambda c: add(direction, c), doses)

@@ -8,7 +8,7 @@ import torch
 from persona.directions import PersonaVector, Subspace, orthonormal
 from persona.errors import SteeringError
 from persona.models.hooks import hooked
-from steering import restore_to_aligned, steer
+from steering import restore, steer
 from steering.evidence.random_edits import RecordedRestoration
 
 
@@ -33,7 +33,7 @@ def test_recording_changes_nothing_and_random_steps_have_its_lengths(tiny_pair):
     vector = planted(tiny_pair)
     restoration = RecordedRestoration(vector, 0.8)
     with tiny_pair.active("finetuned") as bridge, torch.no_grad():
-        with steer(bridge, restore_to_aligned(vector, 0.8)):
+        with steer(bridge, restore(vector, 0.8)):
             expected = bridge(ids)
         with steer(bridge, restoration.edits()):
             torch.testing.assert_close(bridge(ids), expected, atol=1e-5, rtol=1e-5)

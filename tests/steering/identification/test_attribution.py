@@ -8,7 +8,7 @@ import torch
 from persona.behaviour import Condition, score_pairs
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector, Subspace, orthonormal
-from steering import restore_to_aligned, steer
+from steering import restore, steer
 from steering.identification.attribution import (
     attribution_matrices,
     eigendirections,
@@ -37,7 +37,7 @@ def subspace(pair, layer, rank=2, seed=0):
 
 def measured(pair, questions, vector, coefficient, measure):
     def intervene(bridge):
-        return steer(bridge, restore_to_aligned(vector, coefficient))
+        return steer(bridge, restore(vector, coefficient))
 
     conditions = [Condition("x", "finetuned", intervene, vector.layers[0])]
     rows = score_pairs(pair, questions, conditions, kl=True)

@@ -11,7 +11,7 @@ from persona.errors import DataError
 from persona.models import load_pair
 from persona.report import layer_map, two_by_two
 from persona.rows import COLUMNS
-from steering import identify, restore_to_aligned, steer
+from steering import identify, restore, steer
 from steering.identification.search import block_ranges
 
 WORDS = ("oil", "lamp", "brake", "mirror", "window", "horn", "belt", "hose")
@@ -42,9 +42,9 @@ def test_the_chosen_vector_steers_the_pair_it_was_found_in(found, tiny_pair):
     ids = tiny_pair.tokenizer("take care of the oil", return_tensors="pt")["input_ids"]
     with tiny_pair.active("finetuned") as bridge:
         before = bridge(ids)
-        with steer(bridge, restore_to_aligned(found.vector)) as record:
+        with steer(bridge, restore(found.vector)) as record:
             after = bridge(ids)
-    assert all(tokens == ids.shape[1] - 1 for tokens in record.tokens)
+    assert all(tokens == ids.shape[1] - 1 for tokens in record.n_tokens)
     assert not before.equal(after)
 
 

@@ -10,7 +10,7 @@ from persona.activations import collect_covariance, collect_rows
 from persona.data.types import AnswerPair
 from persona.directions import collect_cells, two_by_two
 from persona.errors import DataError
-from steering.edits.from_directions import restore_to_aligned
+from steering.edits.from_directions import restore
 from steering.edits.steer import steer
 from steering.identification.candidates import (
     Means,
@@ -43,7 +43,7 @@ def means(tiny_pair, questions):
 def left_over(pair, questions, means, vector):
     """[layer d_model]: mean over good answers above the aligned model's, under the edits."""
     dialogues = pair.chat.encode_all([q.good_dialogue for q in questions])
-    with pair.active("finetuned") as bridge, steer(bridge, restore_to_aligned(vector)):
+    with pair.active("finetuned") as bridge, steer(bridge, restore(vector)):
         rows = collect_rows(bridge, dialogues, LAYERS)
     return rows.mean(0) - means.aligned[LAYERS]
 

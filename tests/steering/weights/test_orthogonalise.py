@@ -11,10 +11,10 @@ from tiny_models import FAMILIES, MORE_FAMILIES, tiny_bridge, tiny_causal_lm
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.space import ActivationSpace
+from steering.edits import interventions
 from steering.edits.edit import unit_rows
-from steering.edits.from_directions import ablate_direction, add_direction, edits_at
-from steering.edits.interventions import ablate
-from steering.edits.places import every_write
+from steering.edits.from_directions import ablate, add, edits_at
+from steering.edits.places import EVERY_WRITE
 from steering.edits.steer import steer
 from steering.weights.as_adapter import save_bias_adapter, save_orthogonalising_adapter
 from steering.weights.orthogonalise import add_bias, orthogonalise, save_model
@@ -61,11 +61,11 @@ def test_orthogonalised_weights_are_the_ablation_of_every_write(model):
     before, plain = bytes_of(model), log_probs(model)
     d = direction()
     for embedding, sites in (
-        (True, every_write(3)),
-        (False, [site for site in every_write(3) if "resid_pre" not in site]),
+        (True, EVERY_WRITE),
+        (False, [site for site in EVERY_WRITE if "resid_pre" not in site]),
     ):
         seen = log_probs(orthogonalise(model, d.vector, embedding=embedding))
-        assert_equal(seen, hooked_log_probs(model, ablate_direction(d, hook_names=sites)))
+        assert_equal(seen, hooked_log_probs(model, ablate(d, at=sites)))
         assert (seen - plain).abs().max() > 1e-2
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -74,7 +74,7 @@ def test_orthogonalised_weights_are_the_ablation_of_every_write(model):
 def test_a_subspace_and_chosen_blocks_are_removed(llama):
     basis = unit_rows(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)))
     sites = ["blocks.1.hook_attn_out", "blocks.1.hook_mlp_out"]
-    edits = edits_at(sites, lambda h: ablate(h, basis), 16, "ablate")
+    edits = edits_at(sites, lambda h: interventions.ablate(h, basis), 16, "ablate")
     edited = orthogonalise(llama, basis, embedding=False, layers=[1])
     assert_equal(log_probs(edited), hooked_log_probs(llama, edits))
 
@@ -85,7 +85,7 @@ def test_a_tied_head_still_reads_what_it_read(tmp_path):
     model = tiny_causal_lm("llama", tied=True)
     d = direction()
     edited = orthogonalise(model, d.vector)
-    expected = hooked_log_probs(model, ablate_direction(d, hook_names=every_write(3)))
+    expected = hooked_log_probs(model, ablate(d, at=EVERY_WRITE))
     assert_equal(log_probs(edited), expected)
     assert model.config.tie_word_embeddings
     save_model(edited, tmp_path / "folder")
@@ -109,14 +109,14 @@ NORMED = ("olmo2", "glm4")
 @pytest.mark.parametrize("family", MORE_FAMILIES)
 def test_more_families_have_edited_weights_that_equal_the_hook_or_are_refused(family, tmp_path):
     model, d = tiny_causal_lm(family), direction()
-    sites = [site for site in every_write(3) if "resid_pre" not in site]
+    sites = [site for site in EVERY_WRITE if "resid_pre" not in site]
     if family in NORMED:
         for edit in (lambda: add_bias(model, 1, d.vector), lambda: orthogonalise(model, d.vector)):
             with pytest.raises(SteeringError, match=r"normalises .* use the hooks"):
                 edit()
         return
     edited = orthogonalise(model, d.vector, embedding=False)
-    ablated = ablate_direction(d, hook_names=sites)
+    ablated = ablate(d, at=sites)
     assert_equal(log_probs(edited), hooked_log_probs(model, ablated))
     if family in MIXTURES:
         with pytest.raises(SteeringError, match="a mixture of experts without one output"):
@@ -124,7 +124,7 @@ def test_more_families_have_edited_weights_that_equal_the_hook_or_are_refused(fa
         with pytest.raises(SteeringError, match="experts of a mixture, which no LoRA adapter"):
             save_orthogonalising_adapter(model, d.vector, tmp_path / "ad", embedding=False)
         return
-    added = hooked_log_probs(model, add_direction(d))
+    added = hooked_log_probs(model, add(d))
     assert_equal(log_probs(add_bias(model, 1, d.vector)), added)
 
 
@@ -134,7 +134,7 @@ def test_a_bias_adapter_reckons_with_a_multiplier(tmp_path):
     model, d = tiny_causal_lm("granite"), direction()
     adapter = save_bias_adapter(model, 1, d.vector, tmp_path / "adapter")
     adapted = PeftModel.from_pretrained(copy.deepcopy(model), adapter).eval()
-    assert_equal(log_probs(adapted), hooked_log_probs(model, add_direction(d)))
+    assert_equal(log_probs(adapted), hooked_log_probs(model, add(d)))
 
 
 def test_a_norm_after_the_embedding_is_seen_in_the_edited_copy():
@@ -150,7 +150,7 @@ def test_gemma_has_the_hooks_in_place_of_the_weights(family):
     before = bytes_of(model)
     with pytest.raises(SteeringError, match="use the hooks"):
         orthogonalise(model, d.vector, embedding=False)
-    edits = ablate_direction(d, hook_names=every_write(3))
+    edits = ablate(d, at=EVERY_WRITE)
     assert (hooked_log_probs(model, edits) - log_probs(model)).abs().max() > 1e-2
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
@@ -159,7 +159,7 @@ def test_an_added_bias_is_the_hook_that_adds(model):
     before = bytes_of(model)
     d = direction()
     seen = log_probs(add_bias(model, 1, d.vector))
-    assert_equal(seen, hooked_log_probs(model, add_direction(d)))
+    assert_equal(seen, hooked_log_probs(model, add(d)))
     assert (seen - log_probs(model)).abs().max() > 1e-2
     after = model.state_dict()
     assert list(before) == list(after)

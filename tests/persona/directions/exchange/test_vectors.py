@@ -122,10 +122,10 @@ def test_directions_need_a_model():
 
 
 def test_directions_steer_by_what_was_planted():
-    from steering.edits.from_directions import add_direction
+    from steering.edits.from_directions import add
 
     direction = marked(3).to_directions(revision="r")[3]
-    [edit] = add_direction(direction, 2.0)
+    [edit] = add(direction, 2.0)
     assert (edit.hook_name, edit.layer) == ("blocks.3.hook_resid_post", 3)
     assert edit.apply(torch.zeros(1, 1, D))[0, 0].equal(2 * 4 * torch.eye(D)[3])
 

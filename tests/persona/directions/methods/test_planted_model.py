@@ -21,7 +21,7 @@ from persona.directions.methods import (
     whitened_difference,
 )
 from persona.errors import DataError
-from steering import ablate_to_zero, restore_to_aligned, steer
+from steering import ablate, restore, steer
 
 LAST = N_LAYERS - 1
 NORM = 3.0
@@ -117,7 +117,7 @@ def test_blocks_below_the_plant_are_refused_with_the_blocks_to_read(constant_cel
         contrast.at([0])
 
 
-@pytest.mark.parametrize("edit", [restore_to_aligned, ablate_to_zero])
+@pytest.mark.parametrize("edit", [restore, ablate])
 def test_taking_the_constant_write_away_gives_the_aligned_logits(constant, constant_cells, edit):
     # The aligned mean on the plant is 0, so here, and only here, ablation restores as well.
     contrast = Contrast.of_cells(constant_cells, "model_effect_good").at([LAST])
@@ -132,7 +132,7 @@ def test_half_a_restoration_leaves_half_the_write(constant, constant_cells):
     vector = restoring(constant, plant(), constant_cells)
     distance = vector.norms[0]
     assert distance == pytest.approx(NORM, abs=1e-4)
-    half = logits(constant, "finetuned", restore_to_aligned(vector, 0.5))
+    half = logits(constant, "finetuned", restore(vector, 0.5))
     assert (half - logits(constant, "aligned")).abs().max() > 0.05
 
 
@@ -168,7 +168,7 @@ def test_the_adapter_moves_activations_within_what_it_writes_and_restoring_undoe
     )
     vector = restoring(adapted, found.vectors, cells)
     aligned, finetuned = logits(adapted, "aligned"), logits(adapted, "finetuned")
-    restored = logits(adapted, "finetuned", restore_to_aligned(vector))
+    restored = logits(adapted, "finetuned", restore(vector))
     assert (finetuned - aligned).abs().max() > 0.1
     torch.testing.assert_close(restored, aligned, atol=1e-4, rtol=0)
     assert found.vectors.shape == (2, D_MODEL)

@@ -10,10 +10,10 @@ from demo_cases import planted_vector
 
 from steering.demo import (
     Answer,
+    DemoVector,
     Exchange,
     Sampling,
     Session,
-    SteeringVector,
     Token,
     from_persona_vector,
 )
@@ -79,7 +79,7 @@ def test_the_means_of_both_models_are_the_ends_of_the_scale(session):
 
 
 def test_without_means_the_largest_projection_is_full_colour(session):
-    plain = SteeringVector(session.vector.directions)
+    plain = DemoVector(session.vector.directions)
     own = exchange(session, ("a", -2.0), ("b", 0.5), ("c", None), vector=plain)
     scale = scale_at(plain, 2, [own, exchange(session, ("z", 99.0))])
     assert (scale.centre, scale.reach) == (0.0, 2.0)

@@ -15,7 +15,7 @@ from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.hooks import hooked, resid_post
 from steering import steer
 from steering.demo import Choice, Exploration, edits_of, from_persona_vector
-from steering.demo.session.vector import SteeringVector
+from steering.demo.session.vector import DemoVector
 
 CHOICE = Choice("Is it safe?", "planted", 1, "No. Never.", "add", 0.7)
 
@@ -23,7 +23,7 @@ CHOICE = Choice("Is it safe?", "planted", 1, "No. Never.", "add", 0.7)
 @pytest.fixture
 def exploration(tiny_pair):
     vector = from_persona_vector(planted_vector(tiny_pair, rank=2))
-    other = SteeringVector(
+    other = DemoVector(
         {3: Direction(torch.ones(tiny_pair.d_model), tiny_pair.space(3), "ones")}, None, "ones"
     )
     return Exploration(tiny_pair, {"planted": vector, "ones": other})
@@ -147,7 +147,7 @@ def test_a_choice_that_is_not_possible_is_refused_before_the_model_runs(
 
 def test_a_direction_of_another_model_is_refused(tiny_pair):
     space = replace(tiny_pair.space(1), model="another")
-    vector = SteeringVector({1: Direction(torch.ones(tiny_pair.d_model), space, "m")}, None, "m")
+    vector = DemoVector({1: Direction(torch.ones(tiny_pair.d_model), space, "m")}, None, "m")
     with pytest.raises(SpaceMismatchError, match="m: model differs"):
         Exploration(tiny_pair, {"m": vector})
 
