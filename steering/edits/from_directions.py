@@ -179,13 +179,15 @@ def edits_at(
     intervention: one for all of them, or layer -> its own.
     Raises: SteeringError for a hook name of no block, or a layer that the mapping lacks.
     """
-    by_layer = intervention if isinstance(intervention, Mapping) else None
     edits = []
-    for name in hook_names(at, by_layer):
+    for name in hook_names(at, intervention if isinstance(intervention, Mapping) else None):
         layer = layer_of(name)
-        if by_layer is not None and layer not in by_layer:
+        if not isinstance(intervention, Mapping):
+            apply = intervention
+        elif layer in intervention:
+            apply = intervention[layer]
+        else:
             raise SteeringError(f"there is no intervention for layer {layer} ({name})")
-        apply = intervention if by_layer is None else by_layer[layer]
         edits.append(Edit(name, layer, d_model, apply, label, kind, basis, rows, space))
     return edits
 
@@ -313,14 +315,14 @@ def _edits(
     kind: Kind = "sets",
     rows: int | None = None,
 ) -> list[Edit]:
-    by_layer = coefficient if isinstance(coefficient, Mapping) else None
-    if by_layer is not None and (lacking := {line.layer for line in lines} - set(by_layer)):
-        raise SteeringError(f"there is no coefficient for layers {sorted(lacking)}")
-    for factor in by_layer.values() if by_layer is not None else [coefficient]:
+    if isinstance(coefficient, Mapping):
+        if lacking := {line.layer for line in lines} - set(coefficient):
+            raise SteeringError(f"there is no coefficient for layers {sorted(lacking)}")
+    for factor in coefficient.values() if isinstance(coefficient, Mapping) else [coefficient]:
         require_coefficient(factor)
     edits = []
     for line in lines:
-        factor = coefficient if by_layer is None else by_layer[line.layer]
+        factor = coefficient[line.layer] if isinstance(coefficient, Mapping) else coefficient
         edits.append(
             Edit(
                 line.hook_name,
