@@ -315,9 +315,9 @@ def _edits(
     kind: Kind = "sets",
     rows: int | None = None,
 ) -> list[Edit]:
-    if isinstance(coefficient, Mapping):
-        if lacking := {line.layer for line in lines} - set(coefficient):
-            raise SteeringError(f"there is no coefficient for layers {sorted(lacking)}")
+    layers = {line.layer for line in lines}
+    if isinstance(coefficient, Mapping) and (lacking := layers - set(coefficient)):
+        raise SteeringError(f"there is no coefficient for layers {sorted(lacking)}")
     for factor in coefficient.values() if isinstance(coefficient, Mapping) else [coefficient]:
         require_coefficient(factor)
     edits = []
