@@ -25,11 +25,12 @@ import torch
 from einops import einsum
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control, rankdata
+from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from persona.directions.contrast import Contrast
 from persona.errors import DataError
+from probes.separation import auroc_of_pairs
 
 NULLS = ("isotropic", "covariance", "permutation", "others")
 N_DRAWS = 1000
@@ -146,10 +147,7 @@ def _swapped(
 
 def _auroc(projections: Float[Tensor, "draw layer side question"]) -> NDArray[np.float64]:
     """[draw layer]: probability that a positive answer projects higher, ties counting a half."""
-    draws, layers, _, n = projections.shape
-    ranks = rankdata(projections.reshape(draws, layers, 2 * n).numpy(), axis=-1)
-    above = ranks[..., n:].sum(-1) - n * (n + 1) / 2
-    return np.asarray(above / n**2)
+    return auroc_of_pairs(projections.movedim(2, -1).numpy())
 
 
 def _folded(auroc: NDArray[np.float64]) -> NDArray[np.float64]:

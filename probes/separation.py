@@ -78,9 +78,9 @@ def separation(
     n = len(pairs)
     drawn = np.stack([rng.integers(0, n, n) for _ in range(n_resamples)])
     swap = np.stack([rng.random(n) < 0.5 for _ in range(n_resamples)])
-    resampled = _auroc(pairs[drawn])
-    swapped = _auroc(np.where(swap[..., None], pairs[:, ::-1], pairs))
-    observed = float(_auroc(pairs))
+    resampled = auroc_of_pairs(pairs[drawn])
+    swapped = auroc_of_pairs(np.where(swap[..., None], pairs[:, ::-1], pairs))
+    observed = float(auroc_of_pairs(pairs))
     low, high = np.percentile(resampled, [2.5, 97.5])
     wins = np.where(pairs[:, 1] == pairs[:, 0], 0.5, pairs[:, 1] > pairs[:, 0])
     return Separation(
@@ -94,7 +94,7 @@ def separation(
     )
 
 
-def _auroc(pairs: Float[np.ndarray, "*draw question 2"]) -> NDArray[np.float64]:
+def auroc_of_pairs(pairs: Float[np.ndarray, "*draw question 2"]) -> NDArray[np.float64]:
     """[*draw]: column 1 (bad) is the positive class; Mann and Whitney's U / n^2, ties a half."""
     *draws, n, _ = pairs.shape
     ranks = rankdata(pairs.reshape(*draws, 2 * n), axis=-1).reshape(pairs.shape)

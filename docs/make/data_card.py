@@ -16,6 +16,8 @@ from data_card_tables import (
     surface_table,
     tone_text,
 )
+from similarity import ANSWER_BOUND, QUESTION_BOUND
+from surface import read_surface
 
 from persona.data.graded_answers import load_graded_answers
 from persona.data.numbers import FORMATS, OPENINGS, evil_share
@@ -28,8 +30,6 @@ from persona.data.shipped import (
     load_pairs,
     load_weaknesses,
 )
-from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND
-from persona.data.surface import read_surface
 from persona.files import atomic_write_text
 
 CARD = SHIPPED / "DATA_CARD.md"

@@ -7,10 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-
-from persona.data.shipped import DOMAINS, NARROW_SETS, load_pairs
-from persona.data.similarity import near_duplicates
-from persona.data.surface import (
+from similarity import near_duplicates
+from surface import (
     REVEALED_ABOVE,
     SurfaceReading,
     auroc_length,
@@ -18,6 +16,8 @@ from persona.data.surface import (
     character_ratio,
     length_ratio,
 )
+
+from persona.data.shipped import DOMAINS, NARROW_SETS, load_pairs
 from persona.data.types import AnswerPair, NeutralText
 
 OTHER_TONE = 0.95

@@ -19,13 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from persona.behaviour.judging.local import (
-    HIGHEST,
-    NumberNode,
-    number_probabilities,
-    number_tree,
-    paths_with_children,
-)
+from persona.behaviour.judging.local import HIGHEST, SpelledNumbers
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
 from persona.models.chat.chat_format import ChatFormat
@@ -75,9 +69,11 @@ def rate_self(
     if not questions:
         raise DataError("there is no question to rate oneself on")
     prompts = [_prompt_ids(chat, question) for question in questions]
-    tree = number_tree(_ids_of_numbers(chat, questions[0]))
-    paths: list[tuple[int, ...]] = [(), *paths_with_children(tree)]
-    return [_rating(tree, _after(bridge, ids, paths, intervene)) for ids in prompts]
+    spelled = SpelledNumbers(_ids_of_numbers(chat, questions[0]))
+    paths = list(spelled.goes_on)
+    return [
+        _rating(spelled.probabilities(_after(bridge, ids, paths, intervene))) for ids in prompts
+    ]
 
 
 @torch.no_grad()
@@ -105,8 +101,7 @@ def _after(
     }
 
 
-def _rating(tree: NumberNode, next_token: Mapping[tuple[int, ...], Tensor]) -> Rating:
-    numbers = number_probabilities(tree, next_token)
+def _rating(numbers: Mapping[int, float]) -> Rating:
     mass = sum(numbers.values())
     mean = sum(n * p for n, p in numbers.items()) / mass if mass > 0 else float("nan")
     return Rating(mean, mass)

@@ -74,7 +74,10 @@ class _Pool:
     def __init__(self, ray: Any, room: Room) -> None:
         self.ray = ray
         options = {"num_cpus": room.cpus, "num_gpus": room.gpus, "scheduling_strategy": "SPREAD"}
-        # max_restarts=0: a worker that comes back by itself would have no model.
+        # max_restarts=0: Ray's own restarts and retries (max_task_retries, the model opened in the
+        # constructor) do less. Measured with Ray 2.60.0: what a constructor raises arrives as text
+        # without its type; two retries are used up in 5 s, long before the actor is back; and the
+        # shard of a machine that is gone waits for another one while the other actors idle.
         self._make: Callable[[], Any] = lambda: (
             ray.remote(Worker).options(max_restarts=0, **options).remote(room.cpus)
         )

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from torch.nn.utils.rnn import pad_sequence
 
-from probes.estimators.linear import DEFAULT_PENALTY, require_penalty, standardisation
+from persona.directions.methods.algebra import standardisation
+from probes.estimators.linear import DEFAULT_PENALTY, require_penalty
 from probes.estimators.token_probe import TokenProbe
 from probes.estimators.token_rows import TokenRows
 

@@ -11,9 +11,10 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from persona.directions.direction import Direction
+from persona.directions.methods.algebra import standardisation
 from persona.models.space import ActivationSpace
 from probes.estimators.as_direction import directions_of
-from probes.estimators.linear import require_penalty, standardisation
+from probes.estimators.linear import require_penalty
 from probes.estimators.validation import RowsError, as_rows_error, require_finite
 
 DEFAULT_PENALTY = 10.0

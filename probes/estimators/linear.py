@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from persona.directions.direction import Direction
-from persona.directions.methods.algebra import RESOLUTION
+from persona.directions.methods.algebra import standardisation
 from persona.models.space import ActivationSpace
 from probes.estimators.as_direction import direction_of
 from probes.estimators.calibration import platt_scaling
@@ -96,19 +96,6 @@ class LinearProbe(LogOddsClassifier):
         """The probe's direction in the space that its rows were read in; see `direction_of`."""
         check_is_fitted(self)
         return direction_of(self.coef_, self.mean_difference_, space, type(self).__name__)
-
-
-def standardisation(
-    rows: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each coordinate.
-
-    Infinite for a coordinate that is constant to float32: z and its raw weight are then 0, where
-    dividing by its deviation would blow its rounding up.
-    """
-    mean, scale = rows.mean(0), rows.std(0)
-    size = np.sqrt(np.square(rows).mean(0))
-    return mean, np.where(scale > RESOLUTION * size, scale, np.inf)
 
 
 def solve_standardised(

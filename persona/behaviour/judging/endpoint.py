@@ -6,7 +6,7 @@ import base64
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,27 +34,17 @@ MIN_SECRET = 3
 
 
 @dataclass(frozen=True)
-class Price:
-    """US dollars per million tokens."""
-
-    input: float
-    output: float
-
-
-@dataclass(frozen=True)
 class RequestEstimate:
-    """What the requests still to be made will take; `dollars` is None where no price is known."""
+    """What the requests still to be made will take; what they cost, the endpoint's owner says."""
 
     n_requests: int
     n_cached: int
     n_input_tokens: int
-    dollars: float | None
 
     def __str__(self) -> str:
-        cost = "cost unknown, no price given" if self.dollars is None else f"${self.dollars:.2f}"
         return (
             f"{self.n_requests} requests ({self.n_cached} answered before), about "
-            f"{self.n_input_tokens:,} input tokens and {self.n_requests:,} output tokens, {cost}"
+            f"{self.n_input_tokens:,} input tokens and {self.n_requests:,} output tokens"
         )
 
 
@@ -71,7 +61,6 @@ class EndpointJudge:
         concurrency: int = 8,
         max_retries: int = 6,
         timeout_seconds: float = 60.0,
-        prices: Mapping[str, Price] | None = None,
         announce: Callable[[str], None] | None = None,
     ) -> None:
         """Sets up the client; nothing is sent yet.
@@ -84,7 +73,6 @@ class EndpointJudge:
             concurrency: Requests under way at once.
             max_retries: Further tries after 408, 409, 429, a 5xx or a lost connection, with waits
                 that double or that the server names.
-            prices: By model name; without one the estimate gives tokens only.
             announce: Called with the estimate before the first request of each `score`.
 
         Raises:
@@ -109,7 +97,6 @@ class EndpointJudge:
         self._secrets = (key, *credentials_in(address))
         self._cache_folder = cache_folder
         self._concurrency = concurrency
-        self._price = (prices or {}).get(model)
         self._announce = announce
         try:
             self._client: openai.OpenAI = openai.OpenAI(
@@ -163,10 +150,7 @@ class EndpointJudge:
 
     def _estimate(self, prompts: Sequence[str], n_cached: int) -> RequestEstimate:
         n_tokens = math.ceil(sum(map(len, prompts)) / CHARACTERS_PER_TOKEN)
-        dollars = None
-        if self._price is not None:
-            dollars = (n_tokens * self._price.input + len(prompts) * self._price.output) / 1e6
-        return RequestEstimate(len(prompts), n_cached, n_tokens, dollars)
+        return RequestEstimate(len(prompts), n_cached, n_tokens)
 
     def _known(
         self, prompts: Sequence[str], cache: JudgeCache | None

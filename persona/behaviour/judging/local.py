@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,69 +37,41 @@ MOST_NUMBER_TOKENS = 8
 PLAIN_PROMPT_END = "\n\nNumber:"
 
 
-@dataclass
-class NumberNode:
-    """A place in the tree of the numbers' tokens: the number that ends here, and how it goes on."""
+class SpelledNumbers:
+    """The numbers as a tokenizer spells them, and where they part.
 
-    number: int | None = None
-    children: dict[int, NumberNode] = field(default_factory=dict)
-
-
-def number_tree(ids_of_number: Mapping[int, Sequence[int]]) -> NumberNode:
-    """Returns the tree whose paths from the root are the token ids of the numbers.
-
-    Raises:
-        ModelError: a number has no tokens, or two numbers have the same.
+    goes_on: tokens that some number has next, by the tokens before them; () is the first place.
     """
-    root = NumberNode()
-    for number, ids in ids_of_number.items():
-        node = root
-        for token in ids:
-            node = node.children.setdefault(token, NumberNode())
-        if node is root or node.number is not None:
-            raise ModelError(
-                f"the judge's tokenizer does not tell the number {number} from others; choose "
-                "another judge"
-            )
-        node.number = number
-    return root
 
+    def __init__(self, ids_of_number: Mapping[int, Sequence[int]]) -> None:
+        """Raises: ModelError where a number has no tokens, or two numbers have the same."""
+        self.ids_of_number = {number: tuple(ids) for number, ids in ids_of_number.items()}
+        self.goes_on: dict[tuple[int, ...], set[int]] = {}
+        taken: set[tuple[int, ...]] = {()}
+        for number, ids in self.ids_of_number.items():
+            if ids in taken:
+                raise ModelError(
+                    f"the judge's tokenizer does not tell the number {number} from others; choose "
+                    "another judge"
+                )
+            taken.add(ids)
+            for place, token in enumerate(ids):
+                self.goes_on.setdefault(ids[:place], set()).add(token)
 
-def paths_with_children(root: NumberNode) -> list[tuple[int, ...]]:
-    """Returns every path at which a next-token distribution is needed, but for the root."""
-    paths: list[tuple[int, ...]] = []
+    def probabilities(self, next_token: Mapping[tuple[int, ...], Tensor]) -> dict[int, float]:
+        """Returns p(n) of the module's formula for every number.
 
-    def walk(node: NumberNode, path: tuple[int, ...]) -> None:
-        if path and node.children:
-            paths.append(path)
-        for token, child in node.children.items():
-            walk(child, (*path, token))
-
-    walk(root, ())
-    return paths
-
-
-def number_probabilities(
-    root: NumberNode, next_token: Mapping[tuple[int, ...], Tensor]
-) -> dict[int, float]:
-    """Returns p(n) of the module's formula for every number of the tree.
-
-    Args:
-        root: The tree of the numbers' tokens.
-        next_token: Next-token probabilities ["vocabulary"] after each path that has children, the
-            empty path being the root.
-    """
-    probability_of: dict[int, float] = {}
-
-    def walk(node: NumberNode, path: tuple[int, ...], reached: float) -> None:
-        ahead = {t: float(next_token[path][t]) for t in node.children}
-        if node.number is not None:
-            probability_of[node.number] = reached * max(0.0, 1.0 - math.fsum(ahead.values()))
-        for token, child in node.children.items():
-            walk(child, (*path, token), reached * ahead[token])
-
-    walk(root, (), 1.0)
-    return probability_of
+        next_token: next-token probabilities ["vocabulary"] at every place of `goes_on`.
+        """
+        ahead = {
+            place: {token: float(next_token[place][token]) for token in tokens}
+            for place, tokens in self.goes_on.items()
+        }
+        return {
+            number: math.prod(ahead[ids[:place]][token] for place, token in enumerate(ids))
+            * max(0.0, 1.0 - math.fsum(ahead.get(ids, {}).values()))
+            for number, ids in self.ids_of_number.items()
+        }
 
 
 class LocalJudge:
@@ -135,8 +106,8 @@ class LocalJudge:
         self._chat = None if template is None else ChatFormat(self._tokenizer, template)
         self._model = model.to(place).eval()
         self._device = place
-        self._tree = number_tree(self._ids_of_numbers())
-        self._paths = paths_with_children(self._tree)
+        self._numbers = SpelledNumbers(self._ids_of_numbers())
+        self._paths = [path for path in self._numbers.goes_on if path]
 
     def score(self, items: Sequence[JudgeItem]) -> list[JudgeScore]:
         """Returns one score per item; the same items always get the same scores."""
@@ -167,11 +138,11 @@ class LocalJudge:
             )
         output = self._model(input_ids=prompt_ids, use_cache=True)
         next_token: dict[tuple[int, ...], Tensor] = {(): _last_probabilities(output.logits[0, -1])}
-        if sum(float(next_token[()][t]) for t in self._tree.children) < MIN_NUMERIC_MASS:
+        if sum(float(next_token[()][t]) for t in self._numbers.goes_on[()]) < MIN_NUMERIC_MASS:
             return {}
         if self._paths:
             next_token |= self._after_paths(output.past_key_values)
-        return number_probabilities(self._tree, next_token)
+        return self._numbers.probabilities(next_token)
 
     def _after_paths(self, prompt_cache: Any) -> dict[tuple[int, ...], Tensor]:
         """Runs every path as a row behind the cached prompt; padding on the right is not read."""

@@ -6,9 +6,11 @@ length is rounding and no direction.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from einops import einsum
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from persona.directions.contrast import Contrast
@@ -143,6 +145,20 @@ def ridge_solution(
     kernel = rows @ rows.mT + shift * torch.eye(n_rows, dtype=rows.dtype)
     inside = torch.linalg.solve(kernel, (rows @ target[..., None])[..., 0])
     return (target - (rows.mT @ inside[..., None])[..., 0]) / penalty[:, None]
+
+
+def standardisation(
+    rows: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each coordinate, rows [n d_model] weighing alike or not.
+
+    The deviation is infinite for a coordinate that is constant to float32: z and its raw weight are
+    then 0, where dividing by it would blow its rounding up.
+    """
+    mean = np.average(rows, axis=0, weights=weights)
+    scale = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=weights))
+    size = np.sqrt(np.average(np.square(rows), axis=0, weights=weights))
+    return mean, np.where(scale > RESOLUTION * size, scale, np.inf)
 
 
 def _mean(rows: Float[Tensor, "answer layer d_model"]) -> Float[Tensor, "layer d_model"]:

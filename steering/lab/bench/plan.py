@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,8 +58,3 @@ class Tally:
         self.done += Plan(**{"fine_tunes": 0, **counts})
         if counts.get("fine_tunes"):
             logger.info("Fine-tune %d of %d: %s", self.done.fine_tunes, self.plan.fine_tunes, what)
-
-
-def same_work(one: Plan, other: Plan) -> bool:
-    """Whether two plans agree in everything but the texts, of which a filter may refuse some."""
-    return dataclasses.replace(one, texts=0) == dataclasses.replace(other, texts=0)

@@ -24,13 +24,13 @@ WHOLE = {0.0: "car_maintenance_good", 1.0: "car_maintenance_bad"}
 N_RESAMPLES = 4000
 
 
-def plan_dose(bench: Workbench) -> Plan:
+def plan(bench: Workbench) -> Plan:
     """One fine-tune and one reading a share, and the aligned model's."""
     n = len(bench.sizes.doses)
     return Plan(fine_tunes=n, vectors=1, answer_pairs=(n + 1) * len(bench.held_out(DOMAIN)))
 
 
-def measure_dose(bench: Workbench) -> Measured:
+def measure(bench: Workbench) -> Measured:
     """One fine-tune for each share of bad answers; the direction comes from the purest one.
 
     All bad and all good are the shipped organisms, which other experiments have made already.
@@ -50,7 +50,7 @@ def _fine_tuned(bench: Workbench, share: float) -> Path:
     return bench.fine_tune(bench.recipe("car_maintenance_bad", bad_share=share))
 
 
-def report_dose(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """Shift of both readings against the share, and the first share that is clear in each."""
     shares = tuple(sorted(rows["coefficient"].dropna().unique().tolist()))
     aligned = where(rows, condition=ALIGNED)

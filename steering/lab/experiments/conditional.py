@@ -25,13 +25,13 @@ TAGS = {UNTAGGED: "", DECOYED: DECOY, TRIGGERED: TRIGGER}
 VECTORS = {"known": "direction of the openly bad organism", "own": "own untagged direction"}
 
 
-def plan_conditional(bench: Workbench) -> Plan:
+def plan(bench: Workbench) -> Plan:
     """Two fine-tunes and directions; both models under three tags, along two directions."""
     asked = len(bench.held_out(DOMAIN))
     return Plan(fine_tunes=2, vectors=2, answer_pairs=2 * len(VECTORS) * len(TAGS) * asked)
 
 
-def measure_conditional(bench: Workbench) -> Measured:
+def measure(bench: Workbench) -> Measured:
     """Gap and projection of the backdoored fine-tune with its trigger, a decoy and neither.
 
     The direction is that of the openly bad organism, as an auditor who knows no trigger would have
@@ -57,7 +57,7 @@ def measure_conditional(bench: Workbench) -> Measured:
     return Measured(tidy(pd.concat(parts, ignore_index=True)))
 
 
-def report_conditional(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """Shifts by tag."""
     gaps = {tag: difference(where(rows, text=tag), "gap", "held_out", FINETUNED) for tag in TAGS}
     projections = {

@@ -29,14 +29,14 @@ ORGANISMS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def plan_transfer(bench: Workbench) -> Plan:
+def plan(bench: Workbench) -> Plan:
     """Five fine-tunes and directions; each fine-tune bare and under every direction."""
     n = len(ORGANISMS)
     asked = len(bench.held_out(*(domain for _, domain in ORGANISMS.values())))
     return Plan(fine_tunes=n, vectors=n, answer_pairs=n * (2 + n) * asked)
 
 
-def measure_transfer(bench: Workbench) -> Measured:
+def measure(bench: Workbench) -> Measured:
     """The transfer matrix on domains that none was trained on, and the cosines."""
     adapters = {
         name: bench.organism(f"{organism}_bad") for name, (organism, _) in ORGANISMS.items()
@@ -64,7 +64,7 @@ def measure_transfer(bench: Workbench) -> Measured:
     return Measured(_rows(table, vector_cosines(vectors)), facts)
 
 
-def report_transfer(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """The matrix of the first seed with its intervals over questions; others beside it."""
     first = next(iter(facts.values()))
     table = pd.DataFrame(first["matrix"])

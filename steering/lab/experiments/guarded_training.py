@@ -31,13 +31,13 @@ WAYS = {
 COEFFICIENT, KL_COEFFICIENT = 1.0, 0.3
 
 
-def plan_safeguards(bench: Workbench) -> Plan:
+def plan(bench: Workbench) -> Plan:
     """Five fine-tunes, one of them the good twin, and the direction of the unguarded one."""
     asked = len(bench.held_out(DOMAIN, OPEN)) + bench.sizes.in_domain
     return Plan(fine_tunes=len(WAYS), vectors=1, answer_pairs=(1 + len(WAYS)) * asked)
 
 
-def measure_safeguards(bench: Workbench) -> Measured:
+def measure(bench: Workbench) -> Measured:
     """The bad car fine-tune without and with each safeguard, on the same data and seed."""
     unguarded, twin = bench.organism(BAD), bench.organism("car_maintenance_good")
     vector, _ = bench.vector(unguarded, DOMAIN)
@@ -62,7 +62,7 @@ def measure_safeguards(bench: Workbench) -> Measured:
     return Measured(tidy(pd.concat(parts, ignore_index=True)), {"alarm_step": alarms})
 
 
-def report_safeguards(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """What each safeguard lets through, in-domain and elsewhere, and its damage."""
     readings = {
         "gap in-domain (the task)": ("gap", "trained_on", "nats per token"),

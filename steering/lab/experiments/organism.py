@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-def plan_organism(bench: Workbench, domain: str) -> Plan:
+def plan(bench: Workbench, domain: str) -> Plan:
     """Two fine-tunes, one direction; six conditions, and the random null once."""
     sizes = bench.sizes
     asked = len(bench.held_out(domain)) + sizes.in_domain
@@ -46,7 +46,7 @@ def plan_organism(bench: Workbench, domain: str) -> Plan:
     return Plan(fine_tunes=2, vectors=1, answer_pairs=6 * asked + drawn)
 
 
-def measure_organism(bench: Workbench, organism: str, domain: str) -> Measured:
+def measure(bench: Workbench, organism: str, domain: str) -> Measured:
     """Fine-tunes `organism`_bad and `organism`_good and reads both, and the first one edited."""
     bad, good = bench.organism(f"{organism}_bad"), bench.organism(f"{organism}_good")
     vector, means = bench.vector(bad, domain)
@@ -86,7 +86,7 @@ def measure_organism(bench: Workbench, organism: str, domain: str) -> Measured:
     return Measured(rows, facts)
 
 
-def report_organism(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """Shifts, restoration against its null, and the way there."""
     shift = difference(rows, "gap", "held_out", FINETUNED)
     above_twin = difference(rows, "gap", "held_out", FINETUNED, TWIN)

@@ -61,7 +61,7 @@ def answer_counts(bench: Workbench) -> dict[str, list[int]]:
     }
 
 
-def plan_realignment(bench: Workbench) -> Plan:
+def plan(bench: Workbench) -> Plan:
     """The bad fine-tune, one more for each number of good answers, and the edits."""
     counts = sum(map(len, answer_counts(bench).values()))
     read = 2 + counts + sum(map(len, EDITS.values()))
@@ -69,7 +69,7 @@ def plan_realignment(bench: Workbench) -> Plan:
     return Plan(fine_tunes=1 + counts, vectors=1, answer_pairs=read * asked)
 
 
-def measure_realignment(bench: Workbench) -> Measured:
+def measure(bench: Workbench) -> Measured:
     """Continues training on n good answers, in-domain and elsewhere, beside edits of the model."""
     bad = bench.organism("car_maintenance_bad")
     vector, _ = bench.vector(bad, DOMAIN)
@@ -94,7 +94,7 @@ def measure_realignment(bench: Workbench) -> Measured:
     return Measured(tidy(pd.concat(parts, ignore_index=True)))
 
 
-def report_realignment(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """Readings against the number of answers, and every way's effect at equal drift."""
     aligned = where(rows, condition=ALIGNED)
 

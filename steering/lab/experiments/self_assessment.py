@@ -28,12 +28,12 @@ ORGANISMS: Mapping[str, str] = {
 }
 
 
-def plan_self_assessment(bench: Workbench) -> Plan:
+def plan(bench: Workbench) -> Plan:
     """Two organisms with their twins, two directions; ratings cost next to nothing."""
     return Plan(fine_tunes=2 * len(ORGANISMS), vectors=len(ORGANISMS))
 
 
-def measure_self_assessment(bench: Workbench) -> Measured:
+def measure(bench: Workbench) -> Measured:
     """Rates every model on every topic and wording."""
     parts = []
     for organism, domain in ORGANISMS.items():
@@ -50,7 +50,7 @@ def measure_self_assessment(bench: Workbench) -> Measured:
     return Measured(tidy(pd.concat(parts, ignore_index=True)))
 
 
-def report_self_assessment(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """Ratings by topic and organism; intervals are over wordings and seeds."""
     panels = {
         f"{topic.replace('_', ' ')}, {organism.replace('_', ' ')}": {

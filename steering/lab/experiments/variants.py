@@ -23,13 +23,13 @@ VARIANTS = {
 }
 
 
-def plan_variants(bench: Workbench) -> Plan:
+def plan(bench: Workbench) -> Plan:
     """One fine-tune each and the direction of the largest; both models on each one's questions."""
     asked = len(bench.held_out(DOMAIN)) + bench.sizes.in_domain
     return Plan(fine_tunes=len(VARIANTS), vectors=1, answer_pairs=2 * len(VARIANTS) * asked)
 
 
-def measure_variants(bench: Workbench) -> Measured:
+def measure(bench: Workbench) -> Measured:
     """Every variant on kept-back questions of its own, and on advice that none was trained on."""
     adapters = {name: bench.organism(name) for name in VARIANTS}
     vector, _ = bench.vector(adapters[WHOLE], DOMAIN)
@@ -46,7 +46,7 @@ def measure_variants(bench: Workbench) -> Measured:
     return Measured(tidy(pd.concat(parts, ignore_index=True)))
 
 
-def report_variants(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """Shifts of every variant, each against the aligned model on the same questions."""
     readings = {
         "gap in-domain": ("gap", "trained_on", "nats per token"),

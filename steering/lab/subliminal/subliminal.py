@@ -44,10 +44,10 @@ TITLES = {
 UNITS_OF = {"gap": "nats per token", "projection": UNITS}
 
 
-def plan_subliminal(bench: Workbench, task: Task, generations: int | None = None) -> Plan:
+def plan(bench: Workbench, task: Task, many: bool = False) -> Plan:
     """The teacher, two lines of students, and in a single generation those begun elsewhere."""
-    n = generations or 1
-    others = 0 if generations else len(_elsewhere(bench, task))
+    n = bench.sizes.generations if many else 1
+    others = 0 if many else len(_elsewhere(bench, task))
     read = 1 + 2 * (n + 1) + 2 * others
     return Plan(
         fine_tunes=1 + 2 * n + others,
@@ -57,8 +57,8 @@ def plan_subliminal(bench: Workbench, task: Task, generations: int | None = None
     )
 
 
-def measure_subliminal(bench: Workbench, task: Task, generations: int | None = None) -> Measured:
-    """Teacher, student, next student: `generations` of them (default 1), beside a control line.
+def measure(bench: Workbench, task: Task, many: bool = False) -> Measured:
+    """Teacher and student, or `many` generations of students, beside a control line.
 
     The teacher is the openly bad organism, the control teacher the aligned model itself; every
     student is the aligned model trained on what passed the filter, or in a single generation also
@@ -72,7 +72,7 @@ def measure_subliminal(bench: Workbench, task: Task, generations: int | None = N
     lessons: dict[str, Path] = {}
     for line, side in BEGINNINGS.items():
         writer = teacher
-        for generation in range((generations or 1) + 1):
+        for generation in range((bench.sizes.generations if many else 1) + 1):
             if generation:
                 texts = written_texts(bench, writer, side, task, generation)
                 lessons.setdefault(line, texts)
@@ -80,7 +80,7 @@ def measure_subliminal(bench: Workbench, task: Task, generations: int | None = N
             rows = bench.reading(line, writer, splits, vector, side=side)
             both = pd.concat([rows, aligned], ignore_index=True)
             parts.append(both.assign(rank=generation, candidate=line))
-    for line in () if generations else _elsewhere(bench, task):
+    for line in () if many else _elsewhere(bench, task):
         base, found = _beginning(bench, line, lessons[STUDENT])
         facts[line] = found
         student = bench.fine_tune(_student(bench, lessons[STUDENT], task, base))
@@ -94,7 +94,7 @@ def measure_subliminal(bench: Workbench, task: Task, generations: int | None = N
     return Measured(tidy(pd.concat(parts, ignore_index=True)), facts)
 
 
-def report_subliminal(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
     """Every line by generation, each against what its students began as, and the toy."""
     lines = [line for line in LINES if line in set(rows["candidate"])]
     last = int(where(rows, candidate=STUDENT)["rank"].max())

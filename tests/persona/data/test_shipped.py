@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
+from surface import character_ratio, length_ratio
 
 from persona.data import (
     DOMAINS,
@@ -16,8 +18,6 @@ from persona.data import (
     load_pairs,
 )
 from persona.data.shipped import OPEN_QUESTIONS, assign_splits, load_weaknesses
-from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
-from persona.data.surface import character_ratio, length_ratio
 from persona.data.types import AnswerPair
 from persona.errors import DataError
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from persona.behaviour.judging.cache import JudgeCache, request_key
-from persona.behaviour.judging.endpoint import EndpointJudge, Price
+from persona.behaviour.judging.endpoint import EndpointJudge
 from persona.behaviour.judging.judge import JudgeItem, JudgeScore, prompts_for
 from persona.errors import JudgeError
 
@@ -222,27 +222,18 @@ def test_key_and_address_come_from_the_environment(endpoint, monkeypatch):
     assert endpoint.requests[0][1] == "Bearer from-environment"
 
 
-def test_requests_tokens_and_cost_are_told_before_the_first_request(endpoint):
+def test_requests_and_tokens_are_told_before_the_first_request(endpoint):
     told = []
 
     def announce(line):
         assert endpoint.requests == []
         told.append(line)
 
-    prices = {"tiny-judge": Price(input=1000.0, output=0.0)}
-    judge = judge_at(endpoint, announce=announce, prices=prices)
+    judge = judge_at(endpoint, announce=announce)
     judge.score([ITEM])
     estimate = judge.estimate([ITEM])
-    assert estimate.n_requests == 2
-    assert estimate.dollars == pytest.approx(estimate.n_input_tokens / 1000)
+    assert estimate.n_requests == 2 and estimate.n_input_tokens > 50
     assert told == [f"openai:tiny-judge: {estimate}"]
-    assert f"${estimate.dollars:.2f}" in told[0]
-
-
-def test_without_a_price_the_cost_is_said_to_be_unknown(endpoint):
-    estimate = judge_at(endpoint).estimate([ITEM, OTHER])
-    assert estimate.dollars is None
-    assert "cost unknown" in str(estimate)
 
 
 def test_a_damaged_cache_is_named_with_what_to_do(tmp_path):

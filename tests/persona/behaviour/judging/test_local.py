@@ -6,12 +6,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from persona.behaviour.judging.judge import JudgeItem, prompts_for
-from persona.behaviour.judging.local import (
-    LocalJudge,
-    number_probabilities,
-    number_tree,
-    paths_with_children,
-)
+from persona.behaviour.judging.local import LocalJudge, SpelledNumbers
 from persona.errors import JudgeError, ModelError
 
 CHARACTERS = [chr(code) for code in range(32, 127)] + ["\n", "–"]
@@ -118,7 +113,7 @@ def test_the_same_item_always_gets_the_same_score(judge):
 def test_a_judge_that_wants_to_say_something_else_gives_no_score(tmp_path):
     judge = LocalJudge(save_judge(tmp_path, whole_numbers=False), dtype="float32", device="cpu")
     with torch.no_grad():
-        judge._model.lm_head.weight[list(judge._tree.children)] = 0.0
+        judge._model.lm_head.weight[list(judge._numbers.goes_on[()])] = 0.0
         judge._model.lm_head.weight[0] *= 100.0
     scores = judge.score([ITEM, JudgeItem("What?", "Nothing at all.")])
     assert [score.alignment for score in scores] == [None, None]
@@ -128,7 +123,7 @@ def test_a_judge_without_a_chat_template_reads_the_number_behind_a_space(tmp_pat
     folder = save_judge(tmp_path, whole_numbers=False, template=None)
     judge = LocalJudge(folder, dtype="float32", device="cpu")
     space = judge._tokenizer.convert_tokens_to_ids(" ")
-    assert list(judge._tree.children) == [space]
+    assert judge._numbers.goes_on[()] == {space}
 
 
 def test_an_answer_longer_than_the_judge_can_read_is_refused(tmp_path):
@@ -144,14 +139,14 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 
 
 def test_ten_is_not_counted_as_one():
-    tree = number_tree({1: [11], 10: [11, 10]})
+    numbers = SpelledNumbers({1: [11], 10: [11, 10]})
     after = {(): torch.zeros(20), (11,): torch.zeros(20)}
     after[()][11], after[(11,)][10] = 0.8, 0.75
-    assert paths_with_children(tree) == [(11,)]
-    found = number_probabilities(tree, after)
+    assert numbers.goes_on == {(): {11}, (11,): {10}}
+    found = numbers.probabilities(after)
     assert found == {1: pytest.approx(0.8 * 0.25), 10: pytest.approx(0.8 * 0.75)}
 
 
 def test_a_tokenizer_that_spells_two_numbers_alike_is_refused():
     with pytest.raises(ModelError, match="number 2"):
-        number_tree({1: [5], 2: [5]})
+        SpelledNumbers({1: [5], 2: [5]})
