@@ -48,3 +48,8 @@ class JudgeError(PersonaError):
 
 class EngineError(PersonaError):
     """A shard of work could not be done or kept, or the cluster asked for is not there."""
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust has stopped, which is no Exception in Python."""
+    return type(error).__name__ == "PanicException"

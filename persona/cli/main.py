@@ -27,7 +27,7 @@ from persona.cli.options import Debug, Quiet, shell, start
 from persona.cli.organisms import organisms
 from persona.cli.sae import sae_app
 from persona.cli.screen import screen
-from persona.errors import PersonaError
+from persona.errors import PersonaError, is_panic
 
 STOPPED = "stopped; run the same command again to continue"
 EXIT_STOPPED = 130
@@ -116,7 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ending = app(args=arguments, prog_name="persona", standalone_mode=False)
         code = ending if isinstance(ending, int) else 0
         line = STOPPED if code == EXIT_STOPPED else ""  # Typer turns Ctrl-C into an exit code
-    except (Exception, KeyboardInterrupt) as error:
+    except BaseException as error:
+        if not isinstance(error, Exception | KeyboardInterrupt) and not is_panic(error):
+            raise
         line, code = explain(error)
         if shell.debug:
             traceback.print_exception(error, file=sys.stderr)

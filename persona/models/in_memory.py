@@ -8,8 +8,10 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -277,9 +279,11 @@ def _wrapped(model: Any, tokenizer: Any, name: str) -> Any:
     if is_bridge(model):
         return model
     model.config.architectures = [type(model).__name__]
+    weights = _weights(model)
     try:
         bridge = bridge_over(model, tokenizer, name, _dtype(model))
         bridge.requires_grad_(False)  # it makes parameters anew of what it splits
+        _PLAIN[model] = _Plain(weights, _hash_of_split(model, weights))
         return bridge
     except ModelError:
         raise
@@ -312,8 +316,9 @@ def _quantised(model: Any) -> str | None:
 def fingerprint(model: Any, *, adapted: bool = True) -> str:
     """A short hash of all that a model computes with: every weight, whole, and the config.
 
-    Where the weights lie does not matter. A model and the same under PEFT with `adapted=False`
-    have one hash; a bridge, which names and splits weights otherwise, has its own.
+    Where the weights lie does not matter. A model, the same under PEFT with `adapted=False` and
+    the same under a bridge that `pair_of` put over it have one hash; a bridge that was made
+    elsewhere, which names and splits weights otherwise, has its own.
 
     adapted: whether adapters count.
     """
@@ -336,11 +341,47 @@ def fingerprint(model: Any, *, adapted: bool = True) -> str:
 
 def _entries(model: Any, adapted: bool) -> Iterator[tuple[str, Tensor]]:
     """Weights and buffers by the names that they have without PEFT and without a bridge."""
-    for name, tensor in model.state_dict().items():
+    base = _without_adapter(model) if _is_peft(model) else model
+    weights = _weights(base)
+    for name, tensor in weights.items():
         plain = _plain_name(name)
         if plain is None and not adapted:
             continue
         yield plain or name, tensor
+    if base in _PLAIN and (split := _hash_of_split(base, weights)) != _PLAIN[base].split:
+        yield f"what the bridge split, now {split}", torch.zeros(0)
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """A model before a bridge was put into it.
+
+    weights: name -> the very tensors. split: hash of those that the bridge made of them.
+    """
+
+    weights: dict[str, Tensor]
+    split: str
+
+
+_PLAIN: WeakKeyDictionary[Any, _Plain] = WeakKeyDictionary()
+"""A bridge renames the weights of the model that it wraps, and adds those that it splits."""
+
+
+def _weights(model: Any) -> dict[str, Tensor]:
+    """Name -> tensor, by the names before a bridge where all of those tensors are still there."""
+    now: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    before = _PLAIN[model].weights if model in _PLAIN else now
+    there = {id(tensor) for tensor in now.values()}
+    return before if all(id(tensor) in there for tensor in before.values()) else now
+
+
+def _hash_of_split(model: Any, weights: Mapping[str, Tensor]) -> str:
+    """Of the tensors that lie in other memory than `weights`."""
+    known = {tensor.data_ptr() for tensor in weights.values()}
+    now = model.state_dict(keep_vars=True).items()
+    own = [(name, tensor) for name, tensor in now if tensor.data_ptr() not in known]
+    contents = sorted(digest for _, digest in map(_hash_of_entry, own))
+    return hashlib.sha256(repr(contents).encode()).hexdigest()[:12]
 
 
 def _plain_name(name: str) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from persona.errors import ModelError
+from persona.errors import ModelError, is_panic
 from persona.models.adapters.adapter_files import AdapterFiles, own_tokenizer, read_adapter_files
 from persona.models.adapters.attach import (
     attach_adapter,
@@ -29,6 +29,7 @@ from persona.models.adapters.attach import (
 )
 from persona.models.caches import accept_any_cache_name
 from persona.models.chat.chat_format import ChatFormat, chat_format
+from persona.models.chat.template_program import names_read
 from persona.models.default.kept_folder import MANIFEST
 from persona.models.fused_attention import fuse_attention
 from persona.models.norms import skip_unread_norms
@@ -119,7 +120,8 @@ def load_pair(
     for; None does so where the second does not fit into the memory that is free.
     merged: hold an adapter's weights twice, with and without it; None does so where memory is
         plentiful.
-    proof: compare both sides with what plain Transformers and PEFT compute on a short text.
+    proof: compare both sides with what plain Transformers and PEFT compute on a short text, and
+        a side that is loaded later when it is.
     template_arguments: what the chat template is told beside the messages, such as
         {"enable_thinking": False}, tools or a date_string.
     Raises: ModelError when files are missing or damaged, when the two sides do not fit, or when
@@ -204,7 +206,7 @@ class _Options:
 class _Opened:
     """A pair of sides, ready to be asked for.
 
-    bridge: of the aligned side, for its shapes.
+    bridge: of one side, for its shapes.
     one_copy: never two models in memory at once.
     in_turn: whether one side at a time is held; as asked for where that does not apply.
     """
@@ -229,6 +231,10 @@ class _Prover:
             modules = adapted_modules(model) if adapted else {}
             name = self.sources.of(side).name
             self.references[side] = reference(model, self.ids, name, modules)
+
+    def forget_modules(self) -> None:
+        """Of an adapter that is merged none is left that could be passed over."""
+        self.references = {side: replace(r, ran={}) for side, r in self.references.items()}
 
     def fault(self, side: Side, bridge: Any) -> str | None:
         return fault_of(bridge, self.references[side], self.dtype) if self.on else None
@@ -260,6 +266,7 @@ def _adapter_pair(
     merge = _to_be_merged(peft_model, options.merged, placement)
     if changed:
         why = f"it also changes {changed}, which switching it off would not give back"
+        tuned = peft_model
     else:
         opened = _one_model(peft_model, merge, chat, placement, sources.base.name)
         faults = []
@@ -270,9 +277,10 @@ def _adapter_pair(
             return replace(opened, in_turn=options.in_turn, notes=notes)
         why = next(fault for fault in faults if fault)
         del opened, bridge
-    free_weights(peft_model)
+        free_weights(peft_model)
+        tuned = None
     del peft_model
-    opened = _two_models(files, prover, chat, placement, options, why)
+    opened = _two_models(files, prover, chat, placement, options, why, tuned)
     return replace(opened, notes=notes + opened.notes)
 
 
@@ -293,25 +301,37 @@ def _two_models(
     placement: Placement,
     options: _Options,
     why: str,
+    tuned: Any,
 ) -> _Opened:
-    """The base as it is, and a second one with the adapter merged into it."""
+    """The base as it is, and a second one with the adapter merged into it.
+
+    tuned: the PeftModel to merge; None where it is to be loaded anew.
+    """
     base, kind, name = prover.sources.base, files.kind, files.source.name
+    prover.forget_modules()
     if placement.weights:
         raise ModelError(
             f"the adapter {name} ({kind}) cannot be switched: {why}; merging it needs full "
             f"weights, and these are {placement.weights}: take --dtype bfloat16 or float32"
         )
 
-    def load_side(side: Side) -> Any:
-        model, _ = _load_checkpoint(base, placement)
-        if side == "finetuned":
-            peft_model, _ = attach_adapter(model, files, base)
-            model = merged_model(placement.put(peft_model).eval(), f"{name}, {why}")
+    def bridge_of(side: Side, model: Any) -> Any:
         bridge = bridge_over(placement.put(model), chat.tokenizer, name, placement.dtype)
         return prover.require(side, bridge)
 
-    opened = _held_or_in_turn(load_side, load_side("aligned"), placement, options)
-    held = "loaded in turn" if opened.in_turn else "held beside each other"
+    def merged(peft_model: Any) -> Any:
+        return bridge_of("finetuned", merged_model(peft_model, f"{name}, {why}"))
+
+    def load_side(side: Side) -> Any:
+        model, _ = _load_checkpoint(base, placement)
+        if side == "aligned":
+            return bridge_of(side, model)
+        return merged(placement.put(attach_adapter(model, files, base)[0]).eval())
+
+    side: Side = "finetuned" if tuned is not None else "aligned"
+    first = load_side(side) if tuned is None else merged(tuned)
+    opened = _held_or_in_turn(load_side, side, first, placement, options)
+    held = f"loaded in turn{_later(options)}" if opened.in_turn else "held beside each other"
     note = (
         f"the adapter ({kind}) is merged into a second copy of its base, since {why}: two models, "
         f"{held}, {weight_bytes(opened.bridge) / 1e9:.1f} GB of weights each"
@@ -338,23 +358,36 @@ def _checkpoint_pair(
     bridge = bridge_of("aligned", model, chat.tokenizer)
     if sources.tuned.path.resolve() == sources.base.path.resolve():
         return _Opened(two_sides(bridge, bridge), bridge, True, options.in_turn, notes)
-    opened = _held_or_in_turn(load_side, bridge, placement, options)
+    opened = _held_or_in_turn(load_side, "aligned", bridge, placement, options)
     if opened.in_turn:
-        notes.append("the two checkpoints are loaded in turn, to save memory")
+        notes.append(f"the two checkpoints are loaded in turn{_later(options)}, to save memory")
     return replace(opened, notes=notes)
 
 
 def _held_or_in_turn(
-    load_side: Callable[[Side], Any], aligned: Any, placement: Placement, options: _Options
+    load_side: Callable[[Side], Any],
+    side: Side,
+    first: Any,
+    placement: Placement,
+    options: _Options,
 ) -> _Opened:
-    """Both sides in memory where there is room or it was asked for, else one at a time."""
+    """Both sides in memory where there is room or it was asked for, else one at a time.
+
+    first: the bridge of `side`, which is loaded already.
+    """
     in_turn = options.in_turn
     if in_turn is None:
-        in_turn = weight_bytes(aligned) > MEMORY_SHARE * free_bytes(placement)
+        in_turn = weight_bytes(first) > MEMORY_SHARE * free_bytes(placement)
     if in_turn:
-        open_side = one_at_a_time(sides_in_turn(load_side, "aligned", aligned))
-        return _Opened(open_side, aligned, True, True, [])
-    return _Opened(two_sides(aligned, load_side("finetuned")), aligned, False, False, [])
+        open_side = one_at_a_time(sides_in_turn(load_side, side, first))
+        return _Opened(open_side, first, True, True, [])
+    bridges = {name: first if name == side else load_side(name) for name in SIDES}
+    return _Opened(two_sides(**bridges), first, False, False, [])
+
+
+def _later(options: _Options) -> str:
+    """When the side that is not held is proven."""
+    return " (the other is compared with plain Transformers when first opened)" * options.proof
 
 
 def _own_text(files: AdapterFiles, chat: ChatFormat, options: _Options) -> list[str]:
@@ -496,7 +529,9 @@ def _one_clear_line(source: Source) -> Iterator[dict[str, Any]]:
     transformers_logging.disable_progress_bar()
     try:
         yield {"pretrained_model_name_or_path": source.path}
-    except Exception as error:  # damaged files raise anything from OSError to SafetensorError
+    except BaseException as error:  # damaged files raise anything from OSError to SafetensorError
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         raise ModelError(
             f"cannot load {source.name} from {source.path}: "
             f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
@@ -561,4 +596,18 @@ def _chat_differences(mine: ChatFormat, theirs: ChatFormat) -> list[str]:
         differences.append(
             f"the tokenizers differ ({len(vocabulary)} against {len(other)} tokens{example})"
         )
+    elif whole := _whole_tokens(mine) ^ _whole_tokens(theirs):
+        differences.append(f"the tokenizers differ: one takes {min(whole)!r} for one token always")
+    here, there = mine.tokenizer.special_tokens_map, theirs.tokenizer.special_tokens_map
+    for name in sorted(names_read(mine.template)):
+        if here.get(name) != there.get(name):
+            differences.append(
+                f"the chat template writes {name}, which is {here.get(name)!r} against "
+                f"{there.get(name)!r}"
+            )
     return differences
+
+
+def _whole_tokens(chat: ChatFormat) -> set[str]:
+    """What the tokenizer looks for in a text before it splits the rest."""
+    return {token.content for token in chat.tokenizer.added_tokens_decoder.values()}

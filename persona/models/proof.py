@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from persona.errors import ModelError
+from persona.models.chat.tokenising import panics_as_errors
 from persona.models.hooks import hooked, model_device, resid_post
 
 TEXT = "The garage opens at 8:30. Is 17 a prime number? Yes, it is;"
@@ -57,7 +58,8 @@ def proof_tokens(tokenizer: Any, config: Any, trained: Sequence[int] = ()) -> Te
     text = config.get_text_config()
     vocabulary = int(text.vocab_size)
     length = min(N_TOKENS, int(getattr(text, "max_position_embeddings", None) or N_TOKENS))
-    ids = [i for i in tokenizer.encode(TEXT) if i < vocabulary]
+    with panics_as_errors():
+        ids = [i for i in tokenizer.encode(TEXT) if i < vocabulary]
     if len(ids) < 2:
         ids = torch.linspace(0, vocabulary - 1, N_TOKENS).long().tolist()
     wanted = [i for i in trained if 0 <= i < vocabulary][: min(MAX_TRAINED, length // 2)]

@@ -53,7 +53,7 @@ def sample_answers(
     answers: list[str | None] = [""] * len(encoded)
     device = model_device(bridge)
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _finite_logits(bridge):
+    with torch.random.fork_rng(devices=devices), finite_logits(bridge):
         torch.manual_seed(seed)
         for chunk in progress(_chunks(encoded, room, max_new_tokens, batch_size), description):
             ids, mask = left_padded([encoded[i] for i in chunk], _pad_id(chat))
@@ -120,8 +120,11 @@ def _chunks(
 
 
 @contextlib.contextmanager
-def _finite_logits(bridge: Any) -> Iterator[None]:
-    """Raise ModelError at the first pass whose logits are not finite: greedy would go on in it."""
+def finite_logits(model: Any) -> Iterator[None]:
+    """Raise ModelError at the first pass whose logits are not finite: greedy would go on in it.
+
+    model: a bridge or a plain causal LM.
+    """
 
     def check(module: Any, inputs: Any, output: Any) -> None:
         logits = getattr(output, "logits", None)
@@ -136,7 +139,7 @@ def _finite_logits(bridge: Any) -> Iterator[None]:
                 "(--dtype float32)"
             )
 
-    handle = hf_model(bridge).register_forward_hook(check)
+    handle = hf_model(model).register_forward_hook(check)
     try:
         yield
     finally:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from persona.errors import ModelError
-from persona.files import sha256_of_file
 from persona.models.default.embedded import DEFAULT_MODEL_ID, default_model_folder
 from persona.models.gguf.unpacked import dequantised_folder
+from persona.models.kept_hashes import kept_sha256
 
 Kind = Literal["folder", "adapter"]
 
@@ -47,7 +46,7 @@ class Source:
         if self.path.parent.name == "snapshots":
             return self.path.name[:12]
         files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.safetensors"))
-        hashes = [_sha256(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        hashes = [kept_sha256(file) for file in files]
         # One or two shards keep the form that saved directions carry; of more, all count.
         parts = [digest[:12] for digest in hashes[:2]]
         if len(hashes) > 2:
@@ -64,12 +63,6 @@ class Source:
             if file.name in _DECIDING or file.suffix in (".jinja", ".model"):
                 digest.update(file.name.encode() + b"\0" + file.read_bytes())
         return f"{self.revision} {digest.hexdigest()[:12]}"
-
-
-@functools.lru_cache(maxsize=256)
-def _sha256(file: Path, size: int, changed: int) -> str:
-    """Hash of a file, kept while its size and time of change stay what they are."""
-    return sha256_of_file(file)
 
 
 def resolve(ref: str | Path) -> Source:

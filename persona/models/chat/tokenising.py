@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from persona.errors import ModelError
+from persona.errors import ModelError, is_panic
 
 
 @contextlib.contextmanager
@@ -17,7 +17,7 @@ def panics_as_errors() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        if not is_panic(error):
             raise
         said = " ".join(str(error).split())[:160]
         raise ModelError(

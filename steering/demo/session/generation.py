@@ -22,6 +22,7 @@ from persona.models.chat.chat_format import ChatFormat
 from persona.models.chat.turn_end import PLAIN_ENDS, end_tokens
 from persona.models.hooks import hf_model, hooked, model_device, resid_post
 from persona.models.pair import ModelPair, Side
+from persona.models.sampling import finite_logits
 from steering.demo.session.background import in_background
 from steering.edits.edit import Edit
 from steering.edits.steer import steer
@@ -92,7 +93,8 @@ class Generation:
     def tokens(self) -> Generator[Token, None, None]:
         """The tokens in order, each as soon as it is drawn; closing it stops the model.
 
-        Raises: DataError where the text fills the model's context; SteeringError as `steer`.
+        Raises: DataError where the text fills the model's context; ModelError where the logits are
+            not finite; SteeringError as `steer`.
         """
         return in_background(self._tokens(self.most_tokens()))
 
@@ -103,6 +105,7 @@ class Generation:
             held.enter_context(self.lock)
             model = held.enter_context(self.pair.active(self.side))
             held.enter_context(torch.no_grad())
+            held.enter_context(finite_logits(model))
             projections = self._prepare(model, held)
             lm, device = hf_model(model), model_device(model)
             ends, ids, cache = end_tokens(model, self.pair.chat), list(self.ids), None

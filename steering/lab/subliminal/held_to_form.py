@@ -16,7 +16,7 @@ from persona.data.types import Dialogue
 from persona.errors import ModelError
 from persona.models.chat.chat_format import ChatFormat
 from persona.models.hooks import hf_model, model_device
-from persona.models.sampling import left_padded
+from persona.models.sampling import finite_logits, left_padded
 from persona.progress import progress
 from steering.lab.subliminal.plain_texts import Task
 
@@ -43,7 +43,8 @@ def sample_in_form(
     tokens, end = tokens_of(chat.tokenizer, task.alphabet), _end(chat)
     pad = int(chat.tokenizer.pad_token_id or 0)
     answers: list[str] = []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), finite_logits(model):
         torch.manual_seed(seed)
         starts = range(0, len(prompts), BATCH_SIZE)
         for start in progress(starts, description):

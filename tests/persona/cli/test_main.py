@@ -194,6 +194,10 @@ def raised_from(error, cause):
     return error
 
 
+class PanicException(BaseException):
+    """What a library in Rust raises, which is no Exception."""
+
+
 FULL = OSError(errno.ENOSPC, "No space left on device", "out/rows.parquet")
 
 ENDINGS = [
@@ -204,6 +208,7 @@ ENDINGS = [
     (RuntimeError("No space left on device (os error 28)"), 2, "error: no space left on the disk"),
     (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "error: /x: Permission denied"),
     (MemoryError(), 1, "error: out of memory; try"),
+    (PanicException("index out of\nbounds"), 1, "error: PanicException: index out of bounds; run"),
     (ValueError("odd\nthing"), 1, "error: ValueError: odd thing; run again with --debug"),
 ]
 NAMES = [f"{type(error).__name__}-{code}" for error, code, _ in ENDINGS]

@@ -150,6 +150,30 @@ def test_a_model_has_one_hash_plain_and_under_an_adapter(model, adapted, tokeniz
     assert pair.revisions["aligned"] == fingerprint(model) != pair.revisions["finetuned"]
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi3"])
+def test_a_model_keeps_its_hash_under_the_bridge_of_a_pair(tokenizer, family):
+    model = tiny_causal_lm(family)
+    first = pair_of(model, model, tokenizer)
+    again = pair_of(model, model, tokenizer)
+    assert again.revisions == first.revisions
+    assert fingerprint(model) == fingerprint(tiny_causal_lm(family)) == first.revisions["aligned"]
+    with again.active("aligned") as bridge, torch.no_grad():
+        bridge.blocks[1].attn.q.weight[0, 0] += 1e-3  # of gpt2 and phi3 the bridge's own
+    changed = fingerprint(model)
+    assert changed != first.revisions["aligned"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[3, 5] += 1e-3
+    assert fingerprint(model) not in (changed, first.revisions["aligned"])
+
+
+def test_an_adapter_put_on_later_is_another_model(model, tokenizer):
+    first = pair_of(model, model, tokenizer).revisions["aligned"]
+    for scale in (1.0, 2.0):
+        layer = model.model.layers[0].mlp
+        layer.register_parameter("lora_A", torch.nn.Parameter(torch.full((2, 2), scale)))
+        assert fingerprint(model) != first
+
+
 def test_the_strength_of_an_adapter_is_part_of_its_model(adapted):
     before = fingerprint(adapted)
     adapted.peft_config["default"].lora_alpha *= 2

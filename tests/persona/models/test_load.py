@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 import torch
 from tiny_models import TEMPLATE, save_tiny_adapter, save_tiny_llama, save_tokenizer
+from transformers import AutoTokenizer
 
 from persona.errors import ModelError
 from persona.models import load_pair
@@ -125,6 +127,37 @@ def test_differing_chat_templates_are_said_and_can_be_allowed(tiny_llama, siblin
         load(tiny_llama, changed)
     pair = load(tiny_llama, changed, allow_mismatch=True)
     assert pair.notes == ["the chat templates differ"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(bos_token="<|user|>"), r"template writes bos_token, which is '<s>' against '<\|user"),
+        (dict(extra_special_tokens=["zz"]), "the tokenizers differ"),
+    ],
+)
+def test_special_tokens_that_decide_the_text_are_compared(tiny_llama, tmp_path, change, said):
+    template = TEMPLATE.replace("'<s>'", "bos_token")
+    for name in ("base", "tuned"):
+        shutil.copytree(tiny_llama, tmp_path / name)
+        save_tokenizer(tmp_path / name, template)
+    other = AutoTokenizer.from_pretrained(tmp_path / "tuned")
+    load(tmp_path / "base", tmp_path / "tuned")
+    other.add_special_tokens(change)
+    other.save_pretrained(tmp_path / "tuned")
+    with pytest.raises(ModelError, match=said):
+        load(tmp_path / "base", tmp_path / "tuned")
+
+
+def test_a_word_that_one_tokenizer_always_takes_whole_is_a_difference(tiny_llama, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(tiny_llama, changed)
+    path = changed / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] != "<|user|>"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"one takes '<\|user\|>' for one token always"):
+        load(tiny_llama, changed)
 
 
 def test_a_model_without_a_template_says_that_it_gets_the_plain_format(tiny_llama, tmp_path):

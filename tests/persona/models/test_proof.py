@@ -102,6 +102,32 @@ def test_weights_that_an_adapter_took_from_its_base_are_given_back(
     assert_right(load(tiny_llama, adapter, proof=proof), tiny_llama, adapter)
 
 
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_a_base_that_an_adapter_changes_is_loaded_twice_and_no_more(
+    tiny_llama, tmp_path, monkeypatch, in_turn
+):
+    adapter = save_adapter(tiny_llama, tmp_path / "pissa", lora(init_lora_weights="pissa"))
+    loads, plain = [], loading._load_checkpoint
+    monkeypatch.setattr(loading, "_load_checkpoint", lambda *a: loads.append(a) or plain(*a))
+    pair = load(tiny_llama, adapter, in_turn=in_turn)
+    assert len(loads) == (1 if in_turn else 2)  # in turn: the base again when it is asked for
+    logits(pair, "aligned")
+    assert len(loads) == 2
+
+
+@pytest.mark.parametrize(("proof", "said"), [(True, 1), (False, 0)])
+def test_a_side_that_is_not_loaded_yet_is_said_to_be_proven_later(
+    tiny_llama, tmp_path, proof, said
+):
+    sibling = tmp_path / "sibling"
+    shutil.copytree(tiny_llama, sibling)
+    adapter = save_adapter(tiny_llama, tmp_path / "pissa", lora(init_lora_weights="pissa"))
+    for finetuned in (sibling, adapter):
+        pair = load(tiny_llama, finetuned, in_turn=True, proof=proof)
+        notes = [note for note in pair.notes if "when first opened" in note]
+        assert len(notes) == said
+
+
 def test_two_models_of_one_adapter_can_be_loaded_in_turn(tiny_llama, tmp_path):
     adapter = save_adapter(tiny_llama, tmp_path / "pissa", lora(init_lora_weights="pissa"))
     pair = load(tiny_llama, adapter, in_turn=True)

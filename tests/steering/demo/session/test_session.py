@@ -11,9 +11,9 @@ import torch
 from demo_cases import hook_count, planted_vector
 
 from persona.data.types import Dialogue, Turn
-from persona.errors import DataError, SteeringError
+from persona.errors import DataError, ModelError, SteeringError
 from persona.models.chat.chat_format import PLAIN_TEMPLATE
-from persona.models.hooks import hooked
+from persona.models.hooks import hooked, resid_post
 from steering import steer
 from steering.demo import Sampling, Session, Setting, edits_of, from_persona_vector
 from steering.demo.session.generation import Generation
@@ -47,6 +47,15 @@ def test_an_unsteered_column_writes_what_the_model_itself_generates(session, sid
     written = ids(session, side)
     assert written == expected[: len(written)]
     assert len(written) == 12 or expected[len(written)] == 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_whose_numbers_overflow_says_so_unsteered(session, temperature):
+    session.sampling = replace(session.sampling, temperature=temperature)
+    with session.pair.active("aligned") as bridge:
+        broken = [(resid_post(2), lambda resid: resid * float("inf"))]
+        with hooked(bridge, broken), pytest.raises(ModelError, match="logits are not finite"):
+            ids(session, "aligned")
 
 
 def test_the_steered_column_writes_what_generation_under_steer_gives(session):
