@@ -17,14 +17,14 @@ from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.scoring import Condition
+from persona.behaviour.scoring import UNEDITED
 from persona.data.types import AnswerPair, NeutralText
-from persona.directions.direction import PersonaVector, orthonormal
+from persona.directions.direction import orthonormal
 from persona.errors import SteeringError
 from persona.intervals import bootstrap
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore
-from steering.edits.steer import steered_by
+from steering.edits.steer import edited
 from steering.identification.candidates import Means, from_bases, random_vector
 
 
@@ -56,16 +56,20 @@ def compare_at_block(
         name: from_bases(pair, {layer: orthonormal(rows)}, means, name)
         for name, rows in directions.items()
     }
-    plain = [Condition("aligned", "aligned"), Condition("finetuned", "finetuned")]
-    restored = [_restored(name, vector) for name, vector in vectors.items()]
+    restored = [edited(name, "finetuned", restore(vectors[name])) for name in vectors]
     by_rank = {vector.rank: vector for vector in vectors.values()}
     nulls = [
-        _restored(f"random r{rank}", random_vector(pair, like, means, seed + draw), draw)
+        edited(
+            f"random r{rank}",
+            "finetuned",
+            restore(random_vector(pair, like, means, seed + draw)),
+            draw,
+        )
         for rank, like in by_rank.items()
         for draw in range(n_random)
     ]
-    rows = score_pairs(pair, questions, [*plain, *restored, *nulls], token_budget=token_budget)
-    ce = score_neutral(pair, neutral, [*plain, *restored], token_budget=token_budget)
+    rows = score_pairs(pair, questions, [*UNEDITED, *restored, *nulls], token_budget=token_budget)
+    ce = score_neutral(pair, neutral, [*UNEDITED, *restored], token_budget=token_budget)
     table = pd.concat([rows, ce]).pivot_table("value", ["condition", "seed"], "measure")
     aligned, tuned = table.loc[("aligned", 0)], table.loc[("finetuned", 0)]
     restoration = (tuned["gap"] - table["gap"]) / (tuned["gap"] - aligned["gap"])
@@ -95,8 +99,3 @@ def compare_at_block(
 def _taken_back(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Restoration from mean gaps [... (fine-tuned, restored, aligned)]."""
     return np.asarray((means[..., 0] - means[..., 1]) / (means[..., 0] - means[..., 2]))
-
-
-def _restored(name: str, vector: PersonaVector, draw: int = 0) -> Condition:
-    edits = restore(vector)
-    return Condition(name, "finetuned", steered_by(edits), vector.layers[0], draw)

@@ -35,8 +35,8 @@ from persona.models.hooks import hf_model
 from persona.models.load import load_bridge, load_causal_lm
 from persona.models.pair import Side
 from persona.organisms import shipped_adapter
-from steering.edits import Edit
-from steering.edits.steer import steered_by
+from steering import Edit
+from steering.edits.steer import edited
 from steering.evidence.dose import coefficient_at_kl
 from steering.evidence.dose_answers import Sampling
 from steering.evidence.system_prompt import score_prompted, with_system_prompt
@@ -172,9 +172,11 @@ class Comparison:
         curve = score_neutral(
             self.itself,
             self.neutral,
-            [_condition(f"{s}", "aligned", make(made, s)) for s in map(float, strengths)],
+            [
+                edited(name, "aligned", make(made, s), facts={"coefficient": s})
+                for s in map(float, strengths)
+            ],
         )
-        curve["coefficient"] = curve["condition"].astype(float)
         parts = []
         for level in LEVELS:
             try:
@@ -184,8 +186,8 @@ class Comparison:
             edits = {"given": make(made, strength)}
             for draw in range(N_RANDOM):
                 edits[f"random {draw}"] = make(self.made(draw), strength)
-            held_out = [_condition(n, "finetuned", e) for n, e in edits.items()]
-            damage = [_condition("given", "aligned", edits["given"])]
+            held_out = [edited(n, "finetuned", e) for n, e in edits.items()]
+            damage = [edited("given", "aligned", edits["given"])]
             answers = self.answers(self.pair, edits["given"])
             parts += [
                 part.assign(level=level, strength=strength)
@@ -253,7 +255,7 @@ class Comparison:
         chance = [
             f"{float((plain['given'] - gaps[draw]).mean()):+.2f}"
             for draw in gaps
-            if draw.startswith("random")
+            if draw != "given"
         ]
         kl_before = float(_by_question(before, "kl_good_nats")["given"].mean())
         kl_after = float(_by_question(rows, "kl_good_nats")["given"].mean())
@@ -272,12 +274,6 @@ class Comparison:
             f"{repetition:.2f}",
         ]
         return f"| {' | '.join(cells)} |"
-
-
-def _condition(name: str, side: Side, edits: Sequence[Edit]) -> Condition:
-    # Writes inside a block are edited too: start below the lowest block with an edit.
-    first = min(edit.layer for edit in edits)
-    return Condition(name, side, steered_by(edits), first)
 
 
 def _by_question(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from persona.activations import collect_rows
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.scoring import Condition
+from persona.behaviour.scoring import UNEDITED
 from persona.data import load_neutral, load_pairs
 from persona.data.types import Dialogue, Turn
 from persona.directions import Cells, Contrast, collect_cells, orthonormal, two_by_two
@@ -36,7 +36,7 @@ from persona.models import ModelPair, load_pair
 from persona.organisms import shipped_adapter
 from probes.nulls import null_table
 from steering.edits.from_directions import restore
-from steering.edits.steer import steered_by
+from steering.edits.steer import edited
 from steering.identification.attribution import attribution_matrices
 from steering.identification.candidates import (
     Candidate,
@@ -169,14 +169,9 @@ def restorations(
         bases = fit_rows(pair, refit, train, means, LAYERS, refit.max_rank)
         vectors[refit.name] = from_bases(pair, bases, means, refit.name, read_whitened=True)
 
-    def condition(name: str) -> Condition:
-        edits = restore(vectors[name])
-        return Condition(name, "finetuned", steered_by(edits), LAYERS[0])
-
     conditions = [
-        Condition("aligned", "aligned"),
-        Condition("finetuned", "finetuned"),
-        *map(condition, vectors),
+        *UNEDITED,
+        *(edited(name, "finetuned", restore(vectors[name])) for name in vectors),
     ]
     rows = score_pairs(pair, questions, conditions)
     damage = score_neutral(pair, load_neutral()[-16:], conditions)

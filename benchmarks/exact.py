@@ -17,10 +17,9 @@ from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
 from persona.errors import SteeringError
 from persona.intervals import Estimate, bootstrap
-from persona.models.hooks import InContext
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore
-from steering.edits.steer import steered_by
+from steering.edits.steer import edited
 from steering.identification.attribution import Objective, first_order_effects
 
 MEASURES: dict[Objective, str] = {"gap": "gap", "kl": "kl_good_nats"}
@@ -107,7 +106,7 @@ def _whole_effects(
     """[question cell]: change of the objective over whole texts, every token restored."""
     conditions = [Condition("finetuned", "finetuned")]
     conditions += [
-        Condition("restored", "finetuned", _restoring(vector), vector.layers[0], seed=place)
+        edited("restored", "finetuned", restore(vector, 1.0), seed=place)
         for place, vector in enumerate(alone, start=1)
     ]
     rows = score_pairs(
@@ -121,10 +120,6 @@ def _whole_effects(
     values = rows[rows["measure"] == MEASURES[objective]]["value"].to_numpy(dtype=np.float64)
     by_condition = values.reshape(len(conditions), len(questions))
     return np.ascontiguousarray((by_condition[1:] - by_condition[0]).T)
-
-
-def _restoring(vector: PersonaVector) -> InContext:
-    return steered_by(restore(vector, 1.0))
 
 
 def _spearman_of_halves(means: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,11 +2,12 @@
 
 from persona.behaviour.file_scores import score_files
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.scoring import Condition, score_dialogues
+from persona.behaviour.scoring import UNEDITED, Condition, score_dialogues
 from persona.intervals import Estimate, bootstrap
 from persona.models.sampling import sample_answers
 
 __all__ = [
+    "UNEDITED",
     "Condition",
     "Estimate",
     "bootstrap",

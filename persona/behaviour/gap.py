@@ -29,7 +29,7 @@ def score_pairs(
 
     Measures: log_prob_good, log_prob_bad, gap (nats per token); with `kl` also kl_good_nats,
     KL(aligned || condition) per token of the good answer, teacher-forced.
-    Columns: condition, seed, question_id, domain, measure, value.
+    Columns: condition, seed, question_id, domain, measure, value, and the conditions' facts.
     """
     dialogues = pair.chat.encode_all(
         [dialogue for q in questions for dialogue in (q.good_dialogue, q.bad_dialogue)]
@@ -105,6 +105,7 @@ def _rows(
             "domain": domain,
             "measure": measure,
             "value": float(value),
+            **condition.facts,
         }
         for measure, value in measures.items()
     ]

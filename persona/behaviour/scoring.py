@@ -13,7 +13,7 @@ Shapes: N response tokens of a batch, D d_model, V vocabulary.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ from persona.progress import progress
 
 MAX_REFERENCE_BYTES = 1_000_000_000
 """Memory for what is kept of the aligned model; what does not fit is read in a further turn."""
+READING_COLUMNS = ("condition", "seed", "question_id", "domain", "measure", "value")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Condition:
         their row and place; only then may two answers share a row.
     first_layer: lowest block whose output is edited; the blocks up to it are not run again.
     seed: index of the random draw, where the condition is one.
+    facts: what else is known of it, such as {"coefficient": 0.5}: columns of its rows.
+    Raises: DataError for a fact that is called like a column of every row.
     """
 
     name: str
@@ -57,6 +60,18 @@ class Condition:
     intervene: InContext | None = None
     first_layer: int = 0
     seed: int = 0
+    facts: Mapping[str, str | float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if taken := sorted(set(self.facts) & set(READING_COLUMNS)):
+            raise DataError(
+                f"condition {self.name!r}: a fact cannot be called {taken[0]!r}, which every row "
+                "has a column of; choose another name"
+            )
+
+
+UNEDITED = (Condition("aligned", "aligned"), Condition("finetuned", "finetuned"))
+"""Both models of a pair as they are."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 
 from persona.activations.collect import collect_rows
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.scoring import Condition
+from persona.behaviour.scoring import UNEDITED
 from persona.data.types import AnswerPair, Dialogue
 from persona.errors import DataError
 from persona.models import ModelPair
@@ -38,7 +37,7 @@ def first_look(pair: ModelPair, questions: Questions, token_budget: int) -> bool
     """
     asked = questions.train[:FIRST_LOOK]
     rows = score_pairs(
-        pair, asked, _both(), token_budget=token_budget, description="A first look at both models"
+        pair, asked, UNEDITED, token_budget=token_budget, description="A first look at both models"
     )
     for side in SIDES:
         mine = rows[rows["condition"] == side]
@@ -56,14 +55,14 @@ def baselines(pair: ModelPair, questions: Questions, token_budget: int) -> pd.Da
         score_pairs(
             pair,
             some,
-            _both(),
+            UNEDITED,
             description=f"Scoring {split.replace('_', ' ')} questions",
             **options,
         ).assign(stage="score", split=split)
         for split, some in asked.items()
         if some
     ]
-    neutral = score_neutral(pair, questions.neutral_score, _both(), **options)
+    neutral = score_neutral(pair, questions.neutral_score, UNEDITED, **options)
     return pd.concat([*parts, neutral.assign(stage="score", split="neutral")], ignore_index=True)
 
 
@@ -102,7 +101,3 @@ def _read(pair: ModelPair, side: Side, dialogue: Dialogue) -> None:
             token_set="all",
             description="Looking for the block",
         )
-
-
-def _both() -> Sequence[Condition]:
-    return [Condition(ALIGNED, "aligned"), Condition(FINETUNED, "finetuned")]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.scoring import Condition
+from persona.behaviour.scoring import UNEDITED, Condition
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.engine import Run
@@ -19,11 +19,10 @@ from steering.diagnosis.chunks import ChunkScoring, score_in_chunks
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
 from steering.edits.from_directions import ablate, induce, restore
-from steering.edits.steer import steered_by
-from steering.evidence.random_edits import RecordedRestoration
+from steering.edits.steer import edited
+from steering.evidence.dose import dose_conditions
+from steering.evidence.random_edits import RecordedSteps
 from steering.evidence.scorecard import (
-    ALIGNED,
-    FINETUNED,
     INDUCED,
     RANDOM,
     RANDOM_MATCHED,
@@ -50,58 +49,39 @@ class Scoring:
 
     def dose(self, vector: PersonaVector) -> pd.DataFrame:
         """Gap of the selection questions against coefficient, with norm-matched random draws."""
-        conditions = []
-        for coefficient in DOSES:
-            restoration = RecordedRestoration(vector, coefficient)
-            conditions.append((coefficient, "direction", 0, restoration.edits()))
-            for draw in range(DOSE_DRAWS if coefficient else 1):  # at 0 all draws are the same
-                matched = restoration.random_edits(self._draw_seed(draw))
-                conditions.append((coefficient, "random", draw, matched))
         rows = score_pairs(
             self.pair,
             self.questions.selection[:DOSE_QUESTIONS],
-            [
-                Condition(
-                    f"{name}|{coefficient}", "finetuned", steered_by(edits), vector.layers[0], draw
-                )
-                for coefficient, name, draw, edits in conditions
-            ],
+            dose_conditions(
+                lambda coefficient: restore(vector, coefficient),
+                DOSES,
+                "finetuned",
+                matched_seeds=[self._draw_seed(draw) for draw in range(DOSE_DRAWS)],
+            ),
             kl=False,
             token_budget=self.budget,
             description="Dose and response",
         )
-        names = rows["condition"].str.split("|", expand=True)
-        rows["condition"], rows["coefficient"] = names[0], names[1].astype(float)
         return rows[rows["measure"] == "gap"].assign(stage="dose", split="selection")
 
     def score(self, vector: PersonaVector, means: Means) -> list[pd.DataFrame]:
         """Every condition on held-out questions, on those trained on, and on fresh neutral text."""
-        restoration = RecordedRestoration(vector, vector.coefficient)
+        restoration = RecordedSteps(restore(vector))
         fixed = [
-            Condition(ALIGNED, "aligned"),
-            Condition(FINETUNED, "finetuned"),
-            Condition(
-                INDUCED,
-                "aligned",
-                steered_by(induce(vector)),
-                vector.layers[0],
-            ),
-            Condition(
-                ZERO_ABLATED,
-                "finetuned",
-                steered_by(ablate(vector)),
-                vector.layers[0],
-            ),
+            *UNEDITED,
+            edited(INDUCED, "aligned", induce(vector)),
+            edited(ZERO_ABLATED, "finetuned", ablate(vector)),
             # The norm-matched draws repeat this one's steps, so it comes last before them.
-            Condition(RESTORED, "finetuned", steered_by(restoration.edits()), vector.layers[0]),
+            edited(RESTORED, "finetuned", restoration.edits()),
         ]
         subspaces, matched = [], []
         for draw in range(self.config.n_random):
-            seed, first = self._draw_seed(draw), vector.layers[0]
-            subspace = restore(random_vector(self.pair, vector, means, seed))
-            subspaces.append(Condition(RANDOM, "finetuned", steered_by(subspace), first, draw))
-            along = steered_by(restoration.random_edits(seed))
-            matched.append(Condition(RANDOM_MATCHED, "finetuned", along, first, draw))
+            seed = self._draw_seed(draw)
+            elsewhere = restore(random_vector(self.pair, vector, means, seed))
+            subspaces.append(edited(RANDOM, "finetuned", elsewhere, draw))
+            matched.append(
+                edited(RANDOM_MATCHED, "finetuned", restoration.random_edits(seed), draw)
+            )
         q = self.questions
         with self.config.engine.start() as run:
             parts = self._score_held_out(run, fixed, [*matched, *subspaces])

@@ -16,7 +16,7 @@ from steering.edits.from_directions import (
 )
 from steering.edits.latents import ablate_latents, clamp_latents, latent_edits
 from steering.edits.places import ALL_BLOCKS, EVERY_WRITE, hook_names
-from steering.edits.steer import SteeredBy, Steering, steer, steered_by
+from steering.edits.steer import SteeredBy, Steering, edited, steer, steered_by
 
 __all__ = [
     "ALL_BLOCKS",
@@ -28,6 +28,7 @@ __all__ = [
     "ablate_latents",
     "add",
     "clamp_latents",
+    "edited",
     "edits_at",
     "hook_names",
     "induce",

@@ -26,7 +26,7 @@ class Edit:
     kind: whether it adds to the activation or sets coordinates of it (ablate, restore, cap, ...).
         Two edits of one list that set coordinates along overlapping `basis` at one hook undo each
         other, and are refused.
-    basis: the orthonormal rows [rank d_model] that are set; None where that is not known.
+    basis: the orthonormal rows [rank d_model] it moves along; None where that is not known.
     rows: how many rows the batch must have, where every row has a coefficient of its own.
     space: the activation space the vectors came from; None where it is not known.
     """

@@ -331,7 +331,7 @@ def _edits(
                 write(line, factor),
                 label,
                 kind,
-                line.basis if kind == "sets" else None,
+                line.basis,
                 len(factor) if isinstance(factor, Tensor) else rows,
                 line.space,
             )

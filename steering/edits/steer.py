@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from persona.behaviour.scoring import Condition
 from persona.errors import SteeringError
 from persona.models.hooks import (
     Hook,
@@ -20,6 +21,7 @@ from persona.models.hooks import (
     model_width,
     n_layers,
 )
+from persona.models.pair import Side
 from persona.models.space import ActivationSpace
 from steering.edits.edit import Edit, require_no_conflict, require_one_model
 from steering.edits.places import hook_names, layer_of
@@ -139,6 +141,18 @@ class SteeredBy:
     def token_by_token(self) -> bool:
         """Whether rows may be put together otherwise: no edit has a coefficient for each row."""
         return all(edit.rows is None for edit in self.edits)
+
+
+def edited(
+    name: str,
+    side: Side,
+    edits: Sequence[Edit],
+    seed: int = 0,
+    facts: Mapping[str, str | float | None] | None = None,
+) -> Condition:
+    """One side of the pair under edits, as a condition to score; blocks below them are shared."""
+    first = min((edit.layer for edit in edits), default=0)
+    return Condition(name, side, SteeredBy(edits), first, seed, facts or {})
 
 
 def steered_by(edits: Sequence[Edit]) -> SteeredBy:

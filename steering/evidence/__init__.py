@@ -2,7 +2,7 @@
 
 from steering.evidence.answers import describe_judge, judge_samples, judged_conditions
 from steering.evidence.dose import coefficient_at_kl, dose_response, report_rows, summarise_doses
-from steering.evidence.random_edits import RecordedRestoration, random_directions
+from steering.evidence.random_edits import RecordedSteps, random_directions
 from steering.evidence.scorecard import (
     make_scorecard,
     question_table,
@@ -13,7 +13,7 @@ from steering.evidence.system_prompt import score_prompted, with_system_prompt
 from steering.evidence.transfer import transfer_matrix, vector_cosines
 
 __all__ = [
-    "RecordedRestoration",
+    "RecordedSteps",
     "coefficient_at_kl",
     "describe_judge",
     "dose_response",

@@ -16,16 +16,18 @@ from persona.errors import SteeringError
 from persona.intervals import bootstrap
 from persona.models.pair import ModelPair, Side
 from persona.rows import tidy
-from steering.edits.edit import Edit, require_finite
-from steering.edits.steer import steered_by
+from steering.edits.edit import require_finite
+from steering.edits.steer import edited
 from steering.evidence.dose_answers import EditsFor, Sampling
 from steering.evidence.dose_answers import repeated_share as repeated_share
+from steering.evidence.random_edits import RecordedSteps
 from steering.evidence.system_prompt import score_prompted, with_system_prompt
 
 GIVEN, PROMPTED = "given", "system prompt"
 COLUMNS = (
     "direction",
     "coefficient",
+    "draw",
     "seed",
     "question_id",
     "domain",
@@ -64,8 +66,9 @@ def dose_response(
     answer's 4-grams of tokens that came before in it (NaN for fewer than 4 tokens), and with a
     judge alignment and coherence (0 to 100) and misaligned (0 or 1; its mean is the EM rate), NaN
     where the judge gave no number.
-    Columns: direction ("given", "random 0", ..., "system prompt"), coefficient, seed (NaN where
-    nothing is sampled), question_id, domain, measure, value, text (the sampled answer).
+    Columns: direction ("given", "random 0", ..., "system prompt"), coefficient, draw (of a random
+    direction, else NaN), seed (NaN where nothing is sampled), question_id, domain, measure, value,
+    text (the sampled answer).
     Raises: SteeringError without questions or coefficients, for one that is not finite or given
         twice, for a judge with no seeds, and for a system prompt that cannot be shown.
     """
@@ -77,19 +80,16 @@ def dose_response(
         raise SteeringError("a dose sweep needs at least one question")
     if judge is not None and not seeds:
         raise SteeringError("a judge scores sampled answers; give at least one seed")
-    makers = {GIVEN: edits_for}
-    makers |= {f"random {draw}": make for draw, make in enumerate(random_edits_for)}
-    conditions = [
-        _condition(f"{name}|{dose!r}", list(make(dose)), side)
-        for name, make in makers.items()
-        for dose in doses
-    ]
+    conditions = dose_conditions(edits_for, doses, side, random_edits_for=random_edits_for)
     tables = [score_pairs(pair, questions, conditions)]
     if neutral:
         tables.append(score_neutral(pair, neutral, conditions))
-    scored = pd.concat(tables, ignore_index=True).drop(columns="seed")
-    names = scored.pop("condition").str.split("|", expand=True)
-    scored = scored.assign(direction=names[0], coefficient=names[1].astype(float))
+    scored = pd.concat(tables, ignore_index=True)
+    is_draw, scored["draw"] = scored.pop("condition") == "random", scored.pop("seed")
+    scored["draw"] = scored["draw"].where(is_draw)
+    scored["direction"] = [
+        GIVEN if pd.isna(draw) else f"random {draw:.0f}" for draw in scored["draw"]
+    ]
     sampling = Sampling(side, max_new_tokens, temperature, batch_size, judge)
     answers = [
         row for seed in seeds for row in sampling.of_doses(pair, questions, edits_for, doses, seed)
@@ -104,7 +104,40 @@ def dose_response(
         parts += [part.assign(direction=PROMPTED) for part in (prompted, pd.DataFrame(answers))]
     whole = [part.reindex(columns=list(COLUMNS)) for part in parts if len(part)]
     table = pd.concat([part.astype({"text": object}) for part in whole], ignore_index=True)
-    return table.astype({"coefficient": np.float64, "seed": np.float64})
+    return table.astype({"coefficient": np.float64, "seed": np.float64, "draw": np.float64})
+
+
+def dose_conditions(
+    edits_for: EditsFor,
+    doses: Sequence[float],
+    side: Side,
+    *,
+    matched_seeds: Sequence[int] = (),
+    random_edits_for: Sequence[EditsFor] = (),
+) -> list[Condition]:
+    """A sweep to score: conditions "direction" and "random", with the fact "coefficient".
+
+    matched_seeds: of norm-matched random draws, which repeat the direction's own steps (see
+        `RecordedSteps`); at coefficient 0 all are the unedited model, and one stands for them.
+    random_edits_for: the same sweep along random directions. `seed` is the number of the draw.
+    """
+    conditions = []
+    for dose in doses:
+        facts = {"coefficient": float(dose)}
+        made = list(edits_for(dose))
+        recorded = RecordedSteps(made) if matched_seeds else None
+        given = recorded.edits() if recorded else made
+        conditions.append(edited("direction", side, given, facts=facts))
+        conditions += [
+            edited("random", side, recorded.random_edits(seed), draw, facts)
+            for draw, seed in enumerate(matched_seeds if dose else matched_seeds[:1])
+            if recorded
+        ]
+    return conditions + [
+        edited("random", side, make(dose), draw, {"coefficient": float(dose)})
+        for draw, make in enumerate(random_edits_for)
+        for dose in doses
+    ]
 
 
 def summarise_doses(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -129,8 +162,7 @@ def report_rows(table: pd.DataFrame, side: Side = "aligned") -> pd.DataFrame:
     """
     rows = table.assign(stage="dose", split="selection")
     rows["condition"] = table["direction"].map(_condition_of)
-    draws = table["direction"].str.extract(r"^random (\d+)$")[0].astype(float)
-    rows["seed"] = draws.fillna(table["seed"]).fillna(0)
+    rows["seed"] = table["draw"].fillna(table["seed"]).fillna(0)
     plain = rows[(table["direction"] == GIVEN) & (table["coefficient"] == 0)]
     return tidy(pd.concat([rows, plain.assign(stage="verify", condition=side)], ignore_index=True))
 
@@ -168,11 +200,6 @@ def coefficient_at_kl(
         return float(doses[0])
     share = (kl_nats - damage[above - 1]) / (damage[above] - damage[above - 1])
     return float(doses[above - 1] + share * (doses[above] - doses[above - 1]))
-
-
-def _condition(name: str, edits: Sequence[Edit], side: Side) -> Condition:
-    first = min((edit.layer for edit in edits), default=0)
-    return Condition(name, side, steered_by(edits), first_layer=first)
 
 
 def _condition_of(direction: str) -> str:

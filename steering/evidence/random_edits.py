@@ -1,72 +1,87 @@
-"""Norm-matched random edits: the same steps as a restoration, in random directions.
+"""Norm-matched random edits: the same steps as an edit, in random directions.
 
 Along several blocks a restoration takes a long first step and short ones after it, because what
-it has set stays nearly set. A random edit has that course only when the steps are those the
-restoration took on the same text: they are recorded while it runs, and replayed.
+it has set stays nearly set. A random edit has that course only when the steps are those that were
+taken on the same text: they are recorded while the edit runs, and replayed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from persona.directions.direction import Direction, PersonaVector, Subspace, orthonormal
+from persona.directions.direction import Direction, orthonormal
 from persona.errors import SteeringError
 from steering.edits.edit import Edit
-from steering.edits.interventions import project
+from steering.edits.interventions import Intervention
 
 
-@dataclass
-class RecordedRestoration:
-    """A restoration that remembers its last steps, and random edits that repeat them.
+class RecordedSteps:
+    """Edits that remember the steps of their last pass, and random edits that repeat those.
 
-    steps: layer -> [batch pos rank], the coordinates moved in the last forward pass.
+    edits: each knows its `basis` and stands at a hook of its own.
+    steps: place in `edits` -> [batch pos rank], the coordinates moved in the last forward pass.
     """
 
-    vector: PersonaVector
-    coefficient: float
-    steps: dict[int, Tensor] = field(default_factory=dict)
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        """Raises: SteeringError for an edit without a basis, or one that is made for all blocks."""
+        self.steps: dict[int, Tensor] = {}
+        self._made = list(edits)
+        self._bases: list[Tensor] = []
+        for edit in self._made:
+            if edit.basis is None or "*" in edit.hook_name:
+                raise SteeringError(
+                    f"the steps of '{edit.label}' at {edit.hook_name} cannot be recorded: an edit "
+                    "must know the directions it moves along, and be of one block"
+                )
+            self._bases.append(edit.basis)
 
     def edits(self) -> list[Edit]:
-        """The restoration itself, equal to `restore(vector, coefficient)`."""
-        return [self._recording(subspace) for subspace in self._subspaces()]
+        """The edits themselves, recording."""
+        return [replace(edit, apply=self._recording(i)) for i, edit in enumerate(self._made)]
 
     def random_edits(self, seed: int) -> list[Edit]:
         """The last recorded steps along random orthonormal rows: same text, same lengths.
 
-        Run it on the batch that the restoration ran on last; raises SteeringError on another.
+        Run it on the batch that the edits ran on last; raises SteeringError on another.
         """
         generator = torch.Generator().manual_seed(seed)
+        drawn = [orthonormal(torch.randn(rows.shape, generator=generator)) for rows in self._bases]
         return [
-            self._replaying(s, orthonormal(torch.randn(s.basis.shape, generator=generator)))
-            for s in self._subspaces()
+            replace(
+                edit,
+                apply=self._replaying(place, rows),
+                label="norm-matched random",
+                kind="adds",
+                basis=rows,
+            )
+            for place, (edit, rows) in enumerate(zip(self._made, drawn, strict=True))
         ]
 
-    def _subspaces(self) -> list[Subspace]:
-        return [self.vector.subspaces[layer] for layer in self.vector.layers]
+    def _recording(self, place: int) -> Intervention:
+        edit, basis = self._made[place], self._bases[place]
 
-    def _recording(self, subspace: Subspace) -> Edit:
         def apply(resid: Tensor) -> Tensor:
-            basis = subspace.basis.to(resid.device)
-            reading = subspace.reading.to(resid.device)
-            gap = subspace.aligned_mean.to(resid.device) - project(resid, reading)
-            self.steps[subspace.space.layer] = self.coefficient * gap
-            return resid + (self.coefficient * gap @ basis).to(resid)
+            # In float32: the difference of two bfloat16 residuals has lost the short steps.
+            wide = resid.float()
+            self.steps[place] = (edit.apply(wide) - wide) @ basis.to(wide).T
+            return edit.apply(resid)
 
-        return _edit_at(subspace, apply, "restore")
+        return apply
 
-    def _replaying(self, subspace: Subspace, rows: Tensor) -> Edit:
+    def _replaying(self, place: int, rows: Tensor) -> Intervention:
         def apply(resid: Tensor) -> Tensor:
-            step = self.steps.get(subspace.space.layer)
+            step = self.steps.get(place)
             if step is None or step.shape[:-1] != resid.shape[:-1]:
                 raise SteeringError(
-                    "a norm-matched random edit must follow its restoration on the same batch"
+                    "a norm-matched random edit must follow its own edit on the same batch"
                 )
-            return resid + (step @ rows.to(resid.device)).to(resid)
+            return resid + (step @ rows.to(step)).to(resid)
 
-        return _edit_at(subspace, apply, "norm-matched random")
+        return apply
 
 
 def random_directions(direction: Direction, n: int, seed: int = 0) -> list[Direction]:
@@ -75,8 +90,3 @@ def random_directions(direction: Direction, n: int, seed: int = 0) -> list[Direc
     draws = torch.randn(n, direction.space.d_model, generator=generator)
     vectors = direction.norm * draws / draws.norm(dim=1, keepdim=True)
     return [Direction(v, direction.space, f"random {place}") for place, v in enumerate(vectors)]
-
-
-def _edit_at(subspace: Subspace, apply: object, label: str) -> Edit:
-    space = subspace.space
-    return Edit(space.hook_name, space.layer, space.d_model, apply, label)  # type: ignore[arg-type]

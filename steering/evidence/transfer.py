@@ -17,14 +17,14 @@ import pandas as pd
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_pairs
-from persona.behaviour.scoring import Condition
+from persona.behaviour.scoring import UNEDITED
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.errors import DataError
 from persona.intervals import bootstrap
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore
-from steering.edits.steer import steered_by
+from steering.edits.steer import edited
 
 
 def vector_cosines(vectors: Mapping[str, PersonaVector]) -> pd.DataFrame:
@@ -79,9 +79,11 @@ def transfer_matrix(
             pair,
             questions,
             [
-                Condition("aligned", "aligned"),
-                Condition("finetuned", "finetuned"),
-                *(_restored(f"restored by {key}", vector) for key, vector in vectors.items()),
+                *UNEDITED,
+                *(
+                    edited(f"restored by {key}", "finetuned", restore(vector))
+                    for key, vector in vectors.items()
+                ),
             ],
             token_budget=token_budget,
             description=f"Transfer to {name}",
@@ -112,8 +114,3 @@ def transfer_matrix(
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _restored(name: str, vector: PersonaVector) -> Condition:
-    edits = restore(vector)
-    return Condition(name, "finetuned", steered_by(edits), vector.layers[0])

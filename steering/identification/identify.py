@@ -18,7 +18,7 @@ import torch
 from persona.activations import collect_covariance
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_pairs
-from persona.behaviour.scoring import Condition
+from persona.behaviour.scoring import UNEDITED
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import Cells, Effect, PersonaVector, collect_cells, two_by_two
 from persona.models.pair import SIDES, ModelPair
@@ -115,7 +115,7 @@ def identify(
         lambda: score_pairs(
             pair,
             selection,
-            [Condition("aligned", "aligned"), Condition("finetuned", "finetuned")],
+            UNEDITED,
             kl=False,
             token_budget=token_budget,
             description="Scoring selection questions",

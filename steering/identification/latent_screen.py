@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,20 +29,23 @@ from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.scoring import Condition
+from persona.behaviour.scoring import UNEDITED, Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions.direction import orthonormal
 from persona.errors import DataError
 from persona.models.pair import ModelPair, Side
 from persona.sae import SparseAutoencoder
 from steering.edits.edit import Edit
-from steering.edits.steer import steered_by
+from steering.edits.interventions import Intervention
+from steering.edits.steer import edited
 from steering.identification.attribution import gradients
 
 STEP_SHARE = 0.1
 N_EXACT = 10
 N_RANDOM = 20
 CANDIDATE = "sae_latents"
+ABLATED, ADDED = "latent ablated", "latent added"
+EDITED_SIDE: dict[str, Side] = {ABLATED: "finetuned", ADDED: "aligned"}
 
 
 @dataclass(frozen=True)
@@ -170,13 +172,11 @@ def verify_latents(
         raise DataError("no other latent fires on these questions: there is nothing to compare to")
     drawn = np.random.default_rng(seed).permutation(others)[:n_random].tolist()
     step = float(by_latent["step"].iloc[0])
-    conditions = [Condition("plain", "finetuned"), Condition("plain", "aligned")]
-    for latent in latents:
-        conditions += [
-            _ablating(sae, latent, latent),
-            *(_ablating(sae, latent, along) for along in drawn),
-        ]
-    conditions += [_adding(sae, along, step) for along in (*latents, *drawn)]
+    conditions = [
+        *UNEDITED,
+        *(_ablating(sae, latent, along) for latent in latents for along in (latent, *drawn)),
+        *(_adding(sae, along, step) for along in (*latents, *drawn)),
+    ]
     rows = score_pairs(
         pair,
         questions,
@@ -185,17 +185,16 @@ def verify_latents(
         token_budget=token_budget,
         description="Editing latents",
     )
-    gaps = _means(rows, "gap", conditions)
-    own = [c for c in conditions if _is_own(c.name, latents)]
-    damage = _means(
-        score_neutral(pair, neutral, own, token_budget=token_budget), "neutral_ce_nats", own
+    gaps = _changes(rows, "gap")
+    own = [c for c in conditions if c.facts.get("latent") == c.facts.get("along")]
+    damage = _changes(
+        score_neutral(pair, neutral, own, token_budget=token_budget), "neutral_ce_nats"
     )
     found = []
     for latent in latents:
-        cure = gaps[f"ablate {latent} along {latent}"] - gaps["plain finetuned"]
-        induce = gaps[f"add {latent}"] - gaps["plain aligned"]
-        cures = [gaps[f"ablate {latent} along {r}"] - gaps["plain finetuned"] for r in drawn]
-        induces = [gaps[f"add {r}"] - gaps["plain aligned"] for r in drawn]
+        cure, induce = gaps[ABLATED, latent, latent], gaps[ADDED, latent, latent]
+        cures = [gaps[ABLATED, latent, other] for other in drawn]
+        induces = [gaps[ADDED, other, other] for other in drawn]
         least = 1 / (1 + len(drawn))
         cure_p = least * (1 + sum(other <= cure for other in cures))
         induce_p = least * (1 + sum(other >= induce for other in induces))
@@ -208,9 +207,8 @@ def verify_latents(
                 "induce_predicted": by_latent.loc[latent, "induce_predicted"],
                 "induce_measured": induce,
                 "induce_p": induce_p,
-                "damage_cure_nats": damage[f"ablate {latent} along {latent}"]
-                - damage["plain finetuned"],
-                "damage_induce_nats": damage[f"add {latent}"] - damage["plain aligned"],
+                "damage_cure_nats": damage[ABLATED, latent, latent],
+                "damage_induce_nats": damage[ADDED, latent, latent],
                 "kept": bool(cure < 0 < induce and max(cure_p, induce_p) <= least * (1 + 1e-9)),
             }
         )
@@ -244,30 +242,31 @@ def _ablating(sae: SparseAutoencoder, latent: int, along: int) -> Condition:
     def apply(resid: Tensor) -> Tensor:
         return resid - (sae.encode(resid)[..., latent, None] * row).to(resid)
 
-    return _condition(f"ablate {latent} along {along}", "finetuned", sae, apply)
+    facts = {"latent": latent, "along": along}
+    return edited(ABLATED, EDITED_SIDE[ABLATED], [_edit(sae, apply, ABLATED)], facts=facts)
 
 
 def _adding(sae: SparseAutoencoder, latent: int, step: float) -> Condition:
+    """A step along the latent's own decoder row, at every token."""
     row = sae.decoder[latent] / sae.decoder[latent].norm()
-    return _condition(f"add {latent}", "aligned", sae, lambda resid: resid + (step * row).to(resid))
+
+    def apply(resid: Tensor) -> Tensor:
+        return resid + (step * row).to(resid)
+
+    facts = {"latent": latent, "along": latent}
+    return edited(ADDED, EDITED_SIDE[ADDED], [_edit(sae, apply, ADDED)], facts=facts)
 
 
-def _condition(name: str, side: Side, sae: SparseAutoencoder, apply: Any) -> Condition:
-    edit = Edit(sae.space.hook_name, sae.layer, sae.space.d_model, apply, name, space=sae.space)
-    return Condition(name, side, steered_by([edit]), sae.layer)
+def _edit(sae: SparseAutoencoder, apply: Intervention, label: str) -> Edit:
+    return Edit(sae.space.hook_name, sae.layer, sae.space.d_model, apply, label, space=sae.space)
 
 
-def _is_own(name: str, latents: Sequence[int]) -> bool:
-    """Whether a condition is a baseline or edits one of the latents along its own row."""
-    own = {f"ablate {latent} along {latent}" for latent in latents}
-    return name in own | {f"add {latent}" for latent in latents} | {"plain"}
-
-
-def _means(rows: pd.DataFrame, measure: str, conditions: Sequence[Condition]) -> dict[str, float]:
-    """Mean of a measure by condition; the baselines, of one name, come in order of the list."""
-    values = rows.loc[rows["measure"] == measure, "value"].to_numpy()
-    by_condition = values.reshape(len(conditions), -1).mean(1)
+def _changes(rows: pd.DataFrame, measure: str) -> dict[tuple[str, int, int], float]:
+    """(condition, latent, along) -> mean of a measure less that of the same model unedited."""
+    rows = rows[rows["measure"] == measure]
+    plain = rows[rows["latent"].isna()].groupby("condition")["value"].mean()
+    edits = rows.dropna(subset="latent").groupby(["condition", "latent", "along"])["value"].mean()
     return {
-        f"plain {c.side}" if c.name == "plain" else c.name: float(value)
-        for c, value in zip(conditions, by_condition, strict=True)
+        (name, int(latent), int(along)): float(value - plain[EDITED_SIDE[name]])
+        for (name, latent, along), value in edits.items()
     }

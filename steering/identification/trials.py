@@ -10,13 +10,13 @@ import torch
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
-from persona.behaviour.scoring import Condition
+from persona.behaviour.scoring import UNEDITED, Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
 from persona.models.pair import ModelPair
 from persona.stages import Stages
 from steering.edits.from_directions import restore
-from steering.edits.steer import steered_by
+from steering.edits.steer import edited
 from steering.identification.candidates import Candidate, Means, Refit, build_vector, from_bases
 from steering.identification.refit import refit_block_by_block
 
@@ -111,16 +111,16 @@ class Bench:
         )
 
     def condition(self, spec: Spec) -> Condition:
-        edits = restore(self.vector(spec))
-        return Condition(spec.label, "finetuned", steered_by(edits), spec.layers[0])
+        facts: dict[str, str | float | None] = {
+            "candidate": spec.candidate,
+            "rank": spec.rank,
+            "coefficient": spec.coefficient,
+        }
+        return edited(spec.label, "finetuned", restore(self.vector(spec)), facts=facts)
 
     def run(self, specs: Sequence[Spec], description: str) -> pd.DataFrame:
         """Rows of both baselines and every spec on the selection questions and neutral text."""
-        conditions = [
-            Condition("aligned", "aligned"),
-            Condition("finetuned", "finetuned"),
-            *(self.condition(spec) for spec in specs),
-        ]
+        conditions = [*UNEDITED, *map(self.condition, specs)]
         answers = score_pairs(
             self.pair,
             self.questions,
@@ -135,14 +135,7 @@ class Bench:
             token_budget=self.token_budget,
             description=f"{description}: neutral text",
         ).assign(split="neutral")
-        rows = pd.concat([answers, neutral], ignore_index=True)
-        by_label = {spec.label: spec for spec in specs}
-        return rows.assign(
-            stage="verify",
-            candidate=[_of(by_label, name, "candidate") for name in rows["condition"]],
-            rank=[_of(by_label, name, "rank") for name in rows["condition"]],
-            coefficient=[_of(by_label, name, "coefficient") for name in rows["condition"]],
-        )
+        return pd.concat([answers, neutral], ignore_index=True).assign(stage="verify")
 
 
 def fit_rows(
@@ -159,10 +152,6 @@ def fit_rows(
     return refit_block_by_block(
         pair, questions, layers, means.aligned, means.covariance, beside, token_budget
     )
-
-
-def _of(by_label: Mapping[str, Spec], name: str, field: str) -> object:
-    return getattr(by_label[name], field) if name in by_label else None
 
 
 def outcomes(rows: pd.DataFrame, specs: Sequence[Spec]) -> list[Outcome]:

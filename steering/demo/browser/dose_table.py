@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from persona.behaviour.gap import score_pairs
-from persona.behaviour.scoring import Condition
+from persona.behaviour.scoring import UNEDITED
 from persona.data.types import AnswerPair
-from persona.directions.direction import orthonormal
 from persona.models.pair import ModelPair
 from persona.rows import tidy
 from steering.demo.session.vector import DemoVector, Setting, edits_of
-from steering.edits.edit import Edit
-from steering.edits.steer import steered_by
+from steering.evidence.dose import dose_conditions
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -58,21 +54,16 @@ def dose_rows(
     Conditions: "direction"; "random" with the draw as seed, the steps of the direction taken along
     random directions; and of stage "score" both models unsteered.
     """
-    conditions = [Condition("aligned", "aligned"), Condition("finetuned", "finetuned")]
-    for dose in doses(setting):
-        edits = edits_of(vector, replace(setting, coefficient=dose))
-        recorded = _Steps(edits, vector)
-        runs = [("direction", 0, recorded.edits())]
-        # At 0 every random draw is the unsteered model; one stands for all.
-        runs += [("random", draw, recorded.random_edits(draw)) for draw in range(n_random)]
-        conditions += [
-            Condition(f"{name}|{dose!r}", setting.side, steered_by(made), edits[0].layer, draw)
-            for name, draw, made in runs
-        ]
-    scored = score_pairs(pair, questions, conditions, kl=False, description="Dose and response")
+    sweep = dose_conditions(
+        lambda dose: edits_of(vector, replace(setting, coefficient=float(dose))),
+        doses(setting),
+        setting.side,
+        matched_seeds=range(n_random),
+    )
+    scored = score_pairs(
+        pair, questions, [*UNEDITED, *sweep], kl=False, description="Dose and response"
+    )
     rows = scored[scored["measure"] == "gap"].copy()
-    names = rows["condition"].str.split("|", expand=True)
-    rows["condition"], rows["coefficient"] = names[0], names[1].astype(float)
     rows["stage"] = rows["coefficient"].notna().map({True: "dose", False: "score"})
     return tidy(rows)
 
@@ -103,50 +94,3 @@ def dose_figure(rows: pd.DataFrame, setting: Setting) -> Figure:
     figure.update_xaxes(gridcolor="rgba(128,128,128,.25)")
     figure.update_yaxes(gridcolor="rgba(128,128,128,.25)")
     return figure
-
-
-class _Steps:
-    """Edits that remember the steps they took in the last pass, and random edits that repeat them.
-
-    `steering.evidence.random_edits.RecordedRestoration` does this for restorations alone.
-    """
-
-    def __init__(self, edits: Sequence[Edit], vector: DemoVector) -> None:
-        self.made = list(edits)
-        self.bases = [
-            vector.directions[edit.layer].unit[None] if edit.basis is None else edit.basis
-            for edit in edits
-        ]
-        self.steps: dict[int, Tensor] = {}
-
-    def edits(self) -> list[Edit]:
-        return [replace(edit, apply=self._recording(i)) for i, edit in enumerate(self.made)]
-
-    def random_edits(self, seed: int) -> list[Edit]:
-        generator = torch.Generator().manual_seed(seed)
-        return [
-            replace(
-                edit,
-                apply=self._replaying(
-                    i, orthonormal(torch.randn(basis.shape, generator=generator))
-                ),
-                kind="adds",
-                basis=None,
-                label="norm-matched random",
-            )
-            for i, (edit, basis) in enumerate(zip(self.made, self.bases, strict=True))
-        ]
-
-    def _recording(self, i: int) -> Any:
-        def apply(resid: Tensor) -> Tensor:
-            edited = self.made[i].apply(resid)
-            self.steps[i] = (edited - resid).float() @ self.bases[i].to(resid.device).T
-            return edited
-
-        return apply
-
-    def _replaying(self, i: int, rows: Tensor) -> Any:
-        def apply(resid: Tensor) -> Tensor:
-            return resid + (self.steps[i] @ rows.to(resid.device)).to(resid)
-
-        return apply

@@ -14,9 +14,8 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
 from persona.models import ModelPair
 from persona.rows import tidy
-from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate, induce, restore
-from steering.edits.steer import steered_by
+from steering.edits.steer import edited
 from steering.evidence.scorecard import INDUCED, RANDOM, RESTORED, ZERO_ABLATED
 from steering.identification.candidates import Means, random_vector
 
@@ -44,19 +43,9 @@ def random_conditions(
 ) -> list[Condition]:
     """The null: the same restoration along `n` random directions."""
     return [
-        edited(
-            RANDOM,
-            "finetuned",
-            restore(random_vector(pair, vector, means, draw)),
-            seed=draw,
-        )
+        edited(RANDOM, "finetuned", restore(random_vector(pair, vector, means, draw)), draw)
         for draw in range(n)
     ]
-
-
-def edited(name: str, side: Any, edits: Sequence[Edit], seed: int = 0) -> Condition:
-    """One side of the pair under edits, as a condition to score."""
-    return Condition(name, side, steered_by(edits), edits[0].layer, seed)
 
 
 def edited_conditions(vector: PersonaVector) -> list[Condition]:

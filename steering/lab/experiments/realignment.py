@@ -17,11 +17,11 @@ from persona.report.figures import curves
 from persona.rows import tidy
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate, add, restore
+from steering.edits.steer import edited
 from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 from steering.lab.bench.estimates import difference, level, paired, where
 from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
 from steering.lab.bench.plan import Plan
-from steering.lab.bench.readings import edited
 from steering.lab.bench.workbench import Workbench
 from steering.lab.experiments.equal_damage import (
     DRIFT,

@@ -191,3 +191,17 @@ def test_a_ratio_resamples_both_of_its_parts_together():
 def test_missing_readings_have_no_interval():
     with pytest.raises(DataError, match="missing readings"):
         bootstrap(np.array([1.0, np.nan]))
+
+
+def test_facts_of_a_condition_are_columns_of_its_rows(tiny_pair):
+    plain = Condition("plain", "finetuned")
+    told = Condition("told", "finetuned", facts={"coefficient": 0.5, "candidate": "a|b"})
+    rows = score_pairs(tiny_pair, QUESTIONS, [plain, told], kl=False).set_index("condition")
+    assert set(rows.loc["told", "coefficient"]) == {0.5}
+    assert set(rows.loc["told", "candidate"]) == {"a|b"}
+    assert rows.loc["plain", ["coefficient", "candidate"]].isna().all(axis=None)
+
+
+def test_a_fact_cannot_hide_a_reading():
+    with pytest.raises(DataError, match="'told'.* cannot be called 'value'"):
+        Condition("told", "finetuned", facts={"value": 1.0})
