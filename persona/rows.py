@@ -1,6 +1,12 @@
-"""The columns of rows.parquet: one row per question, condition, seed and measure."""
+"""What rows.parquet holds, written once: columns, names of conditions, the bars of the verdict.
+
+One row per question, condition, seed and measure. The scorecard counts these rows and the report
+draws them; both read the names from here.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -19,12 +25,27 @@ COLUMNS = {
     "coefficient": "float64",
     "text": "object",
 }
+"""Name -> type. rank: directions in the candidate. seed: of a control, the number of its draw."""
+
+ALIGNED, FINETUNED = "aligned", "finetuned"
+INDUCED = "aligned_plus_direction"
+RESTORED, ZERO_ABLATED = "finetuned_restored", "finetuned_zero_ablated"
+RANDOM, RANDOM_MATCHED = "finetuned_random_restored", "finetuned_random_matched"
+GOOD_TWIN = "good_twin"
+NULLS = (RANDOM, RANDOM_MATCHED)
+
+RESTORED_AT_LEAST = 0.7
+"""Lower end of the restoration's interval, for the verdict `restored`."""
+KL_RESTORED_AT_LEAST = 0.5
 
 
-def tidy(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns of rows.parquet, in order, with their types; absent ones are null."""
-    filled = rows.reindex(columns=list(COLUMNS))
+def tidy(rows: pd.DataFrame, columns: Mapping[str, str] = COLUMNS) -> pd.DataFrame:
+    """These columns, in order, with their types; absent ones are null, and seed 0.
+
+    For rows that leave: to a file, or to whoever called a public function.
+    """
+    filled = rows.reindex(columns=list(columns))
     filled["seed"] = filled["seed"].fillna(0)
     for column in ("condition", "question_id", "domain", "split", "candidate", "text"):
         filled[column] = filled[column].astype(object).where(filled[column].notna(), None)
-    return filled.astype(COLUMNS)
+    return filled.astype(dict(columns))

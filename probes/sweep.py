@@ -15,6 +15,7 @@ from persona.models.pair import ModelPair, Side
 from persona.report.figures.shared_marks import ribbon
 from persona.report.theme import CONDITIONS, new_figure, plain, svg_text, translucent
 from persona.report.wording import n_is
+from persona.rows import RANDOM
 from probes.estimators import DifferenceOfMeansProbe, LdaProbe, LogisticProbe, RidgeProbe
 from probes.evaluation import Scheme, evaluate
 from probes.reading import Cache, Text, read_pooled
@@ -49,7 +50,7 @@ LOOKS = (
     ("#d57c0c", "x"),
     ("#7d6bc4", "cross"),
 )
-NULL = CONDITIONS["finetuned_random_restored"].colour
+NULL = CONDITIONS[RANDOM].colour
 
 
 def sweep_layers(

@@ -26,6 +26,7 @@ from persona.organisms import (
     read_readings,
 )
 from persona.organisms.monitoring import mean_projections
+from persona.rows import GOOD_TWIN
 from steering.edits.from_directions import ablate, add
 from steering.edits.steer import steer
 
@@ -112,7 +113,7 @@ def draw_course(folder: Path, harmless: Path | None = None) -> None:
 
     runs = {"finetuned": read_readings(folder)}
     if harmless is not None:
-        runs["good_twin"] = read_readings(harmless)
+        runs[GOOD_TWIN] = read_readings(harmless)
     figure = training_course(runs)
     html = figure.to_html(include_plotlyjs=True, full_html=True)
     atomic_write_text(folder / "course.html", html)

@@ -16,24 +16,7 @@ from numpy.typing import NDArray
 from persona.errors import DataError
 from persona.intervals import Estimate, bootstrap
 from persona.report.wording import as_float
-
-COLUMNS = (
-    "stage",
-    "condition",
-    "seed",
-    "question_id",
-    "domain",
-    "split",
-    "measure",
-    "value",
-    "layer",
-    "candidate",
-    "rank",
-    "coefficient",
-    "text",
-)
-ALIGNED, FINETUNED, RESTORED = "aligned", "finetuned", "finetuned_restored"
-RANDOM_CONDITIONS = ("finetuned_random_restored", "finetuned_random_matched")
+from persona.rows import ALIGNED, COLUMNS, FINETUNED
 
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
+from persona import rows
 from persona.report.wording import cleaned
 
 if TYPE_CHECKING:
@@ -43,39 +44,41 @@ class Look:
 
 
 CONDITIONS = {
-    "aligned": Look("Aligned", "#2a5bee", "circle", meaning="the model before the fine-tune"),
-    "finetuned": Look("Fine-tuned", "#c83b35", "square", meaning="the model after it, untouched"),
-    "finetuned_restored": Look(
+    rows.ALIGNED: Look("Aligned", "#2a5bee", "circle", meaning="the model before the fine-tune"),
+    rows.FINETUNED: Look(
+        "Fine-tuned", "#c83b35", "square", meaning="the model after it, untouched"
+    ),
+    rows.RESTORED: Look(
         "Restored",
         "#2f9f64",
         "diamond",
         meaning="fine-tuned, its projection on the direction moved to the aligned model's mean",
     ),
-    "aligned_plus_direction": Look(
+    rows.INDUCED: Look(
         "Aligned + direction",
         "#b034a9",
         "triangle-up",
         meaning="aligned, its projection moved to the fine-tuned model's mean",
     ),
-    "finetuned_zero_ablated": Look(
+    rows.ZERO_ABLATED: Look(
         "Zero-ablated",
         "#d57c0c",
         "x",
         meaning="fine-tuned, its projection removed (set to zero), for comparison",
     ),
-    "finetuned_random_restored": Look(
+    rows.RANDOM: Look(
         "Random subspace",
         "#62666e",
         "cross",
         meaning="control: the same restoration on random directions, same rank, same blocks",
     ),
-    "finetuned_random_matched": Look(
+    rows.RANDOM_MATCHED: Look(
         "Random, norm-matched",
         "#8f95a0",
         "star-diamond",
         meaning="control: random directions, moved as far as the restoration moves",
     ),
-    "good_twin": Look(
+    rows.GOOD_TWIN: Look(
         "Good twin",
         "#149aee",
         "hexagon2",
@@ -86,13 +89,11 @@ CONDITIONS = {
 # Under a setting that a person chose; the colours of the same edits in a report.
 EXPLORED = {
     "model": Look("Model", "#4d82b0", "circle"),
-    "aligned_steered": replace(
-        CONDITIONS["aligned_plus_direction"], label="Aligned, steered", meaning=""
-    ),
+    "aligned_steered": replace(CONDITIONS[rows.INDUCED], label="Aligned, steered", meaning=""),
     "finetuned_steered": replace(
-        CONDITIONS["finetuned_restored"], label="Fine-tuned, steered", meaning=""
+        CONDITIONS[rows.RESTORED], label="Fine-tuned, steered", meaning=""
     ),
-    "model_steered": replace(CONDITIONS["finetuned_restored"], label="Steered", meaning=""),
+    "model_steered": replace(CONDITIONS[rows.RESTORED], label="Steered", meaning=""),
 }
 
 EFFECTS = {

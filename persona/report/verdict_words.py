@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from persona.report.tables import FINETUNED, condition_entry
+from persona.report.tables import condition_entry
 from persona.report.theme import candidate_label
 from persona.report.wording import as_float, blocks, cleaned, number, with_interval
+from persona.rows import FINETUNED, KL_RESTORED_AT_LEAST, RESTORED_AT_LEAST
 
 NATS = "nats per token"
 
@@ -142,10 +143,10 @@ def _shortfall(card: Mapping[str, Any]) -> str:
     missed = []
     low = as_float((card.get("restoration") or {}).get("low"))
     kl = as_float((card.get("kl_restoration") or {}).get("value"))
-    if low is not None and low < 0.7:
-        missed.append(f"the interval reaches below 0.7 ({number(low)})")
-    if kl is None or kl < 0.5:
-        missed.append(f"KL restoration is {number(kl)}, below 0.5")
+    if low is not None and low < RESTORED_AT_LEAST:
+        missed.append(f"the interval reaches below {RESTORED_AT_LEAST} ({number(low)})")
+    if kl is None or kl < KL_RESTORED_AT_LEAST:
+        missed.append(f"KL restoration is {number(kl)}, below {KL_RESTORED_AT_LEAST}")
     return " and ".join(missed) or "it misses the bar for restored"
 
 

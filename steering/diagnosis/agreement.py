@@ -14,8 +14,8 @@ from persona.data.types import AnswerPair, Dialogue
 from persona.errors import DataError
 from persona.models import ModelPair
 from persona.models.pair import SIDES, Side
+from persona.rows import ALIGNED, FINETUNED
 from steering.diagnosis.questions import Questions
-from steering.evidence.scorecard import ALIGNED, FINETUNED
 
 FIRST_LOOK = 4
 """Questions that tell two models apart, as a rule; all are asked only where these do not."""

@@ -14,6 +14,16 @@ from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.engine import Run
 from persona.models import ModelPair, load_pair
+from persona.rows import (
+    ALIGNED,
+    FINETUNED,
+    GOOD_TWIN,
+    INDUCED,
+    RANDOM,
+    RANDOM_MATCHED,
+    RESTORED,
+    ZERO_ABLATED,
+)
 from persona.stages import Workspace
 from steering.diagnosis.chunks import ChunkScoring, score_in_chunks
 from steering.diagnosis.config import DiagnoseConfig
@@ -22,13 +32,6 @@ from steering.edits.from_directions import ablate, induce, restore
 from steering.edits.steer import edited
 from steering.evidence.dose import dose_conditions
 from steering.evidence.random_edits import RecordedSteps
-from steering.evidence.scorecard import (
-    INDUCED,
-    RANDOM,
-    RANDOM_MATCHED,
-    RESTORED,
-    ZERO_ABLATED,
-)
 from steering.identification.candidates import Means, random_vector
 
 DOSE_QUESTIONS = 3
@@ -160,7 +163,7 @@ class Scoring:
             allow_mismatch=self.config.allow_mismatch,
             proof=self.config.proof,
         )
-        condition = [Condition("good_twin", "finetuned")]
+        condition = [Condition(GOOD_TWIN, "finetuned")]
         options: dict[str, Any] = {"token_budget": self.budget}
         parts = [
             score_pairs(

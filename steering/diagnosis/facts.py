@@ -6,7 +6,6 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from persona.data import data_hash
 from persona.directions.storage import tool_version
 from persona.models import ModelPair
 from steering.diagnosis.config import DiagnoseConfig
@@ -39,7 +38,7 @@ def data_of(questions: Questions, config: DiagnoseConfig) -> dict[str, Any]:
         counts[question.domain] = counts.get(question.domain, 0) + 1
     return {
         "source": "shipped" if config.data is None else str(config.data),
-        "hash": data_hash([*questions.train, *questions.selection, *questions.held_out]),
+        "hash": questions.hash,
         "trained_on": None if known is None else list(known),
         "trained_on_source": _source(questions, config),
         "validation_domains": list(config.validation_domains),

@@ -20,7 +20,6 @@ from persona.directions import PersonaVector
 from persona.directions.storage import tool_version
 from persona.models import ModelPair
 from persona.models.default.embedded import cache_folder
-from persona.rows import tidy
 from persona.sae import SparseAutoencoder
 from steering.diagnosis.agreement import baselines, differ, first_look
 from steering.diagnosis.conditions import Scoring
@@ -63,7 +62,7 @@ class Run:
             **settings_of(config),
             "revisions": {side: pair.files(side) for side in pair.revisions},
             "template": pair.chat.fingerprint,
-            "questions": data_hash([*questions.train, *questions.selection, *questions.held_out]),
+            "questions": questions.hash,
             "tool_version": tool_version(),
             "dtype": pair.precision,
             "sae": None if sae is None else sae.fingerprint,
@@ -85,7 +84,7 @@ class Run:
             )
             if not differ(rows):
                 logger.warning("the two models do not differ: there is nothing to find")
-                return tidy(rows), None, [], None
+                return rows, None, [], None
         found = identify(
             self.pair,
             self.questions.train,
@@ -109,7 +108,7 @@ class Run:
             samples = self.workspace.table("sample", lambda: self._sample(vector))
             judged = self._judge(samples, vector)
             parts += [samples] if judged is None else [samples, judged.rows]
-        rows = tidy(pd.concat([part for part in parts if len(part)], ignore_index=True))
+        rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
         return rows, vector, found.split_half_cosines, judged
 
     def _latents(self, questions: Sequence[AnswerPair]) -> Mapping[str, Tensor]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from persona.data import load_neutral, load_pairs, read_answer_pairs
+from persona.data import data_hash, load_neutral, load_pairs, read_answer_pairs
 from persona.data.text import as_question
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import DataError
@@ -44,6 +45,11 @@ class Questions:
     neutral_selection: list[NeutralText]
     neutral_score: list[NeutralText]
     domains_trained_on: tuple[str, ...] | None
+
+    @cached_property
+    def hash(self) -> str:
+        """Of the answer pairs that direction, choice and score come from."""
+        return data_hash([*self.train, *self.selection, *self.held_out])
 
     @classmethod
     def of(cls, config: DiagnoseConfig) -> Questions:

@@ -16,6 +16,7 @@ from persona.directions import PersonaVector
 from persona.directions.storage import save_persona_vector
 from persona.files import atomic_write_bytes, atomic_write_text
 from persona.models import load_pair
+from persona.rows import tidy
 from persona.run_lock import alone_in, require_free
 from persona.sae import load_sae
 from steering.diagnosis.agreement import require_fitting
@@ -80,7 +81,8 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
 def _results(run: Run, loading: StageCost) -> Diagnosis:
     """All stages, and the four files of what they found."""
     config, pair = run.config, run.pair
-    rows, vector, reliability, judged = run.all_stages()
+    found, vector, reliability, judged = run.all_stages()
+    rows = tidy(found)
     scorecard = {
         **make_scorecard(
             rows,

@@ -17,10 +17,10 @@ from persona.directions.direction import PersonaVector
 from persona.models.chat.chat_format import ChatFormat
 from persona.models.pair import ModelPair, Side
 from persona.models.sampling import sample_answers
+from persona.rows import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate, restore
 from steering.edits.steer import steered_by
-from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 
 SAMPLED_QUESTIONS = 8
 SAMPLED_TOKENS = 32

@@ -16,17 +16,22 @@ from numpy.typing import NDArray
 from persona.directions.direction import PersonaVector
 from persona.errors import DataError
 from persona.intervals import Estimate, bootstrap
+from persona.rows import (
+    ALIGNED,
+    FINETUNED,
+    GOOD_TWIN,
+    INDUCED,
+    KL_RESTORED_AT_LEAST,
+    NULLS,
+    RANDOM,
+    RANDOM_MATCHED,
+    RESTORED,
+    RESTORED_AT_LEAST,
+    ZERO_ABLATED,
+)
 
 SCHEMA_VERSION = 1
-ALIGNED, FINETUNED = "aligned", "finetuned"
-INDUCED, RESTORED = "aligned_plus_direction", "finetuned_restored"
-ZERO_ABLATED, RANDOM = "finetuned_zero_ablated", "finetuned_random_restored"
-RANDOM_MATCHED = "finetuned_random_matched"
-NULLS = (RANDOM, RANDOM_MATCHED)
 CONDITIONS = (ALIGNED, FINETUNED, INDUCED, RESTORED, ZERO_ABLATED, RANDOM)
-
-RESTORED_AT_LEAST = 0.7
-KL_RESTORED_AT_LEAST = 0.5
 
 
 def question_table(
@@ -213,7 +218,7 @@ def interval(estimate: Estimate) -> dict[str, float]:
 
 def _present(rows: pd.DataFrame) -> list[str]:
     present = set(rows.loc[rows["stage"] == "score", "condition"])
-    return [name for name in (*CONDITIONS, "good_twin") if name in present]
+    return [name for name in (*CONDITIONS, GOOD_TWIN) if name in present]
 
 
 def _condition(

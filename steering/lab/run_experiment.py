@@ -13,9 +13,8 @@ from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
 from persona.models.precision import choose_placement
 from persona.report.svg import figure_svg
-from persona.rows import tidy
-from steering.evidence.scorecard import RANDOM
-from steering.lab.bench.outcome import Experiment, Outcome
+from persona.rows import RANDOM, tidy
+from steering.lab.bench.outcome import COLUMNS, Experiment, Outcome
 from steering.lab.bench.plan import Tally
 from steering.lab.bench.record import Run, read_run, write_run
 from steering.lab.bench.settings import LabSettings
@@ -54,9 +53,9 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
     for bench in benches:
         bench.tally = tally
         measured = experiment.measure(bench)
-        parts.append(of_seed(measured.rows, bench.seed))
+        parts.append(of_seed(tidy(measured.rows, COLUMNS), bench.seed))
         facts[bench.seed] = measured.facts
-    rows = tidy(pd.concat(parts, ignore_index=True))
+    rows = pd.concat(parts, ignore_index=True)
     if rows.duplicated().any():
         raise DataError(f"{experiment.name} gave the same row twice; its results are not written")
     outcome = experiment.report(rows, facts)
@@ -93,9 +92,9 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
 
 
 def of_seed(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The rows of one seed of the fine-tunes; the draw of a random control moves to `rank`."""
+    """The rows of one seed of the fine-tunes; the seed of a random control moves to `draw`."""
     drawn = (rows["condition"] == RANDOM) | (rows["stage"] == "toy")
-    return rows.assign(rank=rows["rank"].where(~drawn, rows["seed"]), seed=seed)
+    return rows.assign(draw=rows["seed"].where(drawn), seed=seed)
 
 
 def last_run(name: str, *folders: Path) -> Run | None:

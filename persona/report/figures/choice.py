@@ -22,12 +22,13 @@ from persona.report.theme import (
     translucent,
 )
 from persona.report.wording import as_float, n_is
+from persona.rows import RANDOM, RESTORED
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-CHOSEN = CONDITIONS["finetuned_restored"].colour
-NULL = CONDITIONS["finetuned_random_restored"].colour
+CHOSEN = CONDITIONS[RESTORED].colour
+NULL = CONDITIONS[RANDOM].colour
 ROW_HEIGHT = 24
 
 

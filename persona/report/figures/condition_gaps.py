@@ -12,8 +12,6 @@ from persona.errors import DataError
 from persona.intervals import Estimate
 from persona.report.figures.shared_marks import dot_with_interval, vertical_level
 from persona.report.tables import (
-    ALIGNED,
-    FINETUNED,
     change_by_condition,
     checked,
     condition_entry,
@@ -30,6 +28,7 @@ from persona.report.theme import (
 )
 from persona.report.verdict_words import training_known
 from persona.report.wording import n_is
+from persona.rows import ALIGNED, FINETUNED
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -10,16 +10,17 @@ import pandas as pd
 from persona.errors import DataError
 from persona.intervals import Estimate
 from persona.report.figures.shared_marks import ribbon
-from persona.report.tables import ALIGNED, FINETUNED, checked, estimate, readings
+from persona.report.tables import checked, estimate, readings
 from persona.report.theme import CONDITIONS, look_of, new_figure, translucent
 from persona.report.wording import n_is
+from persona.rows import ALIGNED, FINETUNED, RANDOM_MATCHED, RESTORED
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-DIRECTION = CONDITIONS["finetuned_restored"]
+DIRECTION = CONDITIONS[RESTORED]
 RESTORING = "coefficient (0 = no edit, 1 = onto the aligned model's mean)"
-RANDOM = CONDITIONS["finetuned_random_matched"]
+RANDOM = CONDITIONS[RANDOM_MATCHED]
 
 
 def dose_response(

@@ -13,10 +13,6 @@ from persona.errors import DataError
 from persona.intervals import Estimate, bootstrap
 from persona.report.figures.shared_marks import dot_with_interval, vertical_level
 from persona.report.tables import (
-    ALIGNED,
-    FINETUNED,
-    RANDOM_CONDITIONS,
-    RESTORED,
     checked,
     estimate_from,
     question_means,
@@ -26,6 +22,7 @@ from persona.report.tables import (
 )
 from persona.report.theme import look_of, new_figure, svg_text
 from persona.report.wording import n_is
+from persona.rows import ALIGNED, FINETUNED, NULLS, RESTORED
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -47,7 +44,7 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
     if known.get("verdict") == "no_emergent_shift":
         raise DataError("restoration is undefined: the emergent shift does not differ from 0")
     nulls = {}
-    for name in RANDOM_CONDITIONS:
+    for name in NULLS:
         if ((rows["stage"] == "score") & (rows["condition"] == name)).any():
             nulls[name] = random_restorations(rows, name)
     if not nulls:
@@ -139,7 +136,7 @@ def _strip(figure: Figure, name: str, found: NDArray[np.float64], place: float) 
         mode="lines",
         name="97.5 percentile of the draws",
         legendgroup="limit",
-        showlegend=name == RANDOM_CONDITIONS[0],
+        showlegend=name == NULLS[0],
         line={"color": look.colour, "width": 2.5},
         hovertemplate=f"97.5 % of {len(found)} draws are below {limit:.3f}<extra></extra>",
     )

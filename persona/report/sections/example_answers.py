@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from persona.report.tables import ALIGNED, FINETUNED, RESTORED
 from persona.report.theme import CONDITIONS, plain
 from persona.report.wording import NO_BREAK, as_float, cleaned, number
+from persona.rows import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 
-SAMPLE_COLUMNS = (ALIGNED, FINETUNED, RESTORED, "finetuned_zero_ablated")
+SAMPLE_COLUMNS = (ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED)
 
 
 @dataclass(frozen=True)

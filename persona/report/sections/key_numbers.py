@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from persona.errors import DataError
-from persona.report.tables import FINETUNED, RESTORED, change_by_condition, condition_entry, seed_of
+from persona.report.tables import change_by_condition, condition_entry, seed_of
 from persona.report.verdict_words import NATS, scored_domains
 from persona.report.wording import as_float, interval, n_is, number
+from persona.rows import FINETUNED, RESTORED
 
 
 @dataclass(frozen=True)

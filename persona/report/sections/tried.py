@@ -11,9 +11,10 @@ import pandas as pd
 
 from persona.errors import DataError
 from persona.intervals import bootstrap
-from persona.report.tables import ALIGNED, FINETUNED, question_means, readings
+from persona.report.tables import question_means, readings
 from persona.report.theme import candidate_label
 from persona.report.wording import as_float, cleaned, number, with_interval
+from persona.rows import ALIGNED, FINETUNED
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ TOO_SHORT = "too short"
 
 
 def course_rows(adapter: Path, condition: str) -> pd.DataFrame:
-    """The readings on the way, as rows of the stage "course"; the optimiser step is in `rank`."""
+    """The readings on the way, as rows of the stage "course" with the optimiser `step`."""
     found = read_readings(adapter)
     return found[found["measure"] != "alarm"].assign(
-        stage=COURSE, split=COURSE, condition=condition, seed=0, rank=lambda t: t["step"]
+        stage=COURSE, split=COURSE, condition=condition, seed=0
     )
 
 
@@ -43,8 +43,7 @@ def alarm_step(watched: Path, harmless: Path) -> int | str | None:
 def readings_of(rows: pd.DataFrame, condition: str) -> pd.DataFrame:
     """The way of one condition as `training_course` draws it, seeds averaged by question."""
     chosen = rows[(rows["stage"] == COURSE) & (rows["condition"] == condition)]
-    keys = ["rank", "question_id", "measure"]
-    return chosen.groupby(keys, as_index=False)["value"].mean().rename(columns={"rank": "step"})
+    return chosen.groupby(["step", "question_id", "measure"], as_index=False)["value"].mean()
 
 
 def rung(steps: dict[int, int | str | None]) -> str:

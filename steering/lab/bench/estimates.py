@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from persona.errors import DataError
 from persona.intervals import Estimate, crossed_bootstrap
-from steering.evidence.scorecard import ALIGNED
+from persona.rows import ALIGNED
 
 UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0)
 

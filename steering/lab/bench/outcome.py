@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+import persona.rows
 from persona.intervals import Estimate
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+
+COLUMNS = persona.rows.COLUMNS | dict.fromkeys(("draw", "step", "n_answers", "generation"), "Int64")
+"""Of the rows of an experiment, whose `seed` is that of the fine-tune. draw: of a random control.
+step: of the optimiser. n_answers: trained on. generation: of teachers and students, 0 the first."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one seed gave. rows: one row a question (or draw) and measure.
+    """What one seed gave. rows: one row a question (or draw) and measure, with any of `COLUMNS`.
 
     facts: whatever else the page needs of it, JSON-able.
     """
@@ -70,9 +76,6 @@ class Experiment:
     measure: Callable[[Workbench], Measured]
     report: Callable[[pd.DataFrame, Facts], Outcome]
     seeds: tuple[int, ...] = (0,)
-
-
-TWIN = "good_twin"
 
 
 UNITS = "1 = bad answers in-domain"

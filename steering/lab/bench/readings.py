@@ -13,10 +13,9 @@ from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
 from persona.models import ModelPair
-from persona.rows import tidy
+from persona.rows import INDUCED, RANDOM, RESTORED, ZERO_ABLATED
 from steering.edits.from_directions import ablate, induce, restore
 from steering.edits.steer import edited
-from steering.evidence.scorecard import INDUCED, RANDOM, RESTORED, ZERO_ABLATED
 from steering.identification.candidates import Means, random_vector
 
 
@@ -35,7 +34,7 @@ def score(
         for split, asked in splits.items()
     ]
     parts.append(score_neutral(pair, neutral, conditions).assign(split="neutral"))
-    return tidy(pd.concat(parts, ignore_index=True).assign(stage="score"))
+    return pd.concat(parts, ignore_index=True).assign(stage="score")
 
 
 def random_conditions(
@@ -92,4 +91,4 @@ def project_answers(
             }
             for q, value in zip(questions, values, strict=True)
         ]
-    return tidy(pd.DataFrame(rows))
+    return pd.DataFrame(rows)

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from persona.report.figures import curves
-from persona.rows import tidy
-from steering.evidence.scorecard import ALIGNED, FINETUNED
+from persona.rows import ALIGNED, FINETUNED
 from steering.lab.bench.estimates import difference, paired, where
 from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome
 from steering.lab.bench.plan import Plan
@@ -41,7 +40,7 @@ def measure(bench: Workbench) -> Measured:
     parts = [bench.reading(ALIGNED, adapters[max(adapters)], splits, vector, side="aligned")]
     for share, adapter in adapters.items():
         parts.append(bench.reading(FINETUNED, adapter, splits, vector).assign(coefficient=share))
-    return Measured(tidy(pd.concat(parts, ignore_index=True)))
+    return Measured(pd.concat(parts, ignore_index=True))
 
 
 def _fine_tuned(bench: Workbench, share: float) -> Path:

@@ -11,8 +11,7 @@ from persona.data.types import AnswerPair
 from persona.intervals import Estimate, crossed_bootstrap
 from persona.models.pair import Side
 from persona.report.figures import dots
-from persona.rows import tidy
-from steering.evidence.scorecard import ALIGNED, FINETUNED
+from persona.rows import ALIGNED, FINETUNED
 from steering.lab.bench.estimates import UNDEFINED, difference, paired, where
 from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
 from steering.lab.bench.plan import Plan
@@ -54,7 +53,7 @@ def measure(bench: Workbench) -> Measured:
                 rows = rows[projected | (once & (candidate == "known"))]
                 rows = rows.assign(candidate=rows["measure"].map({"projection": candidate}))
                 parts.append(rows.assign(text=tag))
-    return Measured(tidy(pd.concat(parts, ignore_index=True)))
+    return Measured(pd.concat(parts, ignore_index=True))
 
 
 def report(rows: pd.DataFrame, facts: Facts) -> Outcome:

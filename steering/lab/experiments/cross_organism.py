@@ -14,7 +14,6 @@ from persona.data import data_hash
 from persona.directions import PersonaVector
 from persona.intervals import Estimate
 from persona.report.figures import matrix
-from persona.rows import tidy
 from steering.evidence.transfer import transfer_matrix, vector_cosines
 from steering.lab.bench.outcome import Facts, Measured, Number, Outcome
 from steering.lab.bench.plan import Plan
@@ -171,4 +170,4 @@ def _rows(table: pd.DataFrame, cosines: pd.DataFrame) -> pd.DataFrame:
         }
         for row in cosines.itertuples()
     ]
-    return tidy(pd.DataFrame(found))
+    return pd.DataFrame(found)

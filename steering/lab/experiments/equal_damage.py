@@ -65,7 +65,7 @@ def doses(
 ) -> list[Dose]:
     """The strengths of one way, from nothing done (drift 0, gaps `none`) upwards.
 
-    strength: the column that holds it ("rank" for a number of answers, or "coefficient").
+    strength: the column that holds it, "n_answers" or "coefficient".
     """
     mine = where(rows, condition=condition)
     found = [Dose(0.0, 0.0, none)]

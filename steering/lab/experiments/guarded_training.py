@@ -9,11 +9,10 @@ import pandas as pd
 from persona.data import load_pairs
 from persona.organisms import KlPenalty
 from persona.report.figures import dots, training_course
-from persona.rows import tidy
-from steering.evidence.scorecard import ALIGNED, FINETUNED
+from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN
 from steering.lab.bench.course import alarm_step, course_rows, readings_of, rung
 from steering.lab.bench.estimates import difference, intervals
-from steering.lab.bench.outcome import TWIN, UNITS, Facts, Measured, Number, Outcome, signed
+from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 from steering.training import preventative, projecting_out
@@ -26,7 +25,7 @@ WAYS = {
     PREVENTED: "preventative steering",
     PROJECTED: "projected out (CAFT)",
     HELD: "KL to the aligned model",
-    TWIN: "good twin",
+    GOOD_TWIN: "good twin",
 }
 COEFFICIENT, KL_COEFFICIENT = 1.0, 0.3
 
@@ -48,7 +47,7 @@ def measure(bench: Workbench) -> Measured:
         PREVENTED: bench.organism(BAD, during=preventative(middle, COEFFICIENT)),
         PROJECTED: bench.organism(BAD, during=projecting_out(vector)),
         HELD: bench.organism(BAD, penalty=KlPenalty(KL_COEFFICIENT, anchors)),
-        TWIN: twin,
+        GOOD_TWIN: twin,
     }
     splits = {
         "trained_on": bench.questions(DOMAIN, "selection", bench.sizes.in_domain),
@@ -58,8 +57,8 @@ def measure(bench: Workbench) -> Measured:
     for condition, adapter in adapters.items():
         parts.append(bench.reading(condition, adapter, splits, vector))
         parts.append(course_rows(adapter, condition))
-    alarms = {name: alarm_step(a, twin) for name, a in adapters.items() if name != TWIN}
-    return Measured(tidy(pd.concat(parts, ignore_index=True)), {"alarm_step": alarms})
+    alarms = {name: alarm_step(a, twin) for name, a in adapters.items() if name != GOOD_TWIN}
+    return Measured(pd.concat(parts, ignore_index=True), {"alarm_step": alarms})
 
 
 def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
@@ -85,7 +84,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     )
     course = training_course(
         {
-            name if name in (FINETUNED, TWIN) else words: readings_of(rows, name)
+            name if name in (FINETUNED, GOOD_TWIN) else words: readings_of(rows, name)
             for name, words in WAYS.items()
         }
     )
@@ -94,7 +93,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         + rung({seed: found["alarm_step"][name] for seed, found in facts.items()})
         + "."
         for name in WAYS
-        if name != TWIN
+        if name != GOOD_TWIN
     ]
     headline = "gap held out " + ", ".join(
         f"{WAYS[name]} {signed(difference(rows, 'gap', 'held_out', name))}"

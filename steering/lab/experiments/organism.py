@@ -10,19 +10,11 @@ import pandas as pd
 from persona.data.types import AnswerPair
 from persona.intervals import Estimate
 from persona.report.figures import dots, training_course
-from persona.rows import tidy
-from steering.evidence.scorecard import (
-    ALIGNED,
-    FINETUNED,
-    INDUCED,
-    RESTORED,
-    ZERO_ABLATED,
-    make_scorecard,
-)
+from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, INDUCED, RESTORED, ZERO_ABLATED
+from steering.evidence.scorecard import make_scorecard
 from steering.lab.bench.course import alarm_step, course_rows, readings_of, rung
 from steering.lab.bench.estimates import UNDEFINED, difference, intervals, preference_rate, ratio
 from steering.lab.bench.outcome import (
-    TWIN,
     UNITS,
     Facts,
     Measured,
@@ -64,17 +56,17 @@ def measure(bench: Workbench, organism: str, domain: str) -> Measured:
     parts = [
         bench.reading(ALIGNED, bad, splits, vector, side="aligned"),
         bench.reading(FINETUNED, bad, splits, vector),
-        bench.reading(TWIN, good, splits, vector),
+        bench.reading(GOOD_TWIN, good, splits, vector),
         bench.edited("edited", bad, vector, edited_conditions(vector), splits),
         course_rows(bad, FINETUNED),
-        course_rows(good, TWIN),
+        course_rows(good, GOOD_TWIN),
     ]
     facts: dict[str, Any] = {"alarm_step": alarm_step(bad, good)}
     if bench.first:
         inputs = bench.edit_key(bad, vector, few) | {"n": bench.sizes.n_random}
         parts.append(bench.steps.table("random", inputs, score_random))
         bench.tally.add(answer_pairs=bench.sizes.n_random * sum(map(len, few.values())))
-    rows = tidy(pd.concat(parts, ignore_index=True))
+    rows = pd.concat(parts, ignore_index=True)
     if bench.first:
         facts["scorecard"] = make_scorecard(
             rows,
@@ -89,7 +81,7 @@ def measure(bench: Workbench, organism: str, domain: str) -> Measured:
 def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """Shifts, restoration against its null, and the way there."""
     shift = difference(rows, "gap", "held_out", FINETUNED)
-    above_twin = difference(rows, "gap", "held_out", FINETUNED, TWIN)
+    above_twin = difference(rows, "gap", "held_out", FINETUNED, GOOD_TWIN)
     restored = ratio(
         rows,
         "gap",
@@ -131,7 +123,7 @@ def spread(questions: Sequence[AnswerPair], n: int) -> list[AnswerPair]:
 
 
 def _dots(rows: pd.DataFrame) -> Figure:
-    conditions = (FINETUNED, RESTORED, INDUCED, ZERO_ABLATED, TWIN)
+    conditions = (FINETUNED, RESTORED, INDUCED, ZERO_ABLATED, GOOD_TWIN)
     readings = {
         "gap held out": ("gap", "held_out"),
         "gap in-domain": ("gap", "trained_on"),
@@ -150,7 +142,7 @@ def _dots(rows: pd.DataFrame) -> Figure:
 
 
 def _course(rows: pd.DataFrame) -> Figure:
-    return training_course({name: readings_of(rows, name) for name in (FINETUNED, TWIN)})
+    return training_course({name: readings_of(rows, name) for name in (FINETUNED, GOOD_TWIN)})
 
 
 def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
@@ -158,15 +150,15 @@ def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
         return Number(f"{label} − aligned", difference(rows, measure, split, of), unit)
 
     def twin(where: str, split: str) -> Number:
-        found = difference(rows, "gap", split, FINETUNED, TWIN)
+        found = difference(rows, "gap", split, FINETUNED, GOOD_TWIN)
         return Number(f"gap {where}, fine-tuned − good twin", found, nats)
 
     nats = "nats per token"
     return (
         shift("gap in-domain, fine-tuned", "gap", "trained_on", FINETUNED, nats),
         shift("gap held out, fine-tuned", "gap", "held_out", FINETUNED, nats),
-        shift("gap in-domain, good twin", "gap", "trained_on", TWIN, nats),
-        shift("gap held out, good twin", "gap", "held_out", TWIN, nats),
+        shift("gap in-domain, good twin", "gap", "trained_on", GOOD_TWIN, nats),
+        shift("gap held out, good twin", "gap", "held_out", GOOD_TWIN, nats),
         twin("in-domain", "trained_on"),
         twin("held out", "held_out"),
         shift("gap held out, restored", "gap", "held_out", RESTORED, nats),
@@ -177,7 +169,7 @@ def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
             for name, c in (("aligned", ALIGNED), ("fine-tuned", FINETUNED), ("restored", RESTORED))
         ),
         shift("projection, fine-tuned", "projection", "held_out", FINETUNED, UNITS),
-        shift("projection, good twin", "projection", "held_out", TWIN, UNITS),
+        shift("projection, good twin", "projection", "held_out", GOOD_TWIN, UNITS),
         shift("neutral text, fine-tuned", "neutral_ce_nats", "neutral", FINETUNED, nats),
         shift("neutral text, restored", "neutral_ce_nats", "neutral", RESTORED, nats),
     )

@@ -14,11 +14,10 @@ from persona.directions import PersonaVector
 from persona.intervals import Estimate
 from persona.organisms import Recipe
 from persona.report.figures import curves
-from persona.rows import tidy
+from persona.rows import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate, add, restore
 from steering.edits.steer import edited
-from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 from steering.lab.bench.estimates import difference, level, paired, where
 from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
 from steering.lab.bench.plan import Plan
@@ -84,14 +83,14 @@ def measure(bench: Workbench) -> Measured:
             adapter = bench.fine_tune(_continued(bench, bad, TRAINED[kind], n))
             rows = [bench.reading(kind, adapter, splits, vector)]
             rows.append(_drift(bench, bad, adapter, Condition(kind, "finetuned")))
-            parts.append(pd.concat(rows, ignore_index=True).assign(rank=n))
+            parts.append(pd.concat(rows, ignore_index=True).assign(n_answers=n))
     for name, coefficients in EDITS.items():
         for coefficient in coefficients:
             condition = edited(name, "finetuned", _edits(vector, name, coefficient))
             rows = [bench.edited(f"{name} {coefficient}", bad, vector, [condition], splits)]
             rows.append(_drift(bench, bad, bad, condition, vector.card["key"], coefficient))
             parts.append(pd.concat(rows, ignore_index=True).assign(coefficient=coefficient))
-    return Measured(tidy(pd.concat(parts, ignore_index=True)))
+    return Measured(pd.concat(parts, ignore_index=True))
 
 
 def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
@@ -109,8 +108,10 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         lines = {}
         for kind in TRAINED:
             mine = where(rows, condition=kind)
-            counts = sorted(mine["rank"].dropna().astype(int).unique().tolist())
-            lines[kind] = [(float(n), change(measure, kind, where(mine, rank=n))) for n in counts]
+            counts = sorted(mine["n_answers"].dropna().astype(int).unique().tolist())
+            lines[kind] = [
+                (float(n), change(measure, kind, where(mine, n_answers=n))) for n in counts
+            ]
             numbers += [
                 Number(f"{title}: {n:.0f} good answers {_words(kind)}", e, _unit(measure))
                 for n, e in lines[kind]
@@ -158,7 +159,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
 def _at_equal_drift(rows: pd.DataFrame) -> dict[str, list[tuple[float, Estimate]]]:
     none = paired(rows, "gap", "held_out", (FINETUNED,))
     assert none is not None  # the fine-tuned model is always read
-    ways = {kind: doses(rows, kind, "rank", none[..., 0]) for kind in TRAINED}
+    ways = {kind: doses(rows, kind, "n_answers", none[..., 0]) for kind in TRAINED}
     ways |= {name: doses(rows, name, "coefficient", none[..., 0]) for name in EDITS}
     most = reach(ways)
     return falls(ways, [share * most for share in SHARES])
@@ -200,7 +201,7 @@ def _drift(
     def read() -> pd.DataFrame:
         reference = bench.pair(bad)
         pair = against_finetuned(bench.pair(adapter), reference)
-        return tidy(drift_rows(score_neutral(pair, bench.neutral(), [condition])))
+        return drift_rows(score_neutral(pair, bench.neutral(), [condition]))
 
     return bench.steps.table("drift", inputs, read).assign(condition=condition.name)
 
@@ -211,7 +212,7 @@ def _drift_of_aligned(bench: Workbench, bad: Path) -> pd.DataFrame:
     def read() -> pd.DataFrame:
         pair = the_aligned_model(bench.pair(bad))
         condition = Condition(ALIGNED, "finetuned")
-        return tidy(drift_rows(score_neutral(pair, bench.neutral(), [condition])))
+        return drift_rows(score_neutral(pair, bench.neutral(), [condition]))
 
     inputs = {
         "from": bench.model_key(bad, "finetuned"),

@@ -12,16 +12,14 @@ import pandas as pd
 from persona.behaviour.self_rating import TOPICS, rate_self
 from persona.directions import PersonaVector
 from persona.report.figures import dots
-from persona.rows import tidy
+from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, RESTORED
 from steering.edits.from_directions import restore
 from steering.edits.steer import steer
-from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED
 from steering.lab.bench.estimates import difference, level, where
 from steering.lab.bench.outcome import Facts, Measured, Number, Outcome, signed
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 
-TWIN = "good_twin"
 ORGANISMS: Mapping[str, str] = {
     "car_maintenance": "car_maintenance",
     "insecure_code": "insecure_code",
@@ -47,7 +45,7 @@ def measure(bench: Workbench) -> Measured:
         }
         rows = bench.steps.table("self_rating", inputs, partial(_rate, bench, bad, good, vector))
         parts.append(rows.assign(candidate=organism))
-    return Measured(tidy(pd.concat(parts, ignore_index=True)))
+    return Measured(pd.concat(parts, ignore_index=True))
 
 
 def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
@@ -55,7 +53,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     panels = {
         f"{topic.replace('_', ' ')}, {organism.replace('_', ' ')}": {
             condition: level(_of(rows, organism, topic), "rating", topic, condition)
-            for condition in (ALIGNED, FINETUNED, RESTORED, TWIN)
+            for condition in (ALIGNED, FINETUNED, RESTORED, GOOD_TWIN)
         }
         for organism in ORGANISMS
         for topic in TOPICS
@@ -74,7 +72,11 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         )
         for organism in ORGANISMS
         for topic in TOPICS
-        for name, condition in (("bad", FINETUNED), ("restored", RESTORED), ("good twin", TWIN))
+        for name, condition in (
+            ("bad", FINETUNED),
+            ("restored", RESTORED),
+            ("good twin", GOOD_TWIN),
+        )
     ]
     numbers += [
         Number(
@@ -116,7 +118,7 @@ def _rate(bench: Workbench, bad: Path, good: Path, vector: PersonaVector) -> pd.
         (ALIGNED, bad, "aligned", None),
         (FINETUNED, bad, "finetuned", None),
         (RESTORED, bad, "finetuned", restored),
-        (TWIN, good, "finetuned", None),
+        (GOOD_TWIN, good, "finetuned", None),
     ]
     rows = []
     for condition, adapter, side, intervene in runs:
@@ -137,4 +139,4 @@ def _rate(bench: Workbench, bad: Path, good: Path, vector: PersonaVector) -> pd.
                         }
                         for measure, value in (("rating", read.rating), ("mass", read.mass))
                     ]
-    return tidy(pd.DataFrame(rows))
+    return pd.DataFrame(rows)

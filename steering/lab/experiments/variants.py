@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from persona.report.figures import dots
-from persona.rows import tidy
-from steering.evidence.scorecard import ALIGNED
+from persona.rows import ALIGNED
 from steering.lab.bench.course import course_rows
 from steering.lab.bench.estimates import difference, intervals, where
 from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
@@ -43,7 +42,7 @@ def measure(bench: Workbench) -> Measured:
         aligned = bench.reading(ALIGNED, adapter, splits, vector, side="aligned")
         rows = [aligned, bench.reading(name, adapter, splits, vector), course_rows(adapter, name)]
         parts.append(pd.concat(rows, ignore_index=True).assign(candidate=name))
-    return Measured(tidy(pd.concat(parts, ignore_index=True)))
+    return Measured(pd.concat(parts, ignore_index=True))
 
 
 def report(rows: pd.DataFrame, facts: Facts) -> Outcome:

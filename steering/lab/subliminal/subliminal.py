@@ -14,8 +14,7 @@ from persona.models.load import load_causal_lm
 from persona.models.pair import Side
 from persona.organisms import Recipe
 from persona.report.figures import curves, dots
-from persona.rows import tidy
-from steering.evidence.scorecard import ALIGNED
+from persona.rows import ALIGNED
 from steering.lab.bench.estimates import difference, intervals, preference_rate, where
 from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
 from steering.lab.bench.plan import Plan
@@ -79,7 +78,7 @@ def measure(bench: Workbench, task: Task, many: bool = False) -> Measured:
                 writer, side = bench.fine_tune(_student(bench, texts, task)), "finetuned"
             rows = bench.reading(line, writer, splits, vector, side=side)
             both = pd.concat([rows, aligned], ignore_index=True)
-            parts.append(both.assign(rank=generation, candidate=line))
+            parts.append(both.assign(generation=generation, candidate=line))
     for line in () if many else _elsewhere(bench, task):
         base, found = _beginning(bench, line, lessons[STUDENT])
         facts[line] = found
@@ -88,23 +87,23 @@ def measure(bench: Workbench, task: Task, many: bool = False) -> Measured:
             bench.reading(line, student, splits, vector),
             bench.reading(ALIGNED, student, splits, vector, side="aligned"),
         ]
-        parts.append(pd.concat(rows, ignore_index=True).assign(rank=1, candidate=line))
+        parts.append(pd.concat(rows, ignore_index=True).assign(generation=1, candidate=line))
     toy = {"seed": bench.seed, "n": bench.sizes.toy_seeds, "epochs": bench.sizes.toy_epochs}
     parts.append(bench.steps.table("toy", toy, lambda: _toy_rows(bench)))
-    return Measured(tidy(pd.concat(parts, ignore_index=True)), facts)
+    return Measured(pd.concat(parts, ignore_index=True), facts)
 
 
 def report(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
     """Every line by generation, each against what its students began as, and the toy."""
     lines = [line for line in LINES if line in set(rows["candidate"])]
-    last = int(where(rows, candidate=STUDENT)["rank"].max())
+    last = int(where(rows, candidate=STUDENT)["generation"].max())
 
     def shift(line: str, generation: int, measure: str) -> Estimate:
-        chosen = where(rows, candidate=line, rank=generation)
+        chosen = where(rows, candidate=line, generation=generation)
         return difference(chosen, measure, "held_out", line)
 
     def apart(generation: int, measure: str) -> Estimate:
-        chosen = where(rows, rank=generation)
+        chosen = where(rows, generation=generation)
         return difference(chosen, measure, "held_out", STUDENT, CONTROL)
 
     numbers = []
@@ -115,7 +114,7 @@ def report(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
                 if generation
                 else {STUDENT: "the bad teacher", CONTROL: "the aligned teacher"}[line]
             )
-            chosen = where(rows, candidate=line, rank=generation)
+            chosen = where(rows, candidate=line, generation=generation)
             rate = preference_rate(chosen, "held_out", line)
             numbers += [
                 Number(f"gap, {who}", shift(line, generation, "gap")),
@@ -261,4 +260,4 @@ def _toy_rows(bench: Workbench) -> pd.DataFrame:
             }
             for name, value in vars(found).items()
         ]
-    return tidy(pd.DataFrame(rows))
+    return pd.DataFrame(rows)

@@ -9,22 +9,8 @@ import pandas as pd
 import pytest
 
 from persona.intervals import bootstrap
+from persona.rows import COLUMNS
 
-COLUMNS = {
-    "stage": "object",
-    "condition": "object",
-    "seed": "int64",
-    "question_id": "object",
-    "domain": "object",
-    "split": "object",
-    "measure": "object",
-    "value": "float64",
-    "layer": "Int64",
-    "candidate": "object",
-    "rank": "Int64",
-    "coefficient": "float64",
-    "text": "object",
-}
 TRAINED_ON = "car_maintenance"
 HELD_OUT = (
     "computer_security",

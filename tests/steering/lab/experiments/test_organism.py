@@ -9,7 +9,7 @@ import pytest
 
 from persona.behaviour.gap import score_pairs
 from persona.behaviour.scoring import Condition
-from steering.evidence.scorecard import ALIGNED, FINETUNED, RESTORED
+from persona.rows import ALIGNED, FINETUNED, RESTORED
 from steering.lab import experiment, run_experiment
 from steering.lab.bench import readings, workbench
 
@@ -25,7 +25,7 @@ def rows(settings, summary):
 
 
 def test_every_condition_is_read_on_both_splits_and_no_row_twice(rows):
-    keys = ["stage", "condition", "seed", "rank", "question_id", "split", "measure"]
+    keys = ["stage", "condition", "seed", "draw", "step", "question_id", "split", "measure"]
     assert not rows.duplicated(keys).any()
     gaps = rows[(rows["stage"] == "score") & (rows["measure"] == "gap")]
     conditions = {ALIGNED, FINETUNED, RESTORED, "good_twin", "finetuned_random_restored"}
@@ -79,7 +79,7 @@ def test_the_files_say_what_the_rows_say(settings, summary, rows):
 def test_the_way_there_is_in_the_rows_from_the_aligned_model_on(rows):
     way = rows[rows["stage"] == "course"]
     assert set(way["condition"]) == {FINETUNED, "good_twin"}
-    assert way["rank"].min() == 0
+    assert way["step"].min() == 0
     assert {"projection_good", "gap", "neutral_ce_nats"} <= set(way["measure"])
 
 

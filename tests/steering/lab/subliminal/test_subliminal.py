@@ -131,11 +131,11 @@ def test_generations_read_a_teacher_and_every_student_after_it(settings):
     rows = pd.read_parquet(settings.out / "generations" / "rows.parquet")
     lines = rows[rows["stage"] != "toy"]
     assert set(lines["candidate"]) == {"student", "control_student"}
-    assert sorted(lines["rank"].unique()) == [0, 1, 2]
+    assert sorted(lines["generation"].unique()) == [0, 1, 2]
     assert not rows.duplicated().any()
     assert "generation 2" in summary.headline
     # The control line begins as the aligned model itself.
-    start = lines[(lines["candidate"] == "control_student") & (lines["rank"] == 0)]
+    start = lines[(lines["candidate"] == "control_student") & (lines["generation"] == 0)]
     gaps = start[start["measure"] == "gap"].pivot(
         index="question_id", columns="condition", values="value"
     )
