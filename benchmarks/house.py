@@ -21,8 +21,8 @@ PACKAGES = ("persona", "probes", "steering")
 
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "persona": (
-        ("errors", "files", "progress", "intervals", "differences"),
-        ("rows", "stages", "stage_record", "run_lock"),
+        ("errors", "files", "progress", "intervals", "fingerprint"),
+        ("rows", "stages", "run_lock"),
         ("data", "engine"),
         ("models",),
         ("activations",),
@@ -41,6 +41,13 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
 }
 """From the ground up; a room may import those of its own floor and of the floors below."""
+
+KEEPS = (
+    r"def (table\(\s*self, name|missing\(self, shards|finished\(self, n"
+    r"|begin\(|work_folder\(|_kept_\w+\(|_done\(|_resume\(|seconds_of\()"
+)
+"""What a module defines that goes on from what an earlier process has finished: the stage cache,
+the folder of shards, and whatever keeps its own place within a stage. Listed by name below."""
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
@@ -150,7 +157,7 @@ def figures(root: Path = ROOT) -> dict[str, int]:
         "house.rooms_in_steering": len(rooms),
         "house.files_sharing_a_name": len(shared_names(root)),
         "house.modules_that_read_log_probs": len(modules_with(r"log_softmax|logsumexp", root)),
-        "house.modules_that_name_a_work_folder": len(modules_with(r'"\.(work|parts)"', root)),
+        "house.modules_that_keep_finished_work": len(modules_with(KEEPS, root)),
         "house.names_on_top_faces": face_names(root),
         "house.source_lines": sum(
             len(p.read_text(encoding="utf-8").splitlines()) for p in modules(root).values()
@@ -169,6 +176,8 @@ def main() -> None:
         print("circle:", " -> ".join(ring))
     for arrow in upward(arrows()):
         print("up:", arrow)
+    for module in modules_with(KEEPS):
+        print("keeps finished work:", module)
     if asked.record:
         from record import record
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from persona.differences import differences
 from persona.errors import DataError
 from persona.files import atomic_write_text
+from persona.fingerprint import differences
 
 logger = logging.getLogger("persona")
 

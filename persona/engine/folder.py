@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from persona.engine.shards import Shard
 from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
+from persona.fingerprint import LAYOUT, fingerprint_of, require_same
 
-NAMES = "names-of-all"
-"""The array beside those of a shard that says which belong to it."""
+logger = logging.getLogger("persona")
+
+NAMES, MARK = "names-of-all", "job"
+"""The arrays beside those of a shard: which belong to it, and to which job it belongs."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -26,30 +29,23 @@ Arrays = Mapping[str, NDArray[Any]]
 class ShardFolder:
     """The finished shards of one job: named arrays by number.
 
-    job: everything that the results depend on, JSON-able.
+    job: everything that the results depend on, JSON-able; each shard carries its fingerprint, so
+        that none of another job, or of an older version, is ever read.
     what: what the job is, as an error names it.
     Raises: DataError where the folder holds those of another job, and names what differs.
     """
 
     def __init__(self, folder: Path, job: Mapping[str, Any], what: str = "work") -> None:
-        self.folder = folder
+        self.folder, self.mark = folder, fingerprint_of(LAYOUT, job)
         remove_leftovers(folder)
-        mark = folder / "job.json"
-        if mark.exists():
-            try:
-                before = json.loads(mark.read_text(encoding="utf-8"))
-                keys = sorted({*before, *job})
-            except (OSError, ValueError, TypeError, RecursionError) as error:
-                raise DataError(
-                    f"{mark} is damaged; delete that folder or use another --out"
-                ) from error
-            if changed := [key for key in keys if before.get(key) != job.get(key)]:
-                raise DataError(
-                    f"{folder} holds {what} that differs in: {', '.join(changed)}. Use another "
-                    "--out, or delete that folder"
-                )
-        else:
-            atomic_write_text(mark, json.dumps(job, sort_keys=True, indent=1))
+        record = folder / "job.json"
+        try:
+            if record.exists():
+                require_same(record, {"layout": LAYOUT, **job}, what)
+                return
+        except ValueError as error:
+            logger.warning("%s: written anew", error)
+        atomic_write_text(record, json.dumps({"layout": LAYOUT, **job}, sort_keys=True, indent=1))
 
     def read(self, number: int) -> dict[str, NDArray[Any]] | None:
         """The arrays of a shard; None where it is missing or damaged."""
@@ -63,9 +59,9 @@ class ShardFolder:
         # RuntimeError: what zipfile says of an archive that claims to be of another kind.
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
             return None
-        # The archive proves its contents, not its names.
-        names = arrays.pop(NAMES, None)
-        if names is None or sorted(names.tolist()) != sorted(arrays):
+        # The archive proves its contents, not its names, nor whose they are.
+        names, mark = arrays.pop(NAMES, None), arrays.pop(MARK, None)
+        if names is None or sorted(names.tolist()) != sorted(arrays) or str(mark) != self.mark:
             return None
         return arrays
 
@@ -79,7 +75,8 @@ class ShardFolder:
     def write(self, number: int, arrays: Arrays) -> None:
         """Keeps a shard, whole or not at all. Raises: OSError where the disk does not take it."""
         buffer = io.BytesIO()
-        np.savez(buffer, **{**arrays, NAMES: np.array(sorted(arrays))})  # type: ignore[arg-type]
+        about = {NAMES: np.array(sorted(arrays)), MARK: np.array(self.mark)}
+        np.savez(buffer, **{**arrays, **about})  # type: ignore[arg-type]
         atomic_write_bytes(self.path(number), buffer.getvalue())
 
     def missing(self, shards: Sequence[Shard]) -> list[Shard]:
@@ -88,15 +85,3 @@ class ShardFolder:
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npz"
-
-
-def digest_of(*parts: Any) -> str:
-    """16 hex digits of SHA-256 over arrays and JSON-able values."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        else:
-            digest.update(json.dumps(part, sort_keys=True).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]

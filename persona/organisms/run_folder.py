@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from persona.differences import differences
 from persona.errors import DataError
 from persona.files import atomic_write_text, remove_leftovers
+from persona.fingerprint import require_same
 from persona.organisms.adapter import CONFIG, WEIGHTS
 from persona.organisms.monitoring import READINGS
 from persona.organisms.training_loop import last_whole_checkpoint
@@ -30,7 +30,7 @@ def is_finished(folder: Path, run: dict[str, Any]) -> bool:
     """
     if not (folder / CARD).exists():
         return False
-    _check_same_run(folder, folder / CARD, run)
+    _check_same_run(folder / CARD, run)
     return (folder / WEIGHTS).exists()
 
 
@@ -43,7 +43,7 @@ def begin(folder: Path, run: dict[str, Any]) -> int:
     remove_leftovers(folder)
     checkpoints = folder / CHECKPOINTS
     if (checkpoints / RUN).exists():
-        _check_same_run(folder, checkpoints / RUN, run)
+        _check_same_run(checkpoints / RUN, run)
     else:
         shutil.rmtree(checkpoints, ignore_errors=True)
         atomic_write_text(checkpoints / RUN, json.dumps(run, indent=2) + "\n")
@@ -55,17 +55,14 @@ def begin(folder: Path, run: dict[str, Any]) -> int:
     return step
 
 
-def _check_same_run(folder: Path, path: Path, run: dict[str, Any]) -> None:
+def _check_same_run(record: Path, run: dict[str, Any]) -> None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        changed = list(differences(run, {key: found.get(key) for key in run}))
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is damaged; remove {folder}, or choose another --out") from error
-    if changed:
+        require_same(record, run, "a fine-tune")
+    except ValueError as error:
         raise DataError(
-            f"{folder} holds a fine-tune that was started with other settings "
-            f"({'; '.join(changed[:3])}); choose another --out, or remove that folder"
-        )
+            f"{error}: whose result lies beside it cannot be said. Remove that file to train anew, "
+            "or choose another --out"
+        ) from error
 
 
 def discard(folder: Path) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 from collections.abc import Sequence
-from pathlib import Path
 
-from persona.data.jsonl import read_json
+import pandas as pd
+
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
-from persona.files import atomic_write_text
 from persona.models.pair import SIDES, ModelPair, Side
 from persona.models.sampling import sample_answers
 from persona.sae.texts import Text
-
-logger = logging.getLogger("persona")
+from persona.stages import Stages
 
 ANSWERS_A_ROUND = 64
 MAX_NEW_TOKENS = 96
@@ -26,67 +22,45 @@ def sampled_texts(
     pair: ModelPair,
     prompts: Sequence[Dialogue],
     n_tokens: int,
-    folder: Path,
+    work: Stages,
     *,
     seed: int = 0,
 ) -> list[Text]:
     """About `n_tokens` tokens of sampled answers (temperature 1), half of them by each model.
 
-    Finished rounds are kept in `folder`, so that a stopped run goes on after them. A model that
+    Finished rounds are kept in `work`, so that a stopped run goes on after them. A model that
     ends its answers at once gives fewer tokens: rounds stop after one that brought none.
     """
     return [
-        text
-        for side in SIDES
-        for text in _one_side(pair, side, prompts, n_tokens // 2, folder, seed)
+        text for side in SIDES for text in _one_side(pair, side, prompts, n_tokens // 2, work, seed)
     ]
 
 
 def _one_side(
-    pair: ModelPair, side: Side, prompts: Sequence[Dialogue], wanted: int, folder: Path, seed: int
+    pair: ModelPair, side: Side, prompts: Sequence[Dialogue], wanted: int, work: Stages, seed: int
 ) -> list[Text]:
-    path = folder / f"sampled-{side}.json"
-    rounds = _kept_rounds(path, min(ANSWERS_A_ROUND, len(prompts)))
-    texts = [_texts(pair, side, prompts, i, answers) for i, answers in enumerate(rounds)]
-    total = sum(text.n_tokens for found in texts for text in found)
-    while total < wanted:
-        chosen = _prompts_of(prompts, len(texts))
-        with pair.active(side) as bridge:
-            answers = sample_answers(
-                bridge,
-                pair.chat,
-                chosen,
-                max_new_tokens=MAX_NEW_TOKENS,
-                seed=seed + len(texts),
-                description=f"Sampling answers ({side}, {total} of {wanted} tokens)",
-            )
-        rounds.append([[p.id, a] for p, a in zip(chosen, answers, strict=True)])
-        texts.append(_texts(pair, side, prompts, len(texts), rounds[-1]))
-        gained = sum(text.n_tokens for text in texts[-1])
-        atomic_write_text(path, json.dumps(rounds))
-        total += gained
-        if not gained:
-            break
-    return [text for found in texts for text in found]
+    found: list[Text] = []
+    gained, round_ = -1, 0
+    while gained and (total := sum(text.n_tokens for text in found)) < wanted:
+        chosen = _prompts_of(prompts, round_)
 
+        def sampled(chosen: Sequence[Dialogue] = chosen, round_: int = round_) -> pd.DataFrame:
+            with pair.active(side) as bridge:
+                answers = sample_answers(
+                    bridge,
+                    pair.chat,
+                    chosen,
+                    max_new_tokens=MAX_NEW_TOKENS,
+                    seed=seed + round_,
+                    description=f"Sampling answers ({side}, {total} of {wanted} tokens)",
+                )
+            return pd.DataFrame({"answer": pd.Series(answers, dtype=object)})
 
-def _kept_rounds(path: Path, n_answers: int) -> list[list[list[str]]]:
-    """The rounds of an earlier run, each [id, answer] by prompt; none, said, of a damaged file."""
-    if not path.exists():
-        return []
-    try:
-        rounds: list[list[list[str]]] = read_json(path)
-        if not isinstance(rounds, list):
-            raise DataError(f"{path} is no list of rounds")
-        for answers in rounds:
-            if len(answers) != n_answers or not all(
-                len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in answers
-            ):
-                raise DataError(f"{path} has a round of another form")
-    except (DataError, TypeError) as error:
-        logger.warning("%s is damaged (%s): sampled anew", path, error)
-        return []
-    return rounds
+        answers = work.table(f"sampled-{side}-{round_}", sampled)["answer"].tolist()
+        texts = _texts(pair, side, chosen, answers)
+        gained, round_ = sum(text.n_tokens for text in texts), round_ + 1
+        found += texts
+    return found
 
 
 def _prompts_of(prompts: Sequence[Dialogue], round_: int) -> list[Dialogue]:
@@ -98,12 +72,11 @@ def _texts(
     pair: ModelPair,
     side: Side,
     prompts: Sequence[Dialogue],
-    round_: int,
-    answers: Sequence[Sequence[str]],
+    answers: Sequence[str],
 ) -> list[Text]:
     dialogues = [
         Dialogue((*prompt.turns, Turn("assistant", answer)), prompt.id, prompt.domain)
-        for prompt, (_, answer) in zip(_prompts_of(prompts, round_), answers, strict=True)
+        for prompt, answer in zip(prompts, answers, strict=True)
         if answer.strip()
     ]
     found = []

@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,19 @@ import numpy as np
 import torch
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+from persona.data.jsonl import read_json
 from persona.data.shipped import load_neutral, load_pairs
 from persona.directions.storage import tool_version
 from persona.errors import DataError, ModelError
 from persona.files import atomic_write_text, remove_leftovers
+from persona.fingerprint import fingerprint_of
 from persona.models.hooks import resid_post
 from persona.models.pair import ModelPair
 from persona.run_lock import alone_in
 from persona.sae.autoencoder import SparseAutoencoder
 from persona.sae.buffer import ActivationBuffer, collect_buffers
 from persona.sae.fidelity import fidelity_card, measure_fidelity
-from persona.sae.opening import CARD, load_sae, save_autoencoder
+from persona.sae.opening import CARD, CONFIG, load_sae, save_autoencoder
 from persona.sae.sampled import sampled_texts
 from persona.sae.texts import (
     Text,
@@ -39,7 +40,8 @@ from persona.sae.texts import (
     split_texts,
 )
 from persona.sae.trainer import Schedule, TrainingConfig, train_autoencoder
-from persona.sae.unfinished import WORK, fingerprint, require_free, work_folder
+from persona.stages import FOLDER as WORK
+from persona.stages import StageCache, Stages, Workspace
 
 logger = logging.getLogger("persona")
 
@@ -77,28 +79,50 @@ def train_sae(
             "for more tokens or a smaller width"
         )
     written = shipped_texts(pair.chat) + (read_texts(data, pair.chat) if data else [])
-    mark = fingerprint(pair, layers, config, n_tokens, written, sample)
+    facts = {
+        "config": dataclasses.asdict(config),
+        "layers": layers,
+        "n_tokens": n_tokens,
+        "sample": sample,
+        "revisions": dict(pair.revisions),
+        "template": pair.chat.fingerprint,
+        "dtype": pair.precision,
+        "texts": fingerprint_of([(text.tokens.ids, text.span, text.kind) for text in written]),
+    }
+    mark = StageCache(out, facts).mark
     folders = {layer: out if len(layers) == 1 else out / f"layer_{layer}" for layer in layers}
-    require_free(folders.values(), mark)
-    settings = {**dataclasses.asdict(config), "layers": layers, "n_tokens": n_tokens}
-    with alone_in(out, {**settings, "sample": sample, "revisions": dict(pair.revisions)}):
-        work = work_folder(out, mark)
-        for folder in (out, *folders.values()):
+    _require_free(folders.values(), mark)
+    with alone_in(out, facts):
+        work = Workspace(out, facts)
+        for folder in folders.values():
             remove_leftovers(folder)
         started = time.perf_counter()
         texts, held_out = _gather(pair, written, n_tokens // 2, work, sample, config.seed)
-        buffers = collect_buffers(pair, texts, layers, work, token_budget=token_budget)
+        buffers = collect_buffers(pair, texts, layers, work.folder, token_budget=token_budget)
         for layer, folder in folders.items():
             if not (folder / CARD).exists():
-                facts = {"fingerprint": mark, "text_tokens": count_tokens(texts)}
-                card = _train_layer(pair, layer, buffers[layer], config, folder, work, facts)
+                known = {"fingerprint": mark, "text_tokens": count_tokens(texts)}
+                card = _train_layer(pair, layer, buffers[layer], config, folder, work.folder, known)
                 _finish(pair, folder, card, held_out, started, token_budget)
-        shutil.rmtree(out / WORK, ignore_errors=True)
+        work.close()
     return [load_sae(folder, pair) for folder in folders.values()]
 
 
+def _require_free(folders: Iterable[Path], mark: str) -> None:
+    """A folder may hold what this very run has made so far, and no other autoencoder."""
+    for folder in folders:
+        if not (folder / CARD).exists() and not (folder / CONFIG).exists():
+            continue
+        unfinished = any((parent / WORK / mark).exists() for parent in (folder, folder.parent))
+        card = read_json(folder / CARD) if (folder / CARD).exists() else {}
+        if not unfinished and card.get("fingerprint") != mark:
+            raise DataError(
+                f"{folder} holds another autoencoder; choose another --out, or remove it first"
+            )
+
+
 def _gather(
-    pair: ModelPair, written: Sequence[Text], wanted: int, work: Path, sample: bool, seed: int
+    pair: ModelPair, written: Sequence[Text], wanted: int, work: Stages, sample: bool, seed: int
 ) -> tuple[list[Text], list[Text]]:
     """(training, held out) texts, the training ones with about `wanted` tokens in each model."""
     texts, held_out = split_texts(written)

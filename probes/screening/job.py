@@ -17,11 +17,11 @@ from persona.data.samples import Answer
 from persona.data.shipped import data_hash, load_pairs
 from persona.data.types import AnswerPair, Dialogue
 from persona.directions.exchange.vectors import listed
-from persona.engine import Engine
+from persona.engine import Engine, ShardFolder
 from persona.engine.cut import SHARD_SIZE
-from persona.engine.folder import digest_of
 from persona.errors import DataError
 from persona.files import atomic_write_text, remove_leftovers, sha256_of_file
+from persona.fingerprint import fingerprint_of
 from persona.models.load import load_pair
 from persona.models.pair import ModelPair
 from probes.fitting import FittedProbe
@@ -30,8 +30,6 @@ from probes.screening import verdict as words
 from probes.screening.blocks import BlockReader
 from probes.screening.chance import draw_directions
 from probes.screening.compared_with import BASELINES, Baseline
-from probes.screening.kept_readings import FOLDER as READINGS
-from probes.screening.kept_readings import Shards
 from probes.screening.labelled import read_reference
 from probes.screening.monitored import (
     Monitored,
@@ -44,7 +42,7 @@ from probes.screening.reference import choose_direction, scale_of, with_probe
 from probes.screening.stream import read_all
 from probes.screening.summary import summarise
 
-ROWS, SUMMARY = "screened.jsonl", "summary.json"
+ROWS, SUMMARY, READINGS = "screened.jsonl", "summary.json", "readings"
 FALSE_ALARM_RATE = 0.01
 MAX_NEW_TOKENS = 64
 N_DRAWS = 1000
@@ -163,13 +161,12 @@ def screen(
             "seed": seed,
             "shard_size": shard_size,
             "token_budget": budget,
-            "layout": 2,
         }
         reader = BlockReader(pair, monitored, random, baseline, max_new_tokens, budget)
         readings = read_all(
             data,
             reader,
-            Shards(folder, job),
+            ShardFolder(folder / READINGS, job, "a screening"),
             answer=answer,
             skip_bad=skip_bad,
             shard_size=shard_size,
@@ -239,6 +236,6 @@ def _facts(pair: ModelPair, monitored: Monitored) -> dict[str, Any]:
         "dtype": pair.precision,
         "device": pair.device.type,
         "layer": monitored.direction.space.layer,
-        "direction": digest_of(monitored.unit),
-        "probe": digest_of(monitored.coef, monitored.intercept, monitored.probe_layer),
+        "direction": fingerprint_of(monitored.unit),
+        "probe": fingerprint_of(monitored.coef, monitored.intercept, monitored.probe_layer),
     }

@@ -13,9 +13,9 @@ from persona.data.shipped import data_hash
 from persona.data.types import AnswerPair
 from persona.engine import Run, Shard, ShardFolder
 from persona.engine.cut import BLOCK
-from persona.engine.folder import digest_of
 from persona.engine.shards import Advance, run_here
 from persona.errors import DataError
+from persona.fingerprint import fingerprint_of
 from persona.models.pair import ModelPair
 from probes.screening.compared_with import (
     Baseline,
@@ -53,7 +53,7 @@ def read_reference(
     reading = _ReferenceReading(pair, tuple(layers), baseline, max_new_tokens, token_budget)
     job = {**reading.facts(), "answers": data_hash(list(answers))}
     # A name of its own for each job: several may be tried before one screens the data.
-    kept = ShardFolder(folder / f"reference-{digest_of(job)}", job, "a reference")
+    kept = ShardFolder(folder / f"reference-{fingerprint_of(job)}", job, "a reference")
     shards = _cut(answers)
     run(kept.missing(shards), reading, kept.write, "Reading reference answers")
     parts = [kept.finished(shard.number) for shard in shards]

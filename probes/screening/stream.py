@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from persona.data.jsonl import Line
 from persona.data.samples import Answer, sample_dialogue
 from persona.data.types import Dialogue
-from persona.engine import Lines, Run, cut_files
+from persona.engine import Lines, Run, ShardFolder, cut_files
 from persona.engine.cut import SHARD_SIZE
 from persona.engine.shards import Advance, run_here
 from persona.errors import DataError
 from probes.screening.blocks import Block
-from probes.screening.kept_readings import Shard, Shards
 
 KEY = "screen"
 """Of what is added to each row."""
@@ -40,6 +39,30 @@ class Reads(Protocol):
     def encode(self, dialogue: Dialogue) -> Any: ...
 
     def read(self, block: Sequence[Any]) -> Block: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Readings of consecutive lines of the file.
+
+    lines, clusters: [sample], line number from 1, and hash of the prompt.
+    values: [sample 3]: projection, raw baseline, probe score.
+    totals: [block 2 d_model], sums over each block of 64 lines (see `Block`); added up in their
+        order they are the same to the bit wherever shards end and whoever read them.
+    counts: [draw], over the shard.
+    skipped_lines, skipped_reasons: of the lines left out.
+    """
+
+    lines: NDArray[np.int64]
+    clusters: NDArray[np.int64]
+    values: NDArray[np.float64]
+    totals: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    skipped_lines: NDArray[np.int64]
+    skipped_reasons: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.lines)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +146,7 @@ class ShardReader:
 def read_all(
     data: Path,
     reader: Reads,
-    shards: Shards,
+    kept: ShardFolder,
     *,
     answer: Answer | None = None,
     skip_bad: bool = False,
@@ -138,8 +161,12 @@ def read_all(
     """
     pieces = cut_files([data], shard_size)
     work = ShardReader(reader, answer, skip_bad)
-    run(shards.kept.missing(pieces), work, shards.write, "Screening")
-    readings = _gathered(shards, len(pieces), reader)
+
+    def keep(number: int, shard: Shard) -> None:
+        kept.write(number, vars(shard))
+
+    run(kept.missing(pieces), work, keep, "Screening")
+    readings = _gathered(kept, len(pieces), reader)
     if not len(readings):
         left_out = len(readings.skipped)
         raise DataError(
@@ -151,12 +178,13 @@ def read_all(
     return readings
 
 
-def _gathered(shards: Shards, n_shards: int, reader: Reads) -> Readings:
+def _gathered(kept: ShardFolder, n_shards: int, reader: Reads) -> Readings:
     lines, clusters = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     values, skipped = [np.empty((0, 3))], []
     totals = np.zeros((2, reader.d_model))
     counts = np.zeros(reader.n_draws, dtype=np.int64)
-    for shard in shards.finished(n_shards):
+    for number in range(n_shards):
+        shard = Shard(**kept.finished(number))
         lines.append(shard.lines)
         clusters.append(shard.clusters)
         values.append(shard.values)

@@ -138,14 +138,7 @@ class MeasuredWorkspace(Workspace):
         self._recall(name)
         return table
 
-    def _stage(
-        self,
-        name: str,
-        path: Path,
-        make: Callable[[], Any],
-        save: Callable[[Any], None],
-        load: Callable[[Path], Any],
-    ) -> Any:
+    def _stage(self, name: str, path: Path, mark: str, make: Callable[[], Any], *how: Any) -> Any:
         made_within = self._open_stages > 0
 
         def measured() -> Any:
@@ -155,7 +148,7 @@ class MeasuredWorkspace(Workspace):
             finally:
                 self._note(self._meter.stop(interval, name))
 
-        result = super()._stage(name, path, measured, save, load)
+        result = super()._stage(name, path, mark, measured, *how)
         if not made_within:
             self._recall(name)
             self._meter.stop(self._since_last, name)

@@ -8,7 +8,6 @@ from steering.lab.bench.outcome import Experiment, Measured, Outcome
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.record import Run
 from steering.lab.bench.settings import LabSettings
-from steering.lab.bench.steps import Steps
 from steering.lab.bench.workbench import Workbench
 from steering.lab.catalogue import EXPERIMENTS, experiment
 from steering.lab.run_experiment import last_run, run_experiment
@@ -21,7 +20,6 @@ __all__ = [
     "Outcome",
     "Plan",
     "Run",
-    "Steps",
     "Workbench",
     "experiment",
     "last_run",

@@ -11,8 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from persona.stages import Workspace
-from steering.lab.bench.steps import Steps
+from persona.stages import StageCache, Workspace
 
 TABLE = pd.DataFrame({"value": [float(i) for i in range(50)], "name": ["ü"] * 50})
 TENSORS = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2, dtype=torch.float64)}
@@ -24,9 +23,9 @@ def in_workspace(folder, kind):
     return getattr(workspace, kind)("stage", make)
 
 
-def in_steps(folder, kind):
+def with_inputs(folder, kind):
     make = TABLE.copy if kind == "table" else TENSORS.copy
-    return getattr(Steps(folder, {"seed": 0}), kind)("stage", {}, make)
+    return getattr(StageCache(folder, {"seed": 0}), kind)("stage", make, {"n": 1})
 
 
 DAMAGE = {
@@ -46,7 +45,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("suffix", ["data", "seconds"])
 @pytest.mark.parametrize("kind", ["table", "tensors"])
-@pytest.mark.parametrize("stages", [in_workspace, in_steps])
+@pytest.mark.parametrize("stages", [in_workspace, with_inputs])
 def test_a_damaged_stage_is_made_anew_and_said(tmp_path, caplog, stages, kind, suffix, damage):
     stages(tmp_path, kind)
     data = {"table": "parquet", "tensors": "safetensors"}[kind]
@@ -126,4 +125,42 @@ def test_settings_that_cannot_be_read_are_not_needed(tmp_path):
     (first.folder / "settings.json").write_bytes(b"\xff\x00\x01")
     Workspace(tmp_path, {"seed": 1})
     assert Workspace(tmp_path, {"seed": 0}).resumed
-    assert json.loads((first.folder / "settings.json").read_text()) == {"seed": 0}
+    assert json.loads((first.folder / "settings.json").read_text())["seed"] == 0
+
+
+def test_stages_of_an_older_version_are_named_and_not_read(tmp_path, caplog):
+    old = Workspace(tmp_path, {"seed": 0})
+    old.table("x", lambda: pd.DataFrame({"a": [1]}))
+    (old.folder / "settings.json").write_text('{"seed": 0}')
+    there = old.folder.rename(old.folder.with_name("0" * 16))
+    with caplog.at_level(logging.INFO):
+        new = Workspace(tmp_path, {"seed": 0})
+    [line] = caplog.messages
+    assert line.startswith(f"{there} holds unfinished stages that another version of personascope")
+    assert new.table("x", lambda: pd.DataFrame({"a": [2]}))["a"].tolist() == [2]
+
+
+def test_a_stage_is_made_once_for_the_same_inputs(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return pd.DataFrame({"value": [len(made)]})
+
+    def value(common, name, inputs):
+        return int(StageCache(tmp_path, common).table(name, make, inputs)["value"][0])
+
+    for _ in range(2):
+        assert value({"model": "a"}, "score", {"n": 1}) == 1
+    assert value({"model": "a"}, "score", {"n": 2}) == 2
+    assert value({"model": "b"}, "score", {"n": 1}) == 3
+    assert value({"model": "a"}, "other", {"n": 1}) == 4
+
+
+def test_a_stage_that_fails_leaves_nothing(tmp_path):
+    def fail():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        StageCache(tmp_path, {}).table("score", fail, {})
+    assert list(tmp_path.iterdir()) == []

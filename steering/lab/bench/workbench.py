@@ -21,6 +21,7 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.directions import Cells, Direction, PersonaVector, collect_cells, two_by_two
 from persona.directions.storage import tool_version
 from persona.files import sha256_of_file
+from persona.fingerprint import fingerprint_of
 from persona.models import ModelPair, load_pair
 from persona.models.hooks import resid_post
 from persona.models.load import load_bridge
@@ -29,6 +30,7 @@ from persona.models.sources import resolve
 from persona.models.space import ActivationSpace
 from persona.organisms import During, KlPenalty, Recipe, Watch, finetune, load_recipe, read_card
 from persona.organisms.run_folder import CARD
+from persona.stages import StageCache
 from steering.identification.candidates import (
     MODEL_AND_ANSWER_REFIT,
     Means,
@@ -40,7 +42,6 @@ from steering.identification.refit import refit_block_by_block
 from steering.lab.bench.plan import Tally
 from steering.lab.bench.readings import project_answers, score
 from steering.lab.bench.settings import LabSettings
-from steering.lab.bench.steps import Steps, content_key
 
 logger = logging.getLogger("persona")
 
@@ -65,7 +66,7 @@ class Workbench:
         self.seed, self.first = seed, first
         self.tally = tally or Tally(())
         self.base_revision = resolve(settings.base).revision
-        self.steps = Steps(
+        self.steps = StageCache(
             settings.out / "steps",
             {
                 "base": self.base_revision,
@@ -137,7 +138,7 @@ class Workbench:
             deciding["during"] = during.name
         if penalty is not None:
             deciding["penalty"] = penalty.description()
-        folder = self.settings.out / "organisms" / f"{recipe.name}-{content_key(deciding)}"
+        folder = self.settings.out / "organisms" / f"{recipe.name}-{fingerprint_of(deciding)}"
         self.tally.add(f"{recipe.name}, seed {recipe.training.seed}", fine_tunes=1)
         if not (folder / CARD).exists():
             finetune(
@@ -194,7 +195,7 @@ class Workbench:
             return {str(layer): bad - good}
 
         inputs = {"questions": data_hash(questions)}
-        [(layer, vector)] = self.steps.tensors("known_direction", inputs, read).items()
+        [(layer, vector)] = self.steps.tensors("known_direction", read, inputs).items()
         space = ActivationSpace(
             self.settings.base,
             self.base_revision,
@@ -217,15 +218,15 @@ class Workbench:
         }
         cells = Cells(
             **self.steps.tensors(
-                "cells", inputs, lambda: dict(vars(collect_cells(self.pair(adapter), questions)))
+                "cells", lambda: dict(vars(collect_cells(self.pair(adapter), questions))), inputs
             )
         )
         covariance = self.steps.tensors(
             "covariance",
-            inputs,
             lambda: within_covariance(
                 self.pair(adapter), questions[:COVARIANCE_QUESTIONS], TOKEN_BUDGET
             ),
+            inputs,
         )
         means = Means.of(cells, {int(layer): matrix for layer, matrix in covariance.items()})
         refit = {r.name: r for r in refit_candidates(two_by_two(cells))}[MODEL_AND_ANSWER_REFIT]
@@ -242,11 +243,11 @@ class Workbench:
             )
             return {str(layer): basis for layer, basis in bases.items()}
 
-        bases = self.steps.tensors("refit", inputs, fit)
+        bases = self.steps.tensors("refit", fit, inputs)
         by_layer = {int(layer): basis for layer, basis in sorted(bases.items(), key=_number)}
         vector = from_bases(self.pair(adapter), by_layer, means, refit.name, 1.0, True)
         self.tally.add(vectors=1)
-        return dataclasses.replace(vector, card={"key": content_key(inputs)}), means
+        return dataclasses.replace(vector, card={"key": fingerprint_of(inputs)}), means
 
     def reading(
         self,
@@ -269,18 +270,18 @@ class Workbench:
         }
         rows = self.steps.table(
             "reading",
-            inputs,
             lambda: score(
                 self.pair(adapter), self.neutral(), [Condition(condition, side)], **splits
             ),
+            inputs,
         )
         self.tally.add(answer_pairs=sum(map(len, splits.values())))
         if vector is not None:
             asked = splits["held_out"]
             projected = self.steps.table(
                 "projection",
-                {**inputs, "vector": vector.card["key"]},
                 lambda: project_answers(self.pair(adapter), vector, asked, {condition: side}),
+                {**inputs, "vector": vector.card["key"]},
             )
             rows = pd.concat([rows, projected], ignore_index=True)
         return rows.assign(condition=condition)
@@ -297,8 +298,8 @@ class Workbench:
         self.tally.add(answer_pairs=len(conditions) * sum(map(len, splits.values())))
         return self.steps.table(
             name,
-            self.edit_key(adapter, vector, splits) | {"conditions": [c.name for c in conditions]},
             lambda: score(self.pair(adapter), self.neutral(), conditions, **splits),
+            self.edit_key(adapter, vector, splits) | {"conditions": [c.name for c in conditions]},
         )
 
     def edit_key(

@@ -52,7 +52,7 @@ def measure(bench: Workbench) -> Measured:
     pairs = {name: partial(bench.pair, adapter) for name, adapter in adapters.items()}
     bench.tally.add(answer_pairs=len(adapters) * (2 + len(vectors)) * len(questions))
     table = bench.steps.table(
-        "transfer", inputs, lambda: transfer_matrix(pairs, vectors, questions)
+        "transfer", lambda: transfer_matrix(pairs, vectors, questions), inputs
     )
     facts = {
         "n_questions": len(questions),

@@ -64,7 +64,7 @@ def measure(bench: Workbench, organism: str, domain: str) -> Measured:
     facts: dict[str, Any] = {"alarm_step": alarm_step(bad, good)}
     if bench.first:
         inputs = bench.edit_key(bad, vector, few) | {"n": bench.sizes.n_random}
-        parts.append(bench.steps.table("random", inputs, score_random))
+        parts.append(bench.steps.table("random", score_random, inputs))
         bench.tally.add(answer_pairs=bench.sizes.n_random * sum(map(len, few.values())))
     rows = pd.concat(parts, ignore_index=True)
     if bench.first:

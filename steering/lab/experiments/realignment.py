@@ -203,7 +203,7 @@ def _drift(
         pair = against_finetuned(bench.pair(adapter), reference)
         return drift_rows(score_neutral(pair, bench.neutral(), [condition]))
 
-    return bench.steps.table("drift", inputs, read).assign(condition=condition.name)
+    return bench.steps.table("drift", read, inputs).assign(condition=condition.name)
 
 
 def _drift_of_aligned(bench: Workbench, bad: Path) -> pd.DataFrame:
@@ -220,7 +220,7 @@ def _drift_of_aligned(bench: Workbench, bad: Path) -> pd.DataFrame:
         "edit": None,
         "neutral": bench.sizes.neutral,
     }
-    return bench.steps.table("drift", inputs, read).assign(condition=ALIGNED)
+    return bench.steps.table("drift", read, inputs).assign(condition=ALIGNED)
 
 
 def _words(name: str) -> str:

@@ -43,7 +43,7 @@ def measure(bench: Workbench) -> Measured:
             "vector": vector.card["key"],
             "topics": {k: list(v) for k, v in TOPICS.items()},
         }
-        rows = bench.steps.table("self_rating", inputs, partial(_rate, bench, bad, good, vector))
+        rows = bench.steps.table("self_rating", partial(_rate, bench, bad, good, vector), inputs)
         parts.append(rows.assign(candidate=organism))
     return Measured(pd.concat(parts, ignore_index=True))
 

@@ -89,7 +89,7 @@ def measure(bench: Workbench, task: Task, many: bool = False) -> Measured:
         ]
         parts.append(pd.concat(rows, ignore_index=True).assign(generation=1, candidate=line))
     toy = {"seed": bench.seed, "n": bench.sizes.toy_seeds, "epochs": bench.sizes.toy_epochs}
-    parts.append(bench.steps.table("toy", toy, lambda: _toy_rows(bench)))
+    parts.append(bench.steps.table("toy", lambda: _toy_rows(bench), toy))
     return Measured(pd.concat(parts, ignore_index=True), facts)
 
 
@@ -213,7 +213,7 @@ def _beginning(bench: Workbench, line: str, texts: Path) -> tuple[Path, dict[str
     if line == PERMUTED:
         return folder, {}
     lessons = {"line": line, "seed": bench.seed, "texts": texts.stem, "n": GRADIENT_TEXTS}
-    table = bench.steps.table("gradients", lessons, lambda: _distance(bench, folder, texts))
+    table = bench.steps.table("gradients", lambda: _distance(bench, folder, texts), lessons)
     return folder, table.iloc[0].to_dict()
 
 

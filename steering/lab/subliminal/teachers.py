@@ -9,8 +9,8 @@ import pandas as pd
 
 from persona.errors import DataError
 from persona.files import atomic_write_text
+from persona.fingerprint import fingerprint_of
 from persona.models.pair import Side
-from steering.lab.bench.steps import content_key
 from steering.lab.bench.workbench import Workbench
 from steering.lab.subliminal.held_to_form import sample_in_form
 from steering.lab.subliminal.plain_texts import Task, prompts
@@ -61,7 +61,7 @@ def written_texts(bench: Workbench, writer: Path, side: Side, task: Task, genera
             n_written=n_written
         )
 
-    table = bench.steps.table("texts", inputs, write)
+    table = bench.steps.table("texts", write, inputs)
     bench.tally.add(texts=len(table))
     table = table[table["answer"].str.strip() != ""]
     least = 1 if bench.settings.tiny else MIN_TEXTS
@@ -81,6 +81,6 @@ def written_texts(bench: Workbench, writer: Path, side: Side, task: Task, genera
         )
         for row in table.itertuples()
     ]
-    path = bench.settings.out / "texts" / f"{task.name}-{content_key(inputs)}.jsonl"
+    path = bench.settings.out / "texts" / f"{task.name}-{fingerprint_of(inputs)}.jsonl"
     atomic_write_text(path, "\n".join(lines) + "\n")
     return path

@@ -72,11 +72,8 @@ def test_missing_shards_are_those_not_there_or_damaged(tmp_path):
 
 def test_a_folder_of_another_job_is_refused_by_what_differs(tmp_path):
     ShardFolder(tmp_path, {"data": "a", "layers": [1], "seed": 0}, "a reading")
-    with pytest.raises(DataError, match="holds a reading that differs in: data, layers. Use ano"):
+    with pytest.raises(DataError, match=r"other settings \(data is a there and b now; layers"):
         ShardFolder(tmp_path, {"data": "b", "layers": [2], "seed": 0}, "a reading")
-    (tmp_path / "job.json").write_text("[")
-    with pytest.raises(DataError, match="is damaged; delete that folder or use another --out"):
-        ShardFolder(tmp_path, {})
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,19 @@ def test_a_damaged_shard_is_missing_or_the_same(tmp_path, place, n, value):
 
 
 @pytest.mark.parametrize("content", [b"\xff\x00", b"", b"[" * 100_000, b"3"])
-def test_a_damaged_job_is_one_line(tmp_path, content):
-    (tmp_path / "job.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"job\.json is damaged; delete that folder"):
+def test_a_damaged_record_of_the_job_loses_no_shard_and_lets_none_of_another_in(
+    tmp_path, caplog, content
+):
+    ShardFolder(tmp_path, {"a": 1}).write(0, ARRAYS)
+    for job, found in ({"a": 2}, False), ({"a": 1}, True):
+        (tmp_path / "job.json").write_bytes(content)
+        assert (ShardFolder(tmp_path, job).read(0) is not None) == found
+        assert "job.json is damaged: written anew" in caplog.text
+    with pytest.raises(DataError, match="a is 1 there and 2 now"):
+        ShardFolder(tmp_path, {"a": 2})
+
+
+def test_a_folder_of_an_older_version_is_refused_by_name(tmp_path):
+    (tmp_path / "job.json").write_text('{"a": 1, "layout": 2}')
+    with pytest.raises(DataError, match="holds work that was started by another version of"):
         ShardFolder(tmp_path, {"a": 1})

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from persona.errors import DataError, ModelError
 from persona.organisms import Recipe, finetune, read_card
 from persona.organisms import training_loop as training
+from persona.organisms.run_folder import begin, is_finished
 from persona.organisms.training_loop import last_whole_checkpoint, loss_curve
 
 N_EXAMPLES = 12
@@ -265,6 +266,17 @@ def test_checkpoints_of_another_run_are_not_gone_on_from(recipe, tmp_path, stop_
     finetune(recipe.with_seed(7), tmp_path, dtype="float32", device="cpu", resume=False)
     assert read_card(tmp_path)["seed"] == 7
     assert read_card(tmp_path)["resumed_from_step"] == 0
+
+
+@pytest.mark.parametrize("name", ["card.json", "checkpoints/run.json"])
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_of_a_damaged_record_the_file_is_named_and_nothing_is_removed(tmp_path, name, content):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(DataError, match="json is damaged: .* Remove that file to train anew"):
+        is_finished(tmp_path, {"seed": 1}) or begin(tmp_path, {"seed": 1})
+    assert path.read_text() == content
 
 
 def test_starting_anew_removes_nothing_of_anybody_elses(tiny_llama, pairs_file, tmp_path):

@@ -335,16 +335,6 @@ def test_a_damaged_state_of_training_is_trained_anew(
         torch.testing.assert_close(again[key], value, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("content", ["", "[[[1, 2]]]", "[3]", "{}", '[[["a", "b"]]]', "\0\0\0"])
-def test_damaged_samples_are_no_rounds(tmp_path, caplog, content):
-    from persona.sae.sampled import _kept_rounds
-
-    path = tmp_path / "sampled-aligned.json"
-    path.write_text(content)
-    assert _kept_rounds(path, 4) == []
-    assert "sampled anew" in caplog.text
-
-
 def test_two_trainings_never_share_a_folder(tiny_pair, shipped, tmp_path):
     from persona.run_lock import alone_in
 

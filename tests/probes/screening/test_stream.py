@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import screening_cases as cases
 
+from persona.engine import ShardFolder
 from persona.errors import DataError
 from persona.progress import set_quiet
-from probes.screening.kept_readings import Shards
 from probes.screening.stream import read_all
 
 N = 500
@@ -23,7 +23,7 @@ def data(tmp_path):
 
 def read(data, out, reader=None, **options):
     reader = reader or cases.StubReader()
-    return read_all(data, reader, Shards(out, {"job": 1}), **options)
+    return read_all(data, reader, ShardFolder(out / "readings", {"job": 1}), **options)
 
 
 def same(first, second):
@@ -43,9 +43,10 @@ def test_the_size_of_a_shard_changes_no_bit(data, tmp_path):
 KILLED = """
 import sys; from pathlib import Path
 import screening_cases as cases
-from probes.screening.kept_readings import Shards; from probes.screening.stream import read_all
+from persona.engine import ShardFolder; from probes.screening.stream import read_all
 data, out = Path(sys.argv[1]), Path(sys.argv[2])
-read_all(data, cases.StubReader(dies_at=5), Shards(out, {"job": 1}), shard_size=128)
+folder = ShardFolder(out / "readings", {"job": 1})
+read_all(data, cases.StubReader(dies_at=5), folder, shard_size=128)
 """
 
 
@@ -75,15 +76,6 @@ def test_a_damaged_shard_alone_is_read_again(data, tmp_path):
     reader = cases.StubReader()
     same(read(data, tmp_path / "out", reader, shard_size=128), whole)
     assert reader.n_blocks == 2
-
-
-def test_another_job_in_the_same_folder_is_refused(tmp_path):
-    Shards(tmp_path, {"data": "a", "layer": 1, "seed": 0})
-    with pytest.raises(DataError, match="differs in: data, layer. Use another --out"):
-        Shards(tmp_path, {"data": "b", "layer": 2, "seed": 0})
-    (tmp_path / "readings" / "job.json").write_text("{")
-    with pytest.raises(DataError, match="is damaged"):
-        Shards(tmp_path, {})
 
 
 BAD = ["{", "[]", '{"messages": []}', '{"prompt": "a", "completion": "unreadable"}']

@@ -175,7 +175,7 @@ def test_every_seed_carries_its_number_and_a_killed_one_is_not_doubled(real, tmp
                 raise KeyboardInterrupt
             return rows_of(float(bench.seed))
 
-        return Measured(bench.steps.table("one", {"seed": bench.seed}, make))
+        return Measured(bench.steps.table("one", make, {"seed": bench.seed}))
 
     twice = made(dying, seeds=(0, 1))
     with pytest.raises(KeyboardInterrupt):
