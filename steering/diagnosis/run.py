@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from steering.diagnosis.memory import StageCost, peak_rss_bytes
 from steering.diagnosis.pipeline import Run, settings_of
 from steering.diagnosis.questions import Questions
 from steering.evidence.scorecard import make_scorecard
+
+logger = logging.getLogger("persona")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,12 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
     questions = Questions.of(config)
     if config.samples:
         check_judge(config.judge)  # a missing key is no news after hours
+    elif config.judge != "none":
+        logger.warning(
+            "no answers are sampled (--no-samples), so that the judge %s has nothing to score: "
+            "there will be no EM rate",
+            config.judge,
+        )
     pair = load_pair(
         config.aligned,
         config.finetuned,

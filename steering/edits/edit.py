@@ -42,6 +42,25 @@ class Edit:
     space: ActivationSpace | None = None
 
 
+class Placed:
+    """Tensors that move to a device once, and not in every pass of the model.
+
+    One model may ask for several devices: spread over cards, each block is somewhere else.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self.tensors = tensors
+        self._on: dict[torch.device, tuple[Tensor, ...]] = {}
+
+    def on(self, device: torch.device) -> tuple[Tensor, ...]:
+        if device not in self._on:
+            self._on[device] = tuple(tensor.to(device) for tensor in self.tensors)
+        return self._on[device]
+
+    def __reduce__(self) -> tuple[type[Placed], tuple[Tensor, ...]]:
+        return Placed, self.tensors  # another process has other devices
+
+
 def unit_rows(vectors: Tensor) -> Tensor:
     """Orthonormal rows [rank d_model] of the span of [d_model] or [rank d_model] vectors.
 

@@ -24,6 +24,7 @@ from steering.edits import interventions
 from steering.edits.edit import (
     Edit,
     Kind,
+    Placed,
     require_coefficient,
     require_finite,
     require_levels,
@@ -59,8 +60,8 @@ def add(
     """
 
     def write(line: _Line, factor: Coefficient) -> Intervention:
-        vector = line.shift
-        return lambda h: interventions.add(h, vector.to(h.device), factor)
+        vector = Placed(line.shift)
+        return lambda h: interventions.add(h, *vector.on(h.device), factor)
 
     return _edits(_lines(direction, at, coefficient), coefficient, write, "add", "adds")
 
@@ -87,9 +88,11 @@ def ablate(
     """
 
     def write(line: _Line, factor: Coefficient) -> Intervention:
+        rows = Placed(line.basis, line.reading)
+
         def apply(h: Tensor) -> Tensor:
-            basis, readout = line.on(h)
-            return interventions.ablate(h, basis, factor, readout)
+            basis, reading = rows.on(h.device)
+            return interventions.ablate(h, basis, factor, reading)
 
         return apply
 
@@ -158,7 +161,8 @@ def set_coordinates(
     rows = require_levels(levels, len(lines[0].basis))
 
     def write(line: _Line, factor: Coefficient) -> Intervention:
-        return lambda h: intervention(h, line.basis.to(h.device), *levels)
+        basis = Placed(line.basis)
+        return lambda h: intervention(h, *basis.on(h.device), *levels)
 
     return _edits(lines, 1.0, write, getattr(intervention, "__name__", "set"), rows=rows)
 
@@ -196,14 +200,14 @@ def edits_at(
 class _Line:
     """What can be written at one hook.
 
-    basis, readout: orthonormal rows [rank d_model] that are written, and those that read the
-        coordinates where they are others. source: what it was made of.
+    basis, reading: orthonormal rows [rank d_model] that are written, and those that read the
+        coordinates. source: what it was made of.
     """
 
     hook_name: str
     basis: Tensor
+    reading: Tensor
     source: Direction | Subspace | Tensor
-    readout: Tensor | None = None
 
     @property
     def layer(self) -> int:
@@ -227,11 +231,6 @@ class _Line:
             )
         return self.source
 
-    def on(self, resid: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Basis and readout on the device of an activation."""
-        readout = None if self.readout is None else self.readout.to(resid.device)
-        return self.basis.to(resid.device), readout
-
 
 def _lines(
     direction: Steerable, at: Places | None, coefficient: Coefficients | None = None
@@ -251,7 +250,7 @@ def _lines(
     if at is None:
         assert isinstance(direction, Direction)
         at = direction.space.hook_name
-    return [_Line(name, basis, direction) for name in hook_names(at, layers)]
+    return [_Line(name, basis, basis, direction) for name in hook_names(at, layers)]
 
 
 def _of_persona_vector(vector: PersonaVector, at: Places | None) -> list[_Line]:
@@ -262,7 +261,7 @@ def _of_persona_vector(vector: PersonaVector, at: Places | None) -> list[_Line]:
         raise SteeringError(
             f"the persona vector has nothing at {strange[0]}; it has blocks {vector.layers}"
         )
-    return [_Line(name, own[name].basis, own[name], own[name].readout) for name in names]
+    return [_Line(name, own[name].basis, own[name].reading, own[name]) for name in names]
 
 
 def _toward(
@@ -287,9 +286,11 @@ def _toward(
                 "target=, the projection to move to, or a persona vector"
             )
 
+        rows = Placed(line.basis, line.reading, goal)
+
         def apply(h: Tensor) -> Tensor:
-            basis, readout = line.on(h)
-            return interventions.restore(h, basis, goal.to(h.device), factor, readout)
+            basis, reading, mean = rows.on(h.device)
+            return interventions.restore(h, basis, mean, factor, reading)
 
         return apply
 

@@ -252,6 +252,16 @@ def test_a_judge_that_cannot_judge_is_found_before_models_are_loaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_judge_of_answers_that_nobody_samples_is_said(config, tmp_path, caplog):
+    changed = dataclasses.replace(
+        config(tmp_path / "out", samples=False), judge="offline", aligned="no-such-model"
+    )
+    with pytest.raises(PersonaError, match="no-such-model"):
+        diagnose(changed)
+    [line] = caplog.messages
+    assert "the judge offline has nothing to score: there will be no EM rate" in line
+
+
 @pytest.mark.parametrize("where", ["head", "block"])
 def test_nan_is_named_where_it_stands(config, tiny_pair, tmp_path, where):
     """Weights that hold NaN are refused at loading; what becomes NaN later is found here."""

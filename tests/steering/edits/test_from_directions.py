@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from tiny_models import FAMILIES, tiny_bridge, tiny_causal_lm
@@ -10,6 +12,7 @@ from persona.directions.direction import Direction, PersonaVector, Subspace
 from persona.errors import DataError, SteeringError
 from persona.models.hooks import hook_points, hooked
 from persona.models.space import ActivationSpace
+from steering.edits.edit import Placed
 from steering.edits.from_directions import (
     ablate,
     add,
@@ -432,3 +435,39 @@ def test_one_edit_needs_no_list(plain):
         expected = logits(plain)
     with steer(plain, edit):
         assert torch.equal(logits(plain), expected)
+
+
+def test_what_is_written_moves_to_the_device_once_and_not_in_every_pass(monkeypatch):
+    moved = []
+    to = torch.Tensor.to
+
+    def watched(tensor, *args, **options):
+        result = to(tensor, *args, **options)
+        moved.append(result.device != tensor.device)
+        return result
+
+    space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
+    direction = Direction(torch.tensor([3.0, 4.0]), space, "made up")
+    line = Subspace(torch.eye(2)[:1], torch.tensor([-1.0]), torch.tensor([4.0]), space)
+    resid = torch.zeros(1, 3, 2, device="meta")
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    for [edit], n_tensors in (
+        (add(direction), 1),
+        (ablate(direction), 2),
+        (restore(PersonaVector({3: line}, "made up")), 3),
+        (set_coordinates(direction, cap, 1.0), 1),
+    ):
+        moved.clear()
+        for _ in range(3):
+            edit.apply(resid)
+        assert sum(moved) == n_tensors, edit.label
+
+
+def test_another_process_moves_tensors_to_its_own_device():
+    placed = Placed(torch.ones(2))
+    placed.on(torch.device("meta"))
+    again = pickle.loads(pickle.dumps(placed))
+    assert (
+        again.tensors[0].tolist() == [1, 1]
+        and again.on(torch.device("cpu"))[0].device.type == "cpu"
+    )
