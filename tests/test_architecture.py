@@ -67,6 +67,18 @@ def broken_arrow(importer: str, imported: str) -> str | None:
     return None
 
 
+def faces_of_commands(root: Path) -> dict[str, set[str]]:
+    """Module of the shell -> the modules of probes and steering that it imports names from."""
+    found: dict[str, set[str]] = {}
+    for name, path in modules(root):
+        if inside(name, "persona.cli"):
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            origins = [n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)]
+            origins += [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
+            found[name] = {o for o in origins if o.split(".")[0] in ("probes", "steering")}
+    return found
+
+
 def violations(root: Path) -> list[str]:
     """Every import under `root` that breaks an arrow, as `file:line imports name: why`."""
     return [
@@ -126,6 +138,14 @@ def test_allowed_imports_are_let_through(tmp_path, file, line):
     path.parent.mkdir(parents=True)
     path.write_text(line)
     assert violations(tmp_path) == []
+
+
+def test_a_command_imports_one_face(root):
+    found = faces_of_commands(root)
+    assert sum(map(bool, found.values())) > 8
+    assert {name: faces for name, faces in found.items() if len(faces) > 1} == {}
+    within = {name: faces for name, faces in found.items() if any(f.count(".") > 1 for f in faces)}
+    assert within == {}
 
 
 def test_no_module_imports_itself_by_way_of_others():

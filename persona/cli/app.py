@@ -78,7 +78,7 @@ def app(
       persona app
       persona app --direction diagnosis/direction.safetensors --port 8000
     """
-    from steering.demo.browser.interface import import_gradio, launch
+    from steering.demo import import_gradio, launch
 
     import_gradio()  # before minutes of loading
     session = open_session(
@@ -88,7 +88,9 @@ def app(
         coefficient=coefficient,
         mode=mode,
         layers=layers,
-        sampling={"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed},
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
         dtype=dtype.value,
         device=device,
         allow_mismatch=allow_mismatch,

@@ -41,7 +41,7 @@ def certify(
     """
     with contextlib.redirect_stdout(sys.stderr):
         from persona.models.load import load_bridge
-        from steering.certificate.certificate import certify as run_checks
+        from steering.certificate import certify as run_checks
 
         bridge, chat = load_bridge(model, dtype=dtype.value, device=device)
         certificate = run_checks(bridge, chat)

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from persona.cli.chat_commands import HELP, obey
-from persona.cli.chat_view import View, live_view, plain_view
 from persona.cli.demo_session import (
     AllowMismatch,
     AnswerSeed,
@@ -41,7 +39,7 @@ from persona.cli.options import (
 from persona.errors import PersonaError
 
 if TYPE_CHECKING:
-    from steering.demo import Session
+    from steering.demo import Session, View
 
 EXIT_BAD_INPUT = 2
 
@@ -93,7 +91,9 @@ def chat(
         coefficient=coefficient,
         mode=mode,
         layers=layers,
-        sampling={"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed},
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
         dtype=dtype.value,
         device=device,
         allow_mismatch=allow_mismatch,
@@ -110,6 +110,8 @@ def _talk(session: Session, colour: bool) -> None:
     """Questions from the keyboard until /quit or Ctrl-D."""
     from rich.console import Console
     from rich.markup import escape
+
+    from steering.demo import HELP, live_view, obey
 
     with contextlib.suppress(ImportError):  # line editing and history, where there is readline
         import readline  # noqa: F401
@@ -135,12 +137,14 @@ def _talk(session: Session, colour: bool) -> None:
 
 def _answer_lines(session: Session, as_json: bool) -> bool:
     """Questions from a pipe; whether every line could be done. A wrong line stops none after it."""
+    from steering.demo import plain_view
+
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     all_done = True
     for line in sys.stdin:
         try:
-            view = plain_view(session, as_json)
+            view = plain_view(session, typer.echo, as_json)
             if not _handle(line, session, view, lambda text: typer.echo(text, err=True)):
                 break
         except PersonaError as error:
@@ -154,6 +158,8 @@ def _handle(line: str, session: Session, view: AbstractContextManager[View], not
     line = line.strip()
     if not line:
         return True
+    from steering.demo import obey
+
     again = False
     if line.startswith("/"):
         reply = obey(line, session)

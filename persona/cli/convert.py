@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from persona.cli.formats import (
-    Format,
-    LayersAre,
-    as_written,
-    convention,
-    guess_target,
-    read_vectors,
-    write_vectors,
-)
+from persona.choices import LayersAre
+from persona.choices import VectorFormat as Format
 from persona.cli.options import Debug, Json, Quiet
 
 if TYPE_CHECKING:
@@ -35,7 +28,7 @@ def convert(
         Format | None,
         typer.Option(
             "--from",
-            show_default="by the file, for .gguf, .svec and our .safetensors",
+            show_default="by the file, for .gguf, .svec, .json and our .safetensors",
             help="Format of INPUT.",
         ),
     ] = None,
@@ -43,7 +36,7 @@ def convert(
         Format | None,
         typer.Option(
             "--to",
-            show_default="by the name, for .gguf, .svec and .safetensors",
+            show_default="by the name, for .gguf, .svec, .json and .safetensors",
             help="Format of OUTPUT.",
         ),
     ] = None,
@@ -101,7 +94,14 @@ def convert(
       persona convert evil.pt evil.gguf --from persona-vectors --block 1-34 --model qwen3
       persona convert refusal.gguf refusal.svec --layers-are blocks
     """
-    vectors = read_vectors(source, read_as, layers_are).named(model)
+    from persona.directions.exchange.formats import (
+        as_written,
+        guess_target,
+        read_vectors,
+        write_vectors,
+    )
+
+    vectors = read_vectors(source, read_as, layers_are=layers_are).named(model)
     if block:
         vectors = vectors.select(_blocks(block))
     wanted = write_as or guess_target(target)
@@ -124,6 +124,8 @@ def summarise(
     vectors: VectorSet, path: Path, kind: Format, layers_are: LayersAre | None
 ) -> dict[str, Any]:
     """What was written, JSON-able."""
+    from persona.directions.exchange.formats import convention
+
     return {
         "path": str(path),
         "format": kind.value,

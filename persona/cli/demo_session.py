@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,15 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from persona.cli.options import template_arguments_of
-from persona.errors import DataError, SteeringError
 
 if TYPE_CHECKING:
     from steering.demo import Session
 
 DEMO_DIRECTION = Path("persona-demo", "direction.safetensors")
 """Where `persona demo` leaves the direction of the default models."""
-
-logger = logging.getLogger("persona.cli")
 
 
 class ModeName(StrEnum):
@@ -100,70 +95,25 @@ def open_session(
     coefficient: float | None,
     mode: ModeName | None,
     layers: str | None,
-    sampling: dict[str, Any],
-    dtype: str,
-    device: str,
-    allow_mismatch: bool = False,
-    proof: bool = True,
-    without_direction: bool = False,
-    template_arguments: list[str] | None = None,
+    template_arguments: list[str] | None,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    **loading: Any,
 ) -> Session:
-    """The models loaded, the direction read and checked against them.
-
-    without_direction: whether two columns are enough where no direction is found.
-    Raises: DataError where there is no direction; what loading raises.
-    """
-    path = _direction_file(direction, without_direction)  # before minutes of loading
-    blocks = None if layers is None else parse_layers(layers)
+    """The session that the options ask for; what libraries print goes to standard error."""
     told = template_arguments_of(template_arguments)
     with contextlib.redirect_stdout(sys.stderr):
-        from persona.models import load_pair
-        from steering.demo import Sampling, Session, load_vector
+        from steering.demo import Sampling
+        from steering.demo import open_session as opened
 
-        drawn = Sampling(**sampling)
-        pair = load_pair(
+        return opened(
             aligned,
             finetuned,
-            dtype=dtype,
-            device=device,
-            allow_mismatch=allow_mismatch,
-            merged=None,
+            direction,
+            fallback=DEMO_DIRECTION,
+            setting={"coefficient": coefficient, "mode": mode and mode.value, "layers": layers},
+            sampling=Sampling(max_new_tokens, temperature, seed),
             template_arguments=told,
-            proof=proof,
+            **loading,
         )
-        session = Session(pair, sampling=drawn)
-        if path is None:
-            return session
-        vector = load_vector(path, pair, allow_mismatch=allow_mismatch)
-    session.load(vector)
-    for note in vector.notes:
-        logger.warning(note)
-    wanted = {"coefficient": coefficient, "mode": mode and mode.value, "layers": blocks}
-    session.change(**{name: value for name, value in wanted.items() if value is not None})
-    return session
-
-
-def parse_layers(text: str) -> tuple[int, int] | None:
-    """`12` or `10-20` as the first and last block, `all` as None. Raises: SteeringError."""
-    if text.strip().lower() == "all":
-        return None
-    if (match := re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", text, re.ASCII)) is None:
-        raise SteeringError(f"blocks are named as 12, as 10-20 or as all; got {text[:40]!r}")
-    first = int(match[1])
-    return first, int(match[2] or first)
-
-
-def _direction_file(direction: Path | None, without_direction: bool) -> Path | None:
-    if direction is not None:
-        if not direction.is_file():
-            raise DataError(f"there is no direction at {direction}")
-        return direction
-    if DEMO_DIRECTION.is_file():
-        logger.info(f"steering with {DEMO_DIRECTION}")
-        return DEMO_DIRECTION
-    if without_direction:
-        return None
-    raise DataError(
-        f"there is no direction to steer with: no --direction was given and {DEMO_DIRECTION} is "
-        "not here; run `persona demo` first, or give --direction FILE"
-    )

@@ -214,7 +214,7 @@ def check_certificate(model: str, dtype: str, device: str) -> Check:
     """Whether steering takes effect as meant on a model; it is loaded, fetched where need be."""
     from persona.errors import PersonaError
     from persona.models.load import load_bridge
-    from steering.certificate.certificate import certify
+    from steering.certificate import certify
 
     try:
         certificate = certify(*load_bridge(model, dtype=dtype, device=device))

@@ -82,7 +82,13 @@ def lab(
 
     known_pages = pages if pages.parent.is_dir() else None
     if show_list:
-        folders = [out, *([known_pages] if known_pages else []), _pages_of_the_source()]
+        folders = [out, *([known_pages] if known_pages else [])]
+        if known_pages is None:
+            typer.echo(
+                f"{pages} is not here, so only the runs in {out} are listed; name the folder of "
+                "pages of a checkout with --pages",
+                err=True,
+            )
         runs = {each: last_run(each, *folders) for each in EXPERIMENTS}
         if json_output:
             typer.echo(
@@ -107,11 +113,6 @@ def lab(
     typer.echo(f"results: {(out / name).resolve()}")
     if known_pages is not None and not tiny:
         typer.echo(f"page: {(known_pages / f'{name}.md').resolve()}")
-
-
-def _pages_of_the_source() -> Path:
-    """docs/findings of the checkout that this code lies in, whether there is one or not."""
-    return Path(__file__).parents[2] / "docs" / "findings"
 
 
 def _numbers(seeds: str | None) -> tuple[int, ...] | None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from persona.choices import LayersAre
+from persona.choices import VectorFormat as Format
 from persona.cli.completion import complete_aligned
-from persona.cli.formats import Format, LayersAre, read_vectors
 from persona.cli.options import (
     Debug,
     Device,
@@ -32,7 +33,7 @@ from persona.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from persona.directions.exchange import VectorSet
+    pass
 
 EXIT_ABOVE = 3
 
@@ -202,6 +203,7 @@ def screen(
     """
     with contextlib.redirect_stdout(sys.stderr):
         from persona.data import read_answer_pairs
+        from persona.directions.exchange import read_vectors
         from persona.errors import DataError
         from persona.models.load import load_pair
         from probes.screening import screen as run_screening
@@ -209,7 +211,9 @@ def screen(
         if not data.is_file():
             raise DataError(f"there is no file {data}")
         where = engine_of(engine, workers, ray_address)
-        by = _direction(direction, read_as, layers_are)
+        # What the probes know from its file is read with the model it must belong to.
+        known = read_as is None and direction.suffix == ".safetensors"
+        by = direction if known else read_vectors(direction, read_as, layers_are=layers_are)
         pairs = None if reference is None else read_answer_pairs(reference)
         told = template_arguments_of(template_arguments)
         pair = load_pair(
@@ -248,17 +252,3 @@ def screen(
         typer.echo(f"rows: {(out / 'screened.jsonl').resolve()}")
     if fail_above is not None and found.flagged_share > fail_above:
         raise typer.Exit(EXIT_ABOVE)
-
-
-def _direction(
-    path: Path, read_as: Format | None, layers_are: LayersAre | None
-) -> Path | VectorSet:
-    """The path of what the probes read by themselves; the vectors of everything else."""
-    from persona.directions.storage import FORMAT as PERSONA_VECTOR
-    from persona.directions.storage import read_format
-    from probes.probe_file import FORMAT as PROBE
-
-    own = (PERSONA_VECTOR, PROBE)
-    if read_as is None and path.suffix == ".safetensors" and read_format(path) in own:
-        return path
-    return read_vectors(path, read_as, layers_are)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.directions.direction import Direction, PersonaVector
-from persona.directions.exchange.vectors import TOWARD_TRAIT, VectorSet
+from persona.directions.exchange import TOWARD_TRAIT, VectorSet, read_vectors
 from persona.directions.storage import FORMAT as PERSONA_VECTOR
 from persona.directions.storage import load_persona_vector, read_format
 from persona.errors import DataError, SpaceMismatchError
@@ -54,8 +54,8 @@ def directions_by_layer(
 ) -> tuple[dict[int, Direction], FittedProbe | None]:
     """The directions to screen by, by block, in the pair's space; and the probe, if it is one.
 
-    given: a direction, what `persona diagnose` or `save_probe` wrote (or its path), vectors of
-        another toolkit, or a fitted linear probe.
+    given: a direction, what `persona diagnose` or `save_probe` wrote, vectors of another toolkit,
+        a fitted linear probe, or the path of any of them (see `read_vectors`).
     allow_mismatch: take what says it belongs to another model; the width must fit even then.
     Raises: SpaceMismatchError where it does not belong to the pair's aligned model; DataError for
     what has no direction; ModelError for a block that the model does not have.
@@ -100,16 +100,15 @@ def require_response(probe: FittedProbe) -> None:
         )
 
 
-def _load(path: str | Path, pair: ModelPair, allow_mismatch: bool) -> PersonaVector | FittedProbe:
-    found = read_format(path)
-    if found == PROBE:
+def _load(
+    path: str | Path, pair: ModelPair, allow_mismatch: bool
+) -> PersonaVector | VectorSet | FittedProbe:
+    ours = read_format(path) if Path(path).suffix == ".safetensors" else None
+    if ours == PROBE:
         return load_probe(path, pair, allow_mismatch=allow_mismatch)
-    if found == PERSONA_VECTOR:
+    if ours == PERSONA_VECTOR:
         return load_persona_vector(path, pair, allow_mismatch=allow_mismatch)
-    raise DataError(
-        f"{path} is no direction of persona diagnose and no stored probe; read files of other "
-        "toolkits with persona.directions.exchange"
-    )
+    return read_vectors(path)
 
 
 def _of_vector_set(

@@ -1,9 +1,11 @@
 """Talking to a pair of models while one of them is steered: what `persona chat` and `app` share."""
 
+from steering.demo.browser.interface import import_gradio, launch
 from steering.demo.notebook.exploration import Choice, Exploration, Explored
 from steering.demo.notebook.explorer import Explorer, explore
 from steering.demo.session.generation import Sampling, Token
 from steering.demo.session.session import Answer, Column, Exchange, Session
+from steering.demo.session.starting import open_session
 from steering.demo.session.transcript import save_transcript
 from steering.demo.session.vector import (
     DemoVector,
@@ -13,8 +15,11 @@ from steering.demo.session.vector import (
     load_vector,
     save_vector,
 )
+from steering.demo.terminal.answer_views import View, live_view, plain_view
+from steering.demo.terminal.commands import HELP, obey
 
 __all__ = [
+    "HELP",
     "Answer",
     "Choice",
     "Column",
@@ -27,10 +32,17 @@ __all__ = [
     "Session",
     "Setting",
     "Token",
+    "View",
     "edits_of",
     "explore",
     "from_persona_vector",
+    "import_gradio",
+    "launch",
+    "live_view",
     "load_vector",
+    "obey",
+    "open_session",
+    "plain_view",
     "save_transcript",
     "save_vector",
 ]

@@ -8,7 +8,7 @@ from steering.identification.candidates import (
     random_vector,
 )
 from steering.identification.identify import Identification, identify, within_covariance
-from steering.identification.latent_screen import screen_table
+from steering.identification.latent_screen import promising, screen_table, verify_latents
 from steering.identification.refit import refit_block_by_block
 
 __all__ = [
@@ -18,8 +18,10 @@ __all__ = [
     "differing_blocks",
     "from_bases",
     "identify",
+    "promising",
     "random_vector",
     "refit_block_by_block",
     "screen_table",
+    "verify_latents",
     "within_covariance",
 ]

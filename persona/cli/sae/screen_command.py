@@ -66,7 +66,7 @@ def screen(
         from persona.activations.batches import DEFAULT_TOKEN_BUDGET
         from persona.data import load_neutral
         from persona.files import atomic_write_text
-        from steering.identification.latent_screen import promising, screen_table, verify_latents
+        from steering.identification import promising, screen_table, verify_latents
 
         budget = token_budget or DEFAULT_TOKEN_BUDGET
         pair, autoencoder = load_both(

@@ -3,6 +3,7 @@
 from persona.directions.exchange.assistant_axis import read_assistant_axis, write_assistant_axis
 from persona.directions.exchange.cast import read_cast, write_cast
 from persona.directions.exchange.control_vector import read_control_vector, write_control_vector
+from persona.directions.exchange.formats import read_vectors, write_vectors
 from persona.directions.exchange.neuronpedia import read_neuronpedia, write_neuronpedia
 from persona.directions.exchange.persona_vectors import (
     read_persona_vectors,
@@ -33,6 +34,7 @@ __all__ = [
     "read_refusal_direction",
     "read_refusal_evaluations",
     "read_steering_vectors",
+    "read_vectors",
     "save_vector_set",
     "write_assistant_axis",
     "write_cast",
@@ -41,4 +43,5 @@ __all__ = [
     "write_persona_vectors",
     "write_refusal_direction",
     "write_steering_vectors",
+    "write_vectors",
 ]

@@ -198,23 +198,19 @@ def _at(vector: PersonaVector, layers: list[int]) -> PersonaVector:
 
 
 def _read(path: Path, pair: ModelPair, allow_mismatch: bool) -> PersonaVector | VectorSet:
-    from persona.directions import exchange
-    from persona.directions.exchange.vector_set_file import FORMAT as VECTOR_SET
+    from persona.directions.exchange import read_vectors
+    from persona.directions.storage import FORMAT as PERSONA_VECTOR
     from persona.directions.storage import load_persona_vector, read_format
 
-    match path.suffix.lower():
-        case ".safetensors" if read_format(path) == VECTOR_SET:
-            return exchange.load_vector_set(path)
-        case ".safetensors":
-            return load_persona_vector(path, pair, allow_mismatch=allow_mismatch)
-        case ".gguf":
-            return exchange.read_control_vector(path)
-        case ".json":
-            return exchange.read_neuronpedia(path)
-    raise DataError(
-        f"{path.name}: a direction is a .safetensors, .gguf or .json file; turn others into one "
-        "with `persona convert`"
-    )
+    kind = path.suffix.lower()
+    if kind not in (".safetensors", ".gguf", ".json"):
+        raise DataError(
+            f"{path.name}: a direction is a .safetensors, .gguf or .json file; turn others into "
+            "one with `persona convert`"
+        )
+    if kind == ".safetensors" and read_format(path) == PERSONA_VECTOR:
+        return load_persona_vector(path, pair, allow_mismatch=allow_mismatch)
+    return read_vectors(path)
 
 
 def _of_vector_set(vectors: VectorSet, pair: ModelPair, name: str) -> DemoVector:

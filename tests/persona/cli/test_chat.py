@@ -13,13 +13,9 @@ from demo_cases import hook_count, planted_vector
 from rich.console import Console
 
 from persona.cli.chat import _ctrl_c_sets, _handle, _talk
-from persona.cli.chat_commands import obey
-from persona.cli.chat_view import live_view, plain_view
-from persona.cli.demo_session import parse_layers
 from persona.cli.main import main
 from persona.directions.storage import save_persona_vector
-from persona.errors import PersonaError, SteeringError
-from steering.demo import Sampling, Session, from_persona_vector
+from steering.demo import Sampling, Session, from_persona_vector, live_view, obey, plain_view
 
 
 @pytest.fixture
@@ -108,58 +104,12 @@ def test_the_direction_that_the_demo_left_is_taken_and_named(words, monkeypatch,
     assert "steering with persona-demo/direction.safetensors" in capsys.readouterr().err
 
 
-def test_commands_change_the_session(session, tmp_path):
-    for line in ("/coef -2", "/mode add", "/layers 1-1", "/on aligned", "/seed 9", "/tokens 5"):
-        obey(line, session)
-    obey("/temperature 0.5", session)
-    assert session.setting.words == "add, coefficient -2, block 1, aligned model"
-    assert session.sampling == Sampling(5, 0.5, 9)
-    assert obey("/layers all", session).text.startswith("steered: add, coefficient -2, all blocks")
-    assert "piles up" in obey("/show", session).text
-    assert obey("/quit", session).leave
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("/coef", "/coef nan", "/mode praise", "/layers 9", "/layers x", "/layers 2-1", "/on top"),
-        *("/seed -1", "/temperature cold", "/tokens 0", "/load", "/load none.safetensors"),
-        *("/save", "/again", "/", "/coef1"),
-    ],
-)
-def test_a_command_that_is_not_possible_changes_nothing(session, line):
-    before = (session.setting, session.sampling, session.vector)
-    with pytest.raises(PersonaError) as caught:
-        obey(line, session)
-    assert "\n" not in str(caught.value)
-    assert (session.setting, session.sampling, session.vector) == before
-
-
-def test_saving_writes_the_conversation_and_never_over_a_file(session, tmp_path):
-    path = tmp_path / "talk.jsonl"
-    with pytest.raises(PersonaError, match="nothing to save"):
-        obey(f"/save {path}", session)
-    list(session.answer("aligned", "Hi"))
-    assert obey(f"/save {path}", session).text == f"1 answers in {path}"
-    with pytest.raises(PersonaError, match="is there already; name another file"):
-        obey(f"/save {path}", session)
-    with pytest.raises(PersonaError, match="cannot write"):
-        obey(f"/save {path}/below.jsonl", session)
-
-
-def test_another_direction_can_be_loaded_while_chatting(session, tmp_path):
-    other = planted_vector(session.pair, layers=(0,), seed=8, coefficient=0.5)
-    path = save_persona_vector(other, tmp_path / "other.safetensors")
-    assert "other.safetensors, block 0" in obey(f"/load {path}", session).text
-    assert (session.vector.layers, session.setting.coefficient) == ([0], 0.5)
-
-
 def test_again_answers_in_the_steered_column_alone(session):
     notes = []
-    _handle("Hi", session, plain_view(session, True), notes.append)
+    _handle("Hi", session, plain_view(session, print, True), notes.append)
     first = session.of("steered")[0].answer.text
     obey("/coef -3", session)
-    _handle("/again", session, plain_view(session, True), notes.append)
+    _handle("/again", session, plain_view(session, print, True), notes.append)
     assert len(session.exchanges) == 3
     assert session.of("steered")[0].answer.text != first
 
@@ -195,7 +145,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(session, monkeypatch):
 
     monkeypatch.setattr("steering.demo.session.generation._draw", draw)
     session.change_sampling(max_new_tokens=400)
-    assert _handle("Hi", session, plain_view(session, True), print)
+    assert _handle("Hi", session, plain_view(session, print, True), print)
     [exchange] = session.exchanges  # neither of the other columns was asked
     assert exchange.answer.ended == "stopped"
     assert hook_count(session.pair) == before
@@ -227,17 +177,6 @@ def test_at_the_keyboard_errors_are_told_and_the_talk_goes_on(session, monkeypat
     assert "/coef takes a number" in out
     assert "/quit leaves" in out
     assert [exchange.question for exchange in session.exchanges] == ["Hi"] * 3
-
-
-@pytest.mark.parametrize(("text", "blocks"), [("12", (12, 12)), (" 1 - 3 ", (1, 3)), ("ALL", None)])
-def test_blocks_are_named_in_three_ways(text, blocks):
-    assert parse_layers(text) == blocks
-
-
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1-2-3", "12345", "٣"])
-def test_other_names_of_blocks_are_refused(text):
-    with pytest.raises(SteeringError, match="as 12, as 10-20 or as all"):
-        parse_layers(text)
 
 
 def test_a_mode_that_there_is_not_is_told_in_plain_words(capsys):

@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from persona.cli import lab
 from persona.cli.main import main
 from steering.lab import EXPERIMENTS, Run
 from steering.lab.bench.record import write_run
@@ -59,16 +58,23 @@ def test_a_base_that_is_not_there_is_one_line(tmp_path, capsys):
     assert "nothing" in capsys.readouterr().err
 
 
-def test_a_fresh_clone_shows_the_runs_whose_pages_lie_in_it(tmp_path, capsys, monkeypatch):
-    write_run(
-        tmp_path / "findings" / "dose" / "readings.json", dataclasses.replace(RUN, name="dose")
-    )
-    monkeypatch.setattr(lab, "_pages_of_the_source", lambda: tmp_path / "findings")
-    empty = ["--out", str(tmp_path / "out"), "--pages", str(tmp_path / "x" / "y")]
-    assert main(["lab", "--list", *empty]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+def test_a_checkout_shows_the_runs_whose_pages_lie_in_it_and_elsewhere_it_is_said(
+    tmp_path, capsys, monkeypatch
+):
+    pages = tmp_path / "docs" / "findings"
+    write_run(pages / "dose" / "readings.json", dataclasses.replace(RUN, name="dose"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["lab", "--list"]) == 0
+    out, err = capsys.readouterr()
+    lines = {line.split()[0]: line for line in out.splitlines()}
     assert lines["dose"].endswith("2099-11-21  it shifts")
     assert lines["car"].endswith("not run yet")
+    assert "is not here" not in err
+    monkeypatch.chdir(pages)
+    assert main(["lab", "--list"]) == 0
+    out, err = capsys.readouterr()
+    assert "it shifts" not in out
+    assert "docs/findings is not here, so only the runs in persona-lab are listed" in err
 
 
 @pytest.mark.parametrize("seeds", ["0,0", "a", "-1", "1,", ""])

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-import typer
+from persona.report.wording import cleaned
+from steering.demo.session.generation import Token
+from steering.demo.session.scale import Scale, scale_at
+from steering.demo.session.session import LABELS, Column, Exchange, Session
+from steering.demo.session.transcript import exchange_record
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
-
-    from steering.demo import Column, Exchange, Session, Token
-    from steering.demo.session.scale import Scale
 
 NARROWEST_COLUMN = 30
 """Characters; narrower ones stand one below the other."""
@@ -31,7 +32,7 @@ class View(Protocol):
 
 
 @contextmanager
-def plain_view(session: Session, as_json: bool) -> Iterator[View]:
+def plain_view(session: Session, write: Callable[[str], None], as_json: bool) -> Iterator[View]:
     """One block of text or one line of JSON for each answer, once it is complete."""
 
     class Plain:
@@ -40,14 +41,10 @@ def plain_view(session: Session, as_json: bool) -> Iterator[View]:
                 pass
             exchange = session.of(column)[-1]
             if as_json:
-                from steering.demo.session.transcript import exchange_record
-
-                typer.echo(json.dumps(exchange_record(exchange)))
+                write(json.dumps(exchange_record(exchange)))
                 return
-            from persona.report.wording import cleaned
-
             text = cleaned(exchange.answer.text.strip()) or "(an empty answer)"
-            typer.echo(f"{heading(exchange)}\n{text}{ending(exchange)}\n")
+            write(f"{heading(exchange)}\n{text}{ending(exchange)}\n")
 
     yield Plain()
 
@@ -84,8 +81,6 @@ def live_view(session: Session, console: Console, colour: bool) -> Iterator[View
 
 def heading(exchange: Exchange) -> str:
     """Whose answer it is, such as "Steered (restore, coefficient 1, ...)"."""
-    from steering.demo.session.session import LABELS
-
     how = "" if exchange.setting is None else f" ({exchange.setting.words})"
     return f"{LABELS[exchange.column]}{how}:"
 
@@ -111,8 +106,6 @@ def _columns(
     from rich.panel import Panel
     from rich.table import Table
 
-    from steering.demo.session.session import LABELS
-
     scale = _scale(session, list(done.values()))
     panels = []
     wide = width // len(shown or session.columns) >= NARROWEST_COLUMN
@@ -134,8 +127,6 @@ def _columns(
 
 
 def _scale(session: Session, done: list[Exchange]) -> Scale | None:
-    from steering.demo.session.scale import scale_at
-
     reading = session.reading()
     if reading is None or session.vector is None:
         return None
@@ -144,8 +135,6 @@ def _scale(session: Session, done: list[Exchange]) -> Scale | None:
 
 def _coloured(tokens: list[Token], scale: Scale | None) -> Text:
     from rich.text import Text
-
-    from persona.report.wording import cleaned
 
     text = Text()
     for token in tokens:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from persona.cli.demo_session import parse_layers
+from persona.directions.exchange.vectors import listed
 from persona.errors import DataError, PersonaError, SteeringError
-
-if TYPE_CHECKING:
-    from steering.demo import Session
+from steering.demo.session.session import Session
+from steering.demo.session.starting import parse_layers
+from steering.demo.session.transcript import save_transcript
+from steering.demo.session.vector import load_vector
 
 HELP = """\
 /coef X          coefficient; restore: 1 is onto the aligned mean, 0 nothing
@@ -90,8 +90,6 @@ def _again(session: Session, argument: str) -> Reply:
 
 
 def _shown(session: Session, argument: str = "") -> Reply:
-    from persona.directions.exchange.vectors import listed
-
     assert session.vector is not None
     setting, vector = session.setting, session.vector
     n_blocks = len(vector.chosen(setting.layers))
@@ -108,8 +106,6 @@ def _shown(session: Session, argument: str = "") -> Reply:
 
 
 def _load(session: Session, argument: str) -> Reply:
-    from steering.demo import load_vector
-
     path = _path(argument, "/load", "direction.safetensors")
     session.load(load_vector(path, session.pair))
     assert session.vector is not None
@@ -117,8 +113,6 @@ def _load(session: Session, argument: str) -> Reply:
 
 
 def _save(session: Session, argument: str) -> Reply:
-    from steering.demo import save_transcript
-
     path = _path(argument, "/save", "talk.jsonl")
     if not session.exchanges:
         raise DataError("there is nothing to save yet")

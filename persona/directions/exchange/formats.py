@@ -1,67 +1,65 @@
-"""The file formats that `persona convert` reads and writes, by name."""
+"""Every file of vectors by the name of its format: reading, writing, what its layers mean."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from persona.choices import LayersAre
+from persona.choices import VectorFormat as Format
+from persona.directions.exchange.assistant_axis import read_assistant_axis, write_assistant_axis
+from persona.directions.exchange.cast import read_cast, write_cast
+from persona.directions.exchange.control_vector import read_control_vector, write_control_vector
+from persona.directions.exchange.neuronpedia import read_neuronpedia, write_neuronpedia
+from persona.directions.exchange.persona_vectors import read_persona_vectors, write_persona_vectors
+from persona.directions.exchange.refusal_direction import (
+    read_refusal_direction,
+    write_refusal_direction,
+)
+from persona.directions.exchange.steering_vectors import (
+    read_steering_vectors,
+    write_steering_vectors,
+)
+from persona.directions.exchange.vector_set_file import FORMAT as VECTOR_SET
+from persona.directions.exchange.vector_set_file import load_vector_set, save_vector_set
+from persona.directions.exchange.vectors import VectorSet
+from persona.directions.storage import FORMAT as PERSONA_VECTOR
+from persona.directions.storage import load_persona_vector, read_format
 from persona.errors import DataError
 
-if TYPE_CHECKING:
-    from persona.directions.exchange import VectorSet
+_BY_SUFFIX = {".gguf": Format.control_vector, ".svec": Format.cast, ".json": Format.neuronpedia}
 
 
-class Format(StrEnum):
-    """A file layout. `persona-vector` is what `persona diagnose` writes."""
-
-    persona_vector = "persona-vector"
-    vector_set = "vector-set"
-    control_vector = "control-vector"
-    persona_vectors = "persona-vectors"
-    refusal_direction = "refusal-direction"
-    assistant_axis = "assistant-axis"
-    steering_vectors = "steering-vectors"
-    cast = "cast"
-    neuronpedia = "neuronpedia"
-
-
-class LayersAre(StrEnum):
-    """What a layer number k of a file means."""
-
-    blocks = "blocks"
-    blocks_plus_1 = "blocks+1"
-
-
-_BY_SUFFIX = {".gguf": Format.control_vector, ".svec": Format.cast}
-
-
-def read_vectors(path: Path, kind: Format | None, layers_are: LayersAre | None) -> VectorSet:
+def read_vectors(
+    path: str | Path, kind: Format | str | None = None, *, layers_are: LayersAre | None = None
+) -> VectorSet:
     """The vectors of a file of the given kind, or of the one that the file shows it is.
 
+    Of a persona vector, the shift from the aligned to the fine-tuned mean at each block.
     Raises: DataError where that is not clear, or the file cannot be read.
     """
-    from persona.directions import exchange, load_persona_vector
-
-    match kind or _guess_source(path):
+    path = Path(path)
+    if kind is not None and kind not in set(Format):
+        raise DataError(f"there is no format {kind!r} of vectors; there are {_NAMES}")
+    match _guess_source(path) if kind is None else Format(kind):
         case Format.persona_vector:
-            return exchange.VectorSet.from_persona_vector(load_persona_vector(path))
+            return VectorSet.from_persona_vector(load_persona_vector(path))
         case Format.vector_set:
-            return exchange.load_vector_set(path)
+            return load_vector_set(path)
         case Format.control_vector:
-            return exchange.read_control_vector(path)
+            return read_control_vector(path)
         case Format.persona_vectors:
-            return exchange.read_persona_vectors(path)
+            return read_persona_vectors(path)
         case Format.refusal_direction:
-            return exchange.read_refusal_direction(path)
+            return read_refusal_direction(path)
         case Format.assistant_axis:
-            return exchange.read_assistant_axis(path)
+            return read_assistant_axis(path)
         case Format.steering_vectors:
-            return exchange.read_steering_vectors(path)
+            return read_steering_vectors(path)
         case Format.cast:
-            return exchange.read_cast(path, layers_are=_meaning(layers_are))
+            return read_cast(path, layers_are=_meaning(layers_are))
         case Format.neuronpedia:
-            return exchange.read_neuronpedia(path)
+            return read_neuronpedia(path)
 
 
 def write_vectors(
@@ -79,8 +77,6 @@ def write_vectors(
 
     Raises: DataError where the kind cannot hold them, or needs an option that was not given.
     """
-    from persona.directions import exchange
-
     match kind:
         case Format.persona_vector:
             raise DataError(
@@ -88,38 +84,34 @@ def write_vectors(
                 "vector-set"
             )
         case Format.vector_set:
-            return exchange.save_vector_set(vectors, path)
+            return save_vector_set(vectors, path)
         case Format.control_vector:
-            return exchange.write_control_vector(vectors, path)
+            return write_control_vector(vectors, path)
         case Format.persona_vectors:
-            return exchange.write_persona_vectors(vectors, path, n_layers=_number(n_layers))
+            return write_persona_vectors(vectors, path, n_layers=_number(n_layers))
         case Format.refusal_direction:
-            return exchange.write_refusal_direction(vectors, path, position=position)
+            return write_refusal_direction(vectors, path, position=position)
         case Format.assistant_axis:
-            return exchange.write_assistant_axis(vectors, path, n_layers=_number(n_layers))
+            return write_assistant_axis(vectors, path, n_layers=_number(n_layers))
         case Format.steering_vectors:
-            return exchange.write_steering_vectors(vectors, path)
+            return write_steering_vectors(vectors, path)
         case Format.cast:
-            return exchange.write_cast(vectors, path, layers_are=_meaning(layers_are))
+            return write_cast(vectors, path, layers_are=_meaning(layers_are))
         case Format.neuronpedia:
-            return exchange.write_neuronpedia(vectors, path, coefficient=coefficient, label=label)
+            return write_neuronpedia(vectors, path, coefficient=coefficient, label=label)
 
 
 _NAMES = ", ".join(Format)
 
 
 def _guess_source(path: Path) -> Format:
-    if path.suffix == ".safetensors":
-        from persona.directions.exchange.vector_set_file import FORMAT as VECTOR_SET
-        from persona.directions.storage import FORMAT as PERSONA_VECTOR
-        from persona.directions.storage import read_format
-
+    if path.suffix.lower() == ".safetensors":
         ours = {PERSONA_VECTOR: Format.persona_vector, VECTOR_SET: Format.vector_set}
         if (found := ours.get(read_format(path))) is not None:
             return found
         raise DataError(f"{path} is a safetensors file without a card of personascope")
-    if path.suffix in _BY_SUFFIX:
-        return _BY_SUFFIX[path.suffix]
+    if path.suffix.lower() in _BY_SUFFIX:
+        return _BY_SUFFIX[path.suffix.lower()]
     raise DataError(f"the name {path.name} leaves its format open; say it with --from: {_NAMES}")
 
 
@@ -161,10 +153,10 @@ def convention(kind: Format, layers_are: LayersAre | None) -> str:
 
 
 def guess_target(path: Path) -> Format:
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return Format.vector_set
-    if path.suffix in _BY_SUFFIX:
-        return _BY_SUFFIX[path.suffix]
+    if path.suffix.lower() in _BY_SUFFIX:
+        return _BY_SUFFIX[path.suffix.lower()]
     raise DataError(f"the name {path.name} leaves its format open; say it with --to: {_NAMES}")
 
 

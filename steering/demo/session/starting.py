@@ -1,0 +1,83 @@
+"""What a session is opened with: the pair, the direction, the first setting."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from persona.errors import DataError, SteeringError
+from persona.models import load_pair
+from steering.demo.session.generation import Sampling
+from steering.demo.session.session import Session
+from steering.demo.session.vector import load_vector
+
+logger = logging.getLogger("persona")
+
+
+def open_session(
+    aligned: str,
+    finetuned: str,
+    direction: Path | None = None,
+    *,
+    fallback: Path | None = None,
+    setting: Mapping[str, Any] | None = None,
+    sampling: Sampling | None = None,
+    without_direction: bool = False,
+    allow_mismatch: bool = False,
+    **loading: Any,
+) -> Session:
+    """The models loaded, the direction read and checked against them.
+
+    fallback: the direction where none is given, if it is there.
+    setting: coefficient, mode and layers to begin with; what is None is the direction's own, and
+        layers may be words such as 10-20.
+    without_direction: whether two columns are enough where no direction is found.
+    loading: as in `load_pair`.
+    Raises: DataError where there is no direction, SteeringError for a setting that is not possible;
+        what loading raises.
+    """
+    path = _direction_file(direction, fallback, without_direction)  # before minutes of loading
+    wanted = {name: value for name, value in (setting or {}).items() if value is not None}
+    if isinstance(wanted.get("layers"), str):
+        wanted["layers"] = parse_layers(wanted["layers"])
+    pair = load_pair(aligned, finetuned, allow_mismatch=allow_mismatch, merged=None, **loading)
+    session = Session(pair, sampling=sampling or Sampling())
+    if path is None:
+        return session
+    vector = load_vector(path, pair, allow_mismatch=allow_mismatch)
+    session.load(vector)
+    for note in vector.notes:
+        logger.warning(note)
+    session.change(**{name: value for name, value in wanted.items() if value is not None})
+    return session
+
+
+def parse_layers(text: str) -> tuple[int, int] | None:
+    """`12` or `10-20` as the first and last block, `all` as None. Raises: SteeringError."""
+    if text.strip().lower() == "all":
+        return None
+    if (match := re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", text, re.ASCII)) is None:
+        raise SteeringError(f"blocks are named as 12, as 10-20 or as all; got {text[:40]!r}")
+    first = int(match[1])
+    return first, int(match[2] or first)
+
+
+def _direction_file(
+    direction: Path | None, fallback: Path | None, without_direction: bool
+) -> Path | None:
+    if direction is not None:
+        if not direction.is_file():
+            raise DataError(f"there is no direction at {direction}")
+        return direction
+    if fallback is not None and fallback.is_file():
+        logger.info("steering with %s", fallback)
+        return fallback
+    if without_direction:
+        return None
+    raise DataError(
+        f"there is no direction to steer with: no --direction was given and {fallback} is not "
+        "here; run `persona demo` first, or give --direction FILE"
+    )

@@ -1,0 +1,1 @@
+"""The three models in a terminal: how answers look, and what a line that begins with / does."""
