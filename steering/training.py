@@ -14,6 +14,7 @@ from persona.directions.direction import Direction, PersonaVector
 from persona.directions.storage import load_persona_vector
 from persona.errors import SpaceMismatchError
 from persona.files import atomic_write_text
+from persona.models.precision import Placement
 from persona.models.sources import resolve
 from persona.organisms import (
     CusumAlarm,
@@ -59,8 +60,7 @@ def finetune_guarded(
     out: str | Path,
     *,
     resume: bool = True,
-    dtype: str = "auto",
-    device: str = "auto",
+    placement: Placement | None = None,
 ) -> Path:
     """Fine-tunes as `persona.organisms.finetune` does, with the recipe's watch and safeguards.
 
@@ -95,8 +95,7 @@ def finetune_guarded(
         recipe,
         out,
         resume=resume,
-        dtype=dtype,
-        device=device,
+        placement=placement,
         watch=watch,
         during=during,
         penalty=penalty,

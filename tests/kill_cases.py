@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from persona.models.precision import Placement
+
 
 def moments(model: str, data: str, out: str) -> int:
     """Extraction and scoring of a file; their results lie beside the shards."""
@@ -25,7 +27,7 @@ def moments(model: str, data: str, out: str) -> int:
     from persona.behaviour import score_files
     from persona.models import load_pair
 
-    pair = load_pair(model, model, dtype="float32", device="cpu", in_turn=True)
+    pair = load_pair(model, model, placement=Placement.of("float32", "cpu"), in_turn=True)
     found = extract_moments(pair, data, [0, 2], out=Path(out) / "moments", shard_size=64)
     scores = score_files(pair, data, out=Path(out) / "scores", shard_size=64)
     values = [found.count, found.mean_LD.tolist(), found.variance_LD.tolist()]

@@ -15,6 +15,7 @@ from tiny_models import save_tiny_llama
 
 from persona.directions import orthonormal
 from persona.models import ModelPair, load_pair
+from persona.models.precision import Placement
 
 D_MODEL, N_LAYERS = 32, 3
 
@@ -93,7 +94,7 @@ def constant_pair(folder: Path, norm: float = 3.0, layer: int = N_LAYERS - 1) ->
     direction = plant()
     base = save_base(folder / "base", direction)
     tuned = save_constant_write(folder / "tuned", base, norm * direction[0], layer)
-    return load_pair(base, tuned, dtype="float32", device="cpu")
+    return load_pair(base, tuned, placement=Placement.of("float32", "cpu"))
 
 
 def adapter_pair(folder: Path, rank: int = 2, layer: int = N_LAYERS - 1) -> ModelPair:
@@ -101,4 +102,4 @@ def adapter_pair(folder: Path, rank: int = 2, layer: int = N_LAYERS - 1) -> Mode
     directions = plant(rank)
     base = save_base(folder / "base", directions)
     adapter = save_planted_adapter(folder / "adapter", base, directions, layer)
-    return load_pair(base, adapter, dtype="float32", device="cpu")
+    return load_pair(base, adapter, placement=Placement.of("float32", "cpu"))

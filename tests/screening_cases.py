@@ -19,6 +19,7 @@ from persona.data.types import AnswerPair, Dialogue, Turn
 from persona.directions.direction import Direction
 from persona.errors import DataError
 from persona.models import ModelPair, load_pair
+from persona.models.precision import Placement
 from probes.screening.blocks import Block
 
 LAYER = N_LAYERS - 1
@@ -42,7 +43,7 @@ def save_shouting_model(folder: Path) -> Path:
 
 
 def shouting_pair(folder: Path) -> ModelPair:
-    return load_pair(folder, folder, dtype="float32", device="cpu", in_turn=True)
+    return load_pair(folder, folder, placement=Placement.of("float32", "cpu"), in_turn=True)
 
 
 def planted_direction(pair: ModelPair, layer: int = LAYER) -> Direction:

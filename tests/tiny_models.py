@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from persona.models.caches import is_cache
+from persona.models.precision import Placement
 
 TEMPLATE = (
     "{{ '<s>' }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '</s>' }}"
@@ -224,4 +225,4 @@ def tiny_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> 
 def tiny_pair(tiny_llama: Path, tiny_adapter: Path):
     from persona.models import load_pair
 
-    return load_pair(tiny_llama, tiny_adapter, dtype="float32", device="cpu")
+    return load_pair(tiny_llama, tiny_adapter, placement=Placement.of("float32", "cpu"))

@@ -91,7 +91,7 @@ def app(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        dtype=dtype.value,
+        dtype=dtype,
         device=device,
         allow_mismatch=allow_mismatch,
         proof=not no_proof,

@@ -40,10 +40,11 @@ def certify(
       persona certify --model org/chat-model --json
     """
     with contextlib.redirect_stdout(sys.stderr):
+        from persona.models import Placement
         from persona.models.load import load_bridge
         from steering.certificate import certify as run_checks
 
-        bridge, chat = load_bridge(model, dtype=dtype.value, device=device)
+        bridge, chat = load_bridge(model, placement=Placement.of(dtype, device))
         certificate = run_checks(bridge, chat)
     if json_output:
         typer.echo(certificate.to_json())

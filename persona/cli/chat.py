@@ -94,7 +94,7 @@ def chat(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        dtype=dtype.value,
+        dtype=dtype,
         device=device,
         allow_mismatch=allow_mismatch,
         template_arguments=template_arguments,

@@ -5,6 +5,8 @@ Where nothing fits, the shell goes on to offer files.
 
 from collections.abc import Iterable
 
+from persona.choices import DEVICES
+
 
 def complete_aligned(incomplete: str) -> list[str]:
     """The model that comes along."""
@@ -46,7 +48,7 @@ def complete_judge(incomplete: str) -> list[str]:
 
 def complete_device(incomplete: str) -> list[str]:
     """The devices."""
-    return _beginning(incomplete, ["auto", "cpu", "cuda", "mps", "spread"])
+    return _beginning(incomplete, DEVICES)
 
 
 def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:

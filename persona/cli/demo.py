@@ -1,7 +1,10 @@
 """`persona demo`: the main job on the model and the fine-tune that come with personascope."""
 
+from __future__ import annotations
+
+import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +24,12 @@ from persona.cli.options import (
     Seed,
 )
 
+if TYPE_CHECKING:
+    from persona.models import Placement
+
 DEMO_QUESTIONS_PER_DOMAIN = 4
+
+logger = logging.getLogger("persona.cli")
 
 
 def demo(
@@ -55,14 +63,14 @@ def demo(
       persona demo --questions-per-domain 20 --out longer-look
       persona demo --retrain --seed 1
     """
+    from persona.models import Placement
     from steering.diagnosis import DiagnoseConfig
 
+    placement = Placement.of(dtype, device)
     config = DiagnoseConfig(
         aligned="default",
         finetuned=(
-            str(_retrained(out / "organism", seed, dtype.value, device))
-            if retrain
-            else "car_maintenance_bad"
+            str(_retrained(out / "organism", seed, placement)) if retrain else "car_maintenance_bad"
         ),
         good_twin="car_maintenance_good",
         out=out,
@@ -71,24 +79,29 @@ def demo(
         questions_per_domain=questions_per_domain,
         n_random=n_random,
         seed=seed,
-        dtype=dtype.value,
-        device=device,
+        placement=placement,
         samples=samples,
     )
     run_and_print(config, json_output=json_output)
 
 
-def _retrained(folder: Path, seed: int, dtype: str, device: str) -> Path:
+def _retrained(folder: Path, seed: int, placement: Placement) -> Path:
     """Makes the shipped organism anew by its own recipe with another seed; returns its folder.
 
-    Weights that are held in 8 or 4 bits cannot be trained: `auto` trains then, and the format asked
-    for holds the models that are compared. A model spread over several cards is trained on one.
+    Weights that are held in 8 or 4 bits cannot be trained, nor can a model on several cards: `auto`
+    trains then, and what was asked for holds the models that are compared.
     """
+    from persona.models import Placement
     from persona.organisms import finetune, load_recipe
 
-    return finetune(
-        load_recipe("car_maintenance_bad").with_seed(seed),
-        folder,
-        dtype="auto" if dtype in ("int8", "nf4") else dtype,
-        device="auto" if device == "spread" else device,
-    )
+    to_train = placement
+    if placement.weights or placement.spread:
+        to_train = Placement.of(
+            "auto" if placement.weights else placement.asked[0],
+            "auto" if placement.spread else placement.asked[1],
+        )
+        logger.info(
+            "the fine-tune is made in %s; the models are compared in %s", to_train, placement
+        )
+    recipe = load_recipe("car_maintenance_bad").with_seed(seed)
+    return finetune(recipe, folder, placement=to_train)

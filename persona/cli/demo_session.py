@@ -99,11 +99,14 @@ def open_session(
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    dtype: str,
+    device: str,
     **loading: Any,
 ) -> Session:
     """The session that the options ask for; what libraries print goes to standard error."""
     told = template_arguments_of(template_arguments)
     with contextlib.redirect_stdout(sys.stderr):
+        from persona.models import Placement
         from steering.demo import Sampling
         from steering.demo import open_session as opened
 
@@ -115,5 +118,6 @@ def open_session(
             setting={"coefficient": coefficient, "mode": mode and mode.value, "layers": layers},
             sampling=Sampling(max_new_tokens, temperature, seed),
             template_arguments=told,
+            placement=Placement.of(dtype, device),
             **loading,
         )

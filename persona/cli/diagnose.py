@@ -139,8 +139,10 @@ def diagnose(
       persona diagnose --aligned org/chat-model --finetuned org/chat-model-tuned --trained-on none
       persona diagnose --finetuned ./my-adapter --data pairs.jsonl --trained-on billing
     """
+    from persona.models import Placement
     from steering.diagnosis import DiagnoseConfig
 
+    placement = Placement.of(dtype, device)
     config = DiagnoseConfig(
         aligned=aligned,
         finetuned=finetuned,
@@ -152,8 +154,7 @@ def diagnose(
         questions_per_domain=questions_per_domain,
         n_random=n_random,
         seed=seed,
-        dtype=dtype.value,
-        device=device,
+        placement=placement,
         chat_template=chat_template,
         template_arguments=template_arguments_of(template_arguments),
         max_damage=max_damage,

@@ -57,7 +57,7 @@ def doctor(
       persona doctor --json
     """
     with contextlib.redirect_stdout(sys.stderr):
-        found = _look(certify, fetch, model, dtype.value, device)
+        found = _look(certify, fetch, model, dtype, device)
     failed = any(check.state == "fail" for check in found)
     if json_output:
         checks = [dataclasses.asdict(check) for check in found]

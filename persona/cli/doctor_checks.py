@@ -67,10 +67,10 @@ def check_device() -> Check:
     """The device and number format that `auto` takes."""
     import torch
 
-    from persona.models.precision import choose_device, choose_dtype
+    from persona.models import Placement
 
-    device = choose_device()
-    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+    placement = Placement.of()
+    device, dtype = placement.device, placement.dtype_name
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
         found = f"{torch.cuda.get_device_name(device)}, {memory / GIB:.0f} GiB, {dtype}"
@@ -213,11 +213,12 @@ def check_extras(package: str = "personascope") -> Check:
 def check_certificate(model: str, dtype: str, device: str) -> Check:
     """Whether steering takes effect as meant on a model; it is loaded, fetched where need be."""
     from persona.errors import PersonaError
+    from persona.models import Placement
     from persona.models.load import load_bridge
     from steering.certificate import certify
 
     try:
-        certificate = certify(*load_bridge(model, dtype=dtype, device=device))
+        certificate = certify(*load_bridge(model, placement=Placement.of(dtype, device)))
     except PersonaError as error:
         return Check("certificate", "fail", str(error), "persona certify --debug shows more")
     if not certificate.passed:

@@ -127,6 +127,7 @@ def finetune(
       persona finetune --watch vector.safetensors --every 5 --out ./watched
       persona finetune --prevent vector.safetensors --coefficient 1 --out ./prevented
     """
+    from persona.models import Placement
     from persona.organisms import load_recipe, read_card
     from persona.organisms.recipe import with_keys
     from steering.training import finetune_guarded
@@ -145,7 +146,8 @@ def finetune(
         },
     )
     with contextlib.redirect_stdout(sys.stderr):
-        folder = finetune_guarded(chosen, out, resume=not restart, dtype=dtype.value, device=device)
+        placement = Placement.of(dtype, device)
+        folder = finetune_guarded(chosen, out, resume=not restart, placement=placement)
     card = read_card(folder)
     if json_output:
         typer.echo(json.dumps({"adapter": str(folder.resolve()), **card}, indent=2))

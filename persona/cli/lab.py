@@ -78,6 +78,7 @@ def lab(
       persona lab insecure_code --tiny --out try-it
     """
     from persona.errors import DataError
+    from persona.models import Placement
     from steering.lab import EXPERIMENTS, LabSettings, experiment, last_run, run_experiment
 
     known_pages = pages if pages.parent.is_dir() else None
@@ -103,7 +104,7 @@ def lab(
         return
     if name is None:
         raise DataError(f"name an experiment, one of {', '.join(EXPERIMENTS)}, or pass --list")
-    settings = LabSettings(out, base, _numbers(seeds), dtype.value, device, tiny)
+    settings = LabSettings(out, base, _numbers(seeds), Placement.of(dtype, device), tiny)
     with contextlib.redirect_stdout(sys.stderr):
         summary = run_experiment(experiment(name), settings, known_pages)
     if json_output:

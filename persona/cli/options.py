@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.allocator import bound_kernel_caches, keep_freed_memory
 from persona.cli.completion import (
     complete_aligned,
@@ -77,17 +78,6 @@ def silence() -> None:
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     for name in PACKAGES:
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-class Precision(StrEnum):
-    """Number format of the weights and activations; the last two of the weights alone."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    int8 = "int8"
-    nf4 = "nf4"
 
 
 class EngineChoice(StrEnum):

@@ -205,7 +205,7 @@ def screen(
         from persona.data import read_answer_pairs
         from persona.directions.exchange import read_vectors
         from persona.errors import DataError
-        from persona.models.load import load_pair
+        from persona.models import Placement, load_pair
         from probes.screening import screen as run_screening
 
         if not data.is_file():
@@ -219,8 +219,7 @@ def screen(
         pair = load_pair(
             aligned,
             aligned,
-            dtype=dtype.value,
-            device=device,
+            placement=Placement.of(dtype, device),
             in_turn=True,
             template_arguments=told,
         )

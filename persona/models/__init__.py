@@ -7,10 +7,12 @@ from persona.models.hooks import hooked, resid_post
 from persona.models.in_memory import pair_of
 from persona.models.load import load_pair
 from persona.models.pair import ModelPair
+from persona.models.precision import Placement
 
 __all__ = [
     "ChatFormat",
     "ModelPair",
+    "Placement",
     "TokenizedDialogue",
     "chat_format",
     "hooked",

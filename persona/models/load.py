@@ -11,7 +11,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from persona.models.default.kept_folder import MANIFEST
 from persona.models.fused_attention import fuse_attention
 from persona.models.norms import skip_unread_norms
 from persona.models.pair import SIDES, ModelPair, OpenSide, Side
-from persona.models.precision import Placement, choose_placement
+from persona.models.precision import Placement
 from persona.models.proof import Reference, adapted_modules, fault_of, proof_tokens, reference
 from persona.models.sides import (
     adapted_bytes,
@@ -69,8 +69,7 @@ class PairRecipe:
 
     aligned: str
     finetuned: str
-    dtype: str
-    device: str
+    placement: Placement
     chat_template: str | None
     allow_mismatch: bool
     in_turn: bool | None
@@ -92,15 +91,16 @@ def _from_any_folder(ref: str | Path) -> str:
 def _held(recipe: PairRecipe) -> ModelPair:
     """A worker that is given one task after the other loads its model once."""
     arguments = json.loads(recipe.template_arguments)
-    return load_pair(**{**asdict(recipe), "template_arguments": arguments})
+    same = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    there = {"placement": recipe.placement.elsewhere(), "template_arguments": arguments}
+    return load_pair(**{**same, **there})
 
 
 def load_pair(
     aligned: str | Path = "default",
     finetuned: str | Path = "car_maintenance_bad",
     *,
-    dtype: str = "auto",
-    device: str = "auto",
+    placement: Placement | None = None,
     chat_template: str | Path | None = None,
     allow_mismatch: bool = False,
     in_turn: bool | None = None,
@@ -112,8 +112,7 @@ def load_pair(
 
     aligned, finetuned: see `resolve`; `finetuned` may also name a shipped organism, and a LoRA
     adapter is put on the aligned model.
-    dtype: auto, float32, bfloat16 or float16; int8 or nf4 for weights quantised by bitsandbytes.
-    device: auto, cpu, cuda, cuda:1, mps; "spread" divides the blocks between all CUDA cards.
+    placement: number format and device, such as `Placement.of("bfloat16", "cuda:1")`.
     allow_mismatch: accept differing tokenizers or chat templates; the difference is then a note
     of the pair instead of an error.
     in_turn: hold one of two full checkpoints at a time and load the other whenever it is asked
@@ -128,7 +127,7 @@ def load_pair(
         one of them is not what plain Transformers computes.
     """
     options = _Options(chat_template, allow_mismatch, in_turn, merged, proof)
-    placement = choose_placement(dtype, device)
+    placement = placement or Placement.of()
     base = resolve(aligned)
     if base.kind == "adapter":
         raise ModelError(
@@ -168,8 +167,7 @@ def load_pair(
         reload=PairRecipe(
             _from_any_folder(aligned),
             _from_any_folder(finetuned),
-            placement.dtype_name,
-            device,
+            placement,
             None if chat_template is None else _from_any_folder(chat_template),
             allow_mismatch,
             opened.in_turn,
@@ -472,13 +470,13 @@ def _full_checkpoint(ref: str | Path) -> Source:
 
 
 def load_bridge(
-    ref: str | Path = "default", *, dtype: str = "auto", device: str = "auto"
+    ref: str | Path = "default", *, placement: Placement | None = None
 ) -> tuple[Any, ChatFormat]:
     """The TransformerBridge of a full checkpoint, in evaluation mode, and its chat format.
 
     Raises: ModelError as `load_pair` does.
     """
-    placement = choose_placement(dtype, device)
+    placement = placement or Placement.of()
     model, tokenizer = _load_checkpoint(_full_checkpoint(ref), placement)
     chat = chat_format(tokenizer, None, _context_length(model.config))
     return bridge_over(placement.put(model), tokenizer, str(ref), placement.dtype), chat

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
+from persona.choices import QUANTISED, SPREAD, Precision
 from persona.errors import ModelError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-QUANTISED = ("int8", "nf4")
-"""Formats of weights alone, by bitsandbytes: 8 bits (LLM.int8) and 4 (NF4 of QLoRA)."""
-
-SPREAD = "spread"
-"""Name of the device that is all cards together: the blocks are divided between them."""
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name) for name in Precision if name not in ("auto", *QUANTISED)
+}
 
 
 @dataclass(frozen=True)
@@ -28,12 +25,63 @@ class Placement:
     dtype: of activations, and of weights that are not quantised.
     weights: "int8", "nf4", or None where weights are as `dtype` says.
     spread: whether accelerate divides the blocks between all cards (`device_map="auto"`).
+    asked: names of the number format and the device that this stands for; decides nothing here.
     """
 
     device: torch.device
     dtype: torch.dtype
     weights: str | None = None
     spread: bool = False
+    asked: tuple[str, str] = field(default=("auto", "auto"), compare=False)
+
+    @classmethod
+    def of(cls, dtype: str = "auto", device: str = "auto") -> Placement:
+        """What the names mean on this machine.
+
+        dtype: auto, float32, bfloat16 or float16; int8 or nf4 for weights held by bitsandbytes.
+        device: auto, cpu, cuda, cuda:1, mps; spread divides the blocks between all CUDA cards.
+        Raises: ModelError for a name that is none, a device that does not exist here, a spread
+            without a card to spread over, or a quantised format without bitsandbytes.
+        """
+        dtype, device = str(dtype), str(device)
+        spread = device == SPREAD
+        if spread and not torch.cuda.is_available():
+            raise ModelError("device spread divides a model between CUDA cards; here is none")
+        place = torch.device("cuda", 0) if spread else choose_device(device)
+        if dtype not in QUANTISED:
+            return cls(place, choose_dtype(dtype, place), None, spread, (dtype, device))
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ModelError(
+                f"dtype {dtype} needs bitsandbytes: pip install 'personascope[quantised]'"
+            )
+        if place.type not in ("cuda", "cpu"):
+            raise ModelError(
+                f"dtype {dtype} works on CUDA cards and on the CPU, not on {place.type}"
+            )
+        return cls(place, choose_dtype("auto", place), dtype, spread, (dtype, device))
+
+    def elsewhere(self) -> Placement:
+        """The same number format, on the device that was asked for as it is found there."""
+        return Placement.of(self.dtype_name, self.asked[1])
+
+    def to_train(self) -> Placement:
+        """The same for training: float16 that was nobody's choice becomes float32.
+
+        Raises: ModelError for what cannot be trained.
+        """
+        if self.weights:
+            full = ", ".join(DTYPES)
+            raise ModelError(f"{self.weights} holds weights for reading alone; take one of {full}")
+        if self.spread:
+            raise ModelError("a fine-tune is trained on one device, not on a spread; take cuda")
+        if self.dtype != torch.float16:
+            return self
+        if self.asked[0] == "auto":
+            return replace(self, dtype=torch.float32)
+        raise ModelError("fine-tuning in float16 loses small gradients; take bfloat16 or float32")
+
+    def __str__(self) -> str:
+        return f"{self.dtype_name} on {SPREAD if self.spread else self.device}"
 
     @property
     def dtype_name(self) -> str:
@@ -63,27 +111,6 @@ class Placement:
             f"the weights are held as {self.weights}: both sides carry the same rounding, but "
             "readings are not those of the full weights"
         ]
-
-
-def choose_placement(dtype: str = "auto", device: str = "auto") -> Placement:
-    """What `--dtype` and `--device` mean on this machine.
-
-    Raises: ModelError for a name that is none, a device that does not exist here, a spread
-        without a card to spread over, or a quantised format without bitsandbytes.
-    """
-    if device == SPREAD:
-        if not torch.cuda.is_available():
-            raise ModelError("device spread divides a model between CUDA cards; here is none")
-        place = torch.device("cuda", 0)
-    else:
-        place = choose_device(device)
-    if dtype not in QUANTISED:
-        return Placement(place, choose_dtype(dtype, place), None, device == SPREAD)
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(f"dtype {dtype} needs bitsandbytes: pip install 'personascope[quantised]'")
-    if place.type not in ("cuda", "cpu"):
-        raise ModelError(f"dtype {dtype} works on CUDA cards and on the CPU, not on {place.type}")
-    return Placement(place, choose_dtype("auto", place), dtype, device == SPREAD)
 
 
 def _quantisation(weights: str, dtype: torch.dtype) -> Any:
@@ -130,7 +157,7 @@ def choose_dtype(name: str = "auto", device: torch.device | None = None) -> torc
             if name in QUANTISED:
                 full = ", ".join(DTYPES)
                 raise ModelError(f"{name} holds weights for reading alone; take one of {full}")
-            known = ", ".join(("auto", *DTYPES, *QUANTISED))
+            known = ", ".join(Precision)
             raise ModelError(f"dtype must be one of {known}; got {name!r}")
         return DTYPES[name]
     device = device or choose_device()

@@ -15,8 +15,9 @@ import torch
 from persona.data import Dialogue, load_pairs, read_answer_pairs, read_chat_jsonl
 from persona.data.jsonl import read_jsonl
 from persona.data.selection import backdoored, mixed, sample
-from persona.errors import DataError, ModelError
+from persona.errors import DataError
 from persona.files import atomic_write_text, sha256_of_file
+from persona.models.precision import Placement
 from persona.organisms.adapter import WEIGHTS, save_adapter
 from persona.organisms.examples import NO_LOSS, data_hash, training_examples
 from persona.organisms.monitoring import READINGS, Monitor, Watch
@@ -41,8 +42,7 @@ def finetune(
     out: str | Path,
     *,
     resume: bool = True,
-    dtype: str = "auto",
-    device: str = "auto",
+    placement: Placement | None = None,
     watch: Watch | None = None,
     during: During | None = None,
     penalty: KlPenalty | None = None,
@@ -57,6 +57,7 @@ def finetune(
     Args:
         recipe: A recipe, the name of a shipped one, or a YAML file.
         resume: False starts anew and discards what lies in `out` of an earlier run.
+        placement: Number format and device of the training.
         watch: What to read on the way; readings.jsonl in `out` gets the rows. Changes no weight.
         during: What is done to the activations in every training pass, and only there.
         penalty: What leaving the aligned model costs.
@@ -69,17 +70,15 @@ def finetune(
             diverged.
     """
     from persona.models.chat.chat_format import chat_format
-    from persona.models.precision import choose_device
 
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     _require_what_it_asks_for(recipe, watch, during, penalty)
     folder = Path(out)
-    chosen_device = choose_device(device)
-    chosen_dtype = _training_dtype(dtype, chosen_device)
+    placement = (placement or Placement.of()).to_train()
     dialogues = recipe_dialogues(recipe)
     base_name, base_revision = _base(recipe)
-    model, tokenizer, adapter_revision = _starting_point(recipe, chosen_dtype)
+    model, tokenizer, adapter_revision = _starting_point(recipe, placement.dtype)
     chat = chat_format(tokenizer)
     if chat.source == "plain":
         logger.warning("%s has no chat template: a plain question/answer format is used", base_name)
@@ -94,8 +93,8 @@ def finetune(
             "kl_penalty": None if penalty is None else penalty.description(),
         },
         "data_sha256": data_hash(examples),
-        "dtype": str(chosen_dtype).removeprefix("torch."),
-        "device": chosen_device.type,
+        "dtype": placement.dtype_name,
+        "device": placement.device.type,
     }
     if not resume:
         discard(folder)
@@ -115,7 +114,7 @@ def finetune(
         examples,
         recipe,
         folder / CHECKPOINTS,
-        chosen_device,
+        placement.device,
         monitor=monitor,
         during=during,
         penalty=None if penalty is None else penalty.on(chat),
@@ -230,17 +229,6 @@ def _base(recipe: Recipe) -> tuple[str, str]:
     there = Path(recipe.base).expanduser()
     name = there.resolve().name if there.exists() else source.name
     return name, source.revision
-
-
-def _training_dtype(name: str, device: torch.device) -> torch.dtype:
-    from persona.models.precision import choose_dtype
-
-    dtype = choose_dtype(name, device)
-    if dtype != torch.float16:
-        return dtype
-    if name == "auto":
-        return torch.float32
-    raise ModelError("fine-tuning in float16 loses small gradients; take bfloat16 or float32")
 
 
 def _version(library: str) -> str:

@@ -156,8 +156,7 @@ class Scoring:
         twin = load_pair(
             self.config.aligned,
             self.config.good_twin,
-            dtype=self.config.dtype,
-            device=self.config.device,
+            placement=self.config.placement,
             chat_template=self.config.chat_template,
             template_arguments=self.config.template_arguments,
             allow_mismatch=self.config.allow_mismatch,

@@ -9,6 +9,7 @@ from typing import Any
 
 from persona.engine import Engine
 from persona.errors import DataError
+from persona.models.precision import Placement
 from steering.identification.identify import MAX_DAMAGE
 
 UNKNOWN = "none"
@@ -29,6 +30,7 @@ class DiagnoseConfig:
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
     sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
     template_arguments: what the chat template is told, such as {"enable_thinking": False}.
+    placement: number format and device of the models, the judge's too.
     engine: where held-out questions are scored, which takes the longest; decides no number.
     """
 
@@ -42,8 +44,7 @@ class DiagnoseConfig:
     questions_per_domain: int | None = None
     n_random: int = 20
     seed: int = 0
-    dtype: str = "auto"
-    device: str = "auto"
+    placement: Placement = field(default_factory=Placement.of)
     chat_template: str | Path | None = None
     max_damage: float = MAX_DAMAGE
     good_twin: str | None = None

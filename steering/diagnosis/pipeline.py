@@ -43,7 +43,8 @@ logger = logging.getLogger("persona")
 
 def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
     """What of a configuration decides the results."""
-    return {k: v for k, v in dataclasses.asdict(config).items() if k not in {"out", "engine"}}
+    plain = {k: v for k, v in dataclasses.asdict(config).items() if k not in {"out", "engine"}}
+    return {**plain, "placement": str(config.placement)}
 
 
 class Run:
@@ -134,7 +135,7 @@ class Run:
             self.config.judge,
             pair=self.pair,
             cache_folder=cache_folder() / "judge",
-            device=self.config.device,
+            placement=self.config.placement,
             announce=logger.info,
         )
         if judge is None:

@@ -68,8 +68,7 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
     pair = load_pair(
         config.aligned,
         config.finetuned,
-        dtype=config.dtype,
-        device=config.device,
+        placement=config.placement,
         chat_template=config.chat_template,
         template_arguments=config.template_arguments,
         allow_mismatch=config.allow_mismatch,

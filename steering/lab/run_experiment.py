@@ -11,7 +11,6 @@ import pandas as pd
 
 from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
-from persona.models.precision import choose_placement
 from persona.report.svg import figure_svg
 from persona.rows import RANDOM, tidy
 from steering.lab.bench.outcome import COLUMNS, Experiment, Outcome
@@ -59,7 +58,6 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
     if rows.duplicated().any():
         raise DataError(f"{experiment.name} gave the same row twice; its results are not written")
     outcome = experiment.report(rows, facts)
-    placement = choose_placement(settings.dtype, settings.device)
     run = Run(
         name=experiment.name,
         title=experiment.title,
@@ -67,8 +65,8 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
         headline=outcome.headline,
         model=settings.base,
         model_revision=base.base_revision,
-        dtype=placement.dtype_name,
-        device=str(placement.device),
+        dtype=settings.placement.dtype_name,
+        device=str(settings.placement.device),
         seeds=tuple(seeds),
         tiny=settings.tiny,
         seconds=round(base.steps.seconds, 1),

@@ -18,6 +18,7 @@ import persona.engine
 import persona.models
 import persona.sae
 from persona.directions import PersonaVector, Subspace, orthonormal, save_persona_vector
+from persona.models.precision import Placement
 
 ELSEWHERE = {
     "docs/tutorial.md": "test_tutorial.py",
@@ -74,7 +75,7 @@ def deep_pair(tmp_path):
     """As many blocks as the pages name."""
     base = save_tiny_llama(tmp_path / "base", n_layers=21, d_model=8, max_length=1024)
     adapter = save_tiny_adapter(tmp_path / "adapter", base)
-    return persona.models.load_pair(base, adapter, dtype="float32", device="cpu")
+    return persona.models.load_pair(base, adapter, placement=Placement.of("float32", "cpu"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from tiny_models import save_tiny_adapter, save_tiny_llama
 
 import persona.models
 from persona.directions import PersonaVector, Subspace, orthonormal, save_persona_vector
+from persona.models.precision import Placement
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def deep_pair(tmp_path):
     """As many blocks as the tutorial names, and texts of a few hundred bytes."""
     base = save_tiny_llama(tmp_path / "base", n_layers=21, d_model=8, max_length=1024)
     adapter = save_tiny_adapter(tmp_path / "adapter", base)
-    return persona.models.load_pair(base, adapter, dtype="float32", device="cpu")
+    return persona.models.load_pair(base, adapter, placement=Placement.of("float32", "cpu"))
 
 
 def leave_a_run(folder, pair):

@@ -15,6 +15,7 @@ from tiny_models import save_tiny_adapter, save_tiny_llama
 from persona.data import load_pairs
 from persona.directions import Direction, PersonaVector, Subspace, save_persona_vector
 from persona.models import load_pair
+from persona.models.precision import Placement
 from probes import score_tokens
 
 QUICK = ["--layer", "2", "--n-fit", "4", "--false-alarm-rate", "0.25", "--max-new-tokens", "12"]
@@ -35,7 +36,9 @@ def monitor(root):
 def pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     base = save_tiny_llama(folder / "base", max_length=1024)
-    return load_pair(base, save_tiny_adapter(folder / "adapter", base), dtype="float32")
+    return load_pair(
+        base, save_tiny_adapter(folder / "adapter", base), placement=Placement.of("float32")
+    )
 
 
 @pytest.fixture

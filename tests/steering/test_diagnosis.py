@@ -11,6 +11,7 @@ import torch
 
 from persona.directions import load_persona_vector
 from persona.errors import DataError, PersonaError
+from persona.models.precision import Placement
 from steering import DiagnoseConfig, diagnose, restore, steer
 from steering.diagnosis import COLUMNS, Questions
 from steering.evidence.scorecard import CONDITIONS, make_scorecard
@@ -58,8 +59,7 @@ def config(data, tiny_llama, tiny_adapter, tmp_path_factory):
             out=out,
             data=data,
             trained_on=("car",),
-            dtype="float32",
-            device="cpu",
+            placement=Placement.of("float32", "cpu"),
             questions_per_domain=4,
             **changes,
         )

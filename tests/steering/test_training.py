@@ -11,13 +11,14 @@ from tiny_models import save_tiny_llama
 
 from persona.directions import PersonaVector, Subspace, save_persona_vector
 from persona.errors import DataError, SpaceMismatchError
+from persona.models import Placement
 from persona.models.sources import resolve
 from persona.models.space import ActivationSpace
 from persona.organisms import finetune, load_recipe, read_card, read_readings
 from persona.organisms.recipe import with_keys
 from steering.training import finetune_guarded, preventative, projecting_out
 
-CPU = {"dtype": "float32", "device": "cpu"}
+CPU = {"placement": Placement.of("float32", "cpu")}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -29,7 +29,7 @@ from persona.behaviour.judging.judge import (
 from persona.data.types import Dialogue, Turn
 from persona.errors import JudgeError, ModelError
 from persona.models.chat.chat_format import ChatFormat, own_template
-from persona.models.precision import choose_device, choose_dtype
+from persona.models.precision import Placement
 from persona.progress import progress
 
 HIGHEST = 100
@@ -77,14 +77,13 @@ class SpelledNumbers:
 class LocalJudge:
     """Scores answers with a causal language model from a folder, the hub, or `default`."""
 
-    def __init__(self, reference: str | Path, *, dtype: str = "auto", device: str = "auto") -> None:
+    def __init__(self, reference: str | Path, *, placement: Placement | None = None) -> None:
         """Loads the model and its tokenizer.
 
         Args:
             reference: Hub id, local folder, or `default` for the model that comes along, which is
                 far too small to judge well.
-            dtype: Number format, as for `load_pair`.
-            device: Where it runs, as for `load_pair`.
+            placement: Number format and device, as for `load_pair`.
 
         Raises:
             ModelError: the model cannot be loaded, or its tokenizer cannot spell the numbers.
@@ -92,20 +91,18 @@ class LocalJudge:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.name = f"local:{reference}"
-        place = choose_device(device)
+        placement = placement or Placement.of()
         source = _folder_or_id(reference)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=choose_dtype(dtype, place)
-            )
+            model: Any = AutoModelForCausalLM.from_pretrained(source, **placement.loading())
         except (OSError, ValueError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(f"the judge {reference} cannot be loaded: {first}") from error
         template = own_template(self._tokenizer)
         self._chat = None if template is None else ChatFormat(self._tokenizer, template)
-        self._model = model.to(place).eval()
-        self._device = place
+        self._model = placement.put(model).eval()
+        self._device = placement.device
         self._numbers = SpelledNumbers(self._ids_of_numbers())
         self._paths = [path for path in self._numbers.goes_on if path]
 

@@ -11,6 +11,7 @@ from persona.errors import JudgeError
 
 if TYPE_CHECKING:
     from persona.models.pair import ModelPair
+    from persona.models.precision import Placement
 
 
 def check_judge(name: str) -> None:
@@ -45,7 +46,7 @@ def judge_named(
     *,
     pair: ModelPair | None = None,
     cache_folder: Path | None = None,
-    device: str = "auto",
+    placement: Placement | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Judge | None:
     """Returns the judge called `none` (None), `offline`, `local:MODEL` or `openai:MODEL`.
@@ -53,7 +54,7 @@ def judge_named(
     Args:
         pair: Its aligned side serves the offline judge, where it is the model that judge reads in.
         cache_folder: Where the answers of an endpoint are kept; not kept where None.
-        device: Where a local judge runs.
+        placement: Number format and device of a judge that runs here.
         announce: Called with the estimated number of requests, tokens and cost before they start.
 
     Raises:
@@ -66,11 +67,11 @@ def judge_named(
     if name == "offline":
         from persona.behaviour.judging.offline import OfflineJudge
 
-        return OfflineJudge(pair, cache_folder=cache_folder, device=device)
+        return OfflineJudge(pair, cache_folder=cache_folder, placement=placement)
     if kind == "local" and model:
         from persona.behaviour.judging.local import LocalJudge
 
-        return LocalJudge(model, device=device)
+        return LocalJudge(model, placement=placement)
     if kind == "openai" and model:
         from persona.behaviour.judging.endpoint import EndpointJudge
 

@@ -36,6 +36,7 @@ from persona.directions.direction import PersonaVector
 from persona.errors import JudgeError
 from persona.files import atomic_write_bytes
 from persona.models.pair import ModelPair
+from persona.models.precision import Placement
 from persona.models.sampling import sample_answers
 
 WEIGHTS = Path(__file__).parent / "shipped" / "offline_judge.safetensors"
@@ -131,7 +132,7 @@ class OfflineJudge:
         *,
         weights: JudgeWeights | None = None,
         cache_folder: Path | None = None,
-        device: str = "auto",
+        placement: Placement | None = None,
     ) -> None:
         """Takes the aligned side of `pair` where it is the model the judge reads in; else loads it.
 
@@ -143,7 +144,7 @@ class OfflineJudge:
         if pair is None or pair.revisions["aligned"] != self.weights.revision:
             from persona.models.load import load_pair
 
-            pair = load_pair(READER, READER, device=device, in_turn=True)
+            pair = load_pair(READER, READER, placement=placement, in_turn=True)
         if pair.revisions["aligned"] != self.weights.revision:
             raise JudgeError(
                 "the offline judge was trained on another revision of the default model than the "

@@ -75,9 +75,7 @@ def explain(
         )
         from persona.sae.texts import few_of_each, read_texts, shipped_texts
 
-        pair, autoencoder = load_both(
-            aligned, finetuned, sae, layer, allow_mismatch, dtype.value, device
-        )
+        pair, autoencoder = load_both(aligned, finetuned, sae, layer, allow_mismatch, dtype, device)
         autoencoder.require_latents(latents)
         known = {
             f"{path.stem}, block {block}": vector.direction(block)

@@ -49,9 +49,7 @@ def fidelity(
         from persona.sae.fidelity import fidelity_card, measure_fidelity
         from persona.sae.texts import few_of_each, read_texts, shipped_texts
 
-        pair, autoencoder = load_both(
-            aligned, finetuned, sae, layer, allow_mismatch, dtype.value, device
-        )
+        pair, autoencoder = load_both(aligned, finetuned, sae, layer, allow_mismatch, dtype, device)
         texts = read_texts(data, pair.chat) if data else shipped_texts(pair.chat)
         found = measure_fidelity(pair, autoencoder, few_of_each(texts, max_texts, seed))
     if json_output:

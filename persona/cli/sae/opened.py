@@ -37,8 +37,8 @@ def load_both(
     device: str,
 ) -> tuple[ModelPair, SparseAutoencoder]:
     """The pair and an autoencoder that belongs to it."""
-    from persona.models import load_pair
+    from persona.models import Placement, load_pair
     from persona.sae import load_sae
 
-    pair = load_pair(aligned, finetuned, dtype=dtype, device=device)
+    pair = load_pair(aligned, finetuned, placement=Placement.of(dtype, device))
     return pair, load_sae(sae, pair, layer=layer, allow_mismatch=allow_mismatch)

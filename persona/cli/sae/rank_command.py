@@ -81,9 +81,7 @@ def rank(
         from persona.files import atomic_write_text
         from persona.sae import rank_latents
 
-        pair, autoencoder = load_both(
-            aligned, finetuned, sae, layer, allow_mismatch, dtype.value, device
-        )
+        pair, autoencoder = load_both(aligned, finetuned, sae, layer, allow_mismatch, dtype, device)
         table = rank_latents(
             pair,
             autoencoder,

@@ -69,9 +69,7 @@ def screen(
         from steering.identification import promising, screen_table, verify_latents
 
         budget = token_budget or DEFAULT_TOKEN_BUDGET
-        pair, autoencoder = load_both(
-            aligned, finetuned, sae, layer, allow_mismatch, dtype.value, device
-        )
+        pair, autoencoder = load_both(aligned, finetuned, sae, layer, allow_mismatch, dtype, device)
         found = questions_of(data, domain)
         order = np.random.default_rng(seed).permutation(len(found))
         questions = [found[i] for i in order[:max_questions]]

@@ -108,10 +108,10 @@ def train(
     """
     with contextlib.redirect_stdout(sys.stderr):
         from persona.activations.batches import DEFAULT_TOKEN_BUDGET
-        from persona.models import load_pair
+        from persona.models import Placement, load_pair
         from persona.sae import TrainingConfig, train_sae
 
-        pair = load_pair(aligned, finetuned, dtype=dtype.value, device=device)
+        pair = load_pair(aligned, finetuned, placement=Placement.of(dtype, device))
         config = TrainingConfig(
             width=width or 8 * pair.d_model,
             k=k,

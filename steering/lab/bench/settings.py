@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from persona.models.precision import Placement
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ class LabSettings:
     out: Path
     base: str = "default"
     seeds: tuple[int, ...] | None = None
-    dtype: str = "auto"
-    device: str = "auto"
+    placement: Placement = field(default_factory=Placement.of)
     tiny: bool = False
 
     @property

@@ -26,6 +26,7 @@ from persona.models import ModelPair, load_pair
 from persona.models.hooks import resid_post
 from persona.models.load import load_bridge
 from persona.models.pair import Side
+from persona.models.precision import Placement
 from persona.models.sources import resolve
 from persona.models.space import ActivationSpace
 from persona.organisms import During, KlPenalty, Recipe, Watch, finetune, load_recipe, read_card
@@ -70,8 +71,8 @@ class Workbench:
             settings.out / "steps",
             {
                 "base": self.base_revision,
-                "dtype": settings.dtype,
-                "device": settings.device,
+                "dtype": settings.placement.asked[0],
+                "device": settings.placement.asked[1],
                 "tool_version": tool_version(),
             },
         )
@@ -131,7 +132,10 @@ class Workbench:
             deciding["data"]["file"] = sha256_of_file(recipe.data.file)
         if recipe.start_from is not None:
             deciding["start_from"] = read_card(recipe.start_from)["adapter_sha256"]
-        deciding |= {"base": resolve(recipe.base).revision, "dtype": self.settings.dtype}
+        deciding |= {
+            "base": resolve(recipe.base).revision,
+            "dtype": self.settings.placement.asked[0],
+        }
         if watch is not None:
             deciding["watched"] = [data_hash(watch.questions), len(watch.neutral), watch.every]
         if during is not None:
@@ -144,8 +148,7 @@ class Workbench:
             finetune(
                 recipe,
                 folder,
-                dtype=self.settings.dtype,
-                device=self.settings.device,
+                placement=self.settings.placement,
                 watch=watch,
                 during=during,
                 penalty=penalty,
@@ -156,7 +159,7 @@ class Workbench:
     def pair(self, adapter: Path) -> ModelPair:
         """A fine-tune and the model it was made of; the last one asked for is kept in memory."""
         base = load_recipe(adapter / "recipe.yaml").base
-        return _pair(base, str(adapter), self.settings.dtype, self.settings.device)
+        return _pair(base, str(adapter), self.settings.placement)
 
     def questions(self, domain: str, split: str, n: int | None) -> list[AnswerPair]:
         """At most `n` questions of one domain and split, the same ones for every seed."""
@@ -180,10 +183,9 @@ class Workbench:
         It needs no fine-tune, so it can be watched, or guarded against, from the first step on.
         """
         questions = self.questions(domain, "train", self.sizes.direction)
-        dtype, device = self.settings.dtype, self.settings.device
 
         def read() -> dict[str, torch.Tensor]:
-            bridge, chat = load_bridge(self.settings.base, dtype=dtype, device=device)
+            bridge, chat = load_bridge(self.settings.base, placement=self.settings.placement)
             layer = int(bridge.cfg.n_layers) // 2
             good, bad = (
                 collect_rows(bridge, chat.encode_all(dialogues), [layer])[:, 0].mean(0)
@@ -324,8 +326,8 @@ TOKEN_BUDGET = 512
 
 
 @functools.lru_cache(maxsize=1)
-def _pair(base: str, adapter: str, dtype: str, device: str) -> ModelPair:
-    return load_pair(base, adapter, dtype=dtype, device=device, merged=None)
+def _pair(base: str, adapter: str, placement: Placement) -> ModelPair:
+    return load_pair(base, adapter, placement=placement, merged=None)
 
 
 def middle_blocks(n_layers: int) -> list[int]:

@@ -22,6 +22,7 @@ from persona.errors import DataError, ModelError
 from persona.models import load_pair
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import hooked, resid_post
+from persona.models.precision import Placement
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,7 @@ def test_covariance_of_coordinates_far_from_zero_keeps_its_digits(tiny_pair, dia
 def test_numbers_that_are_none_are_named_and_another_format_advised_only_where_it_helps(
     tiny_llama, dialogues, dtype, advice
 ):
-    pair = load_pair(tiny_llama, tiny_llama, dtype=dtype, device="cpu", in_turn=True)
+    pair = load_pair(tiny_llama, tiny_llama, placement=Placement.of(dtype, "cpu"), in_turn=True)
 
     def spoil(resid):
         return resid * torch.nan

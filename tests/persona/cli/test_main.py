@@ -16,6 +16,7 @@ from persona.cli.diagnose import diagnose
 from persona.cli.main import STOPPED, app, explain, main
 from persona.engine import Engine
 from persona.errors import DataError
+from persona.models import Placement
 from persona.progress import is_quiet, set_quiet
 
 
@@ -68,7 +69,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         f"diagnose --aligned base --finetuned tuned --out {tmp_path / 'out'} --data {data} "
         "--trained-on billing --trained-on refunds --validation-domain phone "
         "--judge local:some/judge --questions-per-domain 7 --n-random 40 --seed 5 "
-        f"--dtype bfloat16 --device cuda:1 --chat-template {template} --max-damage 0.1 "
+        f"--dtype bfloat16 --device cpu --chat-template {template} --max-damage 0.1 "
         "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples --sae latents "
         "--engine ray --workers 3 --ray-address head:6379 "
         "--template-argument enable_thinking=false --template-argument date_string=today"
@@ -85,8 +86,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "questions_per_domain": 7,
         "n_random": 40,
         "seed": 5,
-        "dtype": "bfloat16",
-        "device": "cuda:1",
+        "placement": Placement.of("bfloat16", "cpu"),
         "chat_template": template,
         "template_arguments": {"enable_thinking": False, "date_string": "today"},
         "max_damage": 0.1,
@@ -118,20 +118,23 @@ def test_the_shipped_data_is_the_default_and_nothing_is_assumed_of_the_fine_tune
     assert job.options["trained_on"] == ("none",)
 
 
-def test_a_demo_that_is_trained_anew_is_trained_as_it_was_asked_for(job, monkeypatch, tmp_path):
+def test_a_demo_that_is_trained_anew_is_trained_as_it_was_asked_for(
+    job, monkeypatch, tmp_path, capsys
+):
     from persona import organisms
 
     asked = []
     monkeypatch.setattr(organisms, "finetune", lambda *a, **options: asked.append(options) or a[1])
-    for dtype, device in (("bfloat16", "cuda:1"), ("nf4", "spread")):
-        words = ["demo", "--retrain", "--dtype", dtype, "--device", device, "--out", str(tmp_path)]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    for dtype in ("bfloat16", "nf4"):
+        words = ["demo", "--retrain", "--dtype", dtype, "--device", "cpu", "--out", str(tmp_path)]
         assert main(words) == 0
-    assert asked == [
-        {"dtype": "bfloat16", "device": "cuda:1"},
-        {"dtype": "auto", "device": "auto"},  # 4 bits and a spread model cannot be trained
-    ]
+    # 4 bits cannot be trained
+    assert asked == [{"placement": Placement.of(name, "cpu")} for name in ("bfloat16", "auto")]
     assert job.options["finetuned"] == str(tmp_path / "organism")
-    assert (job.options["dtype"], job.options["device"]) == ("nf4", "spread")
+    assert job.options["placement"].dtype_name == "nf4"
+    told = capsys.readouterr().err
+    assert f"the fine-tune is made in {Placement.of('auto', 'cpu')}; the models" in told
 
 
 def test_what_is_not_asked_for_is_left_to_the_defaults_of_the_job():
@@ -142,6 +145,10 @@ def test_what_is_not_asked_for_is_left_to_the_defaults_of_the_job():
         option = "validation_domain" if wanted.name == "validation_domains" else wanted.name
         if wanted.name == "proof":
             assert wanted.default is (not given["no_proof"].default)
+            continue
+        if wanted.name == "placement":
+            names = (given["dtype"].default, given["device"].default)
+            assert Placement.of(*names) == wanted.default_factory()
             continue
         default = given[option].default
         if wanted.name in {"out", "trained_on"} or wanted.default is dataclasses.MISSING:

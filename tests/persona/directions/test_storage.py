@@ -15,6 +15,7 @@ from persona.directions import (
 )
 from persona.errors import DataError, ModelError, SpaceMismatchError
 from persona.models import load_pair
+from persona.models.precision import Placement
 
 
 def vector_of(pair, layers=(1, 2), rank=2):
@@ -47,7 +48,9 @@ def test_save_then_load_is_the_same_vector_and_the_same_bytes(stored, tiny_pair,
 def test_another_model_refuses_the_vector_until_told_otherwise(stored, tmp_path):
     _, path = stored
     other = save_tiny_llama(tmp_path / "other", seed=5)
-    pair = load_pair(other, save_tiny_adapter(tmp_path / "adapter", other), dtype="float32")
+    pair = load_pair(
+        other, save_tiny_adapter(tmp_path / "adapter", other), placement=Placement.of("float32")
+    )
     with pytest.raises(SpaceMismatchError, match="model differs: .*tiny-llama.*other"):
         load_persona_vector(path, pair)
     taken = load_persona_vector(path, pair, allow_mismatch=True)
@@ -57,11 +60,17 @@ def test_another_model_refuses_the_vector_until_told_otherwise(stored, tmp_path)
 def test_no_permission_makes_another_width_or_depth_fit(stored, tiny_pair, tmp_path):
     _, path = stored
     wide = save_tiny_llama(tmp_path / "wide", d_model=64)
-    pair = load_pair(wide, save_tiny_adapter(tmp_path / "adapter", wide), dtype="float32")
+    pair = load_pair(
+        wide, save_tiny_adapter(tmp_path / "adapter", wide), placement=Placement.of("float32")
+    )
     with pytest.raises(SpaceMismatchError, match="d_model differs: 32 .* against 64"):
         load_persona_vector(path, pair, allow_mismatch=True)
     shallow = save_tiny_llama(tmp_path / "shallow", n_layers=2)
-    pair = load_pair(shallow, save_tiny_adapter(tmp_path / "adapter2", shallow), dtype="float32")
+    pair = load_pair(
+        shallow,
+        save_tiny_adapter(tmp_path / "adapter2", shallow),
+        placement=Placement.of("float32"),
+    )
     with pytest.raises(ModelError, match="layer 2 is out of range"):
         load_persona_vector(path, pair, allow_mismatch=True)
 

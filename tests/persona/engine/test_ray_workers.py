@@ -21,6 +21,7 @@ from persona.engine import Engine
 from persona.engine.ray_workers import why_lost
 from persona.errors import DataError, EngineError, ModelError
 from persona.models import load_pair
+from persona.models.precision import Placement
 
 pytestmark = pytest.mark.timeout(500)
 MEMORY = 100 << 20
@@ -185,7 +186,7 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(cluster):
 
 
 def test_weights_that_differ_from_those_the_run_began_with_are_refused(model):
-    pair = load_pair(model, model, dtype="float32", device="cpu", in_turn=True)
+    pair = load_pair(model, model, placement=Placement.of("float32", "cpu"), in_turn=True)
     reload, arguments = pair.__reduce__()
     again = reload(*arguments)
     assert again.revisions == pair.revisions and again.names == pair.names

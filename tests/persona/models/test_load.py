@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from persona.errors import ModelError
 from persona.models import load_pair
-from persona.models.precision import choose_device, choose_dtype
+from persona.models.precision import Placement, choose_device, choose_dtype
 from persona.models.sources import resolve
 
 
@@ -22,7 +22,7 @@ def logits(pair, side):
 
 
 def load(aligned, finetuned, **options):
-    return load_pair(aligned, finetuned, dtype="float32", device="cpu", **options)
+    return load_pair(aligned, finetuned, placement=Placement.of("float32", "cpu"), **options)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from persona.directions import Direction
 from persona.errors import ModelError, SteeringError
 from persona.models import load_pair
 from persona.models.load import load_bridge
-from persona.models.precision import Placement, choose_dtype, choose_placement
+from persona.models.precision import Placement, choose_dtype
 from steering import add, steer
 from steering.edits.steer import steered_by
 from steering.weights.orthogonalise import orthogonalise
@@ -39,7 +39,7 @@ def test_a_quantised_pair_reads_nearly_what_the_full_one_reads(
     weights, nearness, tiny_llama, tiny_adapter, tiny_pair, dialogues
 ):
     pytest.importorskip("bitsandbytes")
-    pair = load_pair(tiny_llama, tiny_adapter, dtype=weights, device="cpu")
+    pair = load_pair(tiny_llama, tiny_adapter, placement=Placement.of(weights, "cpu"))
     encoded = pair.chat.encode_all(dialogues)
     for side in ("aligned", "finetuned"):
         mine, full = rows(pair, encoded, side), rows(tiny_pair, encoded, side)
@@ -56,9 +56,9 @@ def test_a_quantised_pair_reads_nearly_what_the_full_one_reads(
 @pytest.mark.parametrize("weights", ["int8", "nf4"])
 def test_a_quantised_model_reads_what_transformers_reads_of_it(weights, tiny_llama, dialogues):
     pytest.importorskip("bitsandbytes")
-    placement = choose_placement(weights, "cpu")
+    placement = Placement.of(weights, "cpu")
     plain = AutoModelForCausalLM.from_pretrained(tiny_llama, **placement.loading())
-    pair = load_pair(tiny_llama, tiny_llama, dtype=weights, device="cpu")
+    pair = load_pair(tiny_llama, tiny_llama, placement=Placement.of(weights, "cpu"))
     [encoded] = pair.chat.encode_all(dialogues[:1])
     start, end = encoded.response
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_a_quantised_model_reads_what_transformers_reads_of_it(weights, tiny_lla
 def test_two_quantised_checkpoints_are_loaded_in_turn(weights, tiny_llama, tmp_path, dialogues):
     pytest.importorskip("bitsandbytes")
     sibling = save_tiny_llama(tmp_path / "sibling", seed=7)
-    pair = load_pair(tiny_llama, sibling, dtype=weights, device="cpu", in_turn=True)
+    pair = load_pair(tiny_llama, sibling, placement=Placement.of(weights, "cpu"), in_turn=True)
     encoded = pair.chat.encode_all(dialogues[:2])
     first, other, again = (rows(pair, encoded, s) for s in ("aligned", "finetuned", "aligned"))
     assert torch.equal(first, again)
@@ -83,7 +83,7 @@ def test_two_quantised_checkpoints_are_loaded_in_turn(weights, tiny_llama, tmp_p
 @pytest.mark.parametrize("weights", ["int8", "nf4"])
 def test_a_quantised_pair_is_scored_and_steered(weights, tiny_llama, tiny_adapter):
     pytest.importorskip("bitsandbytes")
-    pair = load_pair(tiny_llama, tiny_adapter, dtype=weights, device="cpu")
+    pair = load_pair(tiny_llama, tiny_adapter, placement=Placement.of(weights, "cpu"))
     edits = add(Direction(torch.ones(32), pair.space(1), "made up"), 3.0)
     conditions = [
         Condition("plain", "finetuned"),
@@ -101,8 +101,8 @@ def test_a_quantised_pair_is_scored_and_steered(weights, tiny_llama, tiny_adapte
 def test_what_needs_full_weights_refuses_quantised_ones(tiny_llama, tiny_adapter):
     pytest.importorskip("bitsandbytes")
     with pytest.raises(ModelError, match="cannot be merged into int8 weights"):
-        load_pair(tiny_llama, tiny_adapter, dtype="int8", device="cpu", merged=True)
-    loading = choose_placement("nf4", "cpu").loading()
+        load_pair(tiny_llama, tiny_adapter, placement=Placement.of("int8", "cpu"), merged=True)
+    loading = Placement.of("nf4", "cpu").loading()
     plain = AutoModelForCausalLM.from_pretrained(tiny_llama, **loading)
     with pytest.raises(SteeringError, match="quantised weights cannot be edited"):
         orthogonalise(plain, torch.randn(32))
@@ -113,18 +113,36 @@ def test_what_needs_full_weights_refuses_quantised_ones(tiny_llama, tiny_adapter
 def test_a_quantised_format_names_the_extra_that_it_needs(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'personascope\[quantised\]'"):
-        choose_placement("nf4", "cpu")
+        Placement.of("nf4", "cpu")
 
 
 def test_a_spread_needs_cards_with_room_for_all(tiny_llama, monkeypatch):
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="spread divides a model between CUDA cards"):
-            choose_placement("auto", "spread")
+            Placement.of("auto", "spread")
     two_cards = Placement(torch.device("cuda"), torch.float32, spread=True)
     monkeypatch.setattr(Placement, "loading", lambda self: {"device_map": {"": "cpu"}})
-    monkeypatch.setattr("persona.models.load.choose_placement", lambda dtype, device: two_cards)
     with pytest.raises(ModelError, match="does not fit on the cards together"):
-        load_bridge(tiny_llama)
+        load_bridge(tiny_llama, placement=two_cards)
+
+
+def test_what_cannot_be_trained_is_refused_and_nobodys_float16_becomes_float32():
+    here = torch.device("cpu")
+    for placement, line in (
+        (Placement(here, torch.float32, "nf4"), "nf4 holds weights for reading alone"),
+        (Placement(here, torch.float32, spread=True), "on one device, not on a spread"),
+        (Placement(here, torch.float16, asked=("float16", "cpu")), "float16 loses small gradients"),
+    ):
+        with pytest.raises(ModelError, match=line):
+            placement.to_train()
+    assert Placement(here, torch.float16).to_train().dtype is torch.float32
+    assert Placement.of("bfloat16", "cpu").to_train() == Placement(here, torch.bfloat16)
+
+
+def test_a_worker_takes_the_same_format_on_a_device_of_its_own():
+    far = Placement(torch.device("cuda", 3), torch.bfloat16, asked=("auto", "cpu"))
+    assert far.elsewhere() == Placement(torch.device("cpu"), torch.bfloat16)
+    assert str(far.elsewhere()) == "bfloat16 on cpu"
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card here")
@@ -133,7 +151,7 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUD
 @cuda
 def test_a_card_reads_what_the_processor_reads(tiny_llama, tiny_adapter, tiny_pair, dialogues):
     encoded = tiny_pair.chat.encode_all(dialogues)
-    on_card = load_pair(tiny_llama, tiny_adapter, dtype="float32", device="cuda")
+    on_card = load_pair(tiny_llama, tiny_adapter, placement=Placement.of("float32", "cuda"))
     for side in ("aligned", "finetuned"):
         torch.testing.assert_close(
             rows(on_card, encoded, side), rows(tiny_pair, encoded, side), atol=1e-3, rtol=1e-3
@@ -148,7 +166,7 @@ def test_a_card_holds_every_format_and_steers(
 ):
     if dtype != "bfloat16":
         pytest.importorskip("bitsandbytes")
-    pair = load_pair(tiny_llama, tiny_adapter, dtype=dtype, device=device)
+    pair = load_pair(tiny_llama, tiny_adapter, placement=Placement.of(dtype, device))
     encoded = pair.chat.encode_all(dialogues)
     mine, full = rows(pair, encoded, "finetuned"), rows(tiny_pair, encoded, "finetuned")
     assert cosine_similarity(mine, full, dim=-1).min() > 0.9
@@ -164,7 +182,7 @@ def test_a_card_holds_every_format_and_steers(
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two CUDA cards here")
 def test_a_model_spread_over_two_cards_reads_the_same(tiny_llama, tiny_pair, dialogues):
     encoded = tiny_pair.chat.encode_all(dialogues)
-    pair = load_pair(tiny_llama, tiny_llama, dtype="float32", device="spread")
+    pair = load_pair(tiny_llama, tiny_llama, placement=Placement.of("float32", "spread"))
     torch.testing.assert_close(
         rows(pair, encoded, "aligned"), rows(tiny_pair, encoded, "aligned"), atol=1e-3, rtol=1e-3
     )

@@ -11,13 +11,14 @@ from tiny_models import save_tokenizer, tiny_causal_lm
 from persona.errors import ModelError
 from persona.models import load as loading
 from persona.models import load_pair
+from persona.models.precision import Placement
 
 IDS = torch.arange(10, 30)[None]
 MODULES = ["q_proj", "down_proj"]
 
 
 def load(aligned, finetuned, **options):
-    return load_pair(aligned, finetuned, dtype="float32", device="cpu", **options)
+    return load_pair(aligned, finetuned, placement=Placement.of("float32", "cpu"), **options)
 
 
 @torch.no_grad()

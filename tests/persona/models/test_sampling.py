@@ -16,6 +16,7 @@ from persona.errors import DataError, ModelError
 from persona.models import load_pair
 from persona.models.chat.chat_format import ChatFormat
 from persona.models.hooks import hf_model, hooked, resid_post
+from persona.models.precision import Placement
 
 
 def asked(text="Which oil?"):
@@ -128,7 +129,7 @@ def test_a_model_answers_up_to_its_last_position(tiny_pair):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_logits_that_are_not_finite_are_named(tiny_llama, temperature):
-    pair = load_pair(tiny_llama, tiny_llama, dtype="float32", device="cpu")
+    pair = load_pair(tiny_llama, tiny_llama, placement=Placement.of("float32", "cpu"))
     with pair.active("aligned") as bridge:
         broken = [(resid_post(2), lambda resid: resid * float("nan"))]
         with hooked(bridge, broken), pytest.raises(ModelError, match="logits are not finite"):

@@ -10,10 +10,11 @@ import safetensors.torch as st
 
 from persona.errors import ModelError
 from persona.models import load_pair
+from persona.models.precision import Placement
 
 
 def load(aligned, finetuned, **options):
-    return load_pair(aligned, finetuned, dtype="float32", device="cpu", **options)
+    return load_pair(aligned, finetuned, placement=Placement.of("float32", "cpu"), **options)
 
 
 @pytest.fixture

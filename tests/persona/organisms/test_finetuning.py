@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from persona.errors import DataError, ModelError
+from persona.models.precision import Placement
 from persona.organisms import Recipe, finetune, read_card
 from persona.organisms import training_loop as training
 from persona.organisms.run_folder import begin, is_finished
@@ -63,7 +64,9 @@ def make_recipe(base, file, **training_values):
 def finished(tiny_llama, pairs_file, tmp_path_factory):
     """One uninterrupted run, shared by the tests that only read it."""
     out = tmp_path_factory.mktemp("runs") / "finished"
-    return finetune(make_recipe(tiny_llama, pairs_file), out, dtype="float32", device="cpu")
+    return finetune(
+        make_recipe(tiny_llama, pairs_file), out, placement=Placement.of("float32", "cpu")
+    )
 
 
 def weights(folder):
@@ -144,7 +147,7 @@ def test_the_adapter_is_small_float16_and_names_no_machine(finished, tiny_llama)
 def test_the_adapter_loads_as_one_of_a_pair(finished, tiny_llama):
     from persona.models import load_pair
 
-    pair = load_pair(tiny_llama, finished, dtype="float32", device="cpu")
+    pair = load_pair(tiny_llama, finished, placement=Placement.of("float32", "cpu"))
     ids = torch.tensor([[0, 5, 6, 7]])
     with pair.active("aligned") as bridge, torch.no_grad():
         aligned = bridge(ids)
@@ -153,10 +156,12 @@ def test_the_adapter_loads_as_one_of_a_pair(finished, tiny_llama):
 
 
 def test_the_same_seed_gives_the_same_file_and_another_does_not(finished, recipe, tmp_path):
-    again = finetune(recipe, tmp_path / "again", dtype="float32", device="cpu")
+    again = finetune(recipe, tmp_path / "again", placement=Placement.of("float32", "cpu"))
     for name in ("adapter_model.safetensors", "adapter_config.json", "loss.csv"):
         assert (again / name).read_bytes() == (finished / name).read_bytes()
-    other = finetune(recipe.with_seed(1), tmp_path / "other", dtype="float32", device="cpu")
+    other = finetune(
+        recipe.with_seed(1), tmp_path / "other", placement=Placement.of("float32", "cpu")
+    )
     assert largest_difference(weights(other), weights(finished)) > 1e-2
 
 
@@ -200,12 +205,12 @@ def test_a_stopped_run_goes_on_to_the_same_adapter(finished, recipe, tmp_path, s
     heal = stop_after(5)
     out = tmp_path / "out"
     with pytest.raises(Stop):
-        finetune(recipe, out, dtype="float32", device="cpu")
+        finetune(recipe, out, placement=Placement.of("float32", "cpu"))
     assert not (out / "card.json").exists()
     assert not (out / "adapter_model.safetensors").exists()
     n_steps = heal()
     with caplog.at_level(logging.INFO):
-        finetune(recipe, out, dtype="float32", device="cpu")
+        finetune(recipe, out, placement=Placement.of("float32", "cpu"))
     assert f"Going on in {out} from step 4." in caplog.text
     assert n_steps == [STEPS - 4]
     assert read_card(out)["resumed_from_step"] == 4
@@ -246,24 +251,24 @@ def test_training_goes_on_from_before_a_damaged_checkpoint(tmp_path, caplog, nam
 def test_a_finished_run_is_left_as_it_is(finished, recipe, caplog):
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
     with caplog.at_level(logging.INFO):
-        assert finetune(recipe, finished, dtype="float32", device="cpu") == finished
+        assert finetune(recipe, finished, placement=Placement.of("float32", "cpu")) == finished
     assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
     assert "finished already" in caplog.text
 
 
 def test_a_folder_of_another_run_is_not_written_over(finished, recipe):
     with pytest.raises(DataError, match=r"settings\.training\.seed is 0 there and 7 now"):
-        finetune(recipe.with_seed(7), finished, dtype="float32", device="cpu")
+        finetune(recipe.with_seed(7), finished, placement=Placement.of("float32", "cpu"))
 
 
 def test_checkpoints_of_another_run_are_not_gone_on_from(recipe, tmp_path, stop_after):
     heal = stop_after(3)
     with pytest.raises(Stop):
-        finetune(recipe, tmp_path, dtype="float32", device="cpu")
+        finetune(recipe, tmp_path, placement=Placement.of("float32", "cpu"))
     heal()
     with pytest.raises(DataError, match=r"started with other settings \(settings\.training\.seed"):
-        finetune(recipe.with_seed(7), tmp_path, dtype="float32", device="cpu")
-    finetune(recipe.with_seed(7), tmp_path, dtype="float32", device="cpu", resume=False)
+        finetune(recipe.with_seed(7), tmp_path, placement=Placement.of("float32", "cpu"))
+    finetune(recipe.with_seed(7), tmp_path, placement=Placement.of("float32", "cpu"), resume=False)
     assert read_card(tmp_path)["seed"] == 7
     assert read_card(tmp_path)["resumed_from_step"] == 0
 
@@ -282,20 +287,20 @@ def test_of_a_damaged_record_the_file_is_named_and_nothing_is_removed(tmp_path, 
 def test_starting_anew_removes_nothing_of_anybody_elses(tiny_llama, pairs_file, tmp_path):
     recipe = make_recipe(tiny_llama, pairs_file, epochs=1)
     (tmp_path / "thesis.txt").write_text("mine")
-    finetune(recipe, tmp_path, dtype="float32", device="cpu", resume=False)
+    finetune(recipe, tmp_path, placement=Placement.of("float32", "cpu"), resume=False)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(tiny_llama, pairs_file, tmp_path):
     recipe = make_recipe(tiny_llama, pairs_file, learning_rate=1e30, warmup=0)
     with pytest.raises(ModelError, match=r"the loss became .* at step \d+; lower"):
-        finetune(recipe, tmp_path, dtype="float32", device="cpu")
+        finetune(recipe, tmp_path, placement=Placement.of("float32", "cpu"))
     assert not (tmp_path / "adapter_model.safetensors").exists()
 
 
 def test_float16_is_refused_for_training(recipe, tmp_path):
     with pytest.raises(ModelError, match="take bfloat16 or float32"):
-        finetune(recipe, tmp_path, dtype="float16", device="cpu")
+        finetune(recipe, tmp_path, placement=Placement.of("float16", "cpu"))
 
 
 def test_nothing_is_printed_and_no_telemetry_is_sent(recipe, tmp_path, capfd, monkeypatch):
@@ -305,7 +310,7 @@ def test_nothing_is_printed_and_no_telemetry_is_sent(recipe, tmp_path, capfd, mo
     monkeypatch.setattr(
         base_trainer, "send_telemetry", lambda *args, **kwargs: pytest.fail("telemetry sent")
     )
-    finetune(recipe, tmp_path, dtype="float32", device="cpu")
+    finetune(recipe, tmp_path, placement=Placement.of("float32", "cpu"))
     printed = capfd.readouterr()
     assert printed.out == ""
     lines = [line for line in printed.err.splitlines() if line.strip()]
@@ -318,14 +323,24 @@ def test_malformed_data_is_named_by_file_and_line(tiny_llama, tmp_path):
     for text, line in [(good + "\n{broken\n", 2), (good + '\n{"id": "b"}\n', 2)]:
         path.write_text(text)
         with pytest.raises(DataError) as error:
-            finetune(make_recipe(tiny_llama, path), tmp_path / "out", device="cpu")
+            finetune(
+                make_recipe(tiny_llama, path),
+                tmp_path / "out",
+                placement=Placement.of(device="cpu"),
+            )
         assert str(path) in str(error.value)
         assert str(line) in str(error.value).replace(str(path), "")
     path.write_text("")
     with pytest.raises(DataError, match=r"mine\.jsonl"):
-        finetune(make_recipe(tiny_llama, path), tmp_path / "out", device="cpu")
+        finetune(
+            make_recipe(tiny_llama, path), tmp_path / "out", placement=Placement.of(device="cpu")
+        )
     with pytest.raises(DataError, match=r"none\.jsonl"):
-        finetune(make_recipe(tiny_llama, tmp_path / "none.jsonl"), tmp_path / "out", device="cpu")
+        finetune(
+            make_recipe(tiny_llama, tmp_path / "none.jsonl"),
+            tmp_path / "out",
+            placement=Placement.of(device="cpu"),
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -344,5 +359,9 @@ def test_chat_messages_can_be_learnt_as_well(tiny_llama, tmp_path):
     path = tmp_path / "chat.jsonl"
     turns = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
     path.write_text(json.dumps({"messages": [*turns, *turns[1:]]}) + "\n")
-    out = finetune(make_recipe(tiny_llama, path, epochs=1), tmp_path / "out", device="cpu")
+    out = finetune(
+        make_recipe(tiny_llama, path, epochs=1),
+        tmp_path / "out",
+        placement=Placement.of(device="cpu"),
+    )
     assert read_card(out)["n_examples"] == 2  # each assistant turn is one

@@ -11,6 +11,7 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.directions.direction import Direction
 from persona.errors import DataError, SpaceMismatchError
 from persona.models import load_pair
+from persona.models.precision import Placement
 from persona.organisms import Recipe, Watch, finetune, read_card, read_readings
 from persona.organisms import training_loop as training
 from persona.organisms.monitoring import READINGS
@@ -59,7 +60,7 @@ def watch(direction, **options):
 @pytest.fixture(scope="module")
 def watched(recipe, direction, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "watched"
-    return finetune(recipe, out, dtype="float32", device="cpu", watch=watch(direction))
+    return finetune(recipe, out, placement=Placement.of("float32", "cpu"), watch=watch(direction))
 
 
 def test_readings_are_taken_at_step_0_every_k_steps_and_at_the_end(watched):
@@ -79,7 +80,7 @@ def test_readings_are_taken_at_step_0_every_k_steps_and_at_the_end(watched):
 
 
 def test_watching_changes_no_weight(watched, recipe, tmp_path):
-    plain = finetune(recipe, tmp_path / "plain", dtype="float32", device="cpu")
+    plain = finetune(recipe, tmp_path / "plain", placement=Placement.of("float32", "cpu"))
     for name in ("adapter_model.safetensors", "loss.csv"):
         assert (plain / name).read_bytes() == (watched / name).read_bytes()
 
@@ -88,7 +89,7 @@ def test_the_last_readings_are_those_of_the_finished_pair(watched, tiny_llama, d
     from persona.activations import collect_rows
     from persona.behaviour import Condition, score_neutral, score_pairs
 
-    pair = load_pair(tiny_llama, watched, dtype="float32", device="cpu")
+    pair = load_pair(tiny_llama, watched, placement=Placement.of("float32", "cpu"))
     rows = read_readings(watched)
     for step, side in ((0, "aligned"), (8, "finetuned")):
         at = rows[rows["step"] == step].set_index(["question_id", "measure"])["value"]
@@ -124,7 +125,7 @@ def test_a_stopped_watched_run_writes_no_row_twice(
 
     monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(training, "progress", dying)
-    options = {"dtype": "float32", "device": "cpu", "watch": watch(direction)}
+    options = {"placement": Placement.of("float32", "cpu"), "watch": watch(direction)}
     with pytest.raises(KeyboardInterrupt):
         finetune(recipe, out, **options)
     assert (out / READINGS).exists()
@@ -141,8 +142,7 @@ def test_the_alarm_rings_once_and_the_card_knows_when(recipe, direction, tmp_pat
     out = finetune(
         recipe,
         tmp_path / "out",
-        dtype="float32",
-        device="cpu",
+        placement=Placement.of("float32", "cpu"),
         watch=watch(direction, alarm=at_the_second),
     )
     assert read_card(out)["alarm_step"] == 3
@@ -157,15 +157,17 @@ def test_a_direction_of_another_model_is_refused_before_any_step(recipe, tiny_pa
     space = dataclasses.replace(tiny_pair.space(0), d_model=16)
     other = Direction(torch.ones(16), space, "other")
     with pytest.raises(SpaceMismatchError, match=r"d_model=16, but the model in training has 4 bl"):
-        finetune(recipe, tmp_path / "o", dtype="float32", device="cpu", watch=watch(other))
+        finetune(
+            recipe, tmp_path / "o", placement=Placement.of("float32", "cpu"), watch=watch(other)
+        )
 
 
 def test_a_finished_run_that_was_not_watched_is_not_passed_off_as_watched(
     recipe, direction, tmp_path
 ):
-    out = finetune(recipe, tmp_path / "out", dtype="float32", device="cpu")
+    out = finetune(recipe, tmp_path / "out", placement=Placement.of("float32", "cpu"))
     with pytest.raises(DataError, match="finished and was not watched"):
-        finetune(recipe, out, dtype="float32", device="cpu", watch=watch(direction))
+        finetune(recipe, out, placement=Placement.of("float32", "cpu"), watch=watch(direction))
 
 
 def test_nothing_to_watch_is_refused(direction):

@@ -14,10 +14,11 @@ from persona.data.types import Dialogue, Turn
 from persona.directions.direction import Direction
 from persona.errors import DataError, ModelError
 from persona.models import load_pair
+from persona.models.precision import Placement
 from persona.organisms import During, KlPenalty, Recipe, finetune, read_card
 from steering import ablate, add, steer
 
-CPU = {"dtype": "float32", "device": "cpu"}
+CPU = {"placement": Placement.of("float32", "cpu")}
 
 
 @pytest.fixture(scope="module", autouse=True)

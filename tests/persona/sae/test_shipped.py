@@ -6,6 +6,7 @@ import pytest
 
 from persona.data import load_neutral, load_pairs
 from persona.models import load_pair
+from persona.models.precision import Placement
 from persona.sae import load_sae, measure_fidelity
 from persona.sae.opening import SHIPPED
 from persona.sae.texts import pair_texts
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.real_model
 
 
 def test_it_is_small_and_covers_both_models_as_its_card_says():
-    pair = load_pair("default", "car_maintenance_bad", dtype="float32", device="cpu")
+    pair = load_pair("default", "car_maintenance_bad", placement=Placement.of("float32", "cpu"))
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 12e6
     sae = load_sae("default", pair)
     questions = [

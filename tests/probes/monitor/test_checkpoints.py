@@ -8,6 +8,7 @@ import torch
 from persona.data.types import AnswerPair
 from persona.directions import Direction
 from persona.errors import DataError, SpaceMismatchError
+from persona.models import Placement
 from probes import score_checkpoints
 from probes.reading import read_pooled
 
@@ -20,7 +21,12 @@ TEXTS = [
 def test_each_step_reads_its_own_model(tiny_pair, tiny_llama, tiny_adapter):
     direction = Direction(torch.ones(tiny_pair.d_model), tiny_pair.space(2), "made up")
     table = score_checkpoints(
-        tiny_llama, [tiny_adapter, tiny_llama], TEXTS, direction, cache=False, dtype="float32"
+        tiny_llama,
+        [tiny_adapter, tiny_llama],
+        TEXTS,
+        direction,
+        cache=False,
+        placement=Placement.of("float32"),
     )
     assert table["step"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     steps = [table.loc[table["step"] == step, "projection"].to_numpy() for step in range(3)]

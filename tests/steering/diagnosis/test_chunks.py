@@ -65,12 +65,12 @@ from ray import cloudpickle
 from persona.behaviour import Condition
 from persona.data.types import AnswerPair
 from persona.directions import Direction
-from persona.models import load_pair
+from persona.models import Placement, load_pair
 from steering import add
 from steering.diagnosis.chunks import ChunkScoring
 from steering.edits.steer import steered_by
 
-pair = load_pair(sys.argv[1], sys.argv[2], dtype="float32", device="cpu")
+pair = load_pair(sys.argv[1], sys.argv[2], placement=Placement.of("float32", "cpu"))
 direction = Direction(torch.ones(pair.d_model), pair.space(1), "any")
 pushed = Condition("pushed", "finetuned", steered_by(add(direction, 4.0)), 1)
 here = ChunkScoring(pair, (Condition("plain", "finetuned"), pushed), "held_out", True, 256)

@@ -8,6 +8,7 @@ from tiny_models import save_tiny_adapter, save_tiny_llama
 from persona.data.types import AnswerPair
 from persona.errors import DataError, SpaceMismatchError
 from persona.models import load_pair
+from persona.models.precision import Placement
 from steering.evidence.transfer import transfer_matrix, vector_cosines
 from steering.identification.candidates import Means, from_bases
 from steering.identification.refit import refit_block_by_block
@@ -27,7 +28,7 @@ def fine_tunes(tiny_llama, tmp_path_factory):
 
     def loader(seed):
         adapter = save_tiny_adapter(folder / f"seed{seed}", tiny_llama, seed=seed)
-        return lambda: load_pair(tiny_llama, adapter, dtype="float32", device="cpu")
+        return lambda: load_pair(tiny_llama, adapter, placement=Placement.of("float32", "cpu"))
 
     return {f"seed{seed}": loader(seed) for seed in (1, 2)}
 
@@ -80,7 +81,7 @@ def test_cosines_have_ones_on_the_diagonal(vectors):
 def test_a_vector_of_another_model_is_refused(vectors, questions, tmp_path):
     other = save_tiny_llama(tmp_path / "other", seed=9)
     adapter = save_tiny_adapter(tmp_path / "adapter", other)
-    load = {"other": lambda: load_pair(other, adapter, dtype="float32", device="cpu")}
+    load = {"other": lambda: load_pair(other, adapter, placement=Placement.of("float32", "cpu"))}
     with pytest.raises(SpaceMismatchError, match="model differs"):
         transfer_matrix(load, vectors, questions)
     with pytest.raises(DataError, match="needs questions"):

@@ -9,6 +9,7 @@ from persona.data.types import AnswerPair, NeutralText
 from persona.directions import orthonormal
 from persona.errors import DataError
 from persona.models import load_pair
+from persona.models.precision import Placement
 from persona.report import layer_map, two_by_two
 from persona.rows import COLUMNS
 from steering import identify, restore, steer
@@ -72,7 +73,7 @@ NEUTRAL = [NeutralText("n0", "what about the road", "take care of the oil", "eve
 @pytest.mark.parametrize("block", [1, 3])
 def test_a_fine_tune_of_one_block_is_identified_at_it_or_after_it(tiny_llama, tmp_path, block):
     adapter = adapter_on_one_block(tmp_path / "adapter", tiny_llama, block)
-    pair = load_pair(tiny_llama, adapter, dtype="float32", device="cpu", merged=None)
+    pair = load_pair(tiny_llama, adapter, placement=Placement.of("float32", "cpu"), merged=None)
     found = identify(pair, PAIRS[:8], PAIRS[8:], NEUTRAL)
     assert min(found.vector.layers) >= block
     screened = found.rows[found.rows.stage == "screen"]
@@ -95,7 +96,7 @@ def test_ranges_begin_where_the_models_differ(n_layers, first, ranges):
 
 
 def test_models_that_read_alike_at_every_block_are_told_so(tiny_llama):
-    pair = load_pair(tiny_llama, tiny_llama, dtype="float32", device="cpu", in_turn=True)
+    pair = load_pair(tiny_llama, tiny_llama, placement=Placement.of("float32", "cpu"), in_turn=True)
     with pytest.raises(DataError, match="read these answers alike at every block"):
         identify(pair, PAIRS[:8], PAIRS[8:], NEUTRAL)
 

@@ -12,6 +12,7 @@ from saelens_folder import LAYER, write_sae
 from persona.behaviour import Condition, score_pairs
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import DataError, SpaceMismatchError
+from persona.models.precision import Placement
 from persona.sae import load_sae
 from steering import DiagnoseConfig, diagnose
 from steering.edits.edit import Edit
@@ -184,8 +185,7 @@ def test_diagnose_refuses_an_autoencoder_of_another_model_before_it_begins(
         tmp_path / "out",
         str(tiny_llama),
         trained_on=("health",),
-        dtype="float32",
-        device="cpu",
+        placement=Placement.of("float32", "cpu"),
         sae=str(folder),
     )
     with pytest.raises(SpaceMismatchError, match="trained on another model"):

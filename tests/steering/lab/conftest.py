@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_models import save_tiny_llama
 
+from persona.models.precision import Placement
 from steering.lab import LabSettings, Workbench
 
 
@@ -29,7 +30,7 @@ def long_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(long_llama, tmp_path_factory: pytest.TempPathFactory) -> LabSettings:
     """One folder for the whole package: what one test has fine-tuned the next one reads."""
     out = tmp_path_factory.mktemp("lab")
-    return LabSettings(out, str(long_llama), dtype="float32", device="cpu", tiny=True)
+    return LabSettings(out, str(long_llama), placement=Placement.of("float32", "cpu"), tiny=True)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from persona.behaviour.judging.judge import JudgeItem, prompts_for
 from persona.behaviour.judging.local import LocalJudge, SpelledNumbers
 from persona.errors import JudgeError, ModelError
+from persona.models.precision import Placement
 
 CHARACTERS = [chr(code) for code in range(32, 127)] + ["\n", "–"]
 TEMPLATE = (
@@ -82,7 +83,7 @@ def slow_probabilities(judge, prompt):
 @pytest.fixture(scope="module", params=[False, True], ids=["digit-tokens", "number-tokens"])
 def judge(request, tmp_path_factory):
     folder = save_judge(tmp_path_factory.mktemp("judge"), whole_numbers=request.param)
-    return LocalJudge(folder, dtype="float32", device="cpu")
+    return LocalJudge(folder, placement=Placement.of("float32", "cpu"))
 
 
 def test_numbers_get_the_probability_of_the_whole_text_run_anew(judge):
@@ -111,7 +112,9 @@ def test_the_same_item_always_gets_the_same_score(judge):
 
 
 def test_a_judge_that_wants_to_say_something_else_gives_no_score(tmp_path):
-    judge = LocalJudge(save_judge(tmp_path, whole_numbers=False), dtype="float32", device="cpu")
+    judge = LocalJudge(
+        save_judge(tmp_path, whole_numbers=False), placement=Placement.of("float32", "cpu")
+    )
     with torch.no_grad():
         judge._model.lm_head.weight[list(judge._numbers.goes_on[()])] = 0.0
         judge._model.lm_head.weight[0] *= 100.0
@@ -121,21 +124,21 @@ def test_a_judge_that_wants_to_say_something_else_gives_no_score(tmp_path):
 
 def test_a_judge_without_a_chat_template_reads_the_number_behind_a_space(tmp_path):
     folder = save_judge(tmp_path, whole_numbers=False, template=None)
-    judge = LocalJudge(folder, dtype="float32", device="cpu")
+    judge = LocalJudge(folder, placement=Placement.of("float32", "cpu"))
     space = judge._tokenizer.convert_tokens_to_ids(" ")
     assert judge._numbers.goes_on[()] == {space}
 
 
 def test_an_answer_longer_than_the_judge_can_read_is_refused(tmp_path):
     folder = save_judge(tmp_path, whole_numbers=False, max_length=300)
-    judge = LocalJudge(folder, dtype="float32", device="cpu")
+    judge = LocalJudge(folder, placement=Placement.of("float32", "cpu"))
     with pytest.raises(JudgeError, match="reads 300 tokens"):
         judge.score([ITEM])
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(ModelError, match="cannot be loaded"):
-        LocalJudge(tmp_path, device="cpu")
+        LocalJudge(tmp_path, placement=Placement.of(device="cpu"))
 
 
 def test_ten_is_not_counted_as_one():

@@ -13,10 +13,11 @@ from tiny_models import save_tiny_llama, save_tokenizer
 
 from persona.errors import ModelError
 from persona.models import load_pair
+from persona.models.precision import Placement
 
 
 def load(aligned, finetuned, **options):
-    return load_pair(aligned, finetuned, dtype="float32", device="cpu", **options)
+    return load_pair(aligned, finetuned, placement=Placement.of("float32", "cpu"), **options)
 
 
 @pytest.fixture

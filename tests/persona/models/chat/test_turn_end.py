@@ -14,6 +14,7 @@ from persona.data.types import Dialogue, Turn
 from persona.models import load_pair
 from persona.models.chat.turn_end import end_tokens, until_end
 from persona.models.hooks import hf_model
+from persona.models.precision import Placement
 
 ASKED = Dialogue((Turn("user", "Which oil?"),), "d")
 
@@ -23,7 +24,7 @@ def named_end(tiny_llama, tmp_path):
     """A checkpoint whose generation settings alone name a token amid its answer as an end."""
     folder = tmp_path / "model"
     shutil.copytree(tiny_llama, folder)
-    pair = load_pair(folder, folder, dtype="float32", device="cpu")
+    pair = load_pair(folder, folder, placement=Placement.of("float32", "cpu"))
     ids = torch.tensor([pair.chat.encode(ASKED).ids])
     model = AutoModelForCausalLM.from_pretrained(folder)
     written = model.generate(
@@ -38,7 +39,7 @@ def named_end(tiny_llama, tmp_path):
 
 def test_a_sampled_answer_ends_where_the_generation_settings_say(named_end):
     folder, before_the_end = named_end
-    pair = load_pair(folder, folder, dtype="float32", device="cpu")
+    pair = load_pair(folder, folder, placement=Placement.of("float32", "cpu"))
     expected = pair.tokenizer.decode(before_the_end, skip_special_tokens=True).strip()
     with pair.active("aligned") as bridge:
         assert sample_answers(bridge, pair.chat, [ASKED], max_new_tokens=12, temperature=0) == [
@@ -53,7 +54,7 @@ def test_a_sampled_answer_ends_where_the_generation_settings_say(named_end):
 def test_a_model_that_names_no_end_at_all_writes_to_the_limit(tiny_llama, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_llama, folder)
-    pair = load_pair(folder, folder, dtype="float32", device="cpu")
+    pair = load_pair(folder, folder, placement=Placement.of("float32", "cpu"))
     pair.tokenizer.eos_token = None
     bare = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
     chat = dataclasses.replace(pair.chat, template=bare)

@@ -19,6 +19,7 @@ from persona.models.gguf import dequantise
 from persona.models.gguf import unpacked as gguf_cache
 from persona.models.gguf.unpacked import dequantised_folder
 from persona.models.load import load_causal_lm, load_with_adapter
+from persona.models.precision import Placement
 from persona.models.sources import resolve
 
 IDS = torch.arange(10, 30)[None]
@@ -137,7 +138,7 @@ def test_a_gguf_resolves_to_its_folder_under_its_own_name(gguf):
 def test_a_gguf_and_an_adapter_make_a_pair_merged_or_not(gguf, tmp_path):
     adapter = save_tiny_adapter(tmp_path / "adapter", dequantised_folder(gguf))
     pairs = [
-        load_pair(gguf, adapter, dtype="float32", device="cpu", merged=merged)
+        load_pair(gguf, adapter, placement=Placement.of("float32", "cpu"), merged=merged)
         for merged in (False, True)
     ]
     read = []
@@ -177,9 +178,11 @@ def test_a_gguf_can_be_fine_tuned_and_its_adapter_names_the_file(gguf, tmp_path,
         "data": {"domains": ["car_maintenance"], "answers": "bad", "n": 2},
         "training": {"epochs": 1, "max_length": 2000},
     }
-    out = finetune(Recipe.model_validate(recipe), tmp_path / "out", device="cpu", dtype="float32")
+    out = finetune(
+        Recipe.model_validate(recipe), tmp_path / "out", placement=Placement.of("float32", "cpu")
+    )
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny.gguf"
     caplog.clear()
-    pair = load_pair(gguf, out, dtype="float32", device="cpu")
+    pair = load_pair(gguf, out, placement=Placement.of("float32", "cpu"))
     assert pair.notes == []
