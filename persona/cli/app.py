@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.demo_session import (
     AllowMismatch,
     AnswerSeed,
@@ -26,7 +27,6 @@ from persona.cli.options import (
     Dtype,
     Finetuned,
     NoProof,
-    Precision,
     Quiet,
     TemplateArguments,
 )

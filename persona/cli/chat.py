@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.demo_session import (
     AllowMismatch,
     AnswerSeed,
@@ -31,7 +32,6 @@ from persona.cli.options import (
     Dtype,
     Finetuned,
     NoProof,
-    Precision,
     Quiet,
     TemplateArguments,
     shell,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.diagnose import run_and_print
 from persona.cli.options import (
     Debug,
@@ -16,7 +17,6 @@ from persona.cli.options import (
     Json,
     JudgeName,
     Out,
-    Precision,
     QuestionsPerDomain,
     Quiet,
     RandomSubspaces,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.completion import complete_domain, complete_finetuned
 from persona.cli.options import (
     Aligned,
@@ -24,7 +25,6 @@ from persona.cli.options import (
     NoProof,
     Out,
     Pairs,
-    Precision,
     QuestionsPerDomain,
     Quiet,
     RandomSubspaces,

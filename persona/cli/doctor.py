@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.completion import complete_aligned
-from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet
+from persona.cli.options import Debug, Device, Dtype, Json, Quiet
 
 if TYPE_CHECKING:
     from persona.cli.doctor_checks import Check

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.completion import complete_aligned, complete_experiment
-from persona.cli.options import Debug, Device, Dtype, Json, Precision, Quiet
+from persona.cli.options import Debug, Device, Dtype, Json, Quiet
 
 NEVER = "not run yet"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from persona.choices import LayersAre
+from persona.choices import LayersAre, Precision
 from persona.choices import VectorFormat as Format
 from persona.cli.completion import complete_aligned
 from persona.cli.options import (
@@ -21,7 +21,6 @@ from persona.cli.options import (
     EngineChoice,
     EngineOption,
     Json,
-    Precision,
     Quiet,
     RayAddress,
     Seed,

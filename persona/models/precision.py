@@ -50,7 +50,7 @@ class Placement:
         place = torch.device("cuda", 0) if spread else choose_device(device)
         if dtype not in QUANTISED:
             return cls(place, choose_dtype(dtype, place), None, spread, (dtype, device))
-        if importlib.util.find_spec("bitsandbytes") is None:
+        if not has_bitsandbytes():
             raise ModelError(
                 f"dtype {dtype} needs bitsandbytes: pip install 'personascope[quantised]'"
             )
@@ -111,6 +111,11 @@ class Placement:
             f"the weights are held as {self.weights}: both sides carry the same rounding, but "
             "readings are not those of the full weights"
         ]
+
+
+def has_bitsandbytes() -> bool:
+    """Whether the library that holds weights in 8 or 4 bits is installed."""
+    return importlib.util.find_spec("bitsandbytes") is not None
 
 
 def _quantisation(weights: str, dtype: torch.dtype) -> Any:

@@ -15,8 +15,6 @@ from persona.directions import PersonaVector
 from persona.engine import Run
 from persona.models import ModelPair, load_pair
 from persona.rows import (
-    ALIGNED,
-    FINETUNED,
     GOOD_TWIN,
     INDUCED,
     RANDOM,

@@ -61,7 +61,7 @@ def add(
 
     def write(line: _Line, factor: Coefficient) -> Intervention:
         vector = Placed(line.shift)
-        return lambda h: interventions.add(h, *vector.on(h.device), factor)
+        return lambda h: interventions.add(h, vector.on(h.device)[0], factor)
 
     return _edits(_lines(direction, at, coefficient), coefficient, write, "add", "adds")
 
@@ -162,7 +162,7 @@ def set_coordinates(
 
     def write(line: _Line, factor: Coefficient) -> Intervention:
         basis = Placed(line.basis)
-        return lambda h: intervention(h, *basis.on(h.device), *levels)
+        return lambda h: intervention(h, basis.on(h.device)[0], *levels)
 
     return _edits(lines, 1.0, write, getattr(intervention, "__name__", "set"), rows=rows)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.options import (
     Aligned,
     Debug,
@@ -17,7 +18,6 @@ from persona.cli.options import (
     Dtype,
     Finetuned,
     Json,
-    Precision,
     Quiet,
     Seed,
 )

@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.options import (
     Aligned,
     Debug,
@@ -15,7 +16,6 @@ from persona.cli.options import (
     Dtype,
     Finetuned,
     Json,
-    Precision,
     Quiet,
     Seed,
 )

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.options import (
     Aligned,
     Debug,
@@ -18,7 +19,6 @@ from persona.cli.options import (
     Finetuned,
     Json,
     Pairs,
-    Precision,
     Quiet,
     Seed,
     TokenBudget,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.options import (
     Aligned,
     Debug,
@@ -17,7 +18,6 @@ from persona.cli.options import (
     Finetuned,
     Json,
     Pairs,
-    Precision,
     Quiet,
     Seed,
     TokenBudget,

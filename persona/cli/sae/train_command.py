@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from persona.choices import Precision
 from persona.cli.options import (
     Aligned,
     Debug,
@@ -18,7 +19,6 @@ from persona.cli.options import (
     Dtype,
     Finetuned,
     Json,
-    Precision,
     Quiet,
     TokenBudget,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-import steering.certificate.certificate
+import steering.certificate
 from persona.cli.main import main
 from steering.certificate.certificate import Certificate
 from steering.certificate.checks import Check
@@ -19,7 +19,7 @@ def test_a_model_that_steers_as_meant_ends_with_zero(tiny_llama, capsys):
 
 def test_a_failed_check_ends_with_one(tiny_llama, capsys, monkeypatch):
     failed = Certificate("tiny", (Check("planted", "nats", 0.0, float("inf")),))
-    monkeypatch.setattr(steering.certificate.certificate, "certify", lambda *_: failed)
+    monkeypatch.setattr(steering.certificate, "certify", lambda *_: failed)
     assert main(["certify", "--model", str(tiny_llama), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["passed"] is False

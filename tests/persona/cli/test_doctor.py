@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-import steering.certificate.certificate
+import steering.certificate
 from persona.cli import doctor_checks as checks
 from persona.cli.doctor import table
 from persona.cli.doctor_checks import Check
@@ -149,7 +149,7 @@ def test_certify_measures_the_model_that_is_named(cache, tiny_llama, capsys, mon
         measured.append((bridge.cfg.n_layers, chat.source))
         return Certificate("tiny", (Measured("planted", "nats", 1.0, 0.0),))
 
-    monkeypatch.setattr(steering.certificate.certificate, "certify", certify)
+    monkeypatch.setattr(steering.certificate, "certify", certify)
     code, found = told(capsys, "--certify", "--model", str(tiny_llama), "--dtype", "float32")
     assert (code, measured) == (0, [(4, "model")])
     assert found["certificate"]["found"] == f"1 checks hold on {tiny_llama}"
@@ -157,7 +157,7 @@ def test_certify_measures_the_model_that_is_named(cache, tiny_llama, capsys, mon
 
 def test_a_certificate_that_fails_names_the_check(tiny_llama, monkeypatch):
     failed = Certificate("tiny", (Measured("planted", "nats", 0.0, float("inf")),))
-    monkeypatch.setattr(steering.certificate.certificate, "certify", lambda *_: failed)
+    monkeypatch.setattr(steering.certificate, "certify", lambda *_: failed)
     found = checks.check_certificate(str(tiny_llama), "float32", "cpu")
     assert (found.state, found.found) == ("fail", "fails: planted")
     missing = checks.check_certificate("./nosuch", "float32", "cpu")

@@ -125,7 +125,7 @@ def test_a_demo_that_is_trained_anew_is_trained_as_it_was_asked_for(
 
     asked = []
     monkeypatch.setattr(organisms, "finetune", lambda *a, **options: asked.append(options) or a[1])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("persona.models.precision.has_bitsandbytes", lambda: True)
     for dtype in ("bfloat16", "nf4"):
         words = ["demo", "--retrain", "--dtype", dtype, "--device", "cpu", "--out", str(tmp_path)]
         assert main(words) == 0
