@@ -73,8 +73,8 @@ def reference(
     """Run a plain model (or PEFT's) on the text.
 
     adapted: what `adapted_modules` gives of a PeftModel whose adapter is on.
-    Raises: ModelError where it cannot be run, or where the logits are not finite, with the name
-        of the tensor that is to blame.
+    Raises: ModelError where it cannot be run, or where a logit is no number but the -inf of a
+        word that the model never writes, with the name of the tensor that is to blame.
     """
     adapted = adapted or {}
     place = model_device(model)
@@ -87,7 +87,7 @@ def reference(
             f"{name} cannot be run in plain Transformers: {type(error).__name__}: {reason}"
         ) from error
     logits = out.logits[0].float().cpu()
-    if not torch.isfinite(logits).all():
+    if not (logits.isfinite() | logits.isneginf()).all() or logits.isneginf().all(-1).any():
         raise ModelError(f"{name} gives logits that are not finite: {_reason(model, logits)}")
     states = getattr(out, "hidden_states", None) or ()
     blocks = tuple(state[0].float().cpu() for state in states[1:-1])
@@ -167,12 +167,17 @@ def _has_router(bridge: Any) -> bool:
 def _distance(
     got: Tensor, expected: Tensor, dtype: torch.dtype, routed: bool
 ) -> tuple[float, float]:
-    """Largest difference of two tables [pos d], and what rounding may make of it."""
-    if got.shape != expected.shape:
+    """Largest difference of two tables [pos d], and what rounding may make of it.
+
+    What is -inf in one must be in the other, and counts no further.
+    """
+    if got.shape != expected.shape or not torch.equal(got.isneginf(), expected.isneginf()):
         return float("inf"), 0.0
-    by_token = (got - expected).abs().amax(-1)
+    ruled_out = expected.isneginf()
+    by_token = (got - expected).abs().masked_fill(ruled_out, 0).amax(-1)
     size = by_token.median() if routed and dtype != torch.float32 else by_token.max()
-    scale = (expected - expected.mean(-1, keepdim=True)).abs().max()
+    centre = expected.masked_fill(ruled_out, torch.nan).nanmean(-1, keepdim=True)
+    scale = (expected - centre).abs().masked_fill(ruled_out, 0).max()
     return float(size), ROUNDING[dtype] * float(scale)
 
 

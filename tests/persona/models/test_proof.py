@@ -302,3 +302,50 @@ def test_the_text_of_the_proof_stays_within_vocabulary_and_context(tiny_chat):
     assert ids[0, -3:].tolist() == [10, 12, 15]
     config.vocab_size = 3
     assert int(proof_tokens(tiny_chat.tokenizer, config).max()) < 3
+
+
+def masked(model, first):
+    """The model with -inf for all words from `first` on, as of a vocabulary that is padded."""
+    inner = model.forward
+
+    def forward(*args, **options):
+        output = inner(*args, **options)
+        output.logits[..., first:] = -torch.inf
+        return output
+
+    model.forward = forward
+    return model
+
+
+def test_a_model_that_rules_words_out_is_loaded_and_scored(tiny_chat):
+    from persona.behaviour.scoring import Condition, score_dialogues
+    from persona.models import pair_of
+    from persona.models.chat.chat_format import TokenizedDialogue
+
+    models = (masked(tiny_causal_lm("llama", seed=seed), 200) for seed in (0, 1))
+    pair = pair_of(*models, tiny_chat.tokenizer)
+    text = TokenizedDialogue(tuple(range(10, 30)), (5, 19))
+    [read] = score_dialogues(pair, [text], [Condition("x", "finetuned")], kl_of=[True])
+    assert 0 < read.kl[0] < 100 and read.log_prob[0] > -100
+
+
+@pytest.mark.parametrize(("before", "under"), [(200, 199), (200, 201), (261, 200)])
+def test_other_words_ruled_out_are_another_model(tiny_chat, monkeypatch, before, under):
+    from persona.models import pair_of
+    from persona.models.load import bridge_over
+
+    def otherwise(plain, *args):
+        return bridge_over(masked(tiny_causal_lm("llama"), under), *args)
+
+    monkeypatch.setattr("persona.models.in_memory.bridge_over", otherwise)
+    model = masked(tiny_causal_lm("llama"), before)
+    with pytest.raises(ModelError, match="is not what the plain model computes: the logits differ"):
+        pair_of(model, model, tiny_chat.tokenizer)
+
+
+def test_a_model_that_rules_every_word_out_is_refused(tiny_chat):
+    from persona.models import pair_of
+
+    model = masked(tiny_causal_lm("llama"), 0)
+    with pytest.raises(ModelError, match="logits that are not finite"):
+        pair_of(model, model, tiny_chat.tokenizer)
