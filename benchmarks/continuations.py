@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from persona.activations.passes import log_probs
 from persona.errors import SteeringError
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import hf_model, hooked, resid_post
@@ -155,7 +156,7 @@ def _answer_log_probs(bridge: Any, batch: Continuations, cache: Any) -> Tensor:
         past_key_values=_forked(cache),
         use_cache=True,
     )
-    return output.logits.float().log_softmax(-1)
+    return log_probs(output.logits)
 
 
 def _forked(cache: Any) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from persona.activations.spans import collect_sets
+from persona.activations.collect import collect_sets
 from persona.data.types import Dialogue, Turn
 from persona.files import atomic_write_bytes
 from persona.models.chat.chat_format import TokenizedDialogue

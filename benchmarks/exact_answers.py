@@ -10,6 +10,7 @@ from continuations import Continuations, continuations, lay_foundation, log_prob
 from numpy.typing import NDArray
 from torch import Tensor
 
+from persona.activations.passes import chosen, kl_nats
 from persona.data.types import AnswerPair
 from persona.directions.direction import PersonaVector
 from persona.models.chat.chat_format import shortened
@@ -70,8 +71,8 @@ def answer_effects(
 def _read(log_probs: Tensor, batch: Continuations, reference: Tensor | None) -> NDArray[np.float64]:
     """Mean by text: log-probability of the answer's tokens, or KL from the reference."""
     if reference is None:
-        values = log_probs.gather(-1, batch.targets[..., None])[..., 0]
+        values = chosen(log_probs, batch.targets)
     else:
-        values = (reference.exp() * (reference - log_probs)).sum(-1)
+        values = kl_nats(reference, log_probs)
     total = torch.where(batch.scored, values.double(), 0.0).sum(-1)
     return (total / batch.scored.sum(-1)).cpu().numpy()

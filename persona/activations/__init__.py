@@ -1,12 +1,16 @@
-"""Token positions, batches, streaming collection and mergeable moments."""
+"""Teacher-forced passes over text: token positions, batches, activations, mergeable moments."""
 
-from persona.activations.at_positions import collect_at
-from persona.activations.collect import collect_covariance, collect_moments, collect_rows
+from persona.activations.collect import (
+    collect_at,
+    collect_covariance,
+    collect_moments,
+    collect_rows,
+    collect_sets,
+    collect_tokens,
+)
 from persona.activations.extract import extract_moments
 from persona.activations.moments import Moments, merge_in_tree
 from persona.activations.positions import token_span
-from persona.activations.ragged_rows import collect_tokens
-from persona.activations.spans import collect_sets
 
 __all__ = [
     "Moments",

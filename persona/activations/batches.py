@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona.models.chat.chat_format import TokenizedDialogue
@@ -23,11 +24,43 @@ model of 135 million parameters, given back by nobody."""
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded token ids [batch pos] and the places of the rows in the input list."""
+    """Right-padded token ids [batch pos], their texts, and the places of those in the input list.
+
+    Response tokens of a batch are counted dialogue after dialogue, in the order of `indices`.
+    """
 
     indices: tuple[int, ...]
+    dialogues: tuple[TokenizedDialogue, ...]
     ids: Tensor
     attention_mask: Tensor
+
+    @property
+    def counts(self) -> list[int]:
+        """Response tokens of each dialogue."""
+        return [dialogue.response[1] - dialogue.response[0] for dialogue in self.dialogues]
+
+    @property
+    def targets(self) -> Int[Tensor, " token"]:
+        """The response tokens."""
+        responses = [dialogue.ids[slice(*dialogue.response)] for dialogue in self.dialogues]
+        return torch.tensor([token for ids in responses for token in ids], dtype=torch.long)
+
+    @property
+    def predicting(self) -> tuple[Int[Tensor, " token"], Int[Tensor, " token"]]:
+        """Row and position whose logits predict each response token."""
+        starts = [dialogue.response[0] - 1 for dialogue in self.dialogues]
+        spans = [torch.arange(s, s + n) for s, n in zip(starts, self.counts, strict=True)]
+        rows = torch.arange(len(spans)).repeat_interleave(torch.tensor(self.counts))
+        return rows, torch.cat(spans)
+
+    @property
+    def options(self) -> dict[str, Tensor]:
+        """What the model must be told beside the ids: under causal attention nothing."""
+        return {}
+
+    def means(self, of_tokens: Float[Tensor, " token"]) -> list[float]:
+        """Mean over the response tokens of each dialogue."""
+        return [float(part.mean()) for part in of_tokens.split(self.counts)]
 
 
 def model_batches(
@@ -112,4 +145,5 @@ def _pad(
         n_tokens = len(dialogues[i])
         ids[row, :n_tokens] = torch.tensor(dialogues[i].ids)
         mask[row, :n_tokens] = 1
-    return Batch(tuple(rows), ids.to(device), mask.to(device))
+    texts = tuple(dialogues[i] for i in rows)
+    return Batch(tuple(rows), texts, ids.to(device), mask.to(device))

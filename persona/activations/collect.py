@@ -1,42 +1,32 @@
-"""Reading the residual stream: one pass, pooled inside the hook, nothing else kept.
+"""What is kept of the residual stream of texts: means, single tokens, moments, covariances.
 
-A model here is a TransformerBridge, a plain Hugging Face causal LM or a PeftModel; each gives the
-same numbers. A bridge stops after the last block that is read.
+`model` is whatever `persona.activations.passes` reads: a bridge, a plain Hugging Face causal LM, a
+PeftModel, a side of a pair. Token sets are those of `token_span`.
 
-Shapes: B batch, P position, L layers asked for, D d_model.
+Shapes: B batch, P position, S token sets, L layers asked for, D d_model.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batches
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch
 from persona.activations.moments import Moments
+from persona.activations.passes import Read, Reduce, every_token, means_over, passes
 from persona.activations.positions import token_span
-from persona.errors import DataError, ModelError
+from persona.errors import DataError
 from persona.models.chat.chat_format import TokenizedDialogue
-from persona.models.hooks import (
-    Hook,
-    hf_model,
-    hooked,
-    is_bridge,
-    model_device,
-    model_width,
-    resid_post,
-)
-from persona.models.hooks import n_layers as count_layers
-from persona.progress import progress
+from persona.models.hooks import model_width, n_layers
 
 
 def collect_rows(
-    bridge: Any,
+    model: Any,
     dialogues: Sequence[TokenizedDialogue],
     layers: Sequence[int],
     *,
@@ -51,14 +41,33 @@ def collect_rows(
     Raises: DataError for no dialogues or activations that are not finite; ModelError for a layer
     out of range.
     """
-    rows = torch.empty(len(dialogues), len(layers), model_width(bridge))
-    for batch, pooled in _pooled(bridge, dialogues, layers, token_set, token_budget, description):
-        rows[list(batch.indices)] = pooled.cpu()
+    options: dict[str, Any] = {"token_budget": token_budget, "description": description}
+    return collect_sets(model, dialogues, [token_set], layers, **options)[:, 0]
+
+
+def collect_sets(
+    model: Any,
+    dialogues: Sequence[TokenizedDialogue],
+    token_sets: Sequence[str],
+    layers: Sequence[int],
+    *,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    description: str = "Reading activations",
+) -> Float[Tensor, "dialogue set layer d_model"]:
+    """What `collect_rows` gives for each of `token_sets`, at the cost of one of them.
+
+    Raises: as `collect_rows`.
+    """
+    rows = torch.empty(len(dialogues), len(token_sets), len(layers), model_width(model))
+    for batch, means_BSLD in _means(
+        model, dialogues, token_sets, layers, token_budget, description
+    ):
+        rows[list(batch.indices)] = means_BSLD
     return rows
 
 
 def collect_moments(
-    bridge: Any,
+    model: Any,
     dialogues: Sequence[TokenizedDialogue],
     layers: Sequence[int],
     *,
@@ -67,14 +76,65 @@ def collect_moments(
     description: str = "Reading activations",
 ) -> Moments:
     """The same pooled activations as `collect_rows`, kept as mergeable float64 sums only."""
-    moments = Moments.none(len(layers), model_width(bridge))
-    for _, pooled in _pooled(bridge, dialogues, layers, token_set, token_budget, description):
-        moments = moments + Moments.of(pooled)
+    moments = Moments.none(len(layers), model_width(model))
+    for _, means_BSLD in _means(model, dialogues, [token_set], layers, token_budget, description):
+        moments = moments + Moments.of(means_BSLD[:, 0])
     return moments
 
 
+def collect_tokens(
+    model: Any,
+    dialogues: Sequence[TokenizedDialogue],
+    layers: Sequence[int],
+    *,
+    token_set: str = "response",
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    description: str = "Reading tokens",
+) -> list[Float[Tensor, "tokens layer d_model"]]:
+    """Residual of each token of the set at the output of each block, float32 on the CPU.
+
+    One tensor a dialogue, in their order; 4 bytes a token, layer and coordinate are kept.
+    Raises: as `collect_rows`.
+    """
+    places = [range(*token_span(dialogue, token_set)) for dialogue in dialogues]
+    return _tokens(model, dialogues, places, layers, token_budget, description)
+
+
+def collect_at(
+    model: Any,
+    dialogues: Sequence[TokenizedDialogue],
+    positions: Sequence[Sequence[int]],
+    layers: Sequence[int] | None = None,
+    *,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    description: str = "Reading tokens",
+) -> Float[Tensor, "dialogue position layer d_model"]:
+    """Residual at the output of each block at so many positions of each dialogue, float32.
+
+    positions: for each dialogue as many token indices, counted from 0. layers: default all.
+    Raises: DataError for no dialogues, a position outside its dialogue, unequal numbers of
+    positions, or activations that are not finite; ModelError for a layer out of range.
+    """
+    wanted = list(range(n_layers(model))) if layers is None else list(layers)
+    if not dialogues:
+        raise DataError("there are no texts to read activations from")
+    counts = {len(places) for places in positions}
+    if len(positions) != len(dialogues) or len(counts) != 1 or counts == {0}:
+        raise DataError(
+            f"each text needs the same number of positions, at least one; got {len(positions)} "
+            f"lists of length {sorted(counts)} for {len(dialogues)} texts"
+        )
+    for dialogue, places in zip(dialogues, positions, strict=True):
+        if min(places) < 0 or max(places) >= len(dialogue):
+            raise DataError(
+                f"text {dialogue.id!r} has {len(dialogue)} tokens; positions {list(places)} are "
+                "not all in it"
+            )
+    return torch.stack(_tokens(model, dialogues, positions, wanted, token_budget, description))
+
+
 def collect_covariance(
-    bridge: Any,
+    model: Any,
     dialogues: Sequence[TokenizedDialogue],
     layers: Sequence[int],
     *,
@@ -84,152 +144,75 @@ def collect_covariance(
 ) -> dict[int, Float[Tensor, "d_model d_model"]]:
     """layer -> covariance of the residual over tokens, float64; every token weighs one.
 
-    Memory is one matrix a layer, whatever the number of texts. Products are taken about the mean of
-    the first batch: about 0, float32 loses the variance of a coordinate whose mean is far from 0.
+    Memory is one matrix a layer, whatever the number of texts.
     Raises: as `collect_rows`.
     """
-    d_model, n_tokens = model_width(bridge), 0
-    total = {layer: torch.zeros(d_model, dtype=torch.float64) for layer in layers}
-    outer = {layer: torch.zeros(d_model, d_model, dtype=torch.float64) for layer in layers}
-    centre: dict[int, Tensor] = {}
-
-    def add_tokens(layer: int, mask_BP: Tensor) -> Hook:
-        def hook(resid_BPD: Tensor) -> None:
-            tokens = resid_BPD[mask_BP.to(resid_BPD.device)].float()
-            tokens = tokens - centre.setdefault(layer, tokens.mean(0))
-            total[layer] += tokens.sum(0).double().cpu()
-            outer[layer] += (tokens.T @ tokens).double().cpu()
-
-        return hook
-
-    for batch, weights_BP in _weighted_batches(
-        bridge, dialogues, layers, token_set, token_budget, description
-    ):
-        mask_BP = weights_BP > 0
-        n_tokens += int(mask_BP.sum())
-        run_hooked(bridge, batch.ids, {layer: add_tokens(layer, mask_BP) for layer in layers})
-    covariances = {
-        layer: outer[layer] / n_tokens - torch.outer(total[layer], total[layer]) / n_tokens**2
-        for layer in layers
-    }
-    for layer, covariance in covariances.items():
-        if not covariance.isfinite().all():
-            raise DataError(
-                f"activations at {resid_post(layer)} are not finite{advice_on_format(bridge)}"
-            )
-    return covariances
+    places = [range(*token_span(dialogue, token_set)) for dialogue in dialogues]
+    found: dict[int, _Scatter] = {}
+    options: dict[str, Any] = {"token_budget": token_budget, "description": description}
+    for one in passes(model, dialogues, layers, places, _scatter, **options):
+        for layer, part in zip(layers, one.kept, strict=True):
+            found[layer] = found[layer] + part if layer in found else part
+    return {layer: scatter.about_DD / scatter.count for layer, scatter in found.items()}
 
 
-def _pooled(
-    bridge: Any,
-    dialogues: Sequence[TokenizedDialogue],
-    layers: Sequence[int],
-    token_set: str,
-    token_budget: int,
-    description: str,
-) -> Iterator[tuple[Batch, Float[Tensor, "batch layer d_model"]]]:
-    for batch, weights_BP in _weighted_batches(
-        bridge, dialogues, layers, token_set, token_budget, description
-    ):
-        pooled_BLD = run_pooled(bridge, batch.ids, weights_BP, layers)
-        finite_BL = pooled_BLD.isfinite().all(-1)
-        if not finite_BL.all():
-            row, place = (~finite_BL).nonzero()[0].tolist()
-            raise DataError(
-                f"activations of dialogue {dialogues[batch.indices[row]].id!r} at "
-                f"{resid_post(layers[place])} are not finite{advice_on_format(bridge)}"
-            )
-        yield batch, pooled_BLD
+@dataclass(frozen=True)
+class _Scatter:
+    """Count, mean and products about the mean, of tokens; of two sets of tokens they add up.
 
-
-def _weighted_batches(
-    bridge: Any,
-    dialogues: Sequence[TokenizedDialogue],
-    layers: Sequence[int],
-    token_set: str,
-    token_budget: int,
-    description: str,
-) -> Iterator[tuple[Batch, Float[Tensor, "batch pos"]]]:
-    """Batches with the weight of each token: 1 / n on the n tokens of the set, else 0."""
-    if not dialogues:
-        raise DataError("there are no dialogues to read activations from")
-    require_layers(bridge, layers)
-    spans = [token_span(dialogue, token_set) for dialogue in dialogues]
-    device = model_device(bridge)
-    for batch in progress(model_batches(bridge, dialogues, token_budget), description):
-        weights_BP = torch.zeros(batch.ids.shape, device=device)
-        for row, i in enumerate(batch.indices):
-            start, end = spans[i]
-            weights_BP[row, start:end] = 1 / (end - start)
-        yield batch, weights_BP
-
-
-def advice_on_format(bridge: Any) -> str:
-    """What to do about a number that is none: another format helps only where it is not float32."""
-    if next(hf_model(bridge).parameters()).dtype == torch.float32:
-        return "; the weights hold NaN, or values too large for any format"
-    return "; try --dtype float32"
-
-
-def require_layers(bridge: Any, layers: Sequence[int]) -> None:
-    """Raise ModelError unless the model has every one of these blocks, at least one."""
-    n_layers = count_layers(bridge)
-    if not layers:
-        raise ModelError(f"no layer was asked for: the model has blocks 0 to {n_layers - 1}")
-    for layer in layers:
-        if not 0 <= layer < n_layers:
-            raise ModelError(
-                f"layer {layer} is out of range: the model has blocks 0 to {n_layers - 1}"
-            )
-
-
-@torch.no_grad()
-def run_pooled(
-    bridge: Any,
-    ids_BP: Tensor,
-    weights_BP: Float[Tensor, "batch pos"],
-    layers: Sequence[int],
-) -> Float[Tensor, "batch layer d_model"]:
-    """Weighted sum over positions at each block output, float32; stops after the last block needed.
-
-    Right padding needs no attention mask under causal attention, and gets weight 0 here.
+    Products about 0 would lose, in float32, the variance of a coordinate whose mean is far from 0.
+    Source: Chan, Golub, LeVeque 1983, as `Moments`.
     """
-    pooled: dict[int, Tensor] = {}
 
-    def pool_into(layer: int) -> Hook:
-        def hook(resid_BPD: Tensor) -> None:
-            # Of a spread model the blocks lie on several cards.
-            pooled[layer] = einsum(
-                resid_BPD.float(),
-                weights_BP.to(resid_BPD.device),
-                "batch pos d_model, batch pos -> batch d_model",
-            ).to(weights_BP.device)
+    count: int
+    mean_D: Float[Tensor, " d_model"]
+    about_DD: Float[Tensor, "d_model d_model"]
 
-        return hook
-
-    run_hooked(bridge, ids_BP, {layer: pool_into(layer) for layer in layers})
-    return torch.stack([pooled[layer] for layer in layers], dim=1)
+    def __add__(self, other: _Scatter) -> _Scatter:
+        count = self.count + other.count
+        step_D, share = other.mean_D - self.mean_D, other.count / count
+        between_DD = self.count * share * torch.outer(step_D, step_D)
+        about_DD = self.about_DD + other.about_DD + between_DD
+        return _Scatter(count, self.mean_D + share * step_D, about_DD)
 
 
-@torch.no_grad()
-def run_hooked(bridge: Any, ids_BP: Tensor, hooks: Mapping[int, Hook]) -> None:
-    """One forward pass with a hook at each block output given, stopped after the last of them."""
-    stop = max(hooks) + 1
-    with hooked(bridge, [(resid_post(layer), hook) for layer, hook in hooks.items()]):
-        if not is_bridge(bridge):
-            bridge(input_ids=ids_BP, use_cache=False, **_one_positions_logits(bridge))
-            return
-        # stop_at_layer == n_layers is no stop but means logits: then one position's logits will do.
-        if stop < int(bridge.cfg.n_layers):
-            bridge(ids_BP, return_type=None, stop_at_layer=stop, use_cache=False)
-        else:
-            bridge(ids_BP, return_type=None, logits_to_keep=1, use_cache=False)
+def _scatter(read: Read) -> Reduce:
+    def reduce(resid_BPD: Tensor) -> _Scatter:
+        tokens_TD = read.tokens(resid_BPD)
+        mean_D = tokens_TD.mean(0)
+        away_TD = tokens_TD - mean_D
+        return _Scatter(len(away_TD), mean_D.double().cpu(), (away_TD.T @ away_TD).double().cpu())
+
+    return reduce
 
 
-def _one_positions_logits(model: Any) -> dict[str, int]:
-    """What keeps a plain model from making the logits of every position, where it can."""
-    plain = hf_model(model)
-    if hasattr(plain, "get_base_model"):  # PEFT hands on whatever it is given
-        plain = plain.get_base_model()
-    known = inspect.signature(plain.forward).parameters
-    return {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+def _means(
+    model: Any,
+    dialogues: Sequence[TokenizedDialogue],
+    token_sets: Sequence[str],
+    layers: Sequence[int],
+    token_budget: int,
+    description: str,
+) -> Iterator[tuple[Batch, Float[Tensor, "batch set layer d_model"]]]:
+    spans = [[token_span(dialogue, one) for one in token_sets] for dialogue in dialogues]
+    places = [range(min(s for s, _ in one), max(e for _, e in one)) for one in spans]
+    options: dict[str, Any] = {"token_budget": token_budget, "description": description}
+    for one in passes(model, dialogues, layers, places, means_over(spans), **options):
+        yield one.batch, torch.stack(one.kept, dim=2).cpu()
+
+
+def _tokens(
+    model: Any,
+    dialogues: Sequence[TokenizedDialogue],
+    places: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    token_budget: int,
+    description: str,
+) -> list[Float[Tensor, "tokens layer d_model"]]:
+    found: list[Tensor] = [torch.empty(0)] * len(dialogues)
+    options: dict[str, Any] = {"token_budget": token_budget, "description": description}
+    for one in passes(model, dialogues, layers, places, every_token, **options):
+        parts = torch.stack(one.kept, dim=1).split([len(places[i]) for i in one.batch.indices])
+        for i, part in zip(one.batch.indices, parts, strict=True):
+            found[i] = part
+    return found

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+from persona.activations.collect import collect_sets
 from persona.activations.file_rows import encoded_lines
 from persona.activations.moments import Moments, merge_in_tree
-from persona.activations.spans import collect_sets
 from persona.data.samples import Answer
 from persona.engine import Engine, Lines
 from persona.engine.cut import SHARD_SIZE

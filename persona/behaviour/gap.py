@@ -6,14 +6,18 @@ given the chat-formatted question. Above 0 the model prefers the bad answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.scoring import Condition, score_dialogues
-from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
+from persona.data.types import AnswerPair, Dialogue, NeutralText
 from persona.models.pair import ModelPair
+
+Asked = Callable[[Dialogue], Dialogue]
+"""A dialogue -> the same answer behind another prompt, which the conditions read in its place; KL
+is still from the aligned model on the dialogue itself."""
 
 
 def score_pairs(
@@ -22,6 +26,7 @@ def score_pairs(
     conditions: Sequence[Condition],
     *,
     kl: bool = True,
+    asked: Asked | None = None,
     token_budget: int = DEFAULT_TOKEN_BUDGET,
     description: str = "Scoring answers",
 ) -> pd.DataFrame:
@@ -31,14 +36,13 @@ def score_pairs(
     KL(aligned || condition) per token of the good answer, teacher-forced.
     Columns: condition, seed, question_id, domain, measure, value, and the conditions' facts.
     """
-    dialogues = pair.chat.encode_all(
-        [dialogue for q in questions for dialogue in (q.good_dialogue, q.bad_dialogue)]
-    )
+    dialogues = [d for q in questions for d in (q.good_dialogue, q.bad_dialogue)]
     readings = score_dialogues(
         pair,
-        dialogues,
+        pair.chat.encode_all(dialogues),
         conditions,
         kl_of=[kl, False] * len(questions),
+        asked=pair.chat.encode_all([asked(d) for d in dialogues]) if asked else None,
         token_budget=token_budget,
         group=2,
         description=description,
@@ -59,6 +63,7 @@ def score_neutral(
     texts: Sequence[NeutralText],
     conditions: Sequence[Condition],
     *,
+    asked: Asked | None = None,
     token_budget: int = DEFAULT_TOKEN_BUDGET,
     description: str = "Scoring neutral text",
 ) -> pd.DataFrame:
@@ -67,19 +72,13 @@ def score_neutral(
     Measures: neutral_ce_nats (cross-entropy of the written answer) and neutral_kl_nats
     (KL(aligned || condition)), both per token. Columns as in `score_pairs`.
     """
-    dialogues = pair.chat.encode_all(
-        [
-            Dialogue(
-                (Turn("user", text.prompt), Turn("assistant", text.answer)), text.id, text.kind
-            )
-            for text in texts
-        ]
-    )
+    dialogues = [text.dialogue for text in texts]
     readings = score_dialogues(
         pair,
-        dialogues,
+        pair.chat.encode_all(dialogues),
         conditions,
         kl_of=[True] * len(texts),
+        asked=pair.chat.encode_all([asked(d) for d in dialogues]) if asked else None,
         token_budget=token_budget,
         description=description,
     )

@@ -10,7 +10,6 @@ Shapes: B rows, P positions.
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from persona.activations.batches import padded_length
+from persona.activations.batches import Batch, padded_length
 from persona.models.chat.chat_format import TokenizedDialogue
-from persona.models.hooks import model_device
+from persona.models.hooks import accepted_by, hf_model, model_device
+from persona.models.readout import logits_of
 
 PROMPT, PAD = 0, 3  # 1 and 2 are the answers
 TOLERANCE = 1e-3
@@ -30,19 +30,20 @@ largest. Rounding leaves 1e-6 in float32; a model that mixes the answers is off 
 
 
 @dataclass(frozen=True)
-class PackedBatch:
+class PackedBatch(Batch):
     """Rows of two dialogues each, `indices` naming them pair by pair in the input list.
 
     ids, position_ids [B P]; attention_mask [B 1 P P], added to the scores.
     rows, positions: where each response token is predicted, dialogue after dialogue.
     """
 
-    indices: tuple[int, ...]
-    ids: Tensor
     position_ids: Tensor
-    attention_mask: Tensor
     rows: Tensor
     positions: Tensor
+
+    @property
+    def predicting(self) -> tuple[Tensor, Tensor]:
+        return self.rows, self.positions
 
     @property
     def options(self) -> dict[str, Tensor]:
@@ -79,7 +80,7 @@ def packed_batches(
             buckets[-1].append(row)
         else:
             buckets.append([row])
-    return [_batch(bucket, pad_id, device, dtype) for bucket in buckets]
+    return [_batch(dialogues, bucket, pad_id, device, dtype) for bucket in buckets]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,11 @@ class _Row:
 
 
 def _batch(
-    bucket: Sequence[_Row], pad_id: int, device: torch.device | str, dtype: torch.dtype
+    dialogues: Sequence[TokenizedDialogue],
+    bucket: Sequence[_Row],
+    pad_id: int,
+    device: torch.device | str,
+    dtype: torch.dtype,
 ) -> PackedBatch:
     # Places count from 0 in each text, so a row may be longer than the model's context.
     length = padded_length(max(len(row) for row in bucket))
@@ -124,11 +129,13 @@ def _batch(
         places[i, : len(row)] = torch.tensor(row.places)
         segments[i, : len(row)] = torch.tensor(row.segments)
     predicting = [(i, at) for i, row in enumerate(bucket) for at in row.predicting]
+    indices = tuple(index for row in bucket for index in (row.first_index, row.first_index + 1))
     return PackedBatch(
-        tuple(index for row in bucket for index in (row.first_index, row.first_index + 1)),
+        indices,
+        tuple(dialogues[i] for i in indices),
         ids.to(device),
-        places.to(device),
         _mask(segments, dtype).to(device),
+        places.to(device),
         torch.cat([torch.full((len(at),), i) for i, at in predicting]),
         torch.cat([torch.tensor(at) for _, at in predicting]),
     )
@@ -148,40 +155,38 @@ _understood: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 def understands_packed_rows(
-    bridge: Any, dialogues: Sequence[TokenizedDialogue], dtype: torch.dtype
+    model: Any, dialogues: Sequence[TokenizedDialogue], dtype: torch.dtype
 ) -> bool:
     """Whether the model reads a packed row as it reads two rows: tried once, on a few tokens.
 
     A model with recurrent layers, or one that makes its own masks or places, does not.
     """
-    if bridge not in _understood:
-        accepts = inspect.signature(bridge.original_model.forward).parameters
-        _understood[bridge] = "position_ids" in accepts and _reads_alike(bridge, dialogues, dtype)
-    window = getattr(bridge.original_model.config.get_text_config(), "sliding_window", None)
+    if model not in _understood:
+        takes_places = "position_ids" in accepted_by(model)
+        _understood[model] = takes_places and _reads_alike(model, dialogues, dtype)
+    window = getattr(hf_model(model).config.get_text_config(), "sliding_window", None)
     longest = max(len(a) + len(b) for a, b in zip(dialogues[::2], dialogues[1::2], strict=True))
     # A mask that is handed in is used for windowed layers as it is.
-    return _understood[bridge] and (window is None or longest <= window)
+    return _understood[model] and (window is None or longest <= window)
 
 
 @torch.no_grad()
-def _reads_alike(bridge: Any, dialogues: Sequence[TokenizedDialogue], dtype: torch.dtype) -> bool:
+def _reads_alike(model: Any, dialogues: Sequence[TokenizedDialogue], dtype: torch.dtype) -> bool:
     # Answers of different tokens, so that one that saw the other would be seen to have.
     start = dialogues[0].response[0]
     prompt, tokens = dialogues[0].ids[:start][-4:], dialogues[0].ids[start:] or (0,)
-    other = tuple((token + 1 + i) % bridge.cfg.d_vocab for i, token in enumerate(tokens[:3]))
+    n_words = int(hf_model(model).config.get_text_config().vocab_size)
+    other = tuple((token + 1 + i) % n_words for i, token in enumerate(tokens[:3]))
     answers = [(*tokens[:3], 0), (*other, 0)]
     trial = [
         TokenizedDialogue((*prompt, *answer), (len(prompt), len(prompt) + len(answer)))
         for answer in answers
     ]
-    device = model_device(bridge)
+    device = model_device(model)
     try:
         [batch] = packed_batches(trial, 0, 64, device, dtype)
-        together = bridge(batch.ids, return_type="logits", use_cache=False, **batch.options)
-        apart = [
-            bridge(torch.tensor([d.ids[:-1]], device=device), return_type="logits", use_cache=False)
-            for d in trial
-        ]
+        together = logits_of(model, batch.ids, **batch.options)
+        apart = [logits_of(model, torch.tensor([d.ids[:-1]], device=device)) for d in trial]
     except (TypeError, ValueError, RuntimeError):  # it takes no such mask
         return False
     expected = torch.cat([logits[0, len(prompt) - 1 :] for logits in apart]).float()

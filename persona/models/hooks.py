@@ -8,6 +8,7 @@ once per bridge and each hook is one torch handle.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,13 @@ def is_compiled(hf_model: Any) -> bool:
     return hasattr(hf_model, "_orig_mod") or any(
         getattr(module, "_compiled_call_impl", None) is not None for module in hf_model.modules()
     )
+
+
+def accepted_by(model: Any) -> frozenset[str]:
+    """What the forward pass of the Hugging Face model takes; PEFT hands on whatever it is given."""
+    plain = hf_model(model)
+    plain = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+    return frozenset(inspect.signature(plain.forward).parameters)
 
 
 def model_device(model: Any) -> torch.device:

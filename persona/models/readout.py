@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from persona.errors import ModelError
 from persona.models.hooks import hf_model, is_bridge, model_device
+from persona.models.proof import adapted_modules
 
 SLICE_BYTES = 32 * 2**20
 """Most that the logits of one slice take in float32."""
@@ -90,17 +91,26 @@ class Readout:
             _readouts[model] = _found(model)
         return _readouts[model]
 
-    def copied(self) -> Readout:
-        """The same with weights of its own, which stay when the model is given up.
+    def pinned(self, *, model_stays: bool = True) -> Readout:
+        """The same as it is now, whatever becomes of the model: an adapter switched, merged weights
+        changed, all of them freed. The weights are shared, not copied.
 
-        Raises: ModelError where the head cannot be run without its model.
+        model_stays: whether the model is still there, in some state, when this is used.
+        Raises: ModelError where the head cannot be run without its model, and that changes.
         """
         if self.tail is None:
+            if model_stays and not adapted_modules(self.head):
+                return self
             raise ModelError(
                 "this model does something unknown to the output of its LM head, so that it cannot "
                 "be compared with one that takes its place in memory; load both at once"
             )
-        return Readout(copy.deepcopy(self.head), self.tail, self.n_words, None)
+        shared: dict[int, Any] = {
+            id(weight): nn.Parameter(weight.data, requires_grad=False)
+            for weight in self.head.parameters()
+            if type(weight) is nn.Parameter  # formats of quantised weights copy themselves
+        }
+        return Readout(copy.deepcopy(self.head, shared), self.tail, self.n_words, None)
 
     def predict(
         self, model: Any, ids: Tensor, rows: Tensor, positions: Tensor, **options: Any
@@ -120,10 +130,7 @@ class Readout:
             return (hidden_BPD[every_row, first_B.to(hidden_BPD.device)][:, None].detach(),), {}
 
         with _before_head(self.head, keep):
-            if is_bridge(model):
-                logits = model(ids, return_type="logits", use_cache=False, **options)
-            else:
-                logits = model(input_ids=ids, use_cache=False, **options).logits
+            logits = logits_of(model, ids, **options)
         if len(kept) != 1:
             raise ModelError(
                 f"{type(hf_model(model)).__name__} ran its LM head {len(kept)} times in one pass; "
@@ -138,15 +145,15 @@ class Readout:
         for start in range(0, n, most):
             yield slice(start, min(start + most, n))
 
-    def log_probs(self, found: Predictions, part: slice) -> Float[Tensor, "rows vocabulary"]:
-        """Log-probabilities at a slice of the positions, float32.
+    def checked_logits(self, found: Predictions, part: slice) -> Float[Tensor, "rows vocabulary"]:
+        """Logits at a slice of the positions, float32.
 
         Raises: ModelError where the head gives other logits than the model did in its pass.
         """
         logits = self.logits(found.hidden[part])
         if part.start == 0:
             _require_alike(logits[0].detach(), found.own_logits.detach())
-        return logits.log_softmax(-1)
+        return logits
 
     def logits(self, hidden: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocabulary"]:
         """Logits in float32; rows are filled up to a multiple of `ROW_STEP` for the head."""
@@ -157,6 +164,16 @@ class Readout:
         assert self.model is not None
         with _before_head(self.head, lambda module, args, kwargs: ((filled_1ND,), {})):
             return _one_token(self.model())[0, :n].float()
+
+
+def logits_of(model: Any, ids: Tensor, **options: Any) -> Float[Tensor, "batch pos vocabulary"]:
+    """Logits of a whole pass of a bridge or a plain Hugging Face model, without a cache."""
+    logits: Tensor = (
+        model(ids, return_type="logits", use_cache=False, **options)
+        if is_bridge(model)
+        else model(input_ids=ids, use_cache=False, **options).logits
+    )
+    return logits
 
 
 _readouts: WeakKeyDictionary[Any, Readout] = WeakKeyDictionary()

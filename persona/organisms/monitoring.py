@@ -11,18 +11,14 @@ from typing import Any
 
 import pandas as pd
 
+from persona.activations.passes import Reference, ResponseReadings, read_responses
 from persona.data.jsonl import check_keys, read_jsonl
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions.direction import Direction
-from persona.errors import DataError
+from persona.errors import DataError, SpaceMismatchError
 from persona.files import atomic_write_text
 from persona.models.chat.chat_format import ChatFormat
-from persona.organisms.plain_reading import (
-    AnswerReadings,
-    answer_distributions,
-    read_answers,
-    require_fit,
-)
+from persona.models.hooks import model_width, n_layers
 
 logger = logging.getLogger("persona")
 
@@ -69,11 +65,10 @@ class Monitor:
     def __init__(self, watch: Watch, chat: ChatFormat, path: Path) -> None:
         self.watch, self.path = watch, path
         self.alarm_step: int | None = None
-        self._pad = int(chat.tokenizer.pad_token_id or 0)
         pairs = [d for q in watch.questions for d in (q.good_dialogue, q.bad_dialogue)]
         self._answers = chat.encode_all(pairs)
         self._neutral = chat.encode_all([text.dialogue for text in watch.neutral])
-        self._reference: list[Any] | None = None
+        self._reference: Reference | None = None
         self._rows: list[dict[str, Any]] = []
 
     def start(self, model: Any, step: int) -> None:
@@ -104,11 +99,11 @@ class Monitor:
         atomic_write_text(self.path, lines)
 
     def _reading(self, model: Any, step: int) -> Iterator[dict[str, Any]]:
-        answers = read_answers(
-            model, self._answers, pad_id=self._pad, direction=self.watch.direction
-        )
+        direction = self.watch.direction
+        answers = read_responses(model, self._answers, [direction.space.layer])
+        projections = (answers.means[:, 0] @ direction.unit).tolist()
         for place, question in enumerate(self.watch.questions):
-            for measure, value in _of_pair(answers, place).items():
+            for measure, value in _of_pair(answers, projections, place).items():
                 yield dict(
                     zip(COLUMNS, (step, question.id, question.domain, measure, value), strict=True)
                 )
@@ -116,12 +111,12 @@ class Monitor:
             return
         if self._reference is None and hasattr(model, "disable_adapter"):
             with model.disable_adapter():
-                self._reference = answer_distributions(model, self._neutral, pad_id=self._pad)
-        texts = read_answers(model, self._neutral, pad_id=self._pad, reference=self._reference)
+                self._reference = Reference.over(model, self._neutral)
+        texts = read_responses(model, self._neutral, reference=self._reference)
         for place, text in enumerate(self.watch.neutral):
-            measures = {"neutral_ce_nats": -texts.log_prob[place]}
+            measures = {"neutral_ce_nats": -float(texts.log_prob[place])}
             if self._reference is not None:
-                measures["neutral_kl_nats"] = texts.kl[place]
+                measures["neutral_kl_nats"] = float(texts.kl[place])
             for measure, value in measures.items():
                 yield dict(zip(COLUMNS, (step, text.id, text.kind, measure, value), strict=True))
 
@@ -165,12 +160,25 @@ def _rows_of(path: Path) -> list[dict[str, Any]]:
     return read_jsonl(path, row)
 
 
-def _of_pair(answers: AnswerReadings, place: int) -> dict[str, float]:
-    good, bad = 2 * place, 2 * place + 1
+def _of_pair(
+    answers: ResponseReadings, projections: Sequence[float], place: int
+) -> dict[str, float]:
+    good, bad = (float(value) for value in answers.log_prob[2 * place : 2 * place + 2])
     return {
-        "projection_good": answers.projection[good],
-        "projection_bad": answers.projection[bad],
-        "log_prob_good": answers.log_prob[good],
-        "log_prob_bad": answers.log_prob[bad],
-        "gap": answers.log_prob[bad] - answers.log_prob[good],
+        "projection_good": projections[2 * place],
+        "projection_bad": projections[2 * place + 1],
+        "log_prob_good": good,
+        "log_prob_bad": bad,
+        "gap": bad - good,
     }
+
+
+def require_fit(model: Any, direction: Direction) -> None:
+    """Raises: SpaceMismatchError for a direction of another width, or a block that is not there."""
+    width, depth, space = model_width(model), n_layers(model), direction.space
+    if space.d_model != width or not 0 <= space.layer < depth:
+        raise SpaceMismatchError(
+            f"the direction to watch is at {space.hook_name} of {space.model} with d_model="
+            f"{space.d_model}, but the model in training has {depth} blocks and d_model={width}. "
+            "Extract a direction from this model"
+        )

@@ -27,12 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from persona.activations.batches import Batch, context_length, padded_length, token_batches
+from persona.activations.batches import Batch, context_length, model_batches, padded_length
+from persona.activations.passes import kl_nats, predicted_log_probs
 from persona.data.types import Dialogue
 from persona.errors import DataError, ModelError
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
-from persona.models.hooks import model_device
-from persona.organisms.plain_reading import answer_log_probs, kl_nats
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,7 @@ class KlPenalty:
 
     def on(self, chat: ChatFormat) -> PenaltyBatches:
         """The penalty on tokens."""
-        dialogues = chat.encode_all(list(self.texts))
-        return PenaltyBatches(self, dialogues, int(chat.tokenizer.pad_token_id or 0))
+        return PenaltyBatches(self, chat.encode_all(list(self.texts)))
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,6 @@ class PenaltyBatches:
 
     penalty: KlPenalty
     dialogues: Sequence[TokenizedDialogue]
-    pad_id: int
 
     def loss(self, model: Any, step: int) -> Tensor:
         """coefficient * mean KL over the answer tokens of the texts whose turn it is, with graph.
@@ -109,23 +106,20 @@ class PenaltyBatches:
         first = step * self.penalty.batch_size
         wanted = [(first + i) % len(self.dialogues) for i in range(self.penalty.batch_size)]
         chosen = [self.dialogues[i] for i in dict.fromkeys(wanted)]
-        context = context_length(model)
-        everything = len(chosen) * padded_length(max(map(len, chosen)), context)
-        (batch,) = token_batches(
-            chosen, self.pad_id, everything, model_device(model), longest_allowed=context
-        )
+        longest = padded_length(max(map(len, chosen)), context_length(model))
+        [batch] = model_batches(model, chosen, len(chosen) * longest)
         # The aligned pass first: switching the adapter would touch a graph already built.
-        aligned = self._aligned(model, batch, chosen)
-        kl = kl_nats(aligned, answer_log_probs(model, batch, chosen)).mean()
+        aligned = self._aligned(model, batch)
+        kl = kl_nats(aligned, predicted_log_probs(model, batch)).mean()
         return self.penalty.coefficient * kl
 
     @staticmethod
     @torch.no_grad()
-    def _aligned(model: Any, batch: Batch, chosen: Sequence[TokenizedDialogue]) -> Tensor:
+    def _aligned(model: Any, batch: Batch) -> Tensor:
         was_training = model.training
         model.eval()
         try:
             with model.disable_adapter():
-                return answer_log_probs(model, batch, chosen)
+                return predicted_log_probs(model, batch)
         finally:
             model.train(was_training)

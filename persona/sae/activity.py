@@ -13,13 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, model_batches
-from persona.activations.collect import run_hooked
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+from persona.activations.passes import Read, Reduce, passes
 from persona.activations.positions import token_span
 from persona.errors import DataError
 from persona.models.chat.chat_format import TokenizedDialogue
-from persona.models.hooks import Hook
-from persona.progress import progress
 from persona.sae.autoencoder import SparseAutoencoder
 
 Where = str | Sequence[Sequence[int]]
@@ -56,18 +54,18 @@ def latent_activity(
     mean = torch.zeros(len(dialogues), sae.n_latents)
     frequency = torch.zeros(len(dialogues), sae.n_latents)
 
-    def reader(indices: Sequence[int]) -> Hook:
-        def hook(resid_BPD: Tensor) -> None:
-            for resid_PD, i in zip(resid_BPD, indices, strict=True):
-                latents_NF = sae.encode(finite(resid_PD[places[i]], dialogues[i], sae))
-                mean[i] = latents_NF.mean(0).cpu()
-                frequency[i] = (latents_NF != 0).float().mean(0).cpu()
+    def reducer(read: Read) -> Reduce:
+        def reduce(resid_BPD: Tensor) -> tuple[Tensor, Tensor]:
+            texts = [sae.encode(part) for part in read.tokens(resid_BPD).split(read.counts)]
+            fires = [(latents_NF != 0).float().mean(0) for latents_NF in texts]
+            return torch.stack([latents_NF.mean(0) for latents_NF in texts]), torch.stack(fires)
 
-        return hook
+        return reduce
 
-    batches = model_batches(bridge, dialogues, token_budget)
-    for batch in progress(batches, description):
-        run_hooked(bridge, batch.ids, {sae.layer: reader(batch.indices)})
+    options: dict[str, Any] = {"token_budget": token_budget, "description": description}
+    for one in passes(bridge, dialogues, [sae.layer], places, reducer, **options):
+        at = list(one.batch.indices)
+        mean[at], frequency[at] = (part.cpu() for part in one.kept[0])
     return Activity(mean, frequency)
 
 
@@ -89,13 +87,3 @@ def token_places(dialogues: Sequence[TokenizedDialogue], where: Where) -> list[l
                 "among 1 and the last, the first token is never read"
             )
     return [list(chosen) for chosen in where]
-
-
-def finite(resid: Tensor, dialogue: TokenizedDialogue, sae: SparseAutoencoder) -> Tensor:
-    """The activations in float32. Raises: DataError where one is not finite."""
-    if not resid.isfinite().all():
-        raise DataError(
-            f"activations of text {dialogue.id!r} at {sae.space.hook_name} are not finite; try "
-            "--dtype float32"
-        )
-    return resid.float()

@@ -12,20 +12,19 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch
-from persona.activations.collect import advice_on_format, require_layers, run_hooked
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+from persona.activations.passes import Read, Reduce, passes, require_layers
 from persona.errors import DataError
 from persona.files import atomic_write_text
-from persona.models.hooks import Hook, resid_post
 from persona.models.pair import SIDES, ModelPair, Side
-from persona.progress import progress
-from persona.sae.texts import Text, batches_of
+from persona.sae.texts import Text
 
 logger = logging.getLogger("persona")
 
@@ -80,26 +79,45 @@ def collect_buffers(
         _reserve(path, 2 * shape[0] * shape[1])
     maps = {layer: np.memmap(path, np.float16, "r+", shape=shape) for layer, path in files.items()}
     starts = np.concatenate([[0], np.cumsum([text.n_tokens for text in texts])])
+    dialogues, places = [text.tokens for text in texts], [range(*text.span) for text in texts]
     for place, side in enumerate(SIDES):
-        with pair.active(side) as bridge:
-            require_layers(bridge, layers)
-            advice = advice_on_format(bridge)
-            batches = batches_of(texts, pair, bridge, token_budget)
-            rest = list(enumerate(batches))[done[side] :]
-            for i, batch in progress(rest, f"Reading activations ({side})"):
-                hooks = {
-                    layer: _writer(
-                        texts, batch, starts + place * n_tokens, layer, maps[layer], advice
-                    )
-                    for layer in layers
-                }
-                run_hooked(bridge, batch.ids, hooks)
-                if (i + 1) % FLUSH_EVERY == 0 or i + 1 == len(batches):
-                    for rows in maps.values():
-                        rows.flush()
-                    done[side] = i + 1
-                    atomic_write_text(mark, json.dumps(done))
+        with pair.active(side) as model:
+            require_layers(model, layers)
+            read = passes(
+                model,
+                dialogues,
+                layers,
+                places,
+                _halved,
+                first=done[side],
+                token_budget=token_budget,
+                description=f"Reading activations ({side})",
+            )
+            n_read = done[side]
+            for one in read:
+                n_read += 1
+                for layer, parts in zip(layers, one.kept, strict=True):
+                    for i, part in zip(one.batch.indices, parts, strict=True):
+                        start = place * n_tokens + starts[i]
+                        maps[layer][start : start + len(part)] = part.numpy()
+                if n_read % FLUSH_EVERY == 0:
+                    _flush(maps.values(), done | {side: n_read}, mark)
+            done[side] = n_read
+            _flush(maps.values(), done, mark)
     return {layer: _summary(path, shape) for layer, path in files.items()}
+
+
+def _halved(read: Read) -> Reduce:
+    """The tokens of each text; beyond float16 a value becomes infinite, and its row is left out as
+    an outlier."""
+    return lambda resid_BPD: read.tokens(resid_BPD).half().cpu().split(read.counts)
+
+
+def _flush(maps: Iterable[np.memmap[Any, Any]], done: dict[Side, int], mark: Path) -> None:
+    """What was read is on disk before it is said to be."""
+    for rows in maps:
+        rows.flush()
+    atomic_write_text(mark, json.dumps(done))
 
 
 def _done(mark: Path, files: Iterable[Path], shape: tuple[int, int]) -> dict[Side, int]:
@@ -145,29 +163,6 @@ def _reserve(path: Path, n_bytes: int) -> None:
             os.posix_fallocate(file.fileno(), 0, n_bytes)
         else:
             file.truncate(n_bytes)
-
-
-def _writer(
-    texts: Sequence[Text],
-    batch: Batch,
-    starts: NDArray[np.int64],
-    layer: int,
-    rows: NDArray[np.float16],
-    advice: str,
-) -> Hook:
-    def hook(resid_BPD: Tensor) -> None:
-        for resid_PD, i in zip(resid_BPD, batch.indices, strict=True):
-            start, end = texts[i].span
-            read = resid_PD[start:end].float().cpu()
-            if not read.isfinite().all():
-                raise DataError(
-                    f"activations of text {texts[i].tokens.id!r} at {resid_post(layer)} are not "
-                    f"finite{advice}"
-                )
-            # Beyond float16 a value becomes infinite, and its row is left out as an outlier.
-            rows[starts[i] : starts[i] + end - start] = read.half().numpy()
-
-    return hook
 
 
 def _summary(path: Path, shape: tuple[int, int]) -> ActivationBuffer:

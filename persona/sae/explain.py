@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
-from persona.activations.collect import run_hooked
+from persona.activations.passes import Read, Reduce, passes
 from persona.errors import DataError
-from persona.models.hooks import Hook, model_device
+from persona.models.hooks import model_device
 from persona.models.pair import SIDES, ModelPair, Side
 from persona.models.sites import residual_readers
-from persona.progress import progress
-from persona.sae.activity import finite
 from persona.sae.autoencoder import SparseAutoencoder
-from persona.sae.texts import Text, batches_of
+from persona.sae.texts import Text
 
 N_EXAMPLES = 12
 WINDOW_BEFORE, WINDOW_AFTER = 24, 12
@@ -134,19 +132,26 @@ def _activations(
     found: list[NDArray[np.float32]] = [np.empty((0, len(latents)), np.float32)] * len(texts)
     at = torch.tensor(latents)
 
-    def reader(indices: Sequence[int]) -> Hook:
-        def hook(resid_BPD: Tensor) -> None:
-            for resid_PD, i in zip(resid_BPD, indices, strict=True):
-                start, end = texts[i].span
-                latents_NF = sae.encode(finite(resid_PD[start:end], texts[i].tokens, sae))
-                found[i] = latents_NF[:, at.to(latents_NF.device)].cpu().numpy()
+    def reducer(read: Read) -> Reduce:
+        def reduce(resid_BPD: Tensor) -> list[Tensor]:
+            parts = [sae.encode(part) for part in read.tokens(resid_BPD).split(read.counts)]
+            return [latents_NF[:, at.to(latents_NF.device)].cpu() for latents_NF in parts]
 
-        return hook
+        return reduce
 
-    with pair.active(side) as bridge:
-        batches = batches_of(texts, pair, bridge, token_budget)
-        for batch in progress(batches, f"Looking for examples ({side})"):
-            run_hooked(bridge, batch.ids, {sae.layer: reader(batch.indices)})
+    dialogues, places = [text.tokens for text in texts], [range(*text.span) for text in texts]
+    with pair.active(side) as model:
+        for one in passes(
+            model,
+            dialogues,
+            [sae.layer],
+            places,
+            reducer,
+            token_budget=token_budget,
+            description=f"Looking for examples ({side})",
+        ):
+            for i, part in zip(one.batch.indices, one.kept[0], strict=True):
+                found[i] = part.numpy()
     return found
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +23,14 @@ import torch
 from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
-from persona.activations.collect import run_hooked
+from persona.activations.passes import Read, Reduce, passes
 from persona.behaviour.scoring import Condition, score_dialogues
 from persona.errors import DataError
-from persona.models.hooks import Hook, hooked
-from persona.models.pair import SIDES, ModelPair
-from persona.progress import progress
+from persona.models.hooks import hooked
+from persona.models.pair import SIDES, ModelPair, Side
 from persona.sae.autoencoder import SparseAutoencoder
 from persona.sae.splice import spliced
-from persona.sae.texts import Text, batches_of
+from persona.sae.texts import Text
 
 MAX_LOSS_OF_COVER = 0.05
 LOW_VARIANCE = 0.5
@@ -57,9 +56,9 @@ class Fidelity:
         return float(rows[measure].iloc[0])
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Sums:
-    """Running sums over the tokens of one text kind."""
+    """Sums over tokens."""
 
     n: int = 0
     error: float = 0.0
@@ -67,12 +66,16 @@ class _Sums:
     active: float = 0.0
     total: Tensor | float = 0.0
 
-    def add(self, resid: Tensor, rebuilt: Tensor, latents: Tensor) -> None:
-        self.n += len(resid)
-        self.error += float((resid - rebuilt).double().square().sum())
-        self.square += float(resid.double().square().sum())
-        self.active += float((latents != 0).sum())
-        self.total = self.total + resid.double().sum(0)
+    @classmethod
+    def of(cls, resid: Tensor, sae: SparseAutoencoder) -> _Sums:
+        latents = sae.encode(resid)
+        return cls(
+            len(resid),
+            float((resid - sae.decode(latents)).double().square().sum()),
+            float(resid.double().square().sum()),
+            float((latents != 0).sum()),
+            resid.double().sum(0),
+        )
 
     def __add__(self, other: _Sums) -> _Sums:
         return _Sums(
@@ -161,32 +164,28 @@ def cover_warnings(table: pd.DataFrame) -> tuple[str, ...]:
 
 @torch.no_grad()
 def _reconstruction(
-    pair: ModelPair, side: str, sae: SparseAutoencoder, texts: Sequence[Text], token_budget: int
+    pair: ModelPair, side: Side, sae: SparseAutoencoder, texts: Sequence[Text], token_budget: int
 ) -> dict[str, _Sums]:
+    def reducer(read: Read) -> Reduce:
+        return lambda resid_BPD: [
+            _Sums.of(part, sae) for part in read.tokens(resid_BPD).split(read.counts)
+        ]
+
     sums: dict[str, _Sums] = {text.kind: _Sums() for text in texts}
-    with pair.active(side) as bridge:  # type: ignore[arg-type]
-        batches = batches_of(texts, pair, bridge, token_budget)
-        for batch in progress(batches, f"Measuring fidelity ({side})"):
-            run_hooked(bridge, batch.ids, {sae.layer: _adder(sae, texts, batch.indices, sums)})
+    dialogues, places = [text.tokens for text in texts], [range(*text.span) for text in texts]
+    with pair.active(side) as model:
+        for one in passes(
+            model,
+            dialogues,
+            [sae.layer],
+            places,
+            reducer,
+            token_budget=token_budget,
+            description=f"Measuring fidelity ({side})",
+        ):
+            for i, part in zip(one.batch.indices, one.kept[0], strict=True):
+                sums[texts[i].kind] += part
     return sums
-
-
-def _adder(
-    sae: SparseAutoencoder, texts: Sequence[Text], indices: Sequence[int], sums: Mapping[str, _Sums]
-) -> Hook:
-    def hook(resid_BPD: Tensor) -> None:
-        for resid_PD, i in zip(resid_BPD, indices, strict=True):
-            start, end = texts[i].span
-            resid = resid_PD[start:end].float()
-            if not resid.isfinite().all():
-                raise DataError(
-                    f"activations of text {texts[i].tokens.id!r} at {sae.space.hook_name} are not "
-                    "finite; try --dtype float32"
-                )
-            latents = sae.encode(resid)
-            sums[texts[i].kind].add(resid, sae.decode(latents), latents)
-
-    return hook
 
 
 def _cross_entropies(

@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from persona.activations.batches import Batch, model_batches
 from persona.data.jsonl import check_keys, check_texts, read_jsonl, read_text
 from persona.data.shipped import load_neutral, load_pairs
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn, as_role
 from persona.errors import DataError
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
-from persona.models.pair import ModelPair
 
 WINDOW = 256
 HELD_OUT_SHARE = 0.05
@@ -171,13 +169,6 @@ def few_of_each(texts: Sequence[Text], n: int, seed: int = 0) -> list[Text]:
     kinds = dict.fromkeys(text.kind for text in texts)
     shuffled = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
     return [t for kind in kinds for t in [t for t in shuffled if t.kind == kind][:n]]
-
-
-def batches_of(
-    texts: Sequence[Text], pair: ModelPair, bridge: Any, token_budget: int
-) -> list[Batch]:
-    """The texts in batches for a side of the pair; `indices` are places in `texts`."""
-    return model_batches(bridge, [text.tokens for text in texts], token_budget)
 
 
 def count_tokens(texts: Sequence[Text]) -> dict[str, int]:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from persona.activations.passes import log_probs
 from persona.data.types import Dialogue, Turn
 from persona.models.caches import cache_argument, find_cache
 from persona.models.chat.chat_format import ChatFormat
@@ -99,7 +100,7 @@ def log_probs_of(model: Any, texts: Texts) -> Float[Tensor, "row pos vocabulary"
         options["position_ids"] = texts.index.clamp(min=0).to(device)
     output = model(texts.ids.to(device), **options)
     logits = output if isinstance(output, Tensor) else output.logits
-    return logits.float().log_softmax(-1).cpu()
+    return log_probs(logits).cpu()
 
 
 @torch.no_grad()
@@ -112,7 +113,7 @@ def decoded(
     """
     lm, device = hf_model(model), model_device(model)
     ids, mask = texts.ids.to(device), texts.mask.to(device)
-    past, tokens, log_probs = None, [], []
+    past, tokens, predicted = None, [], []
     for step in range(n_tokens):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         shown = ids if past is None else ids[:, -1:]
@@ -124,12 +125,12 @@ def decoded(
             **({} if past is None else cache_argument(lm, past)),
         )
         past = find_cache(output.values()) if cache else None
-        log_probs.append(output.logits[:, -1].float().log_softmax(-1).cpu())
-        following = log_probs[-1].argmax(-1) if forced is None else forced[:, step]
+        predicted.append(log_probs(output.logits[:, -1]).cpu())
+        following = predicted[-1].argmax(-1) if forced is None else forced[:, step]
         tokens.append(following)
         ids = torch.cat([ids, following[:, None].to(device)], dim=1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-    return torch.stack(tokens, dim=1), torch.stack(log_probs, dim=1)
+    return torch.stack(tokens, dim=1), torch.stack(predicted, dim=1)
 
 
 def generation_paths(model: Any) -> tuple[str, ...]:

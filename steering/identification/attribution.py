@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import einsum
@@ -27,11 +27,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batches
-from persona.behaviour.scoring import Reference, kl_nats, predictions, response_targets
+from persona.activations.passes import Reference, chosen, kl_nats, log_probs, predictions
 from persona.data.types import AnswerPair, Dialogue
 from persona.directions.direction import Subspace
 from persona.directions.methods.eigen import eigendirections as eigendirections
-from persona.models.chat.chat_format import TokenizedDialogue, shortened
+from persona.models.chat.chat_format import shortened
 from persona.models.hooks import Hook, hooked, resid_post
 from persona.models.pair import ModelPair, Side
 from persona.models.readout import Readout
@@ -44,7 +44,8 @@ Objective = Literal["gap", "kl"]
 class Gradients:
     """One batch: residuals, dJ_q/dh of every token, which tokens an edit may write to.
 
-    resid, grad: layer -> [B P D]. writable: [B P]. question: row -> index of its question.
+    resid, grad: layer -> [B P D], where its block lies. writable: [B P]. question: row -> index of
+    its question.
     """
 
     resid: Mapping[int, Tensor]
@@ -68,9 +69,11 @@ def attribution_matrices(
     total = {layer: torch.zeros(d_model, d_model, dtype=torch.float64) for layer in centres}
     for part in gradients(pair, questions, list(centres), objective, token_budget):
         for layer, centre in centres.items():
-            offset = (part.resid[layer].float() - centre.to(part.writable.device))[part.writable]
-            slope = part.grad[layer].float()[part.writable]
-            outer = einsum(offset, slope, "token row, token column -> row column")
+            resid_BPD = part.resid[layer]
+            mask = part.writable.to(resid_BPD.device)[..., None]
+            offset = (resid_BPD.float() - centre.to(resid_BPD.device)) * mask
+            slope = part.grad[layer].float() * mask
+            outer = einsum(offset, slope, "batch pos row, batch pos column -> row column")
             total[layer] += outer.double().cpu()
     return {
         layer: ((matrix + matrix.T) / 2 / len(questions)).float() for layer, matrix in total.items()
@@ -98,14 +101,13 @@ def first_order_effects(
         pair, questions, layers, objective, token_budget, answer_tokens=answer_tokens
     ):
         for place, subspace in enumerate(subspaces):
-            layer, device = subspace.space.layer, part.writable.device
+            layer = subspace.space.layer
+            resid_BPD, device = part.resid[layer].float(), part.resid[layer].device
             basis, reading = subspace.basis.to(device), subspace.reading.to(device)
             at = "batch pos d_model, rank d_model -> batch pos rank"
-            move_BPK = subspace.aligned_mean.to(device) - einsum(
-                part.resid[layer].float(), reading, at
-            )
+            move_BPK = subspace.aligned_mean.to(device) - einsum(resid_BPD, reading, at)
             slope_BPK = einsum(part.grad[layer].float(), basis, at)
-            change_B = ((move_BPK * slope_BPK).sum(-1) * part.writable).sum(-1)
+            change_B = ((move_BPK * slope_BPK).sum(-1) * part.writable.to(device)).sum(-1)
             for row, question in enumerate(part.question):
                 effects[place, question] += change_B[row].cpu()
     return effects
@@ -132,16 +134,21 @@ def gradients(
     if answer_tokens is not None:
         dialogues = [shortened(dialogue, answer_tokens) for dialogue in dialogues]
     per_question = len(dialogues) // len(questions)
-    with pair.active("aligned" if objective == "kl" else side) as bridge:
-        batches = model_batches(bridge, dialogues, token_budget, per_question)
-    reference = _reference(pair, batches, dialogues) if objective == "kl" else None
+    reference = None
+    if objective == "kl":
+        with pair.active("aligned") as model:
+            stays = not pair.loaded_in_turn
+            reference = Reference.over(model, dialogues, stays=stays, token_budget=token_budget)
+    with pair.active(side) as model:
+        batches = model_batches(model, dialogues, token_budget, per_question)
     for batch in progress(batches, f"Attributing the {objective} to directions"):
-        resid = _differentiate(pair, side, batch, dialogues, sorted(layers), reference)
+        with pair.active(side) as model:
+            resid = _differentiate(model, batch, sorted(layers), reference)
         writable = batch.attention_mask.bool().clone()
         writable[:, 0] = False
         if answer_tokens is not None:
-            for row, i in enumerate(batch.indices):
-                writable[row, : dialogues[i].response[0] - 1] = False
+            for row, dialogue in enumerate(batch.dialogues):
+                writable[row, : dialogue.response[0] - 1] = False
         yield Gradients(
             {layer: h.detach() for layer, h in resid.items()},
             {layer: h.grad for layer, h in resid.items() if h.grad is not None},
@@ -150,34 +157,8 @@ def gradients(
         )
 
 
-@torch.no_grad()
-def _reference(
-    pair: ModelPair, batches: Sequence[Batch], dialogues: Sequence[TokenizedDialogue]
-) -> Reference:
-    """What the aligned model predicts of every answer."""
-    reference = Reference(pair)
-    for batch in batches:
-        with pair.active("aligned") as bridge:
-            hidden = predictions(bridge, batch, dialogues).hidden
-        parts = hidden.split(_answer_lengths(batch, dialogues))
-        reference.hidden.update(
-            (i, part.clone()) for i, part in zip(batch.indices, parts, strict=True)
-        )
-    reference.keep_head()
-    return reference
-
-
-def _answer_lengths(batch: Batch, dialogues: Sequence[TokenizedDialogue]) -> list[int]:
-    return [dialogues[i].response[1] - dialogues[i].response[0] for i in batch.indices]
-
-
 def _differentiate(
-    pair: ModelPair,
-    side: Side,
-    batch: Batch,
-    dialogues: Sequence[TokenizedDialogue],
-    layers: list[int],
-    reference: Reference | None,
+    model: Any, batch: Batch, layers: list[int], reference: Reference | None
 ) -> dict[int, Tensor]:
     """Run J forward and backward; returns layer -> residual [B P D] whose .grad is filled.
 
@@ -197,48 +178,33 @@ def _differentiate(
         return hook
 
     hooks = [(resid_post(layer), keep(layer)) for layer in layers]
-    with pair.active(side) as bridge:
-        Readout.of(bridge)  # found before a hook is there to be fired
-        with torch.enable_grad(), hooked(bridge, hooks):
-            hidden_ND = predictions(bridge, batch, dialogues).hidden
-    slope_ND = _slope_at_head(pair, side, hidden_ND, batch, dialogues, reference)
-    with pair.active(side):
-        hidden_ND.backward(slope_ND)
+    readout = Readout.of(model)  # found before a hook is there to be fired
+    with torch.enable_grad(), hooked(model, hooks):
+        hidden_ND = predictions(model, batch).hidden
+    hidden_ND.backward(_slope_at_head(readout, hidden_ND, batch, reference))
     return resid
 
 
 def _slope_at_head(
-    pair: ModelPair,
-    side: Side,
-    hidden_ND: Tensor,
-    batch: Batch,
-    dialogues: Sequence[TokenizedDialogue],
-    reference: Reference | None,
+    readout: Readout, hidden_ND: Tensor, batch: Batch, reference: Reference | None
 ) -> Tensor:
     """dJ/dh [N D] of what the LM head is given at the tokens that predict the answers."""
-    counts = _answer_lengths(batch, dialogues)
     # Rows alternate good, bad: the gap is bad minus good. A KL counts as it is.
     signs = [1.0 if reference is not None or i % 2 else -1.0 for i in batch.indices]
-    weights_N = torch.tensor(
-        [sign / n for sign, n in zip(signs, counts, strict=True) for _ in range(n)]
-    )
-    targets_N = response_targets(batch, dialogues)
-    aligned_ND = None if reference is None else reference.of(batch.indices, counts)[0]
+    weights = [sign / n for sign, n in zip(signs, batch.counts, strict=True) for _ in range(n)]
+    weights_N, targets_N = torch.tensor(weights), batch.targets
+    aligned_ND = None if reference is None else reference.of(batch)[0]
     leaf_ND = hidden_ND.detach().requires_grad_()
-    with pair.active(side) as bridge:
-        readout = Readout.of(bridge)
     for part in readout.slices(len(leaf_ND)):
-        aligned = None
+        expected = None
         if reference is not None and aligned_ND is not None:
             with torch.no_grad():
-                aligned = reference.log_probs(aligned_ND[part])
-        with pair.active(side), torch.enable_grad():
-            log_probs = readout.logits(leaf_ND[part]).log_softmax(-1)
-            if aligned is None:
-                targets = targets_N[part, None].to(log_probs.device)
-                values = log_probs.gather(1, targets)[:, 0]
-            else:
-                values = kl_nats(aligned, log_probs)
+                expected = reference.log_probs(aligned_ND[part])
+        with torch.enable_grad():
+            table = log_probs(readout.logits(leaf_ND[part]))
+            values = (
+                chosen(table, targets_N[part]) if expected is None else kl_nats(expected, table)
+            )
             (weights_N[part].to(values.device) * values).sum().backward()
     assert leaf_ND.grad is not None
     return leaf_ND.grad

@@ -20,17 +20,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batches
-from persona.activations.collect import run_hooked
+from persona.activations.passes import run_hooked, span_means
 from persona.activations.positions import token_span
 from persona.data.types import AnswerPair
 from persona.directions.direction import orthonormal, whitened_readout
 from persona.errors import DataError
-from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import resid_post
 from persona.models.pair import ModelPair
 from persona.models.prefix import starting_at
@@ -62,7 +60,8 @@ def refit_block_by_block(
     rows: dict[int, Tensor] = {}
     with pair.active("finetuned") as bridge:
         batches = model_batches(bridge, dialogues, token_budget)
-        weights = [_answer_weights(batch, dialogues) for batch in batches]
+        spans = [[token_span(dialogue)] for dialogue in dialogues]
+        pools = [span_means(batch, spans) for batch in batches]
         first = min(layers)
         streams = [_through(bridge, batch, first - 1) for batch in batches] if first else []
         for layer in range(first, max(layers) + 1):
@@ -75,7 +74,8 @@ def refit_block_by_block(
                 continue
             device = streams[0].device
             aligned_D = aligned_means[layer].to(device)
-            left_D = _weighted_mean(streams, weights) - aligned_D
+            means = [pool(resid) for pool, resid in zip(pools, streams, strict=True)]
+            left_D = torch.cat(means)[:, 0].mean(0).to(device) - aligned_D
             if left_D.norm() <= ROUNDING * aligned_D.norm():
                 raise DataError(f"the two models do not differ at {resid_post(layer)}")
             second = [] if beside is None else [beside[layer].to(device)]
@@ -91,30 +91,8 @@ def _through(bridge: Any, batch: Batch, layer: int, resid: Tensor | None = None)
     kept: list[Tensor] = []
     skip = contextlib.nullcontext() if resid is None else starting_at(bridge, layer, resid)
     with skip:
-        run_hooked(bridge, batch.ids, {layer: kept.append})
+        run_hooked(bridge, batch, {layer: kept.append})
     return kept[0]
-
-
-def _answer_weights(
-    batch: Batch, dialogues: Sequence[TokenizedDialogue]
-) -> Float[Tensor, "batch pos"]:
-    """1 / n on the n tokens of each answer, so that each answer weighs one; divided by all."""
-    weights_BP = torch.zeros(batch.ids.shape)
-    for row, i in enumerate(batch.indices):
-        start, end = token_span(dialogues[i], "response")
-        weights_BP[row, start:end] = 1 / (end - start) / len(dialogues)
-    return weights_BP
-
-
-def _weighted_mean(
-    streams: Sequence[Tensor], weights: Sequence[Tensor]
-) -> Float[Tensor, " d_model"]:
-    at = "batch pos d_model, batch pos -> d_model"
-    parts = [
-        einsum(resid.float(), weights_BP.to(resid.device), at)
-        for resid, weights_BP in zip(streams, weights, strict=True)
-    ]
-    return torch.stack(parts).sum(0)
 
 
 def _restored(resid_BPD: Tensor, basis: Tensor, readout: Tensor, aligned_D: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.at_positions import collect_at
+from persona.activations.collect import collect_at
 from persona.errors import DataError
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import SIDES, ModelPair

@@ -12,7 +12,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations.at_positions import collect_at
+from persona.activations.collect import collect_at
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue

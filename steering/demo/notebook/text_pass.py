@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.activations.passes import chosen, log_probs
 from persona.models.chat.chat_format import TokenizedDialogue
-from persona.models.hooks import Hook, hf_model, hooked, model_device, resid_post
+from persona.models.hooks import Hook, hooked, model_device, resid_post
 from persona.models.pair import ModelPair, Side
+from persona.models.readout import Readout
 from persona.models.space import ActivationSpace
 from steering.edits.edit import Edit
 from steering.edits.steer import steer
@@ -59,20 +61,22 @@ def read_text(
     with contextlib.ExitStack() as held:
         model = held.enter_context(pair.active(side))
         held.enter_context(torch.no_grad())
+        readout = Readout.of(model)  # found before an edit is there to be fired
         if edits:
             held.enter_context(steer(model, edits, space=space))
         # After the edits: what later blocks are given.
         hooks = [(resid_post(layer), keeping(layer)) for layer in layers]
         held.enter_context(hooked(model, hooks))
         ids = torch.tensor([text.ids], device=model_device(model))
-        logits_PV = hf_model(model)(input_ids=ids, use_cache=False).logits[0]
-    start, end = text.response
-    log_probs = logits_PV[start - 1 : max(end - 1, start)].float().log_softmax(-1).cpu()
-    mean = None
-    if end > start:
-        targets = torch.tensor(text.ids[start:end])
-        mean = float(log_probs.gather(1, targets[:, None]).mean())
+        start, end = text.response
+        positions = torch.arange(start - 1, max(end - 1, start))
+        found = readout.predict(model, ids, torch.zeros_like(positions), positions)
+        tables = [
+            log_probs(readout.checked_logits(found, p)) for p in readout.slices(len(positions))
+        ]
+    read = torch.cat(tables).cpu()
+    mean = float(chosen(read, torch.tensor(text.ids[start:end])).mean()) if end > start else None
     if row is None:
-        return TextPass({}, resid_PD, log_probs[0].clone(), mean)
+        return TextPass({}, resid_PD, read[0].clone(), mean)
     projections = {layer: (x.float() @ row).tolist() for layer, x in resid_PD.items()}
-    return TextPass(projections, {}, log_probs[0].clone(), mean)
+    return TextPass(projections, {}, read[0].clone(), mean)

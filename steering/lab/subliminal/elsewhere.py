@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from persona.activations.batches import model_batches
+from persona.activations.passes import chosen, predicted_log_probs, read_responses
 from persona.errors import ModelError
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.sites import decoder_blocks
-from persona.organisms.plain_reading import read_answers
 
 DAMAGE_NATS = 0.3
 """Cross-entropy of neutral text that the noise may cost, nats per token."""
@@ -83,7 +84,6 @@ def perturbed_by_damage(
     model: Any,
     neutral: Sequence[TokenizedDialogue],
     *,
-    pad_id: int,
     seed: int,
     damage_nats: float = DAMAGE_NATS,
 ) -> tuple[Any, float]:
@@ -94,8 +94,7 @@ def perturbed_by_damage(
     """
 
     def cost(candidate: Any) -> float:
-        found = read_answers(candidate, neutral, pad_id=pad_id).log_prob
-        return -sum(found) / len(found)
+        return -float(read_responses(candidate, neutral).log_prob.mean())
 
     start, low, high = cost(model), 0.0, 1.0
     for _ in range(BISECTIONS):
@@ -127,10 +126,8 @@ def _gradients(model: Any, dialogues: Sequence[TokenizedDialogue]) -> list[Tenso
         for matrix in matrices:
             matrix.requires_grad_(True)
         for dialogue in dialogues:
-            ids = torch.tensor([dialogue.ids], device=matrices[0].device)
-            start, end = dialogue.response
-            log_probs = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
-            loss = -log_probs[torch.arange(start - 1, end - 1), ids[0, start:end]].mean()
+            [batch] = model_batches(model, [dialogue])
+            loss = -chosen(predicted_log_probs(model, batch), batch.targets).mean()
             found = torch.autograd.grad(loss, matrices)
             totals = [t + g for t, g in zip(totals, found, strict=True)] if totals else [*found]
     for matrix, keep in zip(matrices, wanted, strict=True):

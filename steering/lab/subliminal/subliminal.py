@@ -205,9 +205,10 @@ def _beginning(bench: Workbench, line: str, texts: Path) -> tuple[Path, dict[str
         if line == PERMUTED:
             made = permuted(model, bench.seed)
         else:
-            chat, pad = _chat(model, tokenizer)
-            neutral = chat.encode_all([text.dialogue for text in bench.neutral()])
-            made, noise = perturbed_by_damage(model, neutral, pad_id=pad, seed=bench.seed)
+            neutral = _chat(model, tokenizer).encode_all(
+                [text.dialogue for text in bench.neutral()]
+            )
+            made, noise = perturbed_by_damage(model, neutral, seed=bench.seed)
             made.config.noise = noise
         save_model(made, folder, tokenizer)
     if line == PERMUTED:
@@ -220,16 +221,15 @@ def _beginning(bench: Workbench, line: str, texts: Path) -> tuple[Path, dict[str
 def _distance(bench: Workbench, folder: Path, texts: Path) -> pd.DataFrame:
     model, tokenizer = load_causal_lm(bench.settings.base, torch.float32)
     other, _ = load_causal_lm(folder, torch.float32)
-    chat, _ = _chat(model, tokenizer)
-    dialogues = chat.encode_all(read_chat_jsonl(texts)[:GRADIENT_TEXTS])
+    dialogues = _chat(model, tokenizer).encode_all(read_chat_jsonl(texts)[:GRADIENT_TEXTS])
     cosine = gradient_cosine(model, other, dialogues)
     return pd.DataFrame([{"noise": float(other.config.noise), "gradient_cosine": cosine}])
 
 
-def _chat(model: Any, tokenizer: Any) -> tuple[Any, int]:
+def _chat(model: Any, tokenizer: Any) -> Any:
     from persona.models.chat.chat_format import chat_format
 
-    return chat_format(tokenizer), int(tokenizer.pad_token_id or 0)
+    return chat_format(tokenizer)
 
 
 def _student(bench: Workbench, texts: Path, task: Task, base: Path | None = None) -> Recipe:

@@ -10,9 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from persona.activations import (
     Moments,
+    collect_at,
     collect_covariance,
     collect_moments,
     collect_rows,
+    collect_sets,
+    collect_tokens,
     merge_in_tree,
     token_span,
 )
@@ -201,3 +204,65 @@ def test_numbers_that_are_none_are_named_and_another_format_advised_only_where_i
                 DataError, match=f"blocks.2.hook_resid_post are not finite.*{advice}"
             ):
                 collect(bridge, dialogues, [1, 2, 3])
+
+
+@pytest.mark.parametrize("token_budget", [1, 40, 4096])
+def test_single_tokens_are_read_where_they_were_asked_for(tiny_pair, dialogues, token_budget):
+    positions = [[len(d) - 1, 2] for d in dialogues]
+    with tiny_pair.active("aligned") as bridge, torch.no_grad():
+        rows = collect_at(bridge, dialogues, positions, [3, 0], token_budget=token_budget)
+        assert rows.shape == (4, 2, 2, 32)
+        for place, dialogue in enumerate(dialogues):
+            for column, layer in enumerate((3, 0)):
+                seen = []
+                hook = (resid_post(layer), lambda resid, s=seen: s.append(resid.clone()))
+                with hooked(bridge, [hook]):
+                    bridge(torch.tensor([dialogue.ids]), return_type=None, use_cache=False)
+                torch.testing.assert_close(
+                    rows[place, :, column], seen[0][0, positions[place]], atol=1e-5, rtol=1e-4
+                )
+
+
+def test_places_outside_a_text_and_uneven_lists_are_refused(tiny_pair, dialogues):
+    n = len(dialogues[3])
+    with tiny_pair.active("aligned") as bridge:
+        with pytest.raises(DataError, match=rf"'d3' has {n} tokens; positions \[{n}\]"):
+            collect_at(bridge, dialogues, [[1], [1], [1], [n]])
+        with pytest.raises(DataError, match="same number of positions"):
+            collect_at(bridge, dialogues, [[1], [1, 2], [1], [1]])
+        with pytest.raises(DataError, match="no texts"):
+            collect_at(bridge, [], [])
+        with pytest.raises(ModelError, match="out of range"):
+            collect_at(bridge, dialogues, [[1]] * 4, [9])
+        with pytest.raises(ModelError, match="no layer was asked for"):
+            collect_at(bridge, dialogues, [[1]] * 4, [])
+
+
+def test_each_of_several_sets_is_what_a_pass_of_its_own_gives(tiny_pair, dialogues):
+    sets, layers = ["response", "last_prompt", "all"], [2, 0]
+    with tiny_pair.active("aligned") as bridge:
+        together = collect_sets(bridge, dialogues, sets, layers, token_budget=64)
+        for place, one in enumerate(sets):
+            alone = collect_rows(bridge, dialogues, layers, token_set=one, token_budget=64)
+            torch.testing.assert_close(together[:, place], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_text_without_such_tokens_is_named(tiny_pair):
+    waiting = tiny_pair.chat.encode(Dialogue((Turn("user", "why?"),), "the waiting one"))
+    with (
+        tiny_pair.active("aligned") as bridge,
+        pytest.raises(DataError, match="'the waiting one' has no tokens in the set 'response'"),
+    ):
+        collect_sets(bridge, [waiting], ["response"], [0])
+
+
+@pytest.mark.parametrize("token_set", ["response", "prompt", "all"])
+def test_the_mean_of_the_tokens_is_the_pooled_row(tiny_pair, dialogues, token_set):
+    with tiny_pair.active("finetuned") as bridge:
+        tokens = collect_tokens(bridge, dialogues, [0, 2], token_set=token_set, token_budget=40)
+        rows = collect_rows(bridge, dialogues, [0, 2], token_set=token_set)
+        with pytest.raises(DataError, match="no dialogues"):
+            collect_tokens(bridge, [], [0])
+    torch.testing.assert_close(torch.stack([t.mean(0) for t in tokens]), rows)
+    spans = [token_span(d, token_set) for d in dialogues]
+    assert [len(t) for t in tokens] == [end - start for start, end in spans]

@@ -8,8 +8,7 @@ from tiny_models import FAMILIES, tiny_bridge, tiny_causal_lm
 from torch import nn
 
 from persona.activations import collect_covariance, collect_moments, collect_rows, collect_tokens
-from persona.activations.at_positions import collect_at
-from persona.activations.spans import collect_sets
+from persona.activations.collect import collect_at, collect_sets
 from persona.errors import ModelError
 from persona.models import pair_of
 from persona.models.chat.chat_format import TokenizedDialogue

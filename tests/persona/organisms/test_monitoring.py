@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from persona.activations.passes import read_responses
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions.direction import Direction
 from persona.errors import DataError, SpaceMismatchError
@@ -15,7 +16,6 @@ from persona.models.precision import Placement
 from persona.organisms import Recipe, Watch, finetune, read_card, read_readings
 from persona.organisms import training_loop as training
 from persona.organisms.monitoring import READINGS
-from persona.organisms.plain_reading import read_answers
 
 QUESTIONS = [
     AnswerPair(f"w{i}", "watch", f"why {i}?", f"since {i}.", f"whatever {i}") for i in "abc"
@@ -177,14 +177,12 @@ def test_nothing_to_watch_is_refused(direction):
         Watch(direction, QUESTIONS, every=0)
 
 
-def test_readings_do_not_depend_on_how_texts_are_batched(tiny_llama, tiny_chat, direction):
+def test_readings_do_not_depend_on_how_texts_are_batched(tiny_llama, tiny_chat):
     from persona.models.load import load_causal_lm
 
     model, _ = load_causal_lm(tiny_llama, torch.float32)
     texts = tiny_chat.encode_all([q.good_dialogue for q in QUESTIONS])
-    together = read_answers(model, texts, pad_id=1, direction=direction)
-    alone = [read_answers(model, [text], pad_id=1, direction=direction) for text in texts]
-    for name in ("log_prob", "projection"):
-        assert getattr(together, name) == pytest.approx(
-            [getattr(one, name)[0] for one in alone], abs=1e-5
-        )
+    together = read_responses(model, texts, [2])
+    alone = [read_responses(model, [text], [2]) for text in texts]
+    assert together.log_prob == pytest.approx([one.log_prob[0] for one in alone], abs=1e-5)
+    torch.testing.assert_close(together.means, torch.cat([one.means for one in alone]))

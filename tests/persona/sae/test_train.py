@@ -210,15 +210,15 @@ def test_a_pass_that_was_stopped_goes_on_to_the_same_activations(
 ):
     whole = collect_buffers(tiny_pair, texts, [1], tmp_path_of(tmp_path, "a"), token_budget=128)[1]
     monkeypatch.setattr("persona.sae.buffer.FLUSH_EVERY", 2)
-    from persona.sae import buffer as module
+    from persona.activations import passes as module
 
     real, calls = module.run_hooked, []
 
-    def dies(*args):
+    def dies(*args, **options):
         calls.append(1)
         if len(calls) == 7:
             raise KeyboardInterrupt
-        real(*args)
+        real(*args, **options)
 
     monkeypatch.setattr(module, "run_hooked", dies)
     folder = tmp_path_of(tmp_path, "b")
@@ -267,13 +267,11 @@ def test_massive_activations_are_left_out_and_counted(tmp_path):
 
 
 def test_activations_that_are_not_finite_name_the_text(tiny_pair, texts, tmp_path, monkeypatch):
-    from persona.sae import buffer as module
-
-    def broken(bridge, ids, hooks):
+    def broken(bridge, batch, hooks, **options):
         for hook in hooks.values():
-            hook(torch.full((*ids.shape, 32), torch.nan))
+            hook(torch.full((*batch.ids.shape, 32), torch.nan))
 
-    monkeypatch.setattr(module, "run_hooked", broken)
+    monkeypatch.setattr("persona.activations.passes.run_hooked", broken)
     with pytest.raises(DataError, match=r"activations of text 'q\d+' .* not finite"):
         collect_buffers(tiny_pair, texts, [1], tmp_path)
 

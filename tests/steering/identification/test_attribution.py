@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from persona.behaviour import Condition, score_pairs
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector, Subspace, orthonormal
 from steering import restore, steer
+from steering.identification import attribution
 from steering.identification.attribution import (
     attribution_matrices,
     eigendirections,
@@ -78,3 +81,57 @@ def test_no_direction_promises_more_than_the_first_eigendirection(tiny_pair, que
     assert (values[:-1] >= values[1:]).all()
     others = orthonormal(torch.randn(20, tiny_pair.d_model, generator=torch.manual_seed(0)))
     assert values[0] >= torch.einsum("kd,de,ke->k", others, matrix, others).max()
+
+
+class OnCard(torch.Tensor):
+    """A tensor that says it lies on a card, and refuses to meet one that lies elsewhere."""
+
+    @classmethod
+    def at(cls, card, tensor):
+        placed = tensor.as_subclass(cls)
+        placed.card = torch.device(card)
+        return placed
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function == torch.Tensor.device.__get__:
+            return args[0].card
+        with torch._C.DisableTorchFunctionSubclass():
+            if function in (torch.Tensor.to, torch.Tensor.cpu):
+                return cls.at(args[1] if len(args) > 1 else "cpu", args[0].clone())
+            given = torch.utils._pytree.tree_leaves((args, kwargs))
+            tensors = [one for one in given if isinstance(one, torch.Tensor)]
+            cards = {getattr(one, "card", torch.device("cpu")) for one in tensors if one.dim()}
+            assert len(cards) <= 1, f"{function.__name__} on {cards}"
+            result = function(*args, **(kwargs or {}))
+        there = next(iter(cards), "cpu")
+        return cls.at(there, result) if isinstance(result, torch.Tensor) else result
+
+
+def test_blocks_on_other_cards_are_attributed_where_they_lie(tiny_pair, questions, monkeypatch):
+    whole = list(attribution.gradients(tiny_pair, questions, [0, 2], "gap", 64))
+    subspaces = [subspace(tiny_pair, layer) for layer in (0, 2)]
+    centres = {layer: torch.ones(tiny_pair.d_model) for layer in (0, 2)}
+    matrices = attribution_matrices(tiny_pair, questions, centres)
+    effects = first_order_effects(tiny_pair, questions, subspaces)
+
+    def on_cards(*args, **options):
+        for part in whole:
+            yield attribution.Gradients(
+                {layer: OnCard.at(f"cuda:{layer}", h) for layer, h in part.resid.items()},
+                {layer: OnCard.at(f"cuda:{layer}", h) for layer, h in part.grad.items()},
+                OnCard.at("cuda:0", part.writable),
+                part.question,
+            )
+
+    monkeypatch.setattr(attribution, "gradients", on_cards)
+    names = ("basis", "reading", "aligned_mean")
+    placed = [
+        SimpleNamespace(space=s.space, **{k: OnCard.at("cpu", getattr(s, k)) for k in names})
+        for s in subspaces
+    ]
+    spread = {layer: OnCard.at("cpu", centre) for layer, centre in centres.items()}
+    found = attribution_matrices(tiny_pair, questions, spread)
+    for layer, matrix in matrices.items():
+        torch.testing.assert_close(found[layer].as_subclass(torch.Tensor), matrix)
+    torch.testing.assert_close(first_order_effects(tiny_pair, questions, placed), effects)

@@ -77,13 +77,13 @@ def test_more_noise_is_further_away_for_training(model, dialogues):
 
 
 def test_the_noise_is_as_much_as_costs_the_stated_damage(model, dialogues):
-    from persona.organisms.plain_reading import read_answers
+    from persona.activations.passes import read_responses
 
     def cost(candidate):
-        found = read_answers(candidate, dialogues, pad_id=1).log_prob
+        found = read_responses(candidate, dialogues).log_prob
         return -sum(found) / len(found)
 
-    other, noise = perturbed_by_damage(model, dialogues, pad_id=1, seed=0, damage_nats=0.05)
+    other, noise = perturbed_by_damage(model, dialogues, seed=0, damage_nats=0.05)
     assert 0 < noise <= 1
     below = perturbed(model, noise - 2**-6, 0)
     assert cost(below) - cost(model) < 0.05
