@@ -59,8 +59,8 @@ def pair_of(
     names: what results call each side. Results are told apart by the weights, not by this.
     wrap: put a bridge over each plain model, which most of the toolkit asks for. The models are
         wrapped where they stand, not copied: reach them through the pair from then on. With
-        False, `active` gives them as they are; reading, steering and `score_dialogues` work on
-        those too.
+        False, `active` gives them as they are; reading, steering and scoring, steered or not, work
+        on those too.
     proof: compare each bridge with what the plain model computed, as `load_pair` does.
 
     The models are put into evaluation mode without gradients. Revisions are hashes over all

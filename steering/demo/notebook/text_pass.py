@@ -58,22 +58,18 @@ def read_text(
 
         return keep
 
-    with contextlib.ExitStack() as held:
-        model = held.enter_context(pair.active(side))
-        held.enter_context(torch.no_grad())
+    start, end = text.response
+    positions = torch.arange(start - 1, max(end - 1, start))
+    # After the edits: what later blocks are given.
+    hooks = [(resid_post(layer), keeping(layer)) for layer in layers]
+    with pair.active(side) as model, torch.no_grad():
         readout = Readout.of(model)  # found before an edit is there to be fired
-        if edits:
-            held.enter_context(steer(model, edits, space=space))
-        # After the edits: what later blocks are given.
-        hooks = [(resid_post(layer), keeping(layer)) for layer in layers]
-        held.enter_context(hooked(model, hooks))
         ids = torch.tensor([text.ids], device=model_device(model))
-        start, end = text.response
-        positions = torch.arange(start - 1, max(end - 1, start))
-        found = readout.predict(model, ids, torch.zeros_like(positions), positions)
-        tables = [
-            log_probs(readout.checked_logits(found, p)) for p in readout.slices(len(positions))
-        ]
+        steered = steer(model, edits, space=space) if edits else contextlib.nullcontext()
+        with steered, hooked(model, hooks):
+            found = readout.predict(model, ids, torch.zeros_like(positions), positions)
+        parts = readout.slices(len(positions))
+        tables = [log_probs(readout.checked_logits(found, part)) for part in parts]
     read = torch.cat(tables).cpu()
     mean = float(chosen(read, torch.tensor(text.ids[start:end])).mean()) if end > start else None
     if row is None:

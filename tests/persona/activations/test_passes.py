@@ -19,7 +19,7 @@ from persona.data.types import AnswerPair
 from persona.directions import Direction
 from persona.models import load_pair, pair_of
 from persona.models.chat.chat_format import TokenizedDialogue
-from steering import add_direction
+from steering import add
 from steering.edits.steer import steered_by
 
 TEXTS = [
@@ -127,7 +127,7 @@ def test_pairs_of_plain_models_are_scored_steered_and_compared_as_bridges_are(fa
         direction = Direction(torch.linspace(-1, 1, pair.d_model), pair.space(1), "made up")
         conditions = [
             Condition("plain", "finetuned"),
-            Condition("steered", "finetuned", steered_by(add_direction(direction)), 1),
+            Condition("steered", "finetuned", steered_by(add(direction)), 1),
         ]
         tables.append(score_pairs(pair, QUESTIONS, conditions))
     np.testing.assert_allclose(tables[0]["value"], tables[1]["value"], atol=2e-4)

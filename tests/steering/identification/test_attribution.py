@@ -108,7 +108,9 @@ class OnCard(torch.Tensor):
         return cls.at(there, result) if isinstance(result, torch.Tensor) else result
 
 
-def test_blocks_on_other_cards_are_attributed_where_they_lie(tiny_pair, questions, monkeypatch):
+def test_blocks_on_other_cards_are_attributed_where_they_lie(
+    tiny_pair, questions, monkeypatch, unchecked_hints
+):
     whole = list(attribution.gradients(tiny_pair, questions, [0, 2], "gap", 64))
     subspaces = [subspace(tiny_pair, layer) for layer in (0, 2)]
     centres = {layer: torch.ones(tiny_pair.d_model) for layer in (0, 2)}
