@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+
+from persona.errors import DataError
 
 COLUMNS = {
     "stage": "object",
@@ -49,3 +53,24 @@ def tidy(rows: pd.DataFrame, columns: Mapping[str, str] = COLUMNS) -> pd.DataFra
     for column in ("condition", "question_id", "domain", "split", "candidate", "text"):
         filled[column] = filled[column].astype(object).where(filled[column].notna(), None)
     return filled.astype(dict(columns))
+
+
+def random_restorations(rows: pd.DataFrame, condition: str = RANDOM) -> NDArray[np.float64]:
+    """Restoration of every random draw: (fine-tuned - draw) / (fine-tuned - aligned).
+
+    All three are mean gaps over those held-out questions that the draws were run on. Empty without
+    draws; not finite where the two models have the same gap.
+    Raises: DataError where one of the models was not read on them.
+    """
+    scored = (rows["stage"] == "score") & (rows["measure"] == "gap") & (rows["split"] == "held_out")
+    gaps = rows[scored & rows["value"].notna()]
+    draws = gaps[gaps["condition"] == condition]
+    if draws.empty:
+        return np.empty(0)
+    asked = gaps[gaps["question_id"].isin(draws["question_id"])]
+    means = asked.pivot_table("value", "question_id", "condition", aggfunc="mean").mean()
+    if not {ALIGNED, FINETUNED} <= set(means.index):
+        raise DataError("restoration needs the gaps of the aligned and of the fine-tuned model")
+    by_draw = draws.groupby("seed")["value"].mean().to_numpy(dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (means[FINETUNED] - by_draw) / np.float64(means[FINETUNED] - means[ALIGNED])

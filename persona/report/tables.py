@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from persona.errors import DataError
 from persona.intervals import Estimate, bootstrap
 from persona.report.wording import as_float
-from persona.rows import ALIGNED, COLUMNS, FINETUNED
+from persona.rows import COLUMNS
 
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
@@ -92,25 +91,6 @@ def n_draws(rows: pd.DataFrame, condition: str, split: str, measure: str = "gap"
     mine = (rows["stage"] == "score") & (rows["condition"] == condition)
     mine &= (rows["split"] == split) & (rows["measure"] == measure)
     return int(rows.loc[mine, "seed"].nunique())
-
-
-def random_restorations(rows: pd.DataFrame, condition: str) -> NDArray[np.float64]:
-    """Restoration of every draw: (fine-tuned − draw) / (fine-tuned − aligned), held-out gaps.
-
-    All three are means over the questions that the draws were run on.
-
-    Raises: DataError without draws, or where the two models do not differ.
-    """
-    draws = readings(rows, "score", "gap", split="held_out", conditions=[condition])
-    table = question_means(readings(rows, "score", "gap", split="held_out"))
-    means = table.loc[sorted(set(draws["question_id"]))].mean()
-    if ALIGNED not in means or FINETUNED not in means:
-        raise DataError("restoration needs the gaps of the aligned and of the fine-tuned model")
-    shift = means[FINETUNED] - means[ALIGNED]
-    if shift == 0:
-        raise DataError("restoration is undefined: the two models have the same gap")
-    by_draw = draws.groupby("seed")["value"].mean().sort_index().to_numpy(dtype=np.float64)
-    return (means[FINETUNED] - by_draw) / shift
 
 
 def condition_entry(scorecard: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,12 +1,12 @@
 """What an edit does, beside its controls: dose, nulls, transfer, answers, the scorecard."""
 
+from persona.rows import random_restorations
 from steering.evidence.answers import describe_judge, judge_samples, judged_conditions
 from steering.evidence.dose import coefficient_at_kl, dose_response, report_rows, summarise_doses
 from steering.evidence.random_edits import RecordedSteps, random_directions
 from steering.evidence.scorecard import (
     make_scorecard,
     question_table,
-    random_restorations,
     restoration_of,
 )
 from steering.evidence.system_prompt import score_prompted, with_system_prompt

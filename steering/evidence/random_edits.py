@@ -15,7 +15,7 @@ from torch import Tensor
 
 from persona.directions.direction import Direction, orthonormal
 from persona.errors import SteeringError
-from steering.edits.edit import Edit
+from steering.edits.edit import Edit, Placed
 from steering.edits.interventions import Intervention
 
 
@@ -62,24 +62,26 @@ class RecordedSteps:
         ]
 
     def _recording(self, place: int) -> Intervention:
-        edit, basis = self._made[place], self._bases[place]
+        edit, basis = self._made[place], Placed(self._bases[place])
 
         def apply(resid: Tensor) -> Tensor:
             # In float32: the difference of two bfloat16 residuals has lost the short steps.
             wide = resid.float()
-            self.steps[place] = (edit.apply(wide) - wide) @ basis.to(wide).T
+            self.steps[place] = (edit.apply(wide) - wide) @ basis.on(wide.device)[0].to(wide).T
             return edit.apply(resid)
 
         return apply
 
     def _replaying(self, place: int, rows: Tensor) -> Intervention:
+        placed = Placed(rows)
+
         def apply(resid: Tensor) -> Tensor:
             step = self.steps.get(place)
             if step is None or step.shape[:-1] != resid.shape[:-1]:
                 raise SteeringError(
                     "a norm-matched random edit must follow its own edit on the same batch"
                 )
-            return resid + (step @ rows.to(step)).to(resid)
+            return resid + (step @ placed.on(step.device)[0].to(step)).to(resid)
 
         return apply
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from persona.directions.direction import PersonaVector
 from persona.errors import DataError
@@ -28,6 +27,7 @@ from persona.rows import (
     RESTORED,
     RESTORED_AT_LEAST,
     ZERO_ABLATED,
+    random_restorations,
 )
 
 SCHEMA_VERSION = 1
@@ -79,22 +79,6 @@ def restoration_of(
     return bootstrap(
         columns, lambda m: (m[..., 0] - m[..., 1]) / (m[..., 0] - m[..., 2]), seed=seed
     )
-
-
-def random_restorations(rows: pd.DataFrame, condition: str = RANDOM) -> NDArray[np.float64]:
-    """Restoration of every random draw, on those held-out questions it was run on."""
-    draws = rows[
-        (rows["stage"] == "score")
-        & (rows["measure"] == "gap")
-        & (rows["split"] == "held_out")
-        & (rows["condition"] == condition)
-    ]
-    if draws.empty:
-        return np.empty(0)
-    asked = sorted(set(draws["question_id"]))
-    means = question_table(rows, "gap", "held_out").loc[asked].mean()
-    by_seed = draws.groupby("seed")["value"].mean().to_numpy()
-    return (means[FINETUNED] - by_seed) / (means[FINETUNED] - means[ALIGNED])
 
 
 def verdict_of(

@@ -16,13 +16,12 @@ from persona.report.tables import (
     checked,
     estimate_from,
     question_means,
-    random_restorations,
     readings,
     seed_of,
 )
 from persona.report.theme import look_of, new_figure, svg_text
 from persona.report.wording import n_is
-from persona.rows import ALIGNED, FINETUNED, NULLS, RESTORED
+from persona.rows import ALIGNED, FINETUNED, NULLS, RESTORED, random_restorations
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -45,10 +44,12 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
         raise DataError("restoration is undefined: the emergent shift does not differ from 0")
     nulls = {}
     for name in NULLS:
-        if ((rows["stage"] == "score") & (rows["condition"] == name)).any():
-            nulls[name] = random_restorations(rows, name)
+        if len(found := random_restorations(rows, name)):
+            nulls[name] = found
     if not nulls:
         raise DataError("there are no rows of random subspaces at the stage 'score'")
+    if not np.isfinite(np.concatenate(list(nulls.values()))).all():
+        raise DataError("restoration is undefined: the two models have the same gap")
     observed = estimate_from(known.get("restoration")) or _observed(rows, seed_of(known))
     gaps = readings(rows, "score", "gap", split="held_out")
     asked = gaps.groupby("condition")["question_id"].nunique()

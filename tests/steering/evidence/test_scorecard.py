@@ -9,7 +9,8 @@ import torch
 
 from persona.directions import ActivationSpace, PersonaVector, Subspace
 from persona.errors import DataError
-from steering.evidence.scorecard import make_scorecard, question_table, random_restorations
+from persona.rows import random_restorations
+from steering.evidence.scorecard import make_scorecard, question_table
 
 N = 60
 
