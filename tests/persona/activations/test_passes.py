@@ -19,6 +19,7 @@ from persona.data.types import AnswerPair
 from persona.directions import Direction
 from persona.models import load_pair, pair_of
 from persona.models.chat.chat_format import TokenizedDialogue
+from persona.models.precision import Placement
 from steering import add
 from steering.edits.steer import steered_by
 
@@ -92,7 +93,9 @@ def test_kl_is_from_the_aligned_head_though_the_adapter_changes_it(tiny_llama, o
     tuned = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(tiny_llama), on_the_head
     ).eval()
-    pair = load_pair(tiny_llama, on_the_head, dtype="float32", device="cpu", merged=merged)
+    pair = load_pair(
+        tiny_llama, on_the_head, placement=Placement.of("float32", "cpu"), merged=merged
+    )
     both = [Condition("aligned", "aligned"), Condition("finetuned", "finetuned")]
     read = score_dialogues(pair, TEXTS, both, kl_of=[True] * len(TEXTS))
     for i, text in enumerate(TEXTS):

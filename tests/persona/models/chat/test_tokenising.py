@@ -14,6 +14,7 @@ from persona.errors import ModelError
 from persona.models import load_pair
 from persona.models.chat.chat_format import chat_format
 from persona.models.chat.tokenising import panics_as_errors
+from persona.models.precision import Placement
 
 
 def with_pattern(folder, pattern):
@@ -45,7 +46,7 @@ def test_a_panic_over_the_text_of_the_proof_is_one_line(tiny_llama, tmp_path):
     shutil.copytree(tiny_llama, tmp_path / "model")
     with_pattern(tmp_path / "model", r"(([a-z ]+)+)+\Z")
     with pytest.raises(ModelError, match="the tokenizer stopped at a text") as caught:
-        load_pair(tmp_path / "model", tmp_path / "model", dtype="float32", device="cpu")
+        load_pair(tmp_path / "model", tmp_path / "model", placement=Placement.of("float32", "cpu"))
     assert "\n" not in str(caught.value)
 
 
@@ -59,7 +60,7 @@ def test_a_panic_while_loading_is_one_line(tiny_llama, tmp_path, monkeypatch):
 
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", panic)
     with pytest.raises(ModelError, match="cannot load .*: PanicException: index out of bounds"):
-        load_pair(tiny_llama, tiny_llama, dtype="float32", device="cpu")
+        load_pair(tiny_llama, tiny_llama, placement=Placement.of("float32", "cpu"))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
