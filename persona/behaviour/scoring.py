@@ -26,7 +26,7 @@ from persona.behaviour.shared_prompts import (
 )
 from persona.errors import DataError
 from persona.models.chat.chat_format import TokenizedDialogue
-from persona.models.hooks import InContext, is_bridge, model_device, padding_id
+from persona.models.hooks import InContext, model_device, padding_id
 from persona.models.pair import SIDES, ModelPair, Side
 from persona.models.prefix import recording_inputs, starting_at
 from persona.models.readout import Predictions, Readout
@@ -232,9 +232,8 @@ def _run(
     """
     unedited = [place for place, c in enumerate(conditions) if c.intervene is None]
     edited = [(place, c) for place, c in enumerate(conditions) if c.intervene is not None]
-    # The input of block first_layer is untouched by an edit of that block's output. A plain model
-    # cannot pass over blocks.
-    starts = {c.first_layer for _, c in edited if c.first_layer > 0 and is_bridge(model)}
+    # The input of block first_layer is untouched by an edit of that block's output.
+    starts = {c.first_layer for _, c in edited if c.first_layer > 0}
     found: dict[int | None, Predictions] = {}
     with recording_inputs(model, starts) as inputs:
         if unedited or plain:

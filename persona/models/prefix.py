@@ -9,14 +9,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
-from persona.models.hooks import Hook, hooked
+from persona.models.hooks import Hook, hooked, is_bridge, model_device
+from persona.models.sites import decoder_blocks
+
+_gives_tuples: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @contextlib.contextmanager
-def recording_inputs(bridge: Any, layers: set[int]) -> Iterator[dict[int, Tensor]]:
+def recording_inputs(model: Any, layers: set[int]) -> Iterator[dict[int, Tensor]]:
     """While open, forward passes leave the input of each block in `layers` in the dict yielded."""
     inputs: dict[int, Tensor] = {}
 
@@ -26,33 +31,48 @@ def recording_inputs(bridge: Any, layers: set[int]) -> Iterator[dict[int, Tensor
 
         return hook
 
-    with hooked(bridge, [(f"blocks.{layer}.hook_in", record(layer)) for layer in layers]):
+    with hooked(model, [(f"blocks.{layer}.hook_in", record(layer)) for layer in layers]):
         yield inputs
 
 
 @contextlib.contextmanager
-def starting_at(bridge: Any, layer: int, resid: Tensor) -> Iterator[None]:
+def starting_at(model: Any, layer: int, resid: Tensor) -> Iterator[None]:
     """While open, forward passes skip the blocks below `layer`, whose input is then `resid`.
 
-    The pass must be of the same token ids as the recording. Hooks of skipped blocks do not fire.
-    TransformerBridge has no `start_at_layer`; shadowing `forward` on the skipped blocks leaves
-    rotary embeddings, masks and everything above to the model's own code.
+    The pass must be of the same token ids as the recording. Hooks inside of skipped blocks do not
+    fire. No model has a `start_at_layer`; shadowing `forward` on the skipped blocks leaves rotary
+    embeddings, masks and everything above to the model's own code.
     """
-    skipped = list(bridge.blocks)[:layer]
+    blocks = list(model.blocks) if is_bridge(model) else decoder_blocks(model)
+    given = (resid,) if _gives_tuple(model) else resid
+    before = [(block, vars(block).get("forward")) for block in blocks[:layer]]
     try:
-        for block in skipped:
+        for block, _ in before:
             # Past the bridge's own __setattr__, which would overwrite the wrapped module's
-            # forward for good; an instance attribute shadows the method and is deleted below.
-            object.__setattr__(block, "forward", _return_resid(resid))
+            # forward for good; an instance attribute shadows the method.
+            object.__setattr__(block, "forward", lambda *args, **kwargs: given)
         yield
     finally:
-        for block in skipped:
-            if "forward" in vars(block):
+        for block, own in before:
+            if own is not None:
+                object.__setattr__(block, "forward", own)
+            elif "forward" in vars(block):
                 object.__delattr__(block, "forward")
 
 
-def _return_resid(resid: Tensor) -> Any:
-    def forward(*args: Any, **kwargs: Any) -> Tensor:
-        return resid
-
-    return forward
+def _gives_tuple(model: Any) -> bool:
+    """Whether a block's output is the first of several: asked of a plain model, on one token."""
+    if is_bridge(model):
+        return False
+    if model not in _gives_tuples:
+        seen: list[bool] = []
+        handle = decoder_blocks(model)[0].register_forward_hook(
+            lambda module, args, output: seen.append(isinstance(output, tuple))
+        )
+        try:
+            with torch.no_grad():
+                model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model_device(model)))
+        finally:
+            handle.remove()
+        _gives_tuples[model] = seen[0]
+    return _gives_tuples[model]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from einops import einsum
 
+from persona import pair_of
 from persona.activations import collect_covariance, collect_rows
 from persona.data.types import AnswerPair
 from persona.directions import collect_cells, two_by_two
@@ -90,3 +91,20 @@ def test_two_equal_models_leave_nothing_to_fit(tiny_pair, questions, means):
         same = collect_rows(bridge, dialogues, range(4)).mean(0)
     with pytest.raises(DataError, match=r"do not differ at blocks\.0\.hook_resid_post"):
         refit_block_by_block(tiny_pair, questions, [0], same, means.covariance)
+
+
+def test_a_pair_of_plain_models_is_refitted_as_the_bridge_over_it(
+    tiny_pair, tiny_llama, tiny_adapter, questions, means
+):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    tuned = PeftModel.from_pretrained(base, tiny_adapter)
+    plain = pair_of(None, tuned, tiny_pair.tokenizer, wrap=False)
+    found, expected = (
+        refit_block_by_block(pair, questions, LAYERS, means.aligned, means.covariance)
+        for pair in (plain, tiny_pair)
+    )
+    for layer in LAYERS:
+        torch.testing.assert_close(found[layer], expected[layer], atol=1e-4, rtol=1e-3)
