@@ -78,7 +78,7 @@ def test_a_second_call_reads_nothing_and_another_job_is_refused(
     monkeypatch.setattr("persona.activations.extract.collect_sets", asked)
     again = extract_moments(tiny_pair, data, LAYERS, shard_size=64, out=tmp_path)
     assert torch.equal(again.squares_LD, found.squares_LD)
-    with pytest.raises(DataError, match="holds an extraction that differs in: layers, model, side"):
+    with pytest.raises(DataError, match=r"other settings \(layers is .*; model is .*; side is"):
         extract_moments(tiny_pair, data, [0], shard_size=64, out=tmp_path, side="finetuned")
 
 

@@ -44,7 +44,7 @@ def test_a_second_call_scores_nothing_and_a_pair_without_a_choice_is_named(
 
     monkeypatch.setattr("persona.behaviour.file_scores.score_dialogues", asked)
     assert score_files(tiny_pair, data, answer="good", out=tmp_path / "out").equals(first)
-    with pytest.raises(DataError, match="holds a scoring that differs in: answer"):
+    with pytest.raises(DataError, match=r"holds a scoring .* other settings \(answer is good"):
         score_files(tiny_pair, data, answer="bad", out=tmp_path / "out")
     with pytest.raises(DataError, match=r"pairs.jsonl, line 1: an answer pair holds two samples"):
         score_files(tiny_pair, data)
