@@ -168,8 +168,8 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, config, tmp_path, mon
     assert not (tmp_path / "scorecard.json").exists()
     made = []
 
-    def counting(self, name, path, make, *rest):
-        return whole(self, name, path, lambda: (made.append(name), make())[1], *rest)
+    def counting(self, name, path, mark, make, *rest):
+        return whole(self, name, path, mark, lambda: (made.append(name), make())[1], *rest)
 
     monkeypatch.setattr(Workspace, "_stage", counting)
     again = diagnose(config(tmp_path))
