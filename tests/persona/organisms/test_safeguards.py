@@ -79,7 +79,7 @@ def test_the_intervention_acts_on_every_training_pass(
     def preventative(model):
         with steer(model, add(direction, 2.0)) as steering:
             yield
-        passes.append(steering.tokens[0])
+        passes.append(steering.n_tokens[0])
 
     out = finetune(
         recipe(tiny_llama, {"file": data_file}),
