@@ -26,6 +26,7 @@ from persona.directions.exchange import (
     write_refusal_direction,
     write_steering_vectors,
 )
+from persona.directions.exchange.formats import guess_target, read_vectors, write_vectors
 from persona.errors import DataError
 
 D, N_LAYERS = 16, 8
@@ -315,3 +316,19 @@ def test_the_published_persona_vector_saved_on_a_gpu_is_read(shared_data):
     assert read.layers == list(range(35))
     assert all(vector.equal(rows[layer + 1]) for layer, vector in read.vectors.items())
     assert read.norms[34] > 1.5 * float(rows[36].norm())  # what the final norm would have hidden
+
+
+@pytest.mark.parametrize("name", ["v.gguf", "V.GGUF", "v.safetensors", "v.json"])
+def test_a_file_shows_its_own_format(tmp_path, name):
+    vectors = VectorSet({3: torch.ones(4)}, "resid_post", "llama", "made up")
+    path, kind = tmp_path / name, guess_target(tmp_path / name)
+    write_vectors(vectors, path, kind, label="v", coefficient=1.0)
+    found = read_vectors(path)
+    assert found.layers == [3] and torch.equal(found.vectors[3], vectors.vectors[3])
+
+
+def test_a_format_that_is_open_or_that_there_is_not_is_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"the name v\.pt leaves its format open"):
+        read_vectors(tmp_path / "v.pt")
+    with pytest.raises(DataError, match="there is no format 'xyz' of vectors; there are persona-v"):
+        read_vectors(tmp_path / "v.pt", "xyz")
