@@ -32,7 +32,7 @@ def served(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo_app, "launch", launch)
+    monkeypatch.setattr("steering.demo.launch", launch)
     monkeypatch.setattr(command, "time", types.SimpleNamespace(sleep=interrupted))
     return seen
 
