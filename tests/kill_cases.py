@@ -6,6 +6,7 @@ loaded once, before the children are forked, so that a kill costs less than a se
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -39,10 +40,10 @@ def moments(model: str, data: str, out: str) -> int:
 def command(*words: str) -> int:
     from persona.cli.main import main
     from persona.organisms import training_loop as training
-    from steering.lab.bench import outcome
 
     training.SAVE_EVERY_SECONDS = 0.0  # after every step, as a long run does every few seconds
-    outcome.WRITING_SECONDS = 0.0  # no other process shares the folder here
+    experiments = importlib.import_module("steering.lab.run_experiment")
+    experiments.WRITING_SECONDS = 0.0  # no other process shares the folder here
     return main(words)
 
 
