@@ -104,6 +104,7 @@ def finetune(
                 f"{folder} is finished and was not watched; choose another --out, or start anew"
             )
         logger.info("%s is finished already; nothing to do.", folder)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # of one killed at its very end
         return folder
     resumed_from = begin(folder, run)
     started = time.monotonic()
