@@ -39,4 +39,4 @@ def collect_cells(
                     token_budget=token_budget,
                     description=f"Reading {answer} answers ({side})",
                 )
-    return Cells(**read)
+    return Cells.of(read, [pair.space(layer) for layer in wanted])

@@ -10,7 +10,7 @@ where they pool over tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.directions.direction import Direction
 from persona.errors import DataError
+from persona.models.space import ActivationSpace
 
 EFFECTS = (
     "answer_effect_aligned",
@@ -34,21 +36,49 @@ class Cells:
     """Pooled activations of the four cells, question by question in one order.
 
     good, bad: which answer was read; aligned, finetuned: by which model.
+    spaces: where each row of the layer axis was read; empty for numbers made by hand.
+    Raises: DataError for cells of different shapes, or spaces of another number than the layers.
     """
 
     aligned_good: Float[Tensor, "question layer d_model"]
     aligned_bad: Float[Tensor, "question layer d_model"]
     finetuned_good: Float[Tensor, "question layer d_model"]
     finetuned_bad: Float[Tensor, "question layer d_model"]
+    spaces: tuple[ActivationSpace, ...] = ()
 
     def __post_init__(self) -> None:
-        shapes = {tuple(cell.shape) for cell in vars(self).values()}
+        shapes = {tuple(cell.shape) for cell in self.tensors().values()}
         if len(shapes) != 1:
             raise DataError(f"the four cells must have one shape; got {sorted(shapes)}")
+        _require_one_space_a_layer(self.spaces, self.aligned_good.shape[1])
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], spaces: Sequence[ActivationSpace] = ()) -> Cells:
+        """The cells that `tensors` names, as a stage gives them back."""
+        return cls(
+            tensors["aligned_good"],
+            tensors["aligned_bad"],
+            tensors["finetuned_good"],
+            tensors["finetuned_bad"],
+            tuple(spaces),
+        )
 
     @property
     def n_questions(self) -> int:
         return len(self.aligned_good)
+
+    def tensors(self) -> dict[str, Float[Tensor, "question layer d_model"]]:
+        """The four cells by name, as a stage keeps them."""
+        return {
+            "aligned_good": self.aligned_good,
+            "aligned_bad": self.aligned_bad,
+            "finetuned_good": self.finetuned_good,
+            "finetuned_bad": self.finetuned_bad,
+        }
+
+    def at_questions(self, chosen: slice) -> Cells:
+        """The same cells of some of the questions."""
+        return self.of({k: cell[chosen] for k, cell in self.tensors().items()}, self.spaces)
 
     def paired_differences(self) -> dict[str, Float[Tensor, "question layer d_model"]]:
         """The five effects of each question; their means over questions are the directions."""
@@ -72,6 +102,7 @@ class Effect:
         questions; low, high: 2.5 and 97.5 percentiles over the random splits.
     bootstrap_cosine: [layer 2], 2.5 and 97.5 percentiles of the cosine between the mean over
         resampled questions and the mean over all.
+    name: which effect it is. spaces: where each row was read; empty where that is not known.
     """
 
     vectors: Float[Tensor, "layer d_model"]
@@ -80,6 +111,26 @@ class Effect:
     split_half_low: Float[Tensor, " layer"]
     split_half_high: Float[Tensor, " layer"]
     bootstrap_cosine: Float[Tensor, "layer 2"]
+    name: str = "mean_difference"
+    spaces: tuple[ActivationSpace, ...] = ()
+
+    def direction(self, layer: int) -> Direction:
+        """The mean difference at one block, as a direction of the space it was read in.
+
+        layer: 0-based block; not the row, where only some blocks were read.
+        Raises: DataError where it was not read at that block, is zero there, or comes from
+        numbers that do not say where they were read.
+        """
+        if not self.spaces:
+            raise DataError(
+                f"{self.name} does not know where it was read: make its cells with collect_cells, "
+                "or give the Cells their spaces"
+            )
+        rows = {space.layer: row for row, space in enumerate(self.spaces)}
+        if layer not in rows:
+            raise DataError(f"{self.name} was read at blocks {sorted(rows)}, not at {layer}")
+        row = rows[layer]
+        return Direction(self.vectors[row], self.spaces[row], self.name)
 
 
 def two_by_two(cells: Cells, *, seed: int = 0, n_splits: int = 50) -> Mapping[str, Effect]:
@@ -103,15 +154,25 @@ def two_by_two(cells: Cells, *, seed: int = 0, n_splits: int = 50) -> Mapping[st
     if cells.n_questions < 4:
         raise DataError(f"the 2x2 needs at least 4 questions; got {cells.n_questions}")
     return {
-        name: mean_difference(rows, seed=seed, n_splits=n_splits)
+        name: mean_difference(rows, seed=seed, n_splits=n_splits, name=name, spaces=cells.spaces)
         for name, rows in cells.paired_differences().items()
     }
 
 
 def mean_difference(
-    rows: Float[Tensor, "question layer d_model"], *, seed: int = 0, n_splits: int = 50
+    rows: Float[Tensor, "question layer d_model"],
+    *,
+    seed: int = 0,
+    n_splits: int = 50,
+    name: str = "mean_difference",
+    spaces: Sequence[ActivationSpace] = (),
 ) -> Effect:
-    """Mean over questions with its reliability; questions are split and resampled whole."""
+    """Mean over questions with its reliability; questions are split and resampled whole.
+
+    name, spaces: of the effect, for the directions made of it.
+    Raises: DataError for spaces of another number than the layers.
+    """
+    _require_one_space_a_layer(spaces, rows.shape[1])
     n = len(rows)
     wide = rows.double()
     mean_LD = wide.mean(0)
@@ -134,7 +195,14 @@ def mean_difference(
         split_half_low=low.float(),
         split_half_high=high.float(),
         bootstrap_cosine=resampled.quantile(quantiles, dim=0).T.float(),
+        name=name,
+        spaces=tuple(spaces),
     )
+
+
+def _require_one_space_a_layer(spaces: Sequence[ActivationSpace], n_layers: int) -> None:
+    if spaces and len(spaces) != n_layers:
+        raise DataError(f"{n_layers} layers were read, but {len(spaces)} spaces are given")
 
 
 def _weighted_means(

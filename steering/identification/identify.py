@@ -82,11 +82,10 @@ def identify(
     """
     stages = stages or Unsaved()
     layers = range(pair.n_layers)
-    cells = Cells(
-        **stages.tensors(
-            "cells", lambda: dict(vars(collect_cells(pair, train, token_budget=token_budget)))
-        )
+    read = stages.tensors(
+        "cells", lambda: collect_cells(pair, train, token_budget=token_budget).tensors()
     )
+    cells = Cells.of(read, [pair.space(layer) for layer in layers])
     effects = two_by_two(cells, seed=seed)
     covariance = stages.tensors(
         "covariance", lambda: within_covariance(pair, train[:COVARIANCE_QUESTIONS], token_budget)
@@ -210,7 +209,7 @@ def split_half_cosines(
     """
     bases = []
     for half in (0, 1):
-        part = Cells(**{name: cell[half::2] for name, cell in vars(cells).items()})
+        part = cells.at_questions(slice(half, None, 2))
         effects = two_by_two(part, n_splits=1)
         chosen = bench.candidates[spec.candidate]
         if isinstance(chosen, Candidate):

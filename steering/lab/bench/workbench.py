@@ -218,9 +218,9 @@ class Workbench:
             "model": self.model_key(adapter, "finetuned"),
             "questions": data_hash(questions),
         }
-        cells = Cells(
-            **self.steps.tensors(
-                "cells", lambda: dict(vars(collect_cells(self.pair(adapter), questions))), inputs
+        cells = Cells.of(
+            self.steps.tensors(
+                "cells", lambda: collect_cells(self.pair(adapter), questions).tensors(), inputs
             )
         )
         covariance = self.steps.tensors(

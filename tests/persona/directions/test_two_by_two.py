@@ -74,6 +74,31 @@ def test_split_halves_agree_on_a_signal_and_not_on_noise():
     assert 0.8 < low <= high <= 1
 
 
+def test_an_effect_makes_the_direction_of_the_block_it_was_read_at():
+    g = torch.Generator().manual_seed(4)
+    cells = [torch.randn(8, 2, D, generator=g) for _ in range(4)]
+    effect = two_by_two(Cells(*cells, spaces=(space(5), space(9))))["interaction"]
+    found = effect.direction(9)
+    assert torch.equal(found.vector, effect.vectors[1])
+    assert found.space == space(9) and found.method == "interaction"
+    with pytest.raises(DataError, match=r"interaction was read at blocks \[5, 9\], not at 1"):
+        effect.direction(1)
+    by_hand = two_by_two(Cells(*cells))["interaction"]
+    with pytest.raises(DataError, match="interaction does not know where it was read"):
+        by_hand.direction(9)
+    with pytest.raises(DataError, match="2 layers were read, but 1 spaces are given"):
+        Cells(*cells, spaces=(space(5),))
+
+
+def test_some_of_the_questions_keep_their_cells_and_places():
+    g = torch.Generator().manual_seed(4)
+    cells = Cells(*(torch.randn(8, 1, D, generator=g) for _ in range(4)), spaces=(space(5),))
+    odd = cells.at_questions(slice(1, None, 2))
+    assert odd.n_questions == 4 and odd.spaces == cells.spaces
+    for name, cell in odd.tensors().items():
+        assert torch.equal(cell, getattr(cells, name)[1::2])
+
+
 def test_too_few_questions_are_refused():
     cell = torch.zeros(3, 1, D)
     with pytest.raises(DataError, match="at least 4 questions; got 3"):
