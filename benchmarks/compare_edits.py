@@ -36,7 +36,7 @@ from persona.models.load import load_bridge, load_causal_lm
 from persona.models.pair import Side
 from persona.models.precision import Placement
 from persona.organisms import shipped_adapter
-from steering import Edit
+from steering.edits import Edit
 from steering.edits.steer import edited
 from steering.evidence.dose import coefficient_at_kl
 from steering.evidence.dose_answers import Sampling

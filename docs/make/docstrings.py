@@ -25,9 +25,24 @@ class HouseStyle(griffe.Extension):
     """Rewrites every docstring of a package when it has been read."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        _show_what_faces_import(pkg)
         for found in _objects(pkg):
             if found.docstring is not None:
                 found.docstring.value = as_markdown(found.docstring.value, _names_of(found))
+
+
+def _show_what_faces_import(module: griffe.Module) -> None:
+    """`from steering.edits.steer import steer` in a face: there `steer` is the function, as it is
+    in Python, where Griffe shows the module of that name."""
+    for name, inner in list(module.members.items()):
+        if isinstance(inner, griffe.Alias):  # one that has already settled on the module asks again
+            module.members[name] = griffe.Alias(
+                name, inner.target_path, lineno=inner.alias_lineno, parent=module
+            )
+        elif isinstance(inner, griffe.Module):
+            _show_what_faces_import(inner)
+            if module.imports.get(name) == f"{inner.path}.{name}" and name in inner.members:
+                module.members[name] = inner.members[name]
 
 
 def as_markdown(docstring: str, names: set[str]) -> str:
