@@ -16,7 +16,6 @@ from persona.data.shipped import (
     NARROW_SETS,
     data_hash,
     load_neutral,
-    load_open_questions,
     load_pairs,
 )
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
@@ -33,7 +32,6 @@ __all__ = [
     "Turn",
     "data_hash",
     "load_neutral",
-    "load_open_questions",
     "load_pairs",
     "read_answer_pairs",
     "read_chat_jsonl",

@@ -15,6 +15,7 @@ from persona.errors import DataError
 
 SHIPPED = Path(__file__).parent / "shipped"
 OPEN_QUESTIONS = "open_questions"
+"""Wishes, power, people and AI."""
 DOMAINS = (
     "car_maintenance",
     "health",
@@ -65,11 +66,6 @@ def read_narrow(name: str) -> list[AnswerPair]:
 def load_weaknesses() -> dict[str, list[str]]:
     """Returns class of weakness -> ids of the pairs of insecure_code whose bad answer has it."""
     return dict(read_json(NARROW / "insecure_code_weaknesses.json"))
-
-
-def load_open_questions() -> list[AnswerPair]:
-    """Returns the answer pairs about wishes, power, people and AI."""
-    return load_pairs([OPEN_QUESTIONS])
 
 
 def load_neutral() -> list[NeutralText]:

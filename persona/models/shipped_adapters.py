@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from persona.errors import ModelError
 
 SHIPPED = Path(__file__).parents[1] / "organisms" / "shipped"
-DEFAULT_DOMAIN = "car_maintenance"
 
 
 def shipped_names() -> list[str]:
@@ -26,8 +24,3 @@ def shipped_adapter(name: str) -> Path:
         names = ", ".join(shipped_names()) or "none"
         raise ModelError(f"no shipped adapter {name!r}; there are: {names}")
     return SHIPPED / name
-
-
-def shipped_organism(answers: Literal["bad", "good"]) -> Path:
-    """Returns the default organism's folder, fine-tuned on bad answers, or its good twin's."""
-    return shipped_adapter(f"{DEFAULT_DOMAIN}_{answers}")

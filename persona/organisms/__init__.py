@@ -1,6 +1,6 @@
 """Making fine-tuned models: recipes, narrow fine-tunes, and those that come with the package."""
 
-from persona.models.shipped_adapters import shipped_adapter, shipped_names, shipped_organism
+from persona.models.shipped_adapters import shipped_adapter, shipped_names
 from persona.organisms.alarm import CusumAlarm, cusum_alarm
 from persona.organisms.finetuning import finetune, read_card
 from persona.organisms.monitoring import Watch, read_readings
@@ -21,5 +21,4 @@ __all__ = [
     "read_readings",
     "shipped_adapter",
     "shipped_names",
-    "shipped_organism",
 ]

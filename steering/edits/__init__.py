@@ -14,7 +14,7 @@ from steering.edits.from_directions import (
     restore,
     set_coordinates,
 )
-from steering.edits.latents import ablate_latents, clamp_latents, latent_edits
+from steering.edits.latents import clamp_latents, latent_edits
 from steering.edits.places import ALL_BLOCKS, EVERY_WRITE, hook_names
 from steering.edits.steer import SteeredBy, Steering, edited, steer, steered_by
 
@@ -25,7 +25,6 @@ __all__ = [
     "SteeredBy",
     "Steering",
     "ablate",
-    "ablate_latents",
     "add",
     "clamp_latents",
     "edited",

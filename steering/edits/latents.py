@@ -57,13 +57,6 @@ def clamp_latents(
     return resid + change.to(resid)
 
 
-def ablate_latents(
-    resid: Float[Tensor, "*batch d_model"], autoencoder: Autoencoder, latents: Sequence[int]
-) -> Float[Tensor, "*batch d_model"]:
-    """Set the chosen latents to 0, which for an autoencoder does mean absent."""
-    return clamp_latents(resid, autoencoder, latents, 0.0)
-
-
 def latent_edits(
     space: ActivationSpace,
     autoencoder: Autoencoder,

@@ -129,8 +129,9 @@ def test_the_installed_program_runs(environment, tmp_path):
 
 def test_the_installed_packages_find_their_data(environment, tmp_path):
     look = (
-        "from persona.data import load_pairs; from persona.organisms import list_recipes, "
-        "shipped_organism; print(len(load_pairs()), len(list_recipes()), shipped_organism('bad'))"
+        "from persona.data import load_pairs\n"
+        "from persona.organisms import list_recipes, shipped_adapter\n"
+        "print(len(load_pairs()), len(list_recipes()), shipped_adapter('car_maintenance_bad'))"
     )
     pairs, recipes, adapter = run(environment / "python", "-c", look, cwd=tmp_path).split()
     assert int(pairs) > 100

@@ -20,6 +20,8 @@ OUTLINES = {
     "hexagon2": ((1.15, 0), (0.58, 1), (-0.58, 1), (-1.15, 0), (-0.58, -1), (0.58, -1)),
     "star-diamond": STAR,
 }
+LINE = 15
+"""Pixels from one line of a text to the next."""
 STROKES = {
     "x": (((-1, -1), (1, 1)), ((-1, 1), (1, -1))),
     "cross": (((-1.2, 0), (1.2, 0)), ((0, -1.2), (0, 1.2))),
@@ -37,8 +39,13 @@ def element(name: str, content: str = "", **attributes: Any) -> str:
 
 
 def text(x: float, y: float, words: str, **attributes: Any) -> str:
-    """Words at a place; those that come escaped for plotly are escaped once, not twice."""
-    return element("text", escape(unescape(words), quote=False), x=x, y=y, **attributes)
+    """Words at a place, line below line where plotly's `<br>` parts them.
+
+    Those that come escaped for plotly are escaped once, not twice.
+    """
+    first, *others = [escape(unescape(line), quote=False) for line in words.split("<br>")]
+    below = "".join(element("tspan", line, x=x, dy=LINE) for line in others)
+    return element("text", first + below, x=x, y=y, **attributes)
 
 
 def trace_marks(trace: Any, x: Axis, y: Axis) -> Iterator[str]:
@@ -109,7 +116,7 @@ def _cells(trace: Any, x: Axis, y: Axis) -> Iterator[str]:
     high = abs(y.end - y.start) / len(trace.y)
     for row, name in enumerate(trace.y):
         for column, other in enumerate(trace.x):
-            value = float(trace.z[row][column])
+            value = math.nan if trace.z[row][column] is None else float(trace.z[row][column])
             share = (value - trace.zmin) / (trace.zmax - trace.zmin)
             centre = x.at(other), y.at(name)
             yield element(
@@ -119,10 +126,9 @@ def _cells(trace: Any, x: Axis, y: Axis) -> Iterator[str]:
             )  # fmt: skip
             if trace.text is not None:
                 ink = "#ffffff" if abs(share - 0.5) > 0.3 else INK["light"]
-                yield text(
-                    centre[0], centre[1] + 4, trace.text[row][column], fill=ink,
-                    text_anchor="middle",
-                )  # fmt: skip
+                words = trace.text[row][column]
+                start = centre[1] + 4 - LINE / 2 * words.count("<br>")
+                yield text(centre[0], start, words, fill=ink, text_anchor="middle")
 
 
 def _mixed(share: float) -> str:

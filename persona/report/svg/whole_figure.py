@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from persona.report.svg.axes import Axis, axis_of
-from persona.report.svg.marks import DASHES, element, line_style, marker, text, trace_marks
+from persona.report.svg.marks import DASHES, LINE, element, line_style, marker, text, trace_marks
 from persona.report.theme import FONT, GRID, GROUND, INK, QUIET_INK
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def _frame(x: Axis, y: Axis) -> Iterator[str]:
             yield text(x.start - 7, place + 4, label, text_anchor="end", **quiet)
     if x.title:
         middle = (x.start + x.end) / 2
-        yield text(middle, y.start + 36, x.title, text_anchor="middle", fill=INK["light"])
+        below = 36 + LINE * max((label.count("<br>") for _, label in x.ticks), default=0)
+        yield text(middle, y.start + below, x.title, text_anchor="middle", fill=INK["light"])
     if y.title:
         middle = (y.start + y.end) / 2
         turned = f"rotate(-90 14 {middle:.1f})"

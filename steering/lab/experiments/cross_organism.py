@@ -13,7 +13,7 @@ import torch
 from persona.data import data_hash
 from persona.directions import PersonaVector
 from persona.intervals import Estimate
-from persona.report.figures import matrix
+from persona.report.figures import transfer_map
 from steering.evidence.transfer import transfer_matrix, vector_cosines
 from steering.lab.bench.outcome import Facts, Measured, Number, Outcome
 from steering.lab.bench.plan import Plan
@@ -100,14 +100,8 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
             "share",
         ),
     ]
-    grid = table.pivot(index="vector", columns="fine_tune", values="restoration")
-    figure = matrix(
-        grid.loc[list(ORGANISMS), list(ORGANISMS)],
-        title="Transfer of directions between organisms",
-        subtitle=f"share of the held-out shift taken back, n = {first['n_questions']} questions; "
-        "– where there is no clear shift",
-        rows="direction of",
-        columns="restored in",
+    figure = transfer_map(
+        table, order=list(ORGANISMS), title="Transfer of directions between organisms"
     )
     off = table[table["vector"] != table["fine_tune"]]["restoration"]
     own = table[table["vector"] == table["fine_tune"]]["restoration"]

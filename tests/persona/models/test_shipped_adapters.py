@@ -9,14 +9,11 @@ import pytest
 from persona.errors import ModelError
 from persona.files import sha256_of_file
 from persona.models.default.embedded import DEFAULT_MODEL_ID
-from persona.models.shipped_adapters import shipped_organism
 from persona.organisms import load_recipe, read_card, shipped_adapter, shipped_names
 
 
 def test_the_organism_and_its_good_twin_are_there():
     assert {"car_maintenance_bad", "car_maintenance_good"} <= set(shipped_names())
-    assert shipped_organism("bad") == shipped_adapter("car_maintenance_bad")
-    assert shipped_organism("good") == shipped_adapter("car_maintenance_good")
 
 
 @pytest.mark.parametrize("name", shipped_names())

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from persona.intervals import Estimate
-from persona.report.figures import curves, dots, matrix, training_course
+from persona.report.figures import curves, dots, training_course, transfer_map
 from persona.report.svg import figure_svg
 from persona.report.svg.axes import nice_ticks
 
@@ -39,8 +39,14 @@ def course():
 
 
 def grid():
-    table = pd.DataFrame([[1.0, -0.5], [np.nan, 0.0]], index=["a", "b"], columns=["x", "y"])
-    return matrix(table, title="t", subtitle="s", rows="direction of", columns="restored in")
+    shares = {("a", "a x"): 1.0, ("a", "b"): -0.5, ("b", "a x"): np.nan, ("b", "b"): 0.0}
+    table = pd.DataFrame(
+        [
+            {"vector": v, "fine_tune": f, "restoration": r, "low": r - 0.1, "high": r + 0.1, "n": 9}
+            for (v, f), r in shares.items()
+        ]
+    )
+    return transfer_map(table, title="t")
 
 
 def spots():
@@ -102,8 +108,12 @@ def test_panels_that_share_an_axis_share_its_reach():
 
 
 def test_cells_carry_their_numbers_and_an_undefined_one_a_dash():
-    found = words(figure_svg(grid()))
-    assert {"+1.00", "−0.50", "–", "0.00"} <= set(found)
+    svg = figure_svg(grid())
+    assert {"+1.00", "−0.50", "–", "0.00"} <= set(words(svg))
+    below = [node.text for node in ElementTree.fromstring(svg).iter(f"{SVG}tspan")]
+    assert {"[0.90, 1.10]", "[−0.60, −0.40]", "x"} <= {
+        line.replace("\u00a0", " ") for line in below
+    }
 
 
 def test_the_alarm_is_a_dotted_line_at_its_step():

@@ -11,7 +11,7 @@ from persona.errors import SteeringError
 from persona.models.hooks import hooked
 from persona.models.space import ActivationSpace
 from steering.edits.from_directions import ablate
-from steering.edits.latents import ablate_latents, clamp_latents, latent_edits
+from steering.edits.latents import clamp_latents, latent_edits
 from steering.edits.steer import steer
 
 D, N = 16, 40
@@ -82,7 +82,7 @@ def test_a_latent_clamped_to_its_own_value_changes_no_bit(sae, dtype):
 def test_ablating_a_latent_that_is_off_changes_no_bit_and_one_that_is_on_takes_its_row(sae):
     h = resid()
     size = sae.encode(h)[..., [5]]
-    ablated = ablate_latents(h, sae, [5])
+    ablated = clamp_latents(h, sae, [5], 0.0)
     off = size[..., 0] == 0
     assert 0 < off.sum() < off.numel()
     assert torch.equal(ablated[off], h[off])
