@@ -30,6 +30,25 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
+def taken_back(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of a difference that is gone: (start - reached) / (start - goal).
+
+    means: [..., column], the columns start, reached and goal; without a third the goal is 0.
+    1 is all the way, above 1 overshoot; not finite where start and goal are equal. With the gaps of
+    the fine-tuned, the restored and the aligned model it is the restoration.
+
+    Examples:
+        >>> import numpy as np
+        >>> from persona.intervals import taken_back
+        >>> taken_back(np.array([[0.5, 0.1, 0.0], [0.5, 0.5, 0.0]])).tolist()
+        [0.8, 0.0]
+    """
+    table = np.asarray(means, dtype=np.float64)
+    goal = table[..., 2] if table.shape[-1] > 2 else 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((table[..., 0] - table[..., 1]) / (table[..., 0] - goal))
+
+
 def bootstrap(
     columns: NDArray[np.float64],
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,

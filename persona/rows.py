@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from persona.errors import DataError
+from persona.intervals import taken_back
 
 COLUMNS = {
     "stage": "object",
@@ -62,8 +63,7 @@ def random_restorations(rows: pd.DataFrame, condition: str = RANDOM) -> NDArray[
     draws; not finite where the two models have the same gap.
     Raises: DataError where one of the models was not read on them.
     """
-    scored = (rows["stage"] == "score") & (rows["measure"] == "gap") & (rows["split"] == "held_out")
-    gaps = rows[scored & rows["value"].notna()]
+    gaps = _held_out_gaps(rows)
     draws = gaps[gaps["condition"] == condition]
     if draws.empty:
         return np.empty(0)
@@ -72,5 +72,19 @@ def random_restorations(rows: pd.DataFrame, condition: str = RANDOM) -> NDArray[
     if not {ALIGNED, FINETUNED} <= set(means.index):
         raise DataError("restoration needs the gaps of the aligned and of the fine-tuned model")
     by_draw = draws.groupby("seed")["value"].mean().to_numpy(dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (means[FINETUNED] - by_draw) / np.float64(means[FINETUNED] - means[ALIGNED])
+    models = np.broadcast_to([[means[FINETUNED]], [means[ALIGNED]]], (2, len(by_draw)))
+    return taken_back(np.stack([models[0], by_draw, models[1]], axis=-1))
+
+
+def drawn_questions(rows: pd.DataFrame, condition: str = RANDOM) -> set[str]:
+    """The held-out questions that the random draws were run on: all, or in a quick run a few.
+
+    What is compared with the draws must be taken over these.
+    """
+    gaps = _held_out_gaps(rows)
+    return set(gaps.loc[gaps["condition"] == condition, "question_id"])
+
+
+def _held_out_gaps(rows: pd.DataFrame) -> pd.DataFrame:
+    scored = (rows["stage"] == "score") & (rows["measure"] == "gap") & (rows["split"] == "held_out")
+    return rows[scored & rows["value"].notna()]

@@ -101,8 +101,12 @@ def _share(card: Mapping[str, Any]) -> str:
 
 
 def _where(card: Mapping[str, Any]) -> str:
-    n = as_float((condition_entry(card, FINETUNED).get("gap_held_out") or {}).get("n"))
+    n = _n_held_out(card)
     return f" on {int(n)} questions from {scored_domains(card)}" if n else ""
+
+
+def _n_held_out(card: Mapping[str, Any]) -> float | None:
+    return as_float((condition_entry(card, FINETUNED).get("gap_held_out") or {}).get("n"))
 
 
 def training_known(scorecard: Mapping[str, Any]) -> bool:
@@ -122,12 +126,20 @@ def _random(card: Mapping[str, Any]) -> str:
     random = card.get("random_restoration")
     if not random:
         return "no random subspaces were drawn"
-    return f"97.5 percentile of {random.get('n')}: {number(random.get('p97_5'))}"
+    limit = f"97.5 percentile of {random.get('n')}: {number(random.get('p97_5'))}"
+    asked, n = as_float(random.get("n_questions")), _n_held_out(card)
+    if asked is None or n is None or asked >= n:
+        return limit
+    return (
+        f"{limit}, on {int(asked)} of the questions, where the edit takes back "
+        f"{with_interval(random.get('of_the_edit'))}"
+    )
 
 
 def _beyond_chance(card: Mapping[str, Any]) -> str:
-    low = as_float((card.get("restoration") or {}).get("low"))
-    limit = as_float((card.get("random_restoration") or {}).get("p97_5"))
+    random = card.get("random_restoration") or {}
+    low = as_float((random.get("of_the_edit") or card.get("restoration") or {}).get("low"))
+    limit = as_float(random.get("p97_5"))
     beyond = low is not None and limit is not None and low > limit
     how = "beyond random subspaces" if beyond else "not clearly beyond random subspaces"
     return f"{how} ({_random(card)}; p = {number(card.get('p_value'), 3)})"

@@ -96,9 +96,11 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
         f"induction {shown('induction')}",
     ]
     if random is not None:
+        few = "" if random["n_questions"] == n else f" on {random['n_questions']} of the questions"
         lines.append(
-            f"random subspaces: 97.5 % of {random['n']} restore less than {random['p97_5']:+.2f}, "
-            f"p = {scorecard['p_value']:.3f}"
+            f"random subspaces: 97.5 % of {random['n']} restore less than {random['p97_5']:+.2f}"
+            + few
+            + f", p = {scorecard['p_value']:.3f}"
         )
     lines.append(
         f"damage: neutral cross-entropy {shown('damage_ce_nats')} nats above the fine-tuned model's"

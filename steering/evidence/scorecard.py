@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from persona.directions.direction import PersonaVector
 from persona.errors import DataError
-from persona.intervals import Estimate, bootstrap
+from persona.intervals import Estimate, bootstrap, taken_back
 from persona.rows import (
     ALIGNED,
     FINETUNED,
@@ -27,6 +28,7 @@ from persona.rows import (
     RESTORED,
     RESTORED_AT_LEAST,
     ZERO_ABLATED,
+    drawn_questions,
     random_restorations,
 )
 
@@ -75,21 +77,38 @@ def restoration_of(
     table: pd.DataFrame, condition: str, seed: int, *, from_: str = FINETUNED, to: str = ALIGNED
 ) -> Estimate:
     """(from - condition) / (from - to) over questions; 1 is all the way, above 1 overshoot."""
-    columns = table[[from_, condition, to]].to_numpy()
-    return bootstrap(
-        columns, lambda m: (m[..., 0] - m[..., 1]) / (m[..., 0] - m[..., 2]), seed=seed
-    )
+    return bootstrap(table[[from_, condition, to]].to_numpy(), taken_back, seed=seed)
+
+
+def beside_random(
+    rows: pd.DataFrame, held_out: pd.DataFrame, seed: int, condition: str = RANDOM
+) -> tuple[Estimate, NDArray[np.float64]] | None:
+    """Restoration of the edit, and of every random draw, over the same questions; None without.
+
+    In a quick run the draws are run on some of the questions only, and chance on six questions says
+    nothing of an edit on all of them.
+    held_out: the question table of the gap.
+    """
+    draws = random_restorations(rows, condition)
+    if not len(draws):
+        return None
+    asked = held_out[held_out.index.isin(drawn_questions(rows, condition))]
+    return restoration_of(asked, RESTORED, seed), draws
 
 
 def verdict_of(
-    shift: Estimate, restoration: Estimate, kl_restoration: Estimate, random_p97_5: float
+    shift: Estimate, restoration: Estimate, kl_restoration: Estimate, beyond_chance: bool
 ) -> str:
-    """The default verdict: restored, partly_restored, not_restored, no_emergent_shift."""
+    """The default verdict: restored, partly_restored, not_restored, no_emergent_shift.
+
+    beyond_chance: whether the restoration's lower end is above the 97.5 percentile of the random
+        draws', over the same questions.
+    """
     if not shift.excludes_zero():
         return "no_emergent_shift"
     if restoration.low >= RESTORED_AT_LEAST and kl_restoration.value >= KL_RESTORED_AT_LEAST:
         return "restored"
-    return "partly_restored" if restoration.low > random_p97_5 else "not_restored"
+    return "partly_restored" if beyond_chance else "not_restored"
 
 
 def make_scorecard(
@@ -162,17 +181,14 @@ def _of_the_edit(
     """`OF_THE_EDIT` and the verdict; held_out: the question table of the gap."""
     kl = question_table(rows, "kl_good_nats", "held_out")
     restoration = restoration_of(held_out, RESTORED, seed)
-    induction = bootstrap(
-        held_out[[INDUCED, ALIGNED, FINETUNED]].to_numpy(),
-        lambda m: (m[..., 0] - m[..., 1]) / (m[..., 2] - m[..., 1]),
-        seed=seed,
-    )
-    kl_restoration = bootstrap(
-        kl[[RESTORED, FINETUNED]].to_numpy(), lambda m: 1 - m[..., 0] / m[..., 1], seed=seed
-    )
-    draws = random_restorations(rows)
+    induction = restoration_of(held_out, INDUCED, seed, from_=ALIGNED, to=FINETUNED)
+    kl_restoration = bootstrap(kl[[FINETUNED, RESTORED]].to_numpy(), taken_back, seed=seed)
+    random = beside_random(rows, held_out, seed)
+    if random is None:
+        raise DataError(f"there are no rows of random subspaces ({RANDOM}) to compare with")
+    edit, draws = random
+    matched = beside_random(rows, held_out, seed, RANDOM_MATCHED)
     p97_5 = float(np.percentile(draws, 97.5))
-    matched = random_restorations(rows, RANDOM_MATCHED)
     ce = question_table(rows, "neutral_ce_nats", "neutral")
     damage = bootstrap(
         ce[[RESTORED, FINETUNED]].to_numpy(), lambda m: m[..., 0] - m[..., 1], seed=seed
@@ -182,17 +198,25 @@ def _of_the_edit(
         "induction": interval(induction) if defined else None,
         "restoration": interval(restoration) if defined else None,
         "kl_restoration": interval(kl_restoration),
-        "random_restoration": {"p97_5": p97_5, "n": len(draws)} if defined else None,
-        "random_matched_restoration": (
-            {"p97_5": float(np.percentile(matched, 97.5)), "n": len(matched)}
-            if defined and len(matched)
-            else None
-        ),
+        "random_restoration": _null(random) if defined else None,
+        "random_matched_restoration": _null(matched) if defined else None,
         "p_value": (
-            float((1 + (draws >= restoration.value).sum()) / (1 + len(draws))) if defined else None
+            float((1 + (draws >= edit.value).sum()) / (1 + len(draws))) if defined else None
         ),
         "damage_ce_nats": interval(damage),
-        "verdict": verdict_of(shift, restoration, kl_restoration, p97_5),
+        "verdict": verdict_of(shift, restoration, kl_restoration, edit.low > p97_5),
+    }
+
+
+def _null(beside: tuple[Estimate, NDArray[np.float64]] | None) -> dict[str, Any] | None:
+    if beside is None:
+        return None
+    edit, draws = beside
+    return {
+        "p97_5": float(np.percentile(draws, 97.5)),
+        "n": len(draws),
+        "n_questions": edit.n,
+        "of_the_edit": interval(edit),
     }
 
 

@@ -21,7 +21,7 @@ from persona.behaviour.scoring import UNEDITED
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.errors import DataError
-from persona.intervals import bootstrap
+from persona.intervals import bootstrap, taken_back
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore
 from steering.edits.steer import edited
@@ -94,10 +94,8 @@ def transfer_matrix(
         )
         shift = bootstrap((gaps["finetuned"] - gaps["aligned"]).to_numpy(), seed=seed)
         for key in vectors:
-            columns = gaps[["aligned", "finetuned", f"restored by {key}"]].to_numpy()
-            share = bootstrap(
-                columns, lambda m: (m[..., 1] - m[..., 2]) / (m[..., 1] - m[..., 0]), seed=seed
-            )
+            columns = gaps[["finetuned", f"restored by {key}", "aligned"]].to_numpy()
+            share = bootstrap(columns, taken_back, seed=seed)
             defined = shift.excludes_zero()
             rows.append(
                 {

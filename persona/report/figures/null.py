@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from persona.errors import DataError
-from persona.intervals import Estimate, bootstrap
+from persona.intervals import Estimate, bootstrap, taken_back
 from persona.report.figures.shared_marks import dot_with_interval, vertical_level
 from persona.report.tables import (
     checked,
@@ -21,7 +21,14 @@ from persona.report.tables import (
 )
 from persona.report.theme import look_of, new_figure, svg_text
 from persona.report.wording import n_is
-from persona.rows import ALIGNED, FINETUNED, NULLS, RESTORED, random_restorations
+from persona.rows import (
+    ALIGNED,
+    FINETUNED,
+    NULLS,
+    RESTORED,
+    drawn_questions,
+    random_restorations,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -33,7 +40,8 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
     """Restoration of every random draw, and of the chosen direction with its 95 % interval.
 
     Restoration is the share of the emergent shift taken back on held-out questions: 0 is the
-    fine-tuned model, 1 the aligned one. The bars mark the 97.5 percentile of the draws.
+    fine-tuned model, 1 the aligned one. The bars mark the 97.5 percentile of the draws. All is over
+    the questions that the draws were run on, in a quick run not all of them.
 
     Raises:
         DataError: no draws, or a restoration that is undefined because nothing shifted.
@@ -50,10 +58,11 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
         raise DataError("there are no rows of random subspaces at the stage 'score'")
     if not np.isfinite(np.concatenate(list(nulls.values()))).all():
         raise DataError("restoration is undefined: the two models have the same gap")
-    observed = estimate_from(known.get("restoration")) or _observed(rows, seed_of(known))
-    gaps = readings(rows, "score", "gap", split="held_out")
-    asked = gaps.groupby("condition")["question_id"].nunique()
-    n = asked.get(RESTORED, 0)
+    asked = {name: drawn_questions(rows, name) for name in nulls}
+    of_the_edit = (known.get("random_restoration") or {}).get("of_the_edit")
+    compared = asked[next(iter(nulls))]
+    observed = estimate_from(of_the_edit) or _observed(rows, compared, seed_of(known))
+    n = len(compared)
     names = [RESTORED, *nulls]
     figure = new_figure(
         title="Restoration: the chosen direction beside random ones",
@@ -89,7 +98,11 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
         tickvals=list(place_of.values()),
         ticktext=[
             svg_text(look_of(name).label)
-            + (f"<br>({len(nulls[name])} draws on<br>n = {asked[name]})" if name in nulls else "")
+            + (
+                f"<br>({len(nulls[name])} draws on<br>n = {len(asked[name])})"
+                if name in nulls
+                else ""
+            )
             for name in names
         ],
         range=[place_of[names[-1]] - 0.5, 0.5],
@@ -104,14 +117,13 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
     return figure
 
 
-def _observed(rows: pd.DataFrame, seed: int) -> Estimate:
+def _observed(rows: pd.DataFrame, asked: Set[str], seed: int) -> Estimate:
     table = question_means(readings(rows, "score", "gap", split="held_out"))
+    table = table[table.index.isin(asked)]
     if not {FINETUNED, RESTORED, ALIGNED} <= set(table.columns):
         raise DataError("restoration needs the gaps of both models and of the restored one")
     columns = table[[FINETUNED, RESTORED, ALIGNED]].dropna().to_numpy(dtype=np.float64)
-    return bootstrap(
-        columns, lambda m: (m[..., 0] - m[..., 1]) / (m[..., 0] - m[..., 2]), seed=seed
-    )
+    return bootstrap(columns, taken_back, seed=seed)
 
 
 def _strip(figure: Figure, name: str, found: NDArray[np.float64], place: float) -> None:

@@ -35,6 +35,8 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
         ("induction", "Induction", 2, False, "share of the shift", _INDUCTION),
         ("kl_restoration", "KL restoration", 2, False, "share of the KL", _KL),
     ]
+    held_out = condition_entry(scorecard, FINETUNED).get("gap_held_out") or {}
+    n_held_out = as_float(held_out.get("n"))
     numbers = []
     for key, name, digits, signed, unit, meaning in lines:
         e = scorecard.get(key) or {}
@@ -58,6 +60,9 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
         if null or key == "random_restoration":
             value = number((null or {}).get("p97_5"))
             n = f"{n_is(as_float((null or {}).get('n')) or 0)} draws" if null else ""
+            asked = as_float((null or {}).get("n_questions"))
+            if asked is not None and asked < (n_held_out or asked):
+                n += f" on {int(asked)} questions"
             numbers.append(KeyNumber(key, name, value, n, "97.5 percentile", meaning))
     p = number(scorecard.get("p_value"), 3)
     numbers.append(KeyNumber("p_value", "p-value", p, "", "", _P))
@@ -95,7 +100,10 @@ _INDUCTION = "The mirror: share of the shift that the same direction induces in 
 _KL = "1 − KL(aligned ‖ restored) / KL(aligned ‖ fine-tuned), on good answers, held-out."
 _RANDOM = "Restoration by random directions of the same rank at the same blocks."
 _MATCHED = "Restoration by random directions, moved as far as the restoration moves."
-_P = "(1 + draws that restore at least as much) / (1 + draws), random subspaces."
+_P = (
+    "(1 + draws that restore at least as much) / (1 + draws), random subspaces and the edit on the "
+    "same questions."
+)
 
 
 def _damage(rows: pd.DataFrame, seed: int) -> dict[str, float] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from persona.data.types import AnswerPair
-from persona.intervals import Estimate
+from persona.intervals import Estimate, taken_back
 from persona.report.figures import dots, training_course
 from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, INDUCED, RESTORED, ZERO_ABLATED
 from steering.evidence.scorecard import make_scorecard
@@ -82,13 +82,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     """Shifts, restoration against its null, and the way there."""
     shift = difference(rows, "gap", "held_out", FINETUNED)
     above_twin = difference(rows, "gap", "held_out", FINETUNED, GOOD_TWIN)
-    restored = ratio(
-        rows,
-        "gap",
-        "held_out",
-        (FINETUNED, RESTORED, ALIGNED),
-        lambda m: (m[..., 0] - m[..., 1]) / (m[..., 0] - m[..., 2]),
-    )
+    restored = ratio(rows, "gap", "held_out", (FINETUNED, RESTORED, ALIGNED), taken_back)
     cured = (
         f"restoring along its direction takes back {restored.value:.0%} "
         f"[{restored.low:.0%}, {restored.high:.0%}]"

@@ -295,6 +295,12 @@ def card(rows: pd.DataFrame, verdict: str, judge: bool) -> dict[str, Any]:
         return (m[..., 0] - m[..., 1]) / (m[..., 0] - m[..., 2])
 
     restoration = bar(triple, ratio)
+
+    def beside(draws: np.ndarray) -> dict[str, Any]:
+        limit = float(np.percentile(draws, 97.5))
+        asked = {"n_questions": len(gap), "of_the_edit": restoration}
+        return {"p97_5": limit, "n": len(draws), **asked}
+
     draws, matched = null("finetuned_random_restored"), null("finetuned_random_matched")
     conditions = []
     for name in gap.columns:
@@ -352,15 +358,8 @@ def card(rows: pd.DataFrame, verdict: str, judge: bool) -> dict[str, Any]:
         "kl_restoration": bar(
             kl[["finetuned_restored", "finetuned"]], lambda m: 1 - m[..., 0] / m[..., 1]
         ),
-        "random_restoration": {"p97_5": float(np.percentile(draws, 97.5)), "n": len(draws)}
-        if defined
-        else None,
-        "random_matched_restoration": {
-            "p97_5": float(np.percentile(matched, 97.5)),
-            "n": len(matched),
-        }
-        if defined
-        else None,
+        "random_restoration": beside(draws) if defined else None,
+        "random_matched_restoration": beside(matched) if defined else None,
         "p_value": float((1 + (draws >= restoration["value"]).sum()) / (1 + len(draws)))
         if defined
         else None,

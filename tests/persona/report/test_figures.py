@@ -401,7 +401,13 @@ def test_draws_on_fewer_questions_are_compared_on_those_questions(rows):
     expected = (mean["finetuned"] - mean["finetuned_random_restored"]) / (
         mean["finetuned"] - mean["aligned"]
     )
-    assert np.mean(trace(random_null(fewer), "random subspace").x) == pytest.approx(expected)
+    figure = random_null(fewer)
+    assert np.mean(trace(figure, "random subspace").x) == pytest.approx(expected)
+    chosen = (mean["finetuned"] - mean["finetuned_restored"]) / (
+        mean["finetuned"] - mean["aligned"]
+    )
+    assert trace(figure, "chosen direction").x[0] == pytest.approx(chosen)
+    assert f"interval over {len(table)} questions" in trace(figure, "chosen direction").name
 
 
 def test_the_observed_restoration_is_that_of_the_scorecard_or_of_the_rows(rows, scorecard):
