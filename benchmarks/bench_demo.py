@@ -19,7 +19,7 @@ from typing import Any
 
 from record import record
 
-from persona.models.default.embedded import default_model_folder
+from persona.models.named.folders import default_model_folder
 
 
 def main() -> None:

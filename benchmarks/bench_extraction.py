@@ -43,7 +43,7 @@ def seconds_of_ours(bridge, dialogues) -> float:
 def compare_with_bare_forward(pair, bridge, dialogues) -> None:
     from transformers import AutoModelForCausalLM
 
-    from persona.models.default.embedded import default_model_folder
+    from persona.models.named.folders import default_model_folder
 
     bare = AutoModelForCausalLM.from_pretrained(default_model_folder(), dtype=pair.dtype).eval()
     bare.model.layers = bare.model.layers[: LAYER + 1]
@@ -79,7 +79,7 @@ def compare_with_plain_loops(pair, bridge, dialogues) -> None:
     """The loops that people write with Transformers alone, keeping every block's hidden states."""
     from transformers import AutoModelForCausalLM
 
-    from persona.models.default.embedded import default_model_folder
+    from persona.models.named.folders import default_model_folder
 
     plain = AutoModelForCausalLM.from_pretrained(default_model_folder(), dtype=pair.dtype).eval()
     pad = pair.tokenizer.pad_token_id

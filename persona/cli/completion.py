@@ -9,8 +9,10 @@ from persona.choices import DEVICES
 
 
 def complete_aligned(incomplete: str) -> list[str]:
-    """The model that comes along."""
-    return _beginning(incomplete, ["default"])
+    """The models that go by a short name."""
+    from persona.models.named.table import BY_NAME
+
+    return _beginning(incomplete, BY_NAME)
 
 
 def complete_finetuned(incomplete: str) -> list[str]:
@@ -43,7 +45,10 @@ def complete_domain(incomplete: str) -> list[str]:
 
 def complete_judge(incomplete: str) -> list[str]:
     """The judges; two of them go on with the name of a model."""
-    return _beginning(incomplete, ["none", "offline", "local:", "openai:"])
+    from persona.models.named.table import MODELS
+
+    local = [f"local:{model.name}" for model in MODELS]
+    return _beginning(incomplete, ["none", "offline", "local:", *local, "openai:"])
 
 
 def complete_device(incomplete: str) -> list[str]:

@@ -73,7 +73,7 @@ def doctor(
 
 def _look(certify: bool, fetch: bool, model: str, dtype: str, device: str) -> list[Check]:
     from persona.cli import doctor_checks as checks
-    from persona.models.default.embedded import cache_folder
+    from persona.models.kept_folder import cache_folder
 
     cache = cache_folder()
     tested = checks.tested_versions()

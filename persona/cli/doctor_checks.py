@@ -108,7 +108,7 @@ def check_default_model(cache: Path, *, fetch: bool = False) -> Check:
     fetch: get it where it is not.
     """
     from persona.errors import ModelError
-    from persona.models.default.embedded import FOLDER_NAME, default_model_folder, what_is_wrong
+    from persona.models.named.folders import FOLDER_NAME, default_model_folder, what_is_wrong
 
     if fetch:
         try:

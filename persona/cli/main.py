@@ -23,6 +23,7 @@ from persona.cli.diagnose import diagnose
 from persona.cli.doctor import doctor
 from persona.cli.finetune import finetune
 from persona.cli.lab import lab
+from persona.cli.models import models
 from persona.cli.options import Debug, Quiet, shell, start
 from persona.cli.organisms import organisms
 from persona.cli.sae import sae_app
@@ -99,6 +100,7 @@ app.add_typer(
 _add(lab, LOOK, "Experiments on emergent misalignment.")
 _add(finetune, MAKE, "Make a narrow fine-tune of a model.")
 _add(organisms, MAKE, "The fine-tunes that recipes make, measured.")
+_add(models, MAKE, "The models that go by a short name.")
 _add(screen, FILES, "Which fine-tuning samples push toward it?")
 _add(convert, FILES, "Vectors to and from other toolkits.")
 _add(doctor, MACHINE, "Is this machine ready, and what to do if not?")

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import typer
 
+from persona.cli.models import in_columns
 from persona.cli.options import Debug, Json, Quiet
 
 SHOWN = {"shift_in_domain": "shift in-domain", "shift_held_out": "shift held out"}
@@ -48,7 +49,5 @@ def organisms(
                 organism.date or "-",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo(line.rstrip())
+    for line in in_columns(rows):
+        typer.echo(line)

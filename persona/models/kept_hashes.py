@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from persona.files import atomic_write_text, sha256_of_file
-from persona.models.default.kept_folder import cache_folder
+from persona.models.kept_folder import cache_folder
 
 SMALLEST_KEPT = 16 << 20
 """Bytes; a smaller file is hashed sooner than a kept hash is found."""

@@ -30,8 +30,8 @@ from persona.models.adapters.attach import (
 from persona.models.caches import accept_any_cache_name
 from persona.models.chat.chat_format import ChatFormat, chat_format
 from persona.models.chat.template_program import names_read
-from persona.models.default.kept_folder import MANIFEST
 from persona.models.fused_attention import fuse_attention
+from persona.models.kept_folder import MANIFEST
 from persona.models.norms import skip_unread_norms
 from persona.models.pair import SIDES, ModelPair, OpenSide, Side
 from persona.models.precision import Placement

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from persona.errors import ModelError
-from persona.models.default.embedded import DEFAULT_MODEL_ID, default_model_folder
 from persona.models.gguf.unpacked import dequantised_folder
 from persona.models.kept_hashes import kept_sha256
+from persona.models.named.folders import named_model_folder
+from persona.models.named.table import BY_NAME
 
 Kind = Literal["folder", "adapter"]
 
@@ -32,7 +33,7 @@ _DECIDING = (
 class Source:
     """A model reference resolved to files on this machine.
 
-    name: what the person typed ("default" becomes the model's hub id).
+    name: what the person typed (a short name such as "default" becomes the model's hub id).
     path: folder of the checkpoint or adapter; of a GGUF, the folder that it was unpacked into.
     """
 
@@ -68,15 +69,16 @@ class Source:
 def resolve(ref: str | Path) -> Source:
     """Find the files of a model reference.
 
-    ref: "default", a folder of safetensors, a GGUF file, a LoRA adapter folder (PEFT layout), or
-    a hub id of a checkpoint or an adapter.
+    ref: a short name (`persona models` lists them; "default" is one), a folder of safetensors, a
+    GGUF file, a LoRA adapter folder (PEFT layout), or a hub id of a checkpoint or an adapter.
     Raises: ModelError with one line on what is missing.
     """
     require_name(ref)
     name = str(ref)
-    if name == "default":
-        return Source(DEFAULT_MODEL_ID, "folder", default_model_folder())
     path = Path(name).expanduser()
+    if name == "default" or (name in BY_NAME and not path.exists()):
+        model = BY_NAME[name]
+        return Source(model.hub_id, "folder", named_model_folder(model))
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(
@@ -92,13 +94,13 @@ def resolve(ref: str | Path) -> Source:
 
 
 def _shipped_like(name: str) -> str:
-    """What comes along under a name like this one, for who mistyped it."""
+    """The models and organisms of a name like this one, for who mistyped it."""
     from difflib import get_close_matches
 
     from persona.models.shipped_adapters import shipped_names
 
-    near = get_close_matches(name, ["default", *shipped_names()])
-    return f"; did you mean {' or '.join(near)}, which comes along?" if near else ""
+    near = get_close_matches(name, [*BY_NAME, *shipped_names()])
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def require_name(ref: object) -> None:

@@ -19,7 +19,7 @@ from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.directions.storage import tool_version
 from persona.models import ModelPair
-from persona.models.default.embedded import cache_folder
+from persona.models.kept_folder import cache_folder
 from persona.sae import SparseAutoencoder
 from steering.diagnosis.agreement import baselines, differ, first_look
 from steering.diagnosis.conditions import Scoring

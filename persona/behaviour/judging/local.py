@@ -92,7 +92,7 @@ class LocalJudge:
 
         self.name = f"local:{reference}"
         placement = placement or Placement.of()
-        source = _folder_or_id(reference)
+        source = _folder_of(reference)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
             model: Any = AutoModelForCausalLM.from_pretrained(source, **placement.loading())
@@ -190,10 +190,7 @@ def _last_probabilities(logits: Tensor) -> Tensor:
     return torch.softmax(logits.float(), dim=-1).cpu()
 
 
-def _folder_or_id(reference: str | Path) -> str:
-    if str(reference) == "default":
-        from persona.models.default.embedded import default_model_folder
+def _folder_of(reference: str | Path) -> str:
+    from persona.models.sources import resolve
 
-        return str(default_model_folder())
-    folder = Path(reference).expanduser()
-    return str(folder) if folder.exists() else str(reference)
+    return str(resolve(reference).path)

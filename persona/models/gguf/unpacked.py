@@ -11,8 +11,8 @@ from pathlib import Path
 
 from persona.errors import ModelError
 from persona.files import atomic_write_text
-from persona.models.default.kept_folder import cache_folder, keep, what_is_wrong
 from persona.models.gguf.gguf_file import read_gguf
+from persona.models.kept_folder import cache_folder, keep, what_is_wrong
 from persona.progress import counting
 
 logger = logging.getLogger("persona")
@@ -51,7 +51,7 @@ def dequantised_folder(
                 f"{path.name} is another file than was expected: its SHA-256 is {found}, not "
                 f"{sha256}; fetch it again"
             )
-        folder = root / f"{found[:16]}-v{VERSION}"
+        folder = root.parent / folder_of(found)
         if what_is_wrong(folder, found) is not None:
             logger.info("Unpacking %s, once, into %s.", path.name, folder)
         return keep(
@@ -63,6 +63,11 @@ def dequantised_folder(
             name=path.name,
             bytes_needed=_bytes_needed(path),
         )
+
+
+def folder_of(sha256: str) -> str:
+    """Where below the cache the folder of a GGUF with this hash is kept."""
+    return f"gguf/{sha256[:16]}-v{VERSION}"
 
 
 def _in_megabytes(advance: Callable[[int], object], total: int) -> Callable[[int], None]:

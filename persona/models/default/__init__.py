@@ -1,1 +1,0 @@
-"""The model that comes along: fetched once, checked, kept."""
