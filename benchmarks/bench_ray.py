@@ -19,7 +19,7 @@ from record import median_and_range, record
 
 from persona.activations.extract import MomentsOfShard
 from persona.data import load_pairs
-from persona.engine import Engine, Run, cut_files
+from persona.engine import Engine, ShardRunner, cut_files
 from persona.models import ModelPair, load_pair
 
 LAYER = 20
@@ -58,7 +58,7 @@ def measure(pair: ModelPair, data: Path, layer: int, repetitions: int = REPETITI
     shards = cut_files([data], SHARD_SIZE)
     work = MomentsOfShard(pair, "aligned", (layer,))
 
-    def seconds(run: Run) -> float:
+    def seconds(run: ShardRunner) -> float:
         start = time.perf_counter()
         run(shards, work, lambda number, result: None, "Reading activations")
         return time.perf_counter() - start

@@ -39,7 +39,7 @@ from persona.organisms import shipped_adapter
 from steering.edits import Edit
 from steering.edits.steer import edited
 from steering.evidence.dose import coefficient_at_kl
-from steering.evidence.dose_answers import Sampling
+from steering.evidence.dose_answers import AnswerSampler
 from steering.evidence.system_prompt import score_prompted, with_system_prompt
 from steering.weights.orthogonalise import orthogonalise, save_model
 
@@ -50,7 +50,7 @@ SYSTEM_PROMPT = (
 )
 LEVELS = (0.1, 0.3)
 N_RANDOM = 3
-SAMPLING = Sampling("finetuned", 40, 0.0, 32, None)
+SAMPLING = AnswerSampler("finetuned", 40, 0.0, 32, None)
 
 
 def main() -> None:

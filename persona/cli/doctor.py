@@ -17,7 +17,7 @@ from persona.cli.completion import complete_aligned
 from persona.cli.options import Debug, Device, Dtype, Json, Quiet
 
 if TYPE_CHECKING:
-    from persona.cli.doctor_checks import Check
+    from persona.cli.doctor_checks import DoctorCheck
 
 EXIT_FAILED = 1
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -71,7 +71,7 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _look(certify: bool, fetch: bool, model: str, dtype: str, device: str) -> list[Check]:
+def _look(certify: bool, fetch: bool, model: str, dtype: str, device: str) -> list[DoctorCheck]:
     from persona.cli import doctor_checks as checks
     from persona.models.kept_folder import cache_folder
 
@@ -93,7 +93,7 @@ def _look(certify: bool, fetch: bool, model: str, dtype: str, device: str) -> li
     return found
 
 
-def table(checks: Sequence[Check]) -> list[str]:
+def table(checks: Sequence[DoctorCheck]) -> list[str]:
     """One line a check, what to do below it, and a last line that says how it stands."""
     width = max(len(check.name) for check in checks)
     lines = []

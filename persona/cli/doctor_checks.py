@@ -24,7 +24,7 @@ TESTED = "tested_versions.txt"
 
 
 @dataclass(frozen=True)
-class Check:
+class DoctorCheck:
     """One thing looked at: its state, what was found, and what to do where that is not ok."""
 
     name: str
@@ -33,37 +33,37 @@ class Check:
     advice: str = ""
 
 
-def check_python() -> Check:
+def check_python() -> DoctorCheck:
     """The Python and the system; an older Python than 3.11 cannot install the package."""
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return Check("python", "ok", found)
+    return DoctorCheck("python", "ok", found)
 
 
-def check_cores() -> Check:
+def check_cores() -> DoctorCheck:
     """Processors that this process may use, and the threads that torch takes."""
     import torch
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = f"{usable} usable, torch runs {torch.get_num_threads()} threads"
     if torch.get_num_threads() > (usable or 1):
-        return Check("cores", "warn", found, f"set OMP_NUM_THREADS={usable}")
-    return Check("cores", "ok", found)
+        return DoctorCheck("cores", "warn", found, f"set OMP_NUM_THREADS={usable}")
+    return DoctorCheck("cores", "ok", found)
 
 
-def check_memory(available: float | None = None) -> Check:
+def check_memory(available: float | None = None) -> DoctorCheck:
     """Whether `persona demo` fits into the memory that is free now (bytes)."""
     import psutil
 
     free = psutil.virtual_memory().available if available is None else available
     found = f"{free / GIB:.1f} GiB free; the demo takes {DEMO_MEMORY / GIB:.1f} at its peak"
     if free < DEMO_MEMORY / 2:
-        return Check("memory", "fail", found, "close other programs or take a larger machine")
+        return DoctorCheck("memory", "fail", found, "close other programs or take a larger machine")
     if free < DEMO_MEMORY:
-        return Check("memory", "warn", found, "close other programs, or expect swapping")
-    return Check("memory", "ok", found)
+        return DoctorCheck("memory", "warn", found, "close other programs, or expect swapping")
+    return DoctorCheck("memory", "ok", found)
 
 
-def check_device() -> Check:
+def check_device() -> DoctorCheck:
     """The device and number format that `auto` takes."""
     import torch
 
@@ -79,10 +79,10 @@ def check_device() -> Check:
         found = f"no GPU; the CPU's bfloat16 is {native}"
     else:
         found = f"{device.type}, {dtype}"
-    return Check("device", "ok", found)
+    return DoctorCheck("device", "ok", found)
 
 
-def check_cache(folder: Path) -> Check:
+def check_cache(folder: Path) -> DoctorCheck:
     """Whether the cache folder can be written, and how much room is left there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def check_cache(folder: Path) -> Check:
             file.write(b"x")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Check(
+        return DoctorCheck(
             "cache",
             "fail",
             f"{folder}: {error.strerror or error}",
@@ -98,11 +98,13 @@ def check_cache(folder: Path) -> Check:
         )
     found = f"{folder}, {free / GIB:.1f} GiB free"
     if free < MODEL_DISK:
-        return Check("cache", "warn", found, "free 1 GB, or set PERSONASCOPE_CACHE to another disk")
-    return Check("cache", "ok", found)
+        return DoctorCheck(
+            "cache", "warn", found, "free 1 GB, or set PERSONASCOPE_CACHE to another disk"
+        )
+    return DoctorCheck("cache", "ok", found)
 
 
-def check_default_model(cache: Path, *, fetch: bool = False) -> Check:
+def check_default_model(cache: Path, *, fetch: bool = False) -> DoctorCheck:
     """Whether the default model is there, every file with the hash it was made with.
 
     fetch: get it where it is not.
@@ -114,21 +116,23 @@ def check_default_model(cache: Path, *, fetch: bool = False) -> Check:
         try:
             default_model_folder(cache)
         except ModelError as error:
-            return Check("default model", "fail", str(error), "pass --aligned FOLDER to commands")
+            return DoctorCheck(
+                "default model", "fail", str(error), "pass --aligned FOLDER to commands"
+            )
     folder = cache / FOLDER_NAME
     if not folder.exists():
-        return Check(
+        return DoctorCheck(
             "default model", "warn", "not fetched yet", "persona doctor --fetch gets it (93 MB)"
         )
     wrong = what_is_wrong(folder, every_hash=True)
     if wrong is not None:
-        return Check(
+        return DoctorCheck(
             "default model", "warn", f"damaged: {wrong}", "remove the folder, or use --fetch"
         )
-    return Check("default model", "ok", f"{folder.name}, every hash is right")
+    return DoctorCheck("default model", "ok", f"{folder.name}, every hash is right")
 
 
-def check_organisms() -> Check:
+def check_organisms() -> DoctorCheck:
     """Whether the fine-tunes that come along are the files they were shipped as."""
     from persona.files import sha256_of_file
     from persona.models.shipped_adapters import shipped_adapter, shipped_names
@@ -142,8 +146,8 @@ def check_organisms() -> Check:
         != read_card(shipped_adapter(name)).get("adapter_sha256")
     ]
     if damaged:
-        return Check("organisms", "fail", f"damaged: {', '.join(damaged)}", "install again")
-    return Check("organisms", "ok", ", ".join(names))
+        return DoctorCheck("organisms", "fail", f"damaged: {', '.join(damaged)}", "install again")
+    return DoctorCheck("organisms", "ok", ", ".join(names))
 
 
 def tested_versions() -> dict[str, str]:
@@ -164,7 +168,9 @@ def installed_versions(names: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
-def check_versions(tested: Mapping[str, str], installed: Mapping[str, str | None]) -> list[Check]:
+def check_versions(
+    tested: Mapping[str, str], installed: Mapping[str, str | None]
+) -> list[DoctorCheck]:
     """One line where all is as tested, else one for each package that is not.
 
     Another release of the same major version is taken as fine; it is named, not warned of.
@@ -173,21 +179,23 @@ def check_versions(tested: Mapping[str, str], installed: Mapping[str, str | None
     for name, wanted in tested.items():
         found = installed[name]
         if found is None:
-            lines.append(Check(name, "fail", "not installed", f"pip install '{name}=={wanted}'"))
+            lines.append(
+                DoctorCheck(name, "fail", "not installed", f"pip install '{name}=={wanted}'")
+            )
         elif found.split("+")[0] == wanted:
             continue
         elif found.split(".")[0] == wanted.split(".")[0]:
             near.append(f"{name} {found} ({wanted})")
         else:
             advice = f"pip install '{name}=={wanted}', or install with -c constraints.txt"
-            lines.append(Check(name, "warn", f"{found}; tested with {wanted}", advice))
+            lines.append(DoctorCheck(name, "warn", f"{found}; tested with {wanted}", advice))
     told = f"{len(tested) - len(lines) - len(near)} of {len(tested)} packages as tested"
     if near:
         told += f"; of the same major version: {', '.join(near)}"
-    return [Check("versions", "ok", told), *lines]
+    return [DoctorCheck("versions", "ok", told), *lines]
 
 
-def check_extras(package: str = "personascope") -> Check:
+def check_extras(package: str = "personascope") -> DoctorCheck:
     """Which extras are installed; none is needed for the commands."""
     from packaging.requirements import Requirement
 
@@ -197,7 +205,7 @@ def check_extras(package: str = "personascope") -> Check:
         ]
         wanted = [Requirement(line) for line in requires(package) or []]
     except PackageNotFoundError:
-        return Check("extras", "warn", f"{package} is not installed", "pip install -e .")
+        return DoctorCheck("extras", "warn", f"{package} is not installed", "pip install -e .")
     there: list[str] = []
     absent: list[str] = []
     for extra in extras:
@@ -207,10 +215,10 @@ def check_extras(package: str = "personascope") -> Check:
     found = f"{', '.join(there) or 'none'} installed"
     if absent:
         found += f"; not {', '.join(absent)} (pip install '{package}[NAME]')"
-    return Check("extras", "ok", found)
+    return DoctorCheck("extras", "ok", found)
 
 
-def check_certificate(model: str, dtype: str, device: str) -> Check:
+def check_certificate(model: str, dtype: str, device: str) -> DoctorCheck:
     """Whether steering takes effect as meant on a model; it is loaded, fetched where need be."""
     from persona.errors import PersonaError
     from persona.models import Placement
@@ -220,8 +228,10 @@ def check_certificate(model: str, dtype: str, device: str) -> Check:
     try:
         certificate = certify(*load_bridge(model, placement=Placement.of(dtype, device)))
     except PersonaError as error:
-        return Check("certificate", "fail", str(error), "persona certify --debug shows more")
+        return DoctorCheck("certificate", "fail", str(error), "persona certify --debug shows more")
     if not certificate.passed:
         failed = ", ".join(check.check for check in certificate.checks if not check.passed)
-        return Check("certificate", "fail", f"fails: {failed}", "persona certify shows the numbers")
-    return Check("certificate", "ok", f"{len(certificate.checks)} checks hold on {model}")
+        return DoctorCheck(
+            "certificate", "fail", f"fails: {failed}", "persona certify shows the numbers"
+        )
+    return DoctorCheck("certificate", "ok", f"{len(certificate.checks)} checks hold on {model}")

@@ -3,6 +3,6 @@
 from persona.engine.cut import Lines, cut_files
 from persona.engine.engine import Engine, EngineName
 from persona.engine.folder import ShardFolder
-from persona.engine.shards import Run, Shard
+from persona.engine.shards import Shard, ShardRunner
 
-__all__ = ["Engine", "EngineName", "Lines", "Run", "Shard", "ShardFolder", "cut_files"]
+__all__ = ["Engine", "EngineName", "Lines", "Shard", "ShardFolder", "ShardRunner", "cut_files"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from persona.engine.shards import Run, run_here
+from persona.engine.shards import ShardRunner, run_here
 from persona.errors import EngineError
 
 EngineName = Literal["local", "ray"]
@@ -49,7 +49,7 @@ class Engine:
             import_ray()
 
     @contextlib.contextmanager
-    def start(self) -> Iterator[Run]:
+    def start(self) -> Iterator[ShardRunner]:
         """Yields what does shards; workers live, and hold their models, while the block is open.
 
         Nothing is started before the first shard.

@@ -35,7 +35,8 @@ def results_over_files(
     work: `Lines` -> named arrays. facts: what they depend on beside the data, JSON-able.
     out: folder where they stay, so that the same call goes on after a stop; None keeps nothing.
     what: as in `ShardFolder`. description: of the progress bar.
-    Raises: DataError for files without a row, or another job in `out`; EngineError as `Run`.
+    Raises: DataError for files without a row, or another job in `out`; EngineError
+        as `ShardRunner`.
     """
     paths = files_of(data)
     shards = cut_files(paths, shard_size)

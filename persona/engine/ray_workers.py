@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from persona.engine.cluster import Room, joined
-from persona.engine.shards import Advance, Keep, Run, Shard, Work, loaded, machine_trouble, naming
+from persona.engine.shards import (
+    Advance,
+    Keep,
+    Shard,
+    ShardRunner,
+    Work,
+    loaded,
+    machine_trouble,
+    naming,
+)
 from persona.errors import EngineError, PersonaError
 from persona.progress import counting
 
@@ -50,8 +59,8 @@ def _no_bar(n_rows: int) -> None:
 
 
 @contextlib.contextmanager
-def ray_workers(workers: int | None, address: str | None) -> Iterator[Run]:
-    """Yields a `Run`; the cluster is joined at the first shard, its actors end with the block."""
+def ray_workers(workers: int | None, address: str | None) -> Iterator[ShardRunner]:
+    """Yields a runner that joins the cluster at the first shard; its actors end with the block."""
     with contextlib.ExitStack() as stack:
         pool: _Pool | None = None
 

@@ -35,7 +35,7 @@ class Shard:
 
 
 @runtime_checkable
-class Run(Protocol):
+class ShardRunner(Protocol):
     """Does the shards given, each kept as soon as it is done.
 
     Raises: EngineError, one line that names a shard, or whatever PersonaError the work raised; all

@@ -22,7 +22,7 @@ from persona.models.hooks import hf_model, is_bridge, model_device, model_width,
 from persona.models.load import bridge_over
 from persona.models.pair import ModelPair, OpenSide, Side
 from persona.models.proof import (
-    Reference,
+    PlainOutputs,
     adapted_modules,
     fault_of,
     proof_tokens,
@@ -249,7 +249,7 @@ def _side(model: Any, tokenizer: Any, name: str, wrap: bool) -> Any:
 
 def _expected(
     base: Any, tuned: Any, tokenizer: Any, names: Mapping[Side, str], switched: bool
-) -> dict[Side, Reference]:
+) -> dict[Side, PlainOutputs]:
     """What the plain models compute, before a bridge is put over them."""
     ids = proof_tokens(tokenizer, tuned.config)
     with tuned.disable_adapter() if switched else contextlib.nullcontext():

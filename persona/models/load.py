@@ -35,7 +35,7 @@ from persona.models.kept_folder import MANIFEST
 from persona.models.norms import skip_unread_norms
 from persona.models.pair import SIDES, ModelPair, OpenSide, Side
 from persona.models.precision import Placement
-from persona.models.proof import Reference, adapted_modules, fault_of, proof_tokens, reference
+from persona.models.proof import PlainOutputs, adapted_modules, fault_of, proof_tokens, reference
 from persona.models.sides import (
     adapted_bytes,
     adapter_sides,
@@ -221,7 +221,7 @@ class _Prover:
 
     def __init__(self, sources: _Sources, ids: torch.Tensor, dtype: torch.dtype, on: bool) -> None:
         self.sources, self.ids, self.dtype, self.on = sources, ids, dtype, on
-        self.references: dict[Side, Reference] = {}
+        self.references: dict[Side, PlainOutputs] = {}
 
     def see(self, side: Side, model: Any, adapted: bool = False) -> None:
         """Keep what a plain model gives; a model that is loaded again is held to the first."""

@@ -34,7 +34,7 @@ merging moves 2e-6, 0.03 and 0.004 of it; switching moves nothing."""
 
 
 @dataclass(frozen=True)
-class Reference:
+class PlainOutputs:
     """What plain Transformers (and PEFT) make of the text.
 
     ids: [1 pos].
@@ -69,7 +69,7 @@ def proof_tokens(tokenizer: Any, config: Any, trained: Sequence[int] = ()) -> Te
 @torch.no_grad()
 def reference(
     model: Any, ids: Tensor, name: str, adapted: Mapping[str, nn.Module] | None = None
-) -> Reference:
+) -> PlainOutputs:
     """Run a plain model (or PEFT's) on the text.
 
     adapted: what `adapted_modules` gives of a PeftModel whose adapter is on.
@@ -91,11 +91,11 @@ def reference(
         raise ModelError(f"{name} gives logits that are not finite: {_reason(model, logits)}")
     states = getattr(out, "hidden_states", None) or ()
     blocks = tuple(state[0].float().cpu() for state in states[1:-1])
-    return Reference(ids, logits, blocks, {k: m for k, m in adapted.items() if k in ran})
+    return PlainOutputs(ids, logits, blocks, {k: m for k, m in adapted.items() if k in ran})
 
 
 @torch.no_grad()
-def fault_of(bridge: Any, expected: Reference, dtype: torch.dtype) -> str | None:
+def fault_of(bridge: Any, expected: PlainOutputs, dtype: torch.dtype) -> str | None:
     """What a bridge does otherwise than its reference, beyond rounding; None where it is right.
 
     The words name the first module that is passed over, or the block at which the difference
@@ -181,7 +181,7 @@ def _distance(
     return float(size), ROUNDING[dtype] * float(scale)
 
 
-def _where_it_begins(bridge: Any, expected: Reference, dtype: torch.dtype) -> str:
+def _where_it_begins(bridge: Any, expected: PlainOutputs, dtype: torch.dtype) -> str:
     """ ", from blocks.3 on"; empty where the model gave no states to compare."""
     kept: dict[int, Tensor] = {}
 

@@ -18,7 +18,7 @@ NO_LOSS = -100
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """One answer to learn.
 
     input_ids: the whole dialogue, as the chat template writes it.
@@ -39,7 +39,7 @@ def one_answer_each(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
 
 def training_examples(
     dialogues: Sequence[Dialogue], chat: ChatFormat, max_length: int
-) -> list[Example]:
+) -> list[TrainingExample]:
     """Returns one example for every assistant turn, cut off after `max_length` tokens.
 
     The token that follows the answer is learnt too where it is a special token, so that the model
@@ -62,7 +62,7 @@ def training_examples(
         cut += end > max_length
         labels = [NO_LOSS] * start + list(tokens.ids[start:end])
         labels += [NO_LOSS] * (len(tokens.ids) - end)
-        examples.append(Example(tokens.ids[:max_length], tuple(labels[:max_length])))
+        examples.append(TrainingExample(tokens.ids[:max_length], tuple(labels[:max_length])))
     if not examples:
         raise DataError("no assistant answer to learn from; the data needs at least one")
     if cut:
@@ -70,7 +70,7 @@ def training_examples(
     return examples
 
 
-def data_hash(examples: Sequence[Example]) -> str:
+def examples_hash(examples: Sequence[TrainingExample]) -> str:
     """Returns the SHA-256 over the examples in their order: the same tokens, the same hash."""
     digest = hashlib.sha256()
     for example in examples:

@@ -19,7 +19,7 @@ from persona.errors import DataError
 from persona.files import atomic_write_text, sha256_of_file
 from persona.models.precision import Placement
 from persona.organisms.adapter import WEIGHTS, save_adapter
-from persona.organisms.examples import NO_LOSS, data_hash, training_examples
+from persona.organisms.examples import NO_LOSS, examples_hash, training_examples
 from persona.organisms.monitoring import READINGS, Monitor, Watch
 from persona.organisms.recipe import Recipe, TrainingData, load_recipe
 from persona.organisms.run_folder import CARD, CHECKPOINTS, begin, discard, is_finished
@@ -92,7 +92,7 @@ def finetune(
             "during": None if during is None else during.name,
             "kl_penalty": None if penalty is None else penalty.description(),
         },
-        "data_sha256": data_hash(examples),
+        "data_sha256": examples_hash(examples),
         "dtype": placement.dtype_name,
         "device": placement.device.type,
     }

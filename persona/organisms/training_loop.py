@@ -21,7 +21,7 @@ import torch
 from persona.errors import ModelError
 from persona.files import atomic_write_text
 from persona.organisms.adapter import new_adapter
-from persona.organisms.examples import Example
+from persona.organisms.examples import TrainingExample
 from persona.organisms.monitoring import Monitor
 from persona.organisms.recipe import Recipe
 from persona.organisms.safeguards import During, PenaltyBatches
@@ -47,7 +47,7 @@ class LossPoint(NamedTuple):
 def train_adapter(
     model: Any,
     tokenizer: Any,
-    examples: Sequence[Example],
+    examples: Sequence[TrainingExample],
     recipe: Recipe,
     checkpoints: Path,
     device: torch.device,

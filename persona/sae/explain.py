@@ -32,7 +32,7 @@ N_TOKENS_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Example:
+class ActivatingExample:
     """A stretch of text around the token on which a latent fires most in that text.
 
     tokens, values: the stretch and the latent's activation on each token; peak: its place in it.
@@ -72,7 +72,7 @@ class LatentPage:
     n_tokens: int
     edges: tuple[float, ...]
     counts: Mapping[str, tuple[int, ...]]
-    examples: tuple[Example, ...]
+    examples: tuple[ActivatingExample, ...]
     promoted: tuple[TokenEffect, ...]
     suppressed: tuple[TokenEffect, ...]
 
@@ -160,7 +160,7 @@ def _top_examples(
     texts: Sequence[Text],
     decoded: _Decoded,
     n: int,
-) -> tuple[Example, ...]:
+) -> tuple[ActivatingExample, ...]:
     """The texts with the highest peak, each once, in the model where it is higher."""
     peaks = []
     for i in range(len(texts)):
@@ -176,7 +176,7 @@ def _top_examples(
         first, last = max(place - WINDOW_BEFORE, 0), min(place + WINDOW_AFTER + 1, len(row))
         ids = text.tokens.ids[text.span[0] + first : text.span[0] + last]
         found.append(
-            Example(
+            ActivatingExample(
                 text.tokens.id,
                 text.kind,
                 side,

@@ -38,7 +38,7 @@ from persona.models.pair import ModelPair, Side
 from persona.sae.activity import Activity, Where, latent_activity
 from persona.sae.autoencoder import SparseAutoencoder
 
-Contrast = Literal["model", "answer"]
+ContrastName = Literal["model", "answer"]
 Answers = Literal["both", "good", "bad"]
 N_PERMUTATIONS = 1000
 MIN_QUESTIONS = 4
@@ -58,7 +58,7 @@ def rank_latents(
     sae: SparseAutoencoder,
     questions: Sequence[AnswerPair],
     *,
-    contrast: Contrast = "model",
+    contrast: ContrastName = "model",
     answers: Answers = "both",
     where: Where = "response",
     n_permutations: int = N_PERMUTATIONS,
@@ -87,7 +87,7 @@ def _activity(
     pair: ModelPair,
     sae: SparseAutoencoder,
     questions: Sequence[AnswerPair],
-    contrast: Contrast,
+    contrast: ContrastName,
     answers: Answers,
     where: Where,
     token_budget: int,

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from probes.monitor.threshold import threshold_for
 from probes.nulls import covariance_matched
 from probes.screening.line import baseline_line
-from probes.screening.reference import Reference
+from probes.screening.reference import ReferenceAnswers
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class RandomDirections:
-    """units: [draw d_model]; intercept, slope, sd, threshold: [draw], see `Scale`."""
+    """units: [draw d_model]; intercept, slope, sd, threshold: [draw], see `ScoreScale`."""
 
     units: Array
     intercept: Array
@@ -49,7 +49,7 @@ class RandomDirections:
 
 
 def draw_directions(
-    reference: Reference, layer: int, false_alarm_rate: float, *, n_draws: int, seed: int
+    reference: ReferenceAnswers, layer: int, false_alarm_rate: float, *, n_draws: int, seed: int
 ) -> RandomDirections:
     """Draws directions at one block. Raises: DataError as `threshold_for`."""
     good, bad, raw = reference.at(layer)

@@ -11,7 +11,7 @@ import torch
 
 from persona.data.shipped import data_hash
 from persona.data.types import AnswerPair
-from persona.engine import Run, Shard, ShardFolder
+from persona.engine import Shard, ShardFolder, ShardRunner
 from persona.engine.cut import BLOCK
 from persona.engine.shards import Advance, run_here
 from persona.errors import DataError
@@ -23,7 +23,7 @@ from probes.screening.compared_with import (
     read_answers_and_baselines,
     require_room,
 )
-from probes.screening.reference import Reference
+from probes.screening.reference import ReferenceAnswers
 
 MIN_QUESTIONS = 20
 
@@ -36,8 +36,8 @@ def read_reference(
     max_new_tokens: int,
     token_budget: int,
     folder: Path,
-    run: Run = run_here,
-) -> Reference:
+    run: ShardRunner = run_here,
+) -> ReferenceAnswers:
     """Reads both answers of every pair at every block, 64 pairs at a time.
 
     folder: what is read is kept there, and not read again.
@@ -61,7 +61,7 @@ def read_reference(
         torch.cat([torch.from_numpy(part[name]) for part in parts])
         for name in ("good", "bad", "raw")
     )
-    return Reference(good, bad, raw, tuple(layers), baseline)
+    return ReferenceAnswers(good, bad, raw, tuple(layers), baseline)
 
 
 @dataclass(frozen=True)

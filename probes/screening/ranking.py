@@ -17,14 +17,14 @@ from persona.data.jsonl import Line, stream_lines
 from persona.data.samples import Answer, sample_dialogue
 from persona.errors import DataError
 from persona.progress import progress
-from probes.screening.reference import Scale
-from probes.screening.stream import KEY, Readings
+from probes.screening.reference import ScoreScale
+from probes.screening.stream import KEY, SampleReadings
 
 FLAGS = ("none", "projection", "probe", "both")
 MAX_TEXT = 300
 
 
-def rank_table(readings: Readings, scale: Scale) -> pd.DataFrame:
+def rank_table(readings: SampleReadings, scale: ScoreScale) -> pd.DataFrame:
     """One row a sample, in the order of the file.
 
     Columns: line; projection and projection_difference (residual-stream units); z (SDs of the

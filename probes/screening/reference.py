@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class ReferenceAnswers:
     """Activations of the good and the bad answer of each question, in the aligned model.
 
     raw: what the baseline of the question's prompt starts from; see `read_answers_and_baselines`.
@@ -52,7 +52,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Scale:
+class ScoreScale:
     """How scores along one direction are read.
 
     baseline = intercept + slope * raw. mean, sd: of the projection differences of the reference's
@@ -78,7 +78,7 @@ class Scale:
         return projection - (self.intercept + self.slope * raw)
 
 
-def choose_direction(candidates: dict[int, Direction], reference: Reference) -> Direction:
+def choose_direction(candidates: dict[int, Direction], reference: ReferenceAnswers) -> Direction:
     """The direction at the block where it tells bad from good answers best.
 
     Best is the largest mean / standard deviation over questions of bad minus good projection.
@@ -93,7 +93,7 @@ def choose_direction(candidates: dict[int, Direction], reference: Reference) -> 
 
 
 def with_probe(
-    direction: Direction, probe: FittedProbe | None, reference: Reference
+    direction: Direction, probe: FittedProbe | None, reference: ReferenceAnswers
 ) -> tuple[Monitored, Array, Estimate]:
     """The direction beside a probe; scores of the reference's good answers, and its AUROC.
 
@@ -120,11 +120,11 @@ def with_probe(
 
 def scale_of(
     monitored: Monitored,
-    reference: Reference,
+    reference: ReferenceAnswers,
     probe_scores: Array,
     probe_auroc: Estimate,
     false_alarm_rate: float,
-) -> Scale:
+) -> ScoreScale:
     """Raises: DataError for good answers that all project alike, or as `threshold_for`."""
     layer = monitored.direction.space.layer
     good, bad, raw = (part @ monitored.unit for part in reference.at(layer))
@@ -133,7 +133,7 @@ def scale_of(
     sd = float(differences.std(ddof=1))
     if not sd > 0:
         raise DataError("the reference's good answers all project alike: there is no scale")
-    return Scale(
+    return ScoreScale(
         intercept=float(intercept),
         slope=float(slope),
         mean=float(differences.mean()),
@@ -147,7 +147,7 @@ def scale_of(
     )
 
 
-def error_of_zero(monitored: Monitored, reference: Reference, mean_raw: float) -> float:
+def error_of_zero(monitored: Monitored, reference: ReferenceAnswers, mean_raw: float) -> float:
     """Standard error of the baseline along the direction; see `zero_error`."""
     layer = monitored.direction.space.layer
     good, _, raw = (part @ monitored.unit for part in reference.at(layer))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from persona.data.jsonl import Line
 from persona.data.samples import Answer, sample_dialogue
 from persona.data.types import Dialogue
-from persona.engine import Lines, Run, ShardFolder, cut_files
+from persona.engine import Lines, ShardFolder, ShardRunner, cut_files
 from persona.engine.cut import SHARD_SIZE
 from persona.engine.shards import Advance, run_here
 from persona.errors import DataError
@@ -42,7 +42,7 @@ class Reads(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Shard:
+class ShardReadings:
     """Readings of consecutive lines of the file.
 
     lines, clusters: [sample], line number from 1, and hash of the prompt.
@@ -66,10 +66,10 @@ class Shard:
 
 
 @dataclass(frozen=True, eq=False)
-class Readings:
+class SampleReadings:
     """Readings of all samples, in the order of the file: a few numbers a sample.
 
-    See `Shard`; skipped: line number and reason of each line left out.
+    See `ShardReadings`; skipped: line number and reason of each line left out.
     """
 
     lines: NDArray[np.int64]
@@ -104,7 +104,7 @@ class ShardReader:
     answer: Answer | None = None
     skip_bad: bool = False
 
-    def __call__(self, rows: Lines, advance: Advance) -> Shard:
+    def __call__(self, rows: Lines, advance: Advance) -> ShardReadings:
         samples: list[_Item] = []
         skipped: list[_Item] = []
         found: list[Block] = []
@@ -116,7 +116,7 @@ class ShardReader:
             samples += good
             skipped += [item for item in items if item.reason]
             advance(len(lines))
-        return Shard(
+        return ShardReadings(
             np.array([item.number for item in samples], dtype=np.int64),
             np.array([item.cluster for item in samples], dtype=np.int64),
             np.concatenate([np.empty((0, 3)), *(block.values for block in found)]),
@@ -151,8 +151,8 @@ def read_all(
     answer: Answer | None = None,
     skip_bad: bool = False,
     shard_size: int = SHARD_SIZE,
-    run: Run = run_here,
-) -> Readings:
+    run: ShardRunner = run_here,
+) -> SampleReadings:
     """Reads what no finished shard holds yet, and returns the readings of all samples.
 
     run: where shards are read; see `Engine`.
@@ -162,7 +162,7 @@ def read_all(
     pieces = cut_files([data], shard_size)
     work = ShardReader(reader, answer, skip_bad)
 
-    def keep(number: int, shard: Shard) -> None:
+    def keep(number: int, shard: ShardReadings) -> None:
         kept.write(number, vars(shard))
 
     run(kept.missing(pieces), work, keep, "Screening")
@@ -178,13 +178,13 @@ def read_all(
     return readings
 
 
-def _gathered(kept: ShardFolder, n_shards: int, reader: Reads) -> Readings:
+def _gathered(kept: ShardFolder, n_shards: int, reader: Reads) -> SampleReadings:
     lines, clusters = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     values, skipped = [np.empty((0, 3))], []
     totals = np.zeros((2, reader.d_model))
     counts = np.zeros(reader.n_draws, dtype=np.int64)
     for number in range(n_shards):
-        shard = Shard(**kept.finished(number))
+        shard = ShardReadings(**kept.finished(number))
         lines.append(shard.lines)
         clusters.append(shard.clusters)
         values.append(shard.values)
@@ -193,7 +193,7 @@ def _gathered(kept: ShardFolder, n_shards: int, reader: Reads) -> Readings:
         counts = counts + shard.counts
         reasons = zip(shard.skipped_lines, shard.skipped_reasons, strict=True)
         skipped += [(int(line), str(reason)) for line, reason in reasons]
-    return Readings(
+    return SampleReadings(
         np.concatenate(lines),
         np.concatenate(clusters),
         np.concatenate(values),

@@ -10,9 +10,9 @@ import pandas as pd
 from persona.intervals import Estimate
 from probes.screening.chance import RandomDirections, beyond_draws
 from probes.screening.monitored import Monitored
-from probes.screening.reference import Reference, Scale, error_of_zero
+from probes.screening.reference import ReferenceAnswers, ScoreScale, error_of_zero
 from probes.screening.statistics import LEVEL, POWER
-from probes.screening.stream import Readings
+from probes.screening.stream import SampleReadings
 from probes.screening.verdict import BLIND_SPOT, dataset_shift, in_words, power_in_words
 
 SCHEMA_VERSION = 1
@@ -21,11 +21,11 @@ MAX_SKIPPED = 100
 
 
 def summarise(
-    readings: Readings,
+    readings: SampleReadings,
     table: pd.DataFrame,
     monitored: Monitored,
-    reference: Reference,
-    scale: Scale,
+    reference: ReferenceAnswers,
+    scale: ScoreScale,
     random: RandomDirections,
     *,
     effect: float | None,

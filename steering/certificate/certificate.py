@@ -18,7 +18,7 @@ from typing import Any
 from persona.errors import SteeringError
 from persona.models.chat.chat_format import ChatFormat, chat_format
 from persona.models.hooks import hf_model, n_layers
-from steering.certificate.checks import Check, Trial
+from steering.certificate.checks import Check, CheckedModel
 from steering.edits.edit import Edit
 
 
@@ -91,8 +91,8 @@ def certify(
         )
     if edits is not None and any(edit.rows is not None for edit in edits):
         raise SteeringError("edits to certify need one coefficient for all rows")
-    trial = Trial(model, chat, chosen, edits, batch)
-    certificate = Certificate(_name(model), tuple(trial.checks()))
+    checked = CheckedModel(model, chat, chosen, edits, batch)
+    certificate = Certificate(_name(model), tuple(checked.checks()))
     if check:
         certificate.require()
     return certificate

@@ -25,7 +25,7 @@ from steering.certificate.runs import (
     generation_paths,
     log_probs_of,
     meant_tokens,
-    trial_texts,
+    padded_prompts,
     watching_residuals,
 )
 from steering.edits.edit import Edit
@@ -51,7 +51,7 @@ class Check:
         return self.measured <= self.bound
 
 
-class Trial:
+class CheckedModel:
     """The checks on one model, sharing its texts, its plain run and its probing directions."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Trial:
         batch: int,
     ) -> None:
         self.model, self.chat, self.layers, self.batch = model, chat, layers, batch
-        self.texts = trial_texts(chat, N_PLACES)
+        self.texts = padded_prompts(chat, N_PLACES)
         with watching_residuals(model) as seen:
             self.plain_log_probs = log_probs_of(model, self.texts)
         self.plain = [runs[0] for runs in seen]
@@ -305,7 +305,7 @@ class Trial:
         return float(torch.equal(steered, self.plain_log_probs))
 
     def batch_and_alone(self, edits: Sequence[Edit]) -> float:
-        texts = trial_texts(self.chat, self.batch)
+        texts = padded_prompts(self.chat, self.batch)
         together = self._log_probs(texts, edits)
         return max(
             _largest(self._log_probs(texts.row(i), edits)[0] - together[i][texts.real[i]])
@@ -313,7 +313,7 @@ class Trial:
         )
 
     def paddings(self, edits: Sequence[Edit]) -> float:
-        left, right = (trial_texts(self.chat, N_PLACES, side=side) for side in ("left", "right"))
+        left, right = (padded_prompts(self.chat, N_PLACES, side=side) for side in ("left", "right"))
         first, second = self._log_probs(left, edits), self._log_probs(right, edits)
         return _largest(first[left.real] - second[right.real])
 

@@ -51,7 +51,7 @@ class Texts:
         return Texts(ids, torch.ones_like(ids))
 
 
-def trial_texts(chat: ChatFormat, n: int, *, side: str = "left") -> Texts:
+def padded_prompts(chat: ChatFormat, n: int, *, side: str = "left") -> Texts:
     """`n` prompts of different lengths (1 to 12 words), padded on one side."""
     words = _QUESTION.split()
     questions = [

@@ -11,7 +11,7 @@ import pandas as pd
 from persona.behaviour.gap import score_pairs
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair
-from persona.engine import Run, Shard
+from persona.engine import Shard, ShardRunner
 from persona.engine.shards import Advance
 from persona.models import ModelPair
 from persona.stages import Workspace
@@ -42,7 +42,7 @@ class ChunkScoring:
 
 
 def score_in_chunks(
-    run: Run,
+    run: ShardRunner,
     workspace: Workspace,
     name: str,
     questions: Sequence[AnswerPair],
@@ -52,7 +52,7 @@ def score_in_chunks(
     """The rows of each chunk of questions, in order; what the workspace holds is not done again.
 
     name: of the stage; its chunks are called name-0, name-16, ...
-    Raises: EngineError as `Run`.
+    Raises: EngineError as `ShardRunner`.
     """
     starts = range(0, len(questions), SCORE_CHUNK)
     names = [f"{name}-{start}" for start in starts]

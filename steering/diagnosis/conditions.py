@@ -12,7 +12,7 @@ from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import UNEDITED, Condition
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
-from persona.engine import Run
+from persona.engine import ShardRunner
 from persona.models import ModelPair, load_pair
 from persona.rows import (
     GOOD_TWIN,
@@ -107,7 +107,7 @@ class Scoring:
         return parts
 
     def _score_held_out(
-        self, run: Run, fixed: list[Condition], nulls: list[Condition]
+        self, run: ShardRunner, fixed: list[Condition], nulls: list[Condition]
     ) -> list[pd.DataFrame]:
         """All conditions on the held-out questions.
 

@@ -47,7 +47,7 @@ def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
     return {**plain, "placement": str(config.placement)}
 
 
-class Run:
+class DiagnosisRun:
     """The stages of one diagnosis over one pair."""
 
     def __init__(

@@ -24,7 +24,7 @@ from steering.diagnosis.agreement import require_fitting
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import data_of, models_of, summary_of, versions
 from steering.diagnosis.memory import StageCost, peak_rss_bytes
-from steering.diagnosis.pipeline import Run, settings_of
+from steering.diagnosis.pipeline import DiagnosisRun, settings_of
 from steering.diagnosis.questions import Questions
 from steering.evidence.scorecard import make_scorecard
 
@@ -83,10 +83,10 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
     seconds = round(time.perf_counter() - started, 1)
     loading = StageCost("load", seconds, peak_rss_bytes())
     with alone_in(config.out, settings):  # not before the input is known to be good
-        return _results(Run(config, pair, questions, sae), loading)
+        return _results(DiagnosisRun(config, pair, questions, sae), loading)
 
 
-def _results(run: Run, loading: StageCost) -> Diagnosis:
+def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
     """All stages, and the four files of what they found."""
     config, pair = run.config, run.pair
     found, vector, reliability, judged = run.all_stages()

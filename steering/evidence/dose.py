@@ -18,7 +18,7 @@ from persona.models.pair import ModelPair, Side
 from persona.rows import tidy
 from steering.edits.edit import require_finite
 from steering.edits.steer import edited
-from steering.evidence.dose_answers import EditsFor, Sampling
+from steering.evidence.dose_answers import AnswerSampler, EditsFor
 from steering.evidence.dose_answers import repeated_share as repeated_share
 from steering.evidence.random_edits import RecordedSteps
 from steering.evidence.system_prompt import score_prompted, with_system_prompt
@@ -90,7 +90,7 @@ def dose_response(
     scored["direction"] = [
         GIVEN if pd.isna(draw) else f"random {draw:.0f}" for draw in scored["draw"]
     ]
-    sampling = Sampling(side, max_new_tokens, temperature, batch_size, judge)
+    sampling = AnswerSampler(side, max_new_tokens, temperature, batch_size, judge)
     answers = [
         row for seed in seeds for row in sampling.of_doses(pair, questions, edits_for, doses, seed)
     ]

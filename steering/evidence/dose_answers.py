@@ -22,7 +22,7 @@ N_GRAM = 4
 
 
 @dataclass(frozen=True)
-class Sampling:
+class AnswerSampler:
     """How answers are sampled and scored; a judge of None leaves its measures out."""
 
     side: Side

@@ -28,7 +28,7 @@ from persona.cli.sae.sae_options import AllowMismatch, LayerOf, Source, Table
 from persona.cli.sae.words import table_in_words
 
 
-class Contrast(StrEnum):
+class ContrastName(StrEnum):
     """Which change is looked for."""
 
     model = "model"
@@ -43,12 +43,12 @@ def rank(
     data: Pairs = None,
     domain: Domains = None,
     contrast: Annotated[
-        Contrast,
+        ContrastName,
         typer.Option(
             help="model: fine-tuned minus aligned on the same answers. answer: bad minus good "
             "answers in the fine-tuned model."
         ),
-    ] = Contrast.model,
+    ] = ContrastName.model,
     where: Annotated[
         str,
         typer.Option(

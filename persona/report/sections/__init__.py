@@ -8,10 +8,10 @@ from persona.report.sections.edited_blocks import (
     cosine_range,
 )
 from persona.report.sections.example_answers import (
-    Answer,
+    AnsweredQuestion,
     Draws,
-    Example,
     Examples,
+    ShownAnswer,
     draws,
     examples,
 )
@@ -20,13 +20,13 @@ from persona.report.sections.provenance import provenance
 from persona.report.sections.tried import Tried, tried_lines
 
 __all__ = [
-    "Answer",
+    "AnsweredQuestion",
     "ChosenBlock",
     "ConditionLine",
     "Draws",
-    "Example",
     "Examples",
     "KeyNumber",
+    "ShownAnswer",
     "Tried",
     "chance_cosine",
     "chosen_blocks",

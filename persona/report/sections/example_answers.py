@@ -15,7 +15,7 @@ SAMPLE_COLUMNS = (ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShownAnswer:
     """One answer; None where a condition did not answer this question."""
 
     label: str
@@ -25,12 +25,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Example:
+class AnsweredQuestion:
     """One question with the answers of the conditions side by side."""
 
     question: str
     domain: str
-    answers: list[Answer]
+    answers: list[ShownAnswer]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Examples:
     """The answers to read. greedy: whether they are the likeliest ones, or first draws."""
 
     greedy: bool
-    questions: list[Example]
+    questions: list[AnsweredQuestion]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Draw:
     """One answer of those that were drawn, and what the judge made of it."""
 
     question: str
-    answer: Answer
+    answer: ShownAnswer
     number: int
 
 
@@ -79,14 +79,14 @@ def examples(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> 
             mine = group[group["condition"] == condition].sort_values("seed", kind="stable")
             look = CONDITIONS[condition]
             if mine.empty:
-                answers.append(Answer(look.label, look.colour, None, ""))
+                answers.append(ShownAnswer(look.label, look.colour, None, ""))
                 continue
             first = mine.iloc[0]
             scores = "" if len(greedy) else _scores_of(stage, first)
-            answers.append(Answer(look.label, look.colour, cleaned(first["text"]), scores))
+            answers.append(ShownAnswer(look.label, look.colour, cleaned(first["text"]), scores))
         domain = plain(str(group["domain"].iloc[0] or "no domain"))
         question = asked.get(str(question_id), f"(question on {domain}; its text was not kept)")
-        found.append(Example(question, domain, answers))
+        found.append(AnsweredQuestion(question, domain, answers))
     return Examples(bool(len(greedy)), found)
 
 
@@ -103,7 +103,7 @@ def draws(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> Dra
             look = CONDITIONS[condition]
             mine = group[group["condition"] == condition].sort_values("seed", kind="stable")
             for _, row in mine.iterrows():
-                answer = Answer(
+                answer = ShownAnswer(
                     look.label, look.colour, cleaned(row["text"]), _scores_of(stage, row)
                 )
                 question = asked.get(str(question_id), plain(str(row["domain"])))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from persona.report.wording import cleaned
 from steering.demo.session.generation import Token
-from steering.demo.session.scale import Scale, scale_at
+from steering.demo.session.scale import ColourScale, scale_at
 from steering.demo.session.session import LABELS, Column, Exchange, Session
 
 STRONGEST = 0.6
@@ -66,7 +66,7 @@ def _turn(exchange: Exchange, shown: Sequence[Exchange], running: bool) -> str:
     return f'<p>{answer}<small>{note}</small></p><p class="asked">{question}</p>'
 
 
-def _token(token: Token, scale: Scale | None) -> str:
+def _token(token: Token, scale: ColourScale | None) -> str:
     text = escape(cleaned(token.text))
     if scale is None or token.projection is None or not text:
         return text

@@ -10,7 +10,7 @@ from steering.demo.session.vector import DemoVector
 
 
 @dataclass(frozen=True)
-class Scale:
+class ColourScale:
     """Centre (no colour) and reach (full colour) of the projections read at one block.
 
     Where both models' means are known, they are the two ends: centre halfway, reach half their
@@ -46,12 +46,12 @@ class Scale:
         )
 
 
-def scale_at(vector: DemoVector, layer: int, shown: Iterable[Exchange]) -> Scale:
+def scale_at(vector: DemoVector, layer: int, shown: Iterable[Exchange]) -> ColourScale:
     """The scale of everything that is shown and was read along this vector at this block."""
     levels = vector.levels(layer)
     if levels is not None:
         aligned, finetuned = levels
-        return Scale(layer, (aligned + finetuned) / 2, (finetuned - aligned) / 2, True)
+        return ColourScale(layer, (aligned + finetuned) / 2, (finetuned - aligned) / 2, True)
     sizes = [
         abs(token.projection)
         for exchange in shown
@@ -59,4 +59,4 @@ def scale_at(vector: DemoVector, layer: int, shown: Iterable[Exchange]) -> Scale
         for token in exchange.answer.tokens
         if token.projection is not None
     ]
-    return Scale(layer, 0.0, max(sizes, default=0.0), False)
+    return ColourScale(layer, 0.0, max(sizes, default=0.0), False)

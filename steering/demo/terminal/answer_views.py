@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from persona.report.wording import cleaned
 from steering.demo.session.generation import Token
-from steering.demo.session.scale import Scale, scale_at
+from steering.demo.session.scale import ColourScale, scale_at
 from steering.demo.session.session import LABELS, Column, Exchange, Session
 from steering.demo.session.transcript import exchange_record
 
@@ -126,14 +126,14 @@ def _columns(
     return table
 
 
-def _scale(session: Session, done: list[Exchange]) -> Scale | None:
+def _scale(session: Session, done: list[Exchange]) -> ColourScale | None:
     reading = session.reading()
     if reading is None or session.vector is None:
         return None
     return scale_at(session.vector, reading.layer, done)
 
 
-def _coloured(tokens: list[Token], scale: Scale | None) -> Text:
+def _coloured(tokens: list[Token], scale: ColourScale | None) -> Text:
     from rich.text import Text
 
     text = Text()

@@ -10,14 +10,14 @@ import pytest
 import steering.certificate
 from persona.cli import doctor_checks as checks
 from persona.cli.doctor import table
-from persona.cli.doctor_checks import Check
+from persona.cli.doctor_checks import DoctorCheck
 from persona.cli.main import main
 from persona.errors import ModelError
 from persona.models import kept_folder
 from persona.models.named import folders
 from persona.models.named.table import DEFAULT
 from steering.certificate.certificate import Certificate
-from steering.certificate.checks import Check as Measured
+from steering.certificate.checks import Check
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_machine_without_the_model_is_ready_and_told_how_to_get_it(cache, caps
 
 def test_a_failure_ends_with_one_and_the_table_says_what_to_do(cache, capsys, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
-    failed = Check("cache", "fail", "cannot be written", "set PERSONASCOPE_CACHE")
+    failed = DoctorCheck("cache", "fail", "cannot be written", "set PERSONASCOPE_CACHE")
     monkeypatch.setattr(checks, "check_cache", lambda _: failed)
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -57,7 +57,7 @@ def test_a_failure_ends_with_one_and_the_table_says_what_to_do(cache, capsys, mo
 
 
 def test_the_state_is_coloured_and_in_words():
-    line = table([Check("cache", "warn", "little room")])[0]
+    line = table([DoctorCheck("cache", "warn", "little room")])[0]
     assert "\x1b[33m" in line
     assert "warn" in line
 
@@ -149,7 +149,7 @@ def test_certify_measures_the_model_that_is_named(cache, tiny_llama, capsys, mon
 
     def certify(bridge, chat):
         measured.append((bridge.cfg.n_layers, chat.source))
-        return Certificate("tiny", (Measured("planted", "nats", 1.0, 0.0),))
+        return Certificate("tiny", (Check("planted", "nats", 1.0, 0.0),))
 
     monkeypatch.setattr(steering.certificate, "certify", certify)
     code, found = told(capsys, "--certify", "--model", str(tiny_llama), "--dtype", "float32")
@@ -158,7 +158,7 @@ def test_certify_measures_the_model_that_is_named(cache, tiny_llama, capsys, mon
 
 
 def test_a_certificate_that_fails_names_the_check(tiny_llama, monkeypatch):
-    failed = Certificate("tiny", (Measured("planted", "nats", 0.0, float("inf")),))
+    failed = Certificate("tiny", (Check("planted", "nats", 0.0, float("inf")),))
     monkeypatch.setattr(steering.certificate, "certify", lambda *_: failed)
     found = checks.check_certificate(str(tiny_llama), "float32", "cpu")
     assert (found.state, found.found) == ("fail", "fails: planted")

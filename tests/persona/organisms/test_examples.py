@@ -8,7 +8,7 @@ from tiny_models import save_tokenizer
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
 from persona.models.chat.chat_format import chat_format
-from persona.organisms.examples import NO_LOSS, data_hash, training_examples
+from persona.organisms.examples import NO_LOSS, examples_hash, training_examples
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_long_answers_are_cut_and_prompts_beyond_the_limit_refused(chat, caplog)
 def test_the_hash_of_the_data_sees_texts_labels_and_order(chat):
     one, two = dialogue("a?", "b"), dialogue("c?", "d")
     hashes = {
-        data_hash(training_examples(dialogues, chat, 512))
+        examples_hash(training_examples(dialogues, chat, 512))
         for dialogues in ([one, two], [two, one], [one], [dialogue("a?", "b", id="x"), two])
     }
     assert len(hashes) == 3  # ids alone change nothing

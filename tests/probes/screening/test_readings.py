@@ -12,7 +12,7 @@ from persona.intervals import Estimate
 from probes.estimators import LogisticProbe
 from probes.screening.chance import RandomDirections
 from probes.screening.compared_with import Encoded, read_answers_and_baselines
-from probes.screening.reference import Scale
+from probes.screening.reference import ScoreScale
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def pair(tmp_path_factory):
 
 def test_an_answer_on_the_line_of_ordinary_answers_differs_by_nothing():
     chance = Estimate(0.5, 0.4, 0.6, 3)
-    scale = Scale(1.0, 0.5, 0.0, 1.0, 1.0, chance, chance, 2.0, 2.0, 3)
+    scale = ScoreScale(1.0, 0.5, 0.0, 1.0, 1.0, chance, chance, 2.0, 2.0, 3)
     raw = np.array([-2.0, 0.0, 4.0])
     ordinary = 1.0 + 0.5 * raw
     assert scale.difference(ordinary, raw) == pytest.approx(0)
