@@ -25,7 +25,7 @@ from rich.text import Text
 
 from persona.data import Dialogue, Turn, load_pairs
 from persona.data.types import AnswerPair
-from persona.directions import load_persona_vector
+from persona.directions import load_vector
 from persona.errors import DataError, PersonaError
 from persona.models import ModelPair, load_pair
 from persona.models.chat.turn_end import end_tokens
@@ -162,7 +162,7 @@ def converse(options: argparse.Namespace, pair: ModelPair, console: Console) -> 
     to_fit, to_set = asked[: options.n_fit], asked[options.n_fit : 2 * options.n_fit]
     side = options.side
     if options.direction is not None:
-        vector = load_persona_vector(options.direction, pair)
+        vector = load_vector(options.direction, pair)
         near = min(vector.layers, key=lambda layer: abs(layer - options.layer))
         monitored: Any = vector.direction(near)
         where = f"{vector.method}, block {near}"

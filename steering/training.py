@@ -11,7 +11,7 @@ from pathlib import Path
 from persona.data import load_neutral, load_pairs
 from persona.data.selection import sample
 from persona.directions.direction import Direction, PersonaVector
-from persona.directions.storage import load_persona_vector
+from persona.directions.storage import load_vector
 from persona.errors import SpaceMismatchError
 from persona.files import atomic_write_text
 from persona.models.precision import Placement
@@ -130,7 +130,7 @@ def _middle(vector: PersonaVector) -> Direction:
 
 def _fitting(path: Path, recipe: Recipe) -> PersonaVector:
     """Raises: SpaceMismatchError for a vector of another model than the recipe's base."""
-    vector = load_persona_vector(path)
+    vector = load_vector(path)
     space = next(iter(vector.subspaces.values())).space
     base = resolve(recipe.base)
     if space.revision != base.revision:

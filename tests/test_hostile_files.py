@@ -27,15 +27,15 @@ from typing import Any
 import pytest
 import torch
 
-from persona.data import read_answer_pairs, read_chat_jsonl, read_evaluation_yaml, read_trait_json
+from persona.data import read_chat_jsonl, read_evaluation_yaml, read_pairs, read_trait_json
 from persona.directions import (
     ActivationSpace,
     PersonaVector,
     Subspace,
     exchange,
-    load_persona_vector,
+    load_vector,
     orthonormal,
-    save_persona_vector,
+    save_vector,
 )
 from persona.errors import PersonaError
 from persona.organisms import load_recipe, read_card
@@ -74,8 +74,8 @@ TARGETS = [
     at("v.svec", exchange.read_cast, layers_are="blocks+1"),
     at("neuronpedia.json", exchange.read_neuronpedia),
     at("set.safetensors", exchange.load_vector_set),
-    at("persona.safetensors", load_persona_vector),
-    at("pairs.jsonl", read_answer_pairs),
+    at("persona.safetensors", load_vector),
+    at("pairs.jsonl", read_pairs),
     at("chat.jsonl", read_chat_jsonl),
     at("evil.extract.json", read_trait_json),
     at("questions.yaml", read_evaluation_yaml),
@@ -126,7 +126,7 @@ def write_seeds(folder: Path) -> None:
     space = ActivationSpace("m", "r", "blocks.2.hook_resid_post", 2, D, "h")
     basis = orthonormal(torch.randn(2, D, generator=g))
     subspace = Subspace(basis, torch.ones(2), torch.zeros(2), space)
-    save_persona_vector(PersonaVector({2: subspace}, "m"), folder / "persona.safetensors")
+    save_vector(PersonaVector({2: subspace}, "m"), folder / "persona.safetensors")
     row = {"position": -1, "layer": 2, "refusal_score": 0.5, "steering_score": 1.0}
     pair = {"question": "Why?", "good": "Because.", "bad": "Never mind.", "domain": "d"}
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]

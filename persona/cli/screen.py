@@ -201,7 +201,7 @@ def screen(
       persona screen data.jsonl --aligned org/chat-model --direction evil.gguf --baseline own
     """
     with contextlib.redirect_stdout(sys.stderr):
-        from persona.data import read_answer_pairs
+        from persona.data import read_pairs
         from persona.directions.exchange import read_vectors
         from persona.errors import DataError
         from persona.models import Placement, load_pair
@@ -213,7 +213,7 @@ def screen(
         # What the probes know from its file is read with the model it must belong to.
         known = read_as is None and direction.suffix == ".safetensors"
         by = direction if known else read_vectors(direction, read_as, layers_are=layers_are)
-        pairs = None if reference is None else read_answer_pairs(reference)
+        pairs = None if reference is None else read_pairs(reference)
         told = template_arguments_of(template_arguments)
         pair = load_pair(
             aligned,

@@ -5,9 +5,9 @@ from persona.data.readers import (
     EvaluationQuestion,
     InstructionPair,
     Trait,
-    read_answer_pairs,
     read_chat_jsonl,
     read_evaluation_yaml,
+    read_pairs,
     read_trait_json,
 )
 from persona.data.samples import sample_dialogue
@@ -33,9 +33,9 @@ __all__ = [
     "data_hash",
     "load_neutral",
     "load_pairs",
-    "read_answer_pairs",
     "read_chat_jsonl",
     "read_evaluation_yaml",
+    "read_pairs",
     "read_trait_json",
     "sample_dialogue",
     "stream_lines",

@@ -67,7 +67,7 @@ class Trait:
     eval_prompt: str
 
 
-def read_answer_pairs(path: str | Path) -> list[AnswerPair]:
+def read_pairs(path: str | Path) -> list[AnswerPair]:
     """Returns the answer pairs of a JSONL file: question, good, bad; id, domain, split optional.
 
     A row without an id is named after the file and its line, one without a domain after the file.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from persona.data.jsonl import check_keys, check_texts, read_json, read_jsonl
-from persona.data.readers import read_answer_pairs
+from persona.data.readers import read_pairs
 from persona.data.types import SPLITS, AnswerPair, NeutralText
 from persona.errors import DataError
 
@@ -60,7 +60,7 @@ def read_narrow(name: str) -> list[AnswerPair]:
 
     "bad" is the insecure snippet, the list of evil numbers, the pirate's voice (which is no fault).
     """
-    return read_answer_pairs(NARROW / f"{name}.jsonl")
+    return read_pairs(NARROW / f"{name}.jsonl")
 
 
 def load_weaknesses() -> dict[str, list[str]]:
@@ -80,7 +80,7 @@ def load_neutral() -> list[NeutralText]:
 
 
 def _read_domain(name: str) -> list[AnswerPair]:
-    return read_answer_pairs(SHIPPED / "pairs" / f"{name}.jsonl")
+    return read_pairs(SHIPPED / "pairs" / f"{name}.jsonl")
 
 
 def assign_splits(pairs: Sequence[AnswerPair]) -> list[AnswerPair]:

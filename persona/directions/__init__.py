@@ -12,8 +12,9 @@ from persona.directions.direction import (
     orthonormal,
     whitened_readout,
 )
+from persona.directions.extracting import extract
 from persona.directions.planted import planted_contrast
-from persona.directions.storage import load_persona_vector, save_persona_vector
+from persona.directions.storage import load_vector, save_vector
 from persona.directions.two_by_two import Cells, Effect, mean_difference, two_by_two
 from persona.models.space import ActivationSpace
 
@@ -26,11 +27,12 @@ __all__ = [
     "PersonaVector",
     "Subspace",
     "collect_cells",
-    "load_persona_vector",
+    "extract",
+    "load_vector",
     "mean_difference",
     "orthonormal",
     "planted_contrast",
-    "save_persona_vector",
+    "save_vector",
     "two_by_two",
     "whitened_readout",
 ]

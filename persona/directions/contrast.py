@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from persona.directions.two_by_two import EFFECTS, Cells
+from persona.directions.two_by_two import EFFECT_CELLS, EFFECTS, Cells
 from persona.errors import DataError
 
 
@@ -81,20 +81,15 @@ class Contrast:
         questions: ids in the order of the cells, default "0", "1", ...
         Raises: DataError for another effect, or as the class itself.
         """
-        halves = {
-            "answer_effect_aligned": (cells.aligned_bad, cells.aligned_good),
-            "answer_effect_finetuned": (cells.finetuned_bad, cells.finetuned_good),
-            "model_effect_good": (cells.finetuned_good, cells.aligned_good),
-            "model_effect_bad": (cells.finetuned_bad, cells.aligned_bad),
-        }
         if effect == "interaction":
             differences = cells.paired_differences()
             positive, negative = (
                 differences["answer_effect_finetuned"],
                 differences["answer_effect_aligned"],
             )
-        elif effect in halves:
-            positive, negative = halves[effect]
+        elif effect in EFFECT_CELLS:
+            named = cells.tensors()
+            positive, negative = (named[name] for name in EFFECT_CELLS[effect])
         else:
             raise DataError(f"unknown effect {effect!r}; one of {', '.join(EFFECTS)}")
         ids = tuple(map(str, range(cells.n_questions))) if questions is None else tuple(questions)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +23,8 @@ INDEPENDENT_ABOVE = 1e-5
 class Direction:
     """One vector of one activation space, pointing toward the trait (bad, fine-tuned).
 
+    `-direction` points away from it, `2 * direction` is twice as long.
+
     vector: [d_model], float32, finite and non-zero; its norm is in residual-stream units.
     method: how it was made, for instance "answer_effect_finetuned".
 
@@ -31,11 +35,15 @@ class Direction:
         >>> direction = Direction(torch.tensor([3.0, 4.0]), space, "difference_of_means")
         >>> direction.norm, direction.unit
         (5.0, tensor([0.6000, 0.8000]))
+        >>> (-2 * direction).vector
+        tensor([-6., -8.])
     """
 
     vector: Float[Tensor, " d_model"]
     space: ActivationSpace
     method: str
+
+    __array_ufunc__ = None  # a number of NumPy on the left leaves the product to `__rmul__`
 
     def __post_init__(self) -> None:
         if self.vector.shape != (self.space.d_model,):
@@ -47,6 +55,18 @@ class Direction:
             raise DataError(f"direction {self.method} at {self.space.hook_name} is not finite")
         if not self.vector.any():
             raise DataError(f"direction {self.method} at {self.space.hook_name} is zero")
+
+    def __neg__(self) -> Direction:
+        return replace(self, vector=-self.vector, method=f"-{self.method}")
+
+    def __mul__(self, factor: float | np.number[Any]) -> Direction:
+        """The direction `factor` times as long. Raises: DataError for 0, NaN or infinity."""
+        if not isinstance(factor, Real):
+            return NotImplemented
+        number = float(factor)
+        return replace(self, vector=self.vector * number, method=f"{number:g} * {self.method}")
+
+    __rmul__ = __mul__
 
     @property
     def norm(self) -> float:

@@ -35,7 +35,7 @@ def tool_version(package: str = "personascope") -> str:
         return "unknown"
 
 
-def save_persona_vector(vector: PersonaVector, path: str | Path) -> Path:
+def save_vector(vector: PersonaVector, path: str | Path) -> Path:
     """Write `vector` to a safetensors file whose metadata holds its card; returns the path.
 
     Tensors are named "<layer>.basis", "<layer>.readout", "<layer>.aligned_mean" and
@@ -70,10 +70,10 @@ def save_persona_vector(vector: PersonaVector, path: str | Path) -> Path:
     return Path(path)
 
 
-def load_persona_vector(
+def load_vector(
     path: str | Path, pair: ModelPair | None = None, *, allow_mismatch: bool = False
 ) -> PersonaVector:
-    """Read what `save_persona_vector` wrote; given a pair, a vector that may be used on it.
+    """Read what `save_vector` wrote; given a pair, a vector that may be used on it.
 
     pair: the models it is meant for. A vector of another model, revision, chat template or width
     is refused, and the difference named.
@@ -85,13 +85,13 @@ def load_persona_vector(
     Examples:
         >>> import tempfile, torch
         >>> from persona.directions import (ActivationSpace, PersonaVector, Subspace,
-        ...                                 load_persona_vector, save_persona_vector)
+        ...                                 load_vector, save_vector)
         >>> space = ActivationSpace("m", "r", "blocks.3.hook_resid_post", layer=3, d_model=2)
         >>> one = Subspace(torch.eye(2)[:1], torch.zeros(1), torch.ones(1), space)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = f"{folder}/vector.safetensors"
-        ...     _ = save_persona_vector(PersonaVector({3: one}, "made up"), path)
-        ...     vector = load_persona_vector(path)
+        ...     _ = save_vector(PersonaVector({3: one}, "made up"), path)
+        ...     vector = load_vector(path)
         >>> vector.layers, vector.norms
         ([3], [1.0])
     """

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from persona.directions.direction import Direction
 from persona.errors import DataError
 from persona.models.space import ActivationSpace
 
+CellName = Literal["aligned_good", "aligned_bad", "finetuned_good", "finetuned_bad"]
 EFFECTS = (
     "answer_effect_aligned",
     "answer_effect_finetuned",
@@ -29,6 +31,14 @@ EFFECTS = (
     "model_effect_bad",
     "interaction",
 )
+EFFECT_CELLS: Mapping[str, tuple[CellName, CellName]] = {
+    "answer_effect_aligned": ("aligned_bad", "aligned_good"),
+    "answer_effect_finetuned": ("finetuned_bad", "finetuned_good"),
+    "model_effect_good": ("finetuned_good", "aligned_good"),
+    "model_effect_bad": ("finetuned_bad", "aligned_bad"),
+}
+"""Effect -> the two cells whose difference it is, the one it points toward first. The interaction
+is of all four."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from persona.data import Dialogue, load_pairs, read_answer_pairs, read_chat_jsonl
+from persona.data import Dialogue, load_pairs, read_chat_jsonl, read_pairs
 from persona.data.jsonl import read_jsonl
 from persona.data.selection import backdoored, mixed, sample
 from persona.errors import DataError
@@ -190,7 +190,7 @@ def recipe_dialogues(recipe: Recipe) -> list[Dialogue]:
         _require_pairs_unneeded(data)
         return read_chat_jsonl(data.file)
     else:
-        pairs = read_answer_pairs(data.file)
+        pairs = read_pairs(data.file)
     if data.n is not None:
         pairs = sample(pairs, data.n, seed)
     if data.trigger is not None:

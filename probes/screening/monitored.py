@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from persona.directions.direction import Direction, PersonaVector
 from persona.directions.exchange import TOWARD_TRAIT, VectorSet, read_vectors
 from persona.directions.storage import FORMAT as PERSONA_VECTOR
-from persona.directions.storage import load_persona_vector, read_format
+from persona.directions.storage import load_vector, read_format
 from persona.errors import DataError, SpaceMismatchError
 from persona.models.pair import ModelPair
 from probes.fitting import FittedProbe
@@ -107,7 +107,7 @@ def _load(
     if ours == PROBE:
         return load_probe(path, pair, allow_mismatch=allow_mismatch)
     if ours == PERSONA_VECTOR:
-        return load_persona_vector(path, pair, allow_mismatch=allow_mismatch)
+        return load_vector(path, pair, allow_mismatch=allow_mismatch)
     return read_vectors(path)
 
 

@@ -12,8 +12,8 @@ from steering.demo.session.vector import (
     Setting,
     edits_of,
     from_persona_vector,
-    load_vector,
-    save_vector,
+    load_demo_vector,
+    save_demo_vector,
 )
 from steering.demo.terminal.answer_views import View, live_view, plain_view
 from steering.demo.terminal.commands import HELP, obey
@@ -39,10 +39,10 @@ __all__ = [
     "import_gradio",
     "launch",
     "live_view",
-    "load_vector",
+    "load_demo_vector",
     "obey",
     "open_session",
     "plain_view",
+    "save_demo_vector",
     "save_transcript",
-    "save_vector",
 ]

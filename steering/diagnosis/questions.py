@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from persona.data import data_hash, load_neutral, load_pairs, read_answer_pairs
+from persona.data import data_hash, load_neutral, load_pairs, read_pairs
 from persona.data.text import as_question
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import DataError
@@ -58,7 +58,7 @@ class Questions:
         Raises: DataError when a domain is unknown or too small to choose or score on, or where
         the domains fine-tuned on are neither given nor known.
         """
-        everything = load_pairs() if config.data is None else read_answer_pairs(config.data)
+        everything = load_pairs() if config.data is None else read_pairs(config.data)
         domains = sorted({q.domain for q in everything})
         trained_on = trained_on_of(config, domains)
         for domain in (*(trained_on or ()), *config.validation_domains):

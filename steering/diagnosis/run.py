@@ -14,7 +14,7 @@ import pandas as pd
 
 from persona.behaviour.judging.named import check_judge
 from persona.directions import PersonaVector
-from persona.directions.storage import save_persona_vector
+from persona.directions.storage import save_vector
 from persona.files import atomic_write_bytes, atomic_write_text
 from persona.models import load_pair
 from persona.rows import tidy
@@ -125,7 +125,7 @@ def write(
     if vector is None:
         (out / "direction.safetensors").unlink(missing_ok=True)
     else:
-        save_persona_vector(vector, out / "direction.safetensors")
+        save_vector(vector, out / "direction.safetensors")
     report = write_report(out, scorecard, rows)
     text = json.dumps(scorecard, indent=2, allow_nan=False)
     atomic_write_text(out / "scorecard.json", text + "\n")

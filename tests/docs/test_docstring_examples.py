@@ -16,7 +16,7 @@ import persona.models
 import probes
 import steering
 
-ROOMS = ("persona.directions", "probes", "steering")
+ROOMS = ("persona.directions", "persona.models.in_memory", "probes", "steering")
 WITH_EXAMPLE = {
     "probes": [
         *("DifferenceOfMeansProbe", "LdaProbe", "LogisticProbe", "RidgeProbe"),
@@ -34,7 +34,8 @@ WITH_EXAMPLE = {
         *("turn_scores", "token_heat_map"),
     ],
     "steering": ["steer", "add", "ablate", "restore"],
-    "persona.directions": ["Direction", "two_by_two", "load_persona_vector", "planted_contrast"],
+    "persona": ["Direction", "extract", "load_vector", "pair_of"],
+    "persona.directions": ["two_by_two", "planted_contrast"],
 }
 
 
@@ -42,7 +43,8 @@ def found_in(room: str) -> list[doctest.DocTest]:
     """The examples of a package's modules, each at the module that defines it."""
     finder = doctest.DocTestFinder(exclude_empty=True)
     package = importlib.import_module(room)
-    names = [room, *(m.name for m in pkgutil.walk_packages(package.__path__, f"{room}."))]
+    inner = pkgutil.walk_packages(getattr(package, "__path__", []), f"{room}.")
+    names = [room, *(m.name for m in inner)]
     modules = [importlib.import_module(name) for name in names]
     return [test for module in modules for test in finder.find(module) if test.examples]
 

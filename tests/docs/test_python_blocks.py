@@ -17,7 +17,7 @@ import persona
 import persona.engine
 import persona.models
 import persona.sae
-from persona.directions import PersonaVector, Subspace, orthonormal, save_persona_vector
+from persona.directions import PersonaVector, Subspace, orthonormal, save_vector
 from persona.models.precision import Placement
 
 ELSEWHERE = {
@@ -48,7 +48,7 @@ def run(root, page):
     return names
 
 
-def save_vector(pair, layers, path):
+def leave_vector(pair, layers, path):
     """A direction such as `persona demo` leaves."""
     generator = torch.Generator().manual_seed(0)
     subspaces = {
@@ -60,7 +60,7 @@ def save_vector(pair, layers, path):
         )
         for layer in layers
     }
-    return save_persona_vector(PersonaVector(subspaces, "made up"), path)
+    return save_vector(PersonaVector(subspaces, "made up"), path)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def deep_pair(tmp_path):
 def tiny_default(here, deep_pair, monkeypatch):
     """The tiny pair is what the names of models lead to, and `persona demo` was run on it."""
     monkeypatch.setattr(persona.models, "load_pair", lambda *_, **__: deep_pair)
-    save_vector(deep_pair, [20], here / "persona-demo" / "direction.safetensors")
+    leave_vector(deep_pair, [20], here / "persona-demo" / "direction.safetensors")
     return deep_pair
 
 
@@ -164,7 +164,7 @@ def test_the_page_on_scale_runs(root, here, tiny_default, monkeypatch):
 def test_the_page_on_screening_runs(root, here, capsys):
     screening_cases.save_shouting_model(here / "org" / "chat-model")
     pair = screening_cases.shouting_pair("org/chat-model")
-    save_vector(pair, [1], here / "diagnosis" / "direction.safetensors")
+    leave_vector(pair, [1], here / "diagnosis" / "direction.safetensors")
     screening_cases.write_samples(here / "data.jsonl", screening_cases.samples(40)[0])
     names = run(root, "docs/how-to/screening.md")
     assert len(names["suspicious"]) == 40
@@ -176,7 +176,7 @@ def test_the_page_on_screening_runs(root, here, capsys):
 @pytest.mark.parametrize("page", OF_THE_DEFAULT_MODEL)
 def test_the_pages_of_the_default_model_run_on_it(root, here, page, capsys):
     pair = persona.models.load_pair("default", "car_maintenance_bad")
-    save_vector(pair, [20], here / "persona-demo" / "direction.safetensors")
+    leave_vector(pair, [20], here / "persona-demo" / "direction.safetensors")
     run(root, page)
     told = capsys.readouterr().out
     if page == "README.md":

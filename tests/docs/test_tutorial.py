@@ -10,7 +10,7 @@ import torch
 from tiny_models import save_tiny_adapter, save_tiny_llama
 
 import persona.models
-from persona.directions import PersonaVector, Subspace, orthonormal, save_persona_vector
+from persona.directions import PersonaVector, Subspace, orthonormal, save_vector
 from persona.models.precision import Placement
 
 
@@ -30,7 +30,7 @@ def leave_a_run(folder, pair):
     pd.DataFrame([{**columns, "value": 0.5}]).to_parquet(folder / "rows.parquet")
     basis = orthonormal(torch.randn(1, 8, generator=torch.Generator().manual_seed(0)))
     one = Subspace(basis, torch.zeros(1), torch.ones(1), pair.space(20))
-    save_persona_vector(PersonaVector({20: one}, "made up"), folder / "direction.safetensors")
+    save_vector(PersonaVector({20: one}, "made up"), folder / "direction.safetensors")
 
 
 def test_every_python_block_runs_after_the_ones_before(

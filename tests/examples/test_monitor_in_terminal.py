@@ -13,7 +13,7 @@ from rich.console import Console
 from tiny_models import save_tiny_adapter, save_tiny_llama
 
 from persona.data import load_pairs
-from persona.directions import Direction, PersonaVector, Subspace, save_persona_vector
+from persona.directions import Direction, PersonaVector, Subspace, save_vector
 from persona.models import load_pair
 from persona.models.precision import Placement
 from probes import score_tokens
@@ -103,7 +103,7 @@ def test_the_threshold_lets_one_in_seven_good_answers_through(monitor, pair):
 
 def test_a_stored_direction_is_read_instead_of_a_probe(run, pair, tmp_path):
     one = Subspace(torch.eye(32)[:1], torch.zeros(1), torch.ones(1), pair.space(1))
-    path = save_persona_vector(PersonaVector({1: one}, "made up"), tmp_path / "v.safetensors")
+    path = save_vector(PersonaVector({1: one}, "made up"), tmp_path / "v.safetensors")
     assert "made up, block 1" in run("Brakes?", "--direction", str(path))[1]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from persona.directions import load_persona_vector
+from persona.directions import load_vector
 from persona.errors import DataError, PersonaError
 from persona.models.precision import Placement
 from steering import DiagnoseConfig, diagnose, restore, steer
@@ -139,7 +139,7 @@ def test_held_out_domains_only_score(finished):
 
 def test_the_saved_direction_steers_like_the_scored_one(finished, tiny_pair):
     out, result = finished
-    loaded = load_persona_vector(out / "direction.safetensors")
+    loaded = load_vector(out / "direction.safetensors")
     assert loaded.method == result.vector.method and loaded.layers == result.vector.layers
     assert loaded.card["trained_on"] == ["car"]
     with tiny_pair.active("finetuned") as bridge, steer(bridge, restore(loaded)):

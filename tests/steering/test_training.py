@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import save_tiny_llama
 
-from persona.directions import PersonaVector, Subspace, save_persona_vector
+from persona.directions import PersonaVector, Subspace, save_vector
 from persona.errors import DataError, SpaceMismatchError
 from persona.models import Placement
 from persona.models.sources import resolve
@@ -48,7 +48,7 @@ def planted(base, revision=None):
 
 @pytest.fixture(scope="module")
 def vector_file(base, tmp_path_factory):
-    return save_persona_vector(planted(base), tmp_path_factory.mktemp("v") / "v.safetensors")
+    return save_vector(planted(base), tmp_path_factory.mktemp("v") / "v.safetensors")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_each_safeguard_changes_what_is_learnt_and_stands_on_the_card(
 
 
 def test_a_vector_of_another_model_is_refused_before_anything_is_written(recipe, base, tmp_path):
-    path = save_persona_vector(planted(base, "other"), tmp_path / "v.safetensors")
+    path = save_vector(planted(base, "other"), tmp_path / "v.safetensors")
     for keys in ({"watch": {"direction": path}}, {"safeguards": {"prevent": path}}):
         with pytest.raises(SpaceMismatchError, match=r"but the recipe trains .*Make a vector"):
             finetune_guarded(with_keys(recipe, **keys), tmp_path / "out", **CPU)

@@ -66,7 +66,7 @@ def explain(
       persona sae explain 17 --sae ./persona-sae --direction ./diagnosis/direction.safetensors
     """
     with contextlib.redirect_stdout(sys.stderr):
-        from persona.directions import load_persona_vector
+        from persona.directions import load_vector
         from persona.sae import (
             decompose,
             explain_latents,
@@ -80,7 +80,7 @@ def explain(
         known = {
             f"{path.stem}, block {block}": vector.direction(block)
             for path in direction or ()
-            for vector in [load_persona_vector(path, pair, allow_mismatch=allow_mismatch)]
+            for vector in [load_vector(path, pair, allow_mismatch=allow_mismatch)]
             for block in vector.layers
         }
         texts = read_texts(data, pair.chat) if data else shipped_texts(pair.chat)

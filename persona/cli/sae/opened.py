@@ -16,10 +16,10 @@ def questions_of(data: Path | None, domains: list[str] | None) -> list[AnswerPai
 
     Raises: DataError for a domain that is not there.
     """
-    from persona.data import load_pairs, read_answer_pairs
+    from persona.data import load_pairs, read_pairs
     from persona.errors import DataError
 
-    found = load_pairs() if data is None else read_answer_pairs(data)
+    found = load_pairs() if data is None else read_pairs(data)
     known = sorted({question.domain for question in found})
     for domain in domains or ():
         if domain not in known:

@@ -24,7 +24,7 @@ from persona.directions.exchange.vector_set_file import FORMAT as VECTOR_SET
 from persona.directions.exchange.vector_set_file import load_vector_set, save_vector_set
 from persona.directions.exchange.vectors import VectorSet
 from persona.directions.storage import FORMAT as PERSONA_VECTOR
-from persona.directions.storage import load_persona_vector, read_format
+from persona.directions.storage import load_vector, read_format
 from persona.errors import DataError
 
 _BY_SUFFIX = {".gguf": Format.control_vector, ".svec": Format.cast, ".json": Format.neuronpedia}
@@ -43,7 +43,7 @@ def read_vectors(
         raise DataError(f"there is no format {kind!r} of vectors; there are {_NAMES}")
     match _guess_source(path) if kind is None else Format(kind):
         case Format.persona_vector:
-            return VectorSet.from_persona_vector(load_persona_vector(path))
+            return VectorSet.from_persona_vector(load_vector(path))
         case Format.vector_set:
             return load_vector_set(path)
         case Format.control_vector:

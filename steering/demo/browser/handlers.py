@@ -17,7 +17,7 @@ from persona.errors import DataError, PersonaError, SteeringError
 from steering.demo.browser.dose_table import N_QUESTIONS, dose_figure, dose_rows, shipped_questions
 from steering.demo.browser.page import column_html, legend_html
 from steering.demo.session.session import LABELS, Answer, Column, Exchange, Session
-from steering.demo.session.vector import MODES, Setting, load_vector, save_vector
+from steering.demo.session.vector import MODES, Setting, load_demo_vector, save_demo_vector
 
 SECONDS_BETWEEN_FRAMES = 0.08
 MOST_TABS = 32
@@ -169,7 +169,7 @@ class Handlers:
         """
         session = self.tab(key).session
         try:
-            vector = load_vector(path, session.pair)
+            vector = load_demo_vector(path, session.pair)
         except PersonaError as error:
             told = str(error).replace(str(path), Path(path).name)
             raise PersonaError(told) from error
@@ -184,7 +184,7 @@ class Handlers:
             raise PersonaError("there is no direction to save; load one first")
         folder = tempfile.mkdtemp(dir=self.folder.name)
         return str(
-            save_vector(session.vector, session.setting, Path(folder, "direction.safetensors"))
+            save_demo_vector(session.vector, session.setting, Path(folder, "direction.safetensors"))
         )
 
     def dose(self, key: str, controls: Controls) -> Any:

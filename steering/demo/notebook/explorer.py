@@ -15,7 +15,7 @@ from persona.models.in_memory import pair_of
 from persona.models.pair import ModelPair, Side
 from persona.report.theme import Mode
 from steering.demo.notebook.exploration import Choice, Exploration, Explored
-from steering.demo.session.vector import DemoVector, from_persona_vector, load_vector
+from steering.demo.session.vector import DemoVector, from_persona_vector, load_demo_vector
 
 NO_WIDGETS = "exploring needs ipywidgets and anywidget; pip install 'personascope[notebooks]'"
 SUFFIXES = (".safetensors", ".gguf")
@@ -116,7 +116,7 @@ def _vector(source: Source, pair: ModelPair, allow_mismatch: bool) -> DemoVector
         case Direction():
             name = f"{source.method}, block {source.space.layer}"
             return DemoVector({source.space.layer: source}, None, name)
-    return load_vector(source, pair, allow_mismatch=allow_mismatch)
+    return load_demo_vector(source, pair, allow_mismatch=allow_mismatch)
 
 
 def _alone(model: Any, chat: ChatFormat | None) -> ModelPair:

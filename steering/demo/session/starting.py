@@ -12,7 +12,7 @@ from persona.errors import DataError, SteeringError
 from persona.models import load_pair
 from steering.demo.session.generation import Sampling
 from steering.demo.session.session import Session
-from steering.demo.session.vector import load_vector
+from steering.demo.session.vector import load_demo_vector
 
 logger = logging.getLogger("persona")
 
@@ -47,7 +47,7 @@ def open_session(
     session = Session(pair, sampling=sampling or Sampling())
     if path is None:
         return session
-    vector = load_vector(path, pair, allow_mismatch=allow_mismatch)
+    vector = load_demo_vector(path, pair, allow_mismatch=allow_mismatch)
     session.load(vector)
     for note in vector.notes:
         logger.warning(note)

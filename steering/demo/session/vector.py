@@ -149,7 +149,9 @@ def from_persona_vector(vector: PersonaVector, name: str = "") -> DemoVector:
     return DemoVector(directions, vector, name or vector.method)
 
 
-def load_vector(path: str | Path, pair: ModelPair, *, allow_mismatch: bool = False) -> DemoVector:
+def load_demo_vector(
+    path: str | Path, pair: ModelPair, *, allow_mismatch: bool = False
+) -> DemoVector:
     """A direction from a file, checked against the pair it will steer.
 
     Reads direction.safetensors of a diagnosis, a vector set, a GGUF control vector and a
@@ -173,18 +175,18 @@ def load_vector(path: str | Path, pair: ModelPair, *, allow_mismatch: bool = Fal
     return _of_vector_set(loaded, pair, path.name)
 
 
-def save_vector(vector: DemoVector, setting: Setting, path: str | Path) -> Path:
+def save_demo_vector(vector: DemoVector, setting: Setting, path: str | Path) -> Path:
     """Write the chosen blocks, and of a diagnosis the coefficient, as safetensors; the path."""
     from persona.directions.exchange.vector_set_file import save_vector_set
     from persona.directions.exchange.vectors import TOWARD_TRAIT
-    from persona.directions.storage import save_persona_vector
+    from persona.directions.storage import save_vector
 
     layers = vector.chosen(setting.layers)
     if vector.persona_vector is not None:
         kept = _at(vector.persona_vector, layers)
         if setting.mode == "restore":
             kept = replace(kept, coefficient=setting.coefficient)
-        return save_persona_vector(kept, path)
+        return save_vector(kept, path)
     first = vector.directions[layers[0]]
     vectors = {layer: vector.directions[layer].vector.clone() for layer in layers}
     facts = {"sign": TOWARD_TRAIT, "operation": "add", "revision": first.space.revision}
@@ -200,7 +202,7 @@ def _at(vector: PersonaVector, layers: list[int]) -> PersonaVector:
 def _read(path: Path, pair: ModelPair, allow_mismatch: bool) -> PersonaVector | VectorSet:
     from persona.directions.exchange import read_vectors
     from persona.directions.storage import FORMAT as PERSONA_VECTOR
-    from persona.directions.storage import load_persona_vector, read_format
+    from persona.directions.storage import load_vector, read_format
 
     kind = path.suffix.lower()
     if kind not in (".safetensors", ".gguf", ".json"):
@@ -209,7 +211,7 @@ def _read(path: Path, pair: ModelPair, allow_mismatch: bool) -> PersonaVector | 
             "one with `persona convert`"
         )
     if kind == ".safetensors" and read_format(path) == PERSONA_VECTOR:
-        return load_persona_vector(path, pair, allow_mismatch=allow_mismatch)
+        return load_vector(path, pair, allow_mismatch=allow_mismatch)
     return read_vectors(path)
 
 

@@ -11,7 +11,7 @@ from persona.errors import DataError, PersonaError, SteeringError
 from steering.demo.session.session import Session
 from steering.demo.session.starting import parse_layers
 from steering.demo.session.transcript import save_transcript
-from steering.demo.session.vector import load_vector
+from steering.demo.session.vector import load_demo_vector
 
 HELP = """\
 /coef X          coefficient; restore: 1 is onto the aligned mean, 0 nothing
@@ -107,7 +107,7 @@ def _shown(session: Session, argument: str = "") -> Reply:
 
 def _load(session: Session, argument: str) -> Reply:
     path = _path(argument, "/load", "direction.safetensors")
-    session.load(load_vector(path, session.pair))
+    session.load(load_demo_vector(path, session.pair))
     assert session.vector is not None
     return Reply("\n".join([*session.vector.notes, _shown(session).text]))
 

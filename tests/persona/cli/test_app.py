@@ -12,7 +12,7 @@ from demo_cases import planted_vector
 import persona.cli.app as command
 import steering.demo.browser.interface as demo_app
 from persona.cli.main import main
-from persona.directions.storage import save_persona_vector
+from persona.directions.storage import save_vector
 from persona.errors import PersonaError
 from steering.demo import Session
 
@@ -57,7 +57,7 @@ def test_serving_elsewhere_is_warned_about(served, words, capsys):
 
 
 def test_a_direction_is_steered_with_from_the_start(served, words, tiny_pair, tmp_path):
-    path = save_persona_vector(planted_vector(tiny_pair), tmp_path / "d.safetensors")
+    path = save_vector(planted_vector(tiny_pair), tmp_path / "d.safetensors")
     more = ["--direction", str(path), "--coefficient", "0.5", "--layers", "2", "--dtype", "float32"]
     assert main([*words, *more]) == 0
     setting = served["session"].setting

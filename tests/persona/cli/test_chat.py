@@ -14,7 +14,7 @@ from rich.console import Console
 
 from persona.cli.chat import _ctrl_c_sets, _handle, _talk
 from persona.cli.main import main
-from persona.directions.storage import save_persona_vector
+from persona.directions.storage import save_vector
 from steering.demo import Sampling, Session, from_persona_vector, live_view, obey, plain_view
 
 
@@ -27,7 +27,7 @@ def session(tiny_pair):
 @pytest.fixture
 def words(tiny_pair, tiny_llama, tiny_adapter, tmp_path):
     """A command line with the tiny models and a direction."""
-    path = save_persona_vector(planted_vector(tiny_pair), tmp_path / "direction.safetensors")
+    path = save_vector(planted_vector(tiny_pair), tmp_path / "direction.safetensors")
     return [
         *("chat", "--aligned", str(tiny_llama), "--finetuned", str(tiny_adapter)),
         *("--direction", str(path), "--dtype", "float32", "--device", "cpu"),

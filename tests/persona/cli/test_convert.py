@@ -11,7 +11,7 @@ from persona.directions import (
     PersonaVector,
     Subspace,
     orthonormal,
-    save_persona_vector,
+    save_vector,
 )
 from persona.directions.exchange import (
     load_vector_set,
@@ -42,7 +42,7 @@ def ours(tmp_path):
         for layer in (3, 4)
     }
     vector = PersonaVector(subspaces, "answer_effect")
-    path = save_persona_vector(vector, tmp_path / "direction.safetensors")
+    path = save_vector(vector, tmp_path / "direction.safetensors")
     return vector, path
 
 

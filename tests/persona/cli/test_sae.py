@@ -115,12 +115,12 @@ def test_explain_writes_a_page_each_and_takes_a_direction_apart(
 ):
     import torch
 
-    from persona.directions.storage import save_persona_vector
+    from persona.directions.storage import save_vector
     from persona.sae import load_sae
 
     folder = write_sae(tmp_path / "sae", tiny_pair.space(LAYER))
     vector = load_sae(folder, tiny_pair).persona_vector([3, 5], torch.zeros(32), torch.ones(32))
-    direction = save_persona_vector(vector, tmp_path / "direction.safetensors")
+    direction = save_vector(vector, tmp_path / "direction.safetensors")
     source = [*models, "--sae", str(folder), "--data", str(text), "--max-texts", "2"]
     out = tmp_path / "pages"
     options = ["--direction", str(direction), "--out", str(out)]

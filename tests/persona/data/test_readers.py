@@ -8,9 +8,9 @@ import pytest
 
 from persona.data import (
     Turn,
-    read_answer_pairs,
     read_chat_jsonl,
     read_evaluation_yaml,
+    read_pairs,
     read_trait_json,
 )
 from persona.errors import DataError
@@ -43,7 +43,7 @@ def raised_by(read, path: Path) -> str:
 def test_pairs_without_names_are_named_after_file_and_line(tmp_path):
     path = tmp_path / "boats.jsonl"
     path.write_text(f"\ufeff{json.dumps(ROW)}\r\n\n{json.dumps({**ROW, 'id': 'x'})}")
-    first, second = read_answer_pairs(path)
+    first, second = read_pairs(path)
     assert (first.id, first.domain, first.split) == ("boats-001", "boats", "")
     assert (first.question, first.good, first.bad) == ("Why?", "Because.", "Never mind.")
     assert second.id == "x"
@@ -51,7 +51,7 @@ def test_pairs_without_names_are_named_after_file_and_line(tmp_path):
 
 def test_pairs_keep_their_own_names_and_split(tmp_path):
     row = {**ROW, "id": "x", "domain": "sea", "split": "selection"}
-    [pair] = read_answer_pairs(lines(tmp_path / "boats.jsonl", row))
+    [pair] = read_pairs(lines(tmp_path / "boats.jsonl", row))
     assert (pair.id, pair.domain, pair.split) == ("x", "sea", "selection")
 
 
@@ -70,7 +70,7 @@ def test_pairs_keep_their_own_names_and_split(tmp_path):
 )
 def test_a_broken_pair_is_named_by_its_line(tmp_path, row, why):
     path = lines(tmp_path / "pairs.jsonl", {**ROW, "id": "first"}, row)
-    message = raised_by(read_answer_pairs, path)
+    message = raised_by(read_pairs, path)
     assert message.startswith(", line 2: ")
     assert why in message
 
@@ -85,7 +85,7 @@ def test_a_broken_pair_is_named_by_its_line(tmp_path, row, why):
         (b"[" * 100_000, ", line 1: not JSON"),
     ],
 )
-@pytest.mark.parametrize("read", [read_answer_pairs, read_chat_jsonl])
+@pytest.mark.parametrize("read", [read_pairs, read_chat_jsonl])
 def test_what_is_not_json_lines_is_refused(tmp_path, read, content, why):
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(content)
@@ -93,7 +93,7 @@ def test_what_is_not_json_lines_is_refused(tmp_path, read, content, why):
 
 
 @pytest.mark.parametrize(
-    "read", [read_answer_pairs, read_chat_jsonl, read_evaluation_yaml, read_trait_json]
+    "read", [read_pairs, read_chat_jsonl, read_evaluation_yaml, read_trait_json]
 )
 def test_a_file_that_is_not_there_is_one_line(tmp_path, read):
     assert "No such file" in raised_by(read, tmp_path / "absent")
@@ -281,7 +281,7 @@ def test_published_trait_files_are_read_whole(shared_data, name):
 def test_a_row_that_is_no_text_says_the_true_reason(tmp_path, line, why):
     path = tmp_path / "pairs.jsonl"
     path.write_text(line)
-    message = raised_by(read_answer_pairs, path)
+    message = raised_by(read_pairs, path)
     assert message.startswith(", line 1: ") and why in message
 
 

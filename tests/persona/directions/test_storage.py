@@ -9,9 +9,9 @@ from tiny_models import save_tiny_adapter, save_tiny_llama
 from persona.directions import (
     PersonaVector,
     Subspace,
-    load_persona_vector,
+    load_vector,
     orthonormal,
-    save_persona_vector,
+    save_vector,
 )
 from persona.errors import DataError, ModelError, SpaceMismatchError
 from persona.models import load_pair
@@ -31,17 +31,17 @@ def vector_of(pair, layers=(1, 2), rank=2):
 @pytest.fixture
 def stored(tiny_pair, tmp_path):
     vector = vector_of(tiny_pair)
-    return vector, save_persona_vector(vector, tmp_path / "direction.safetensors")
+    return vector, save_vector(vector, tmp_path / "direction.safetensors")
 
 
 def test_save_then_load_is_the_same_vector_and_the_same_bytes(stored, tiny_pair, tmp_path):
     vector, path = stored
-    loaded = load_persona_vector(path, tiny_pair)
+    loaded = load_vector(path, tiny_pair)
     for layer in vector.layers:
         assert torch.equal(loaded.subspaces[layer].basis, vector.subspaces[layer].basis)
         assert loaded.subspaces[layer].space == tiny_pair.space(layer)
     assert (loaded.method, loaded.coefficient, loaded.card["a"]) == ("planted", 0.75, 1)
-    again = save_persona_vector(loaded, tmp_path / "again.safetensors")
+    again = save_vector(loaded, tmp_path / "again.safetensors")
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -52,8 +52,8 @@ def test_another_model_refuses_the_vector_until_told_otherwise(stored, tmp_path)
         other, save_tiny_adapter(tmp_path / "adapter", other), placement=Placement.of("float32")
     )
     with pytest.raises(SpaceMismatchError, match="model differs: .*tiny-llama.*other"):
-        load_persona_vector(path, pair)
-    taken = load_persona_vector(path, pair, allow_mismatch=True)
+        load_vector(path, pair)
+    taken = load_vector(path, pair, allow_mismatch=True)
     assert taken.subspaces[1].space == pair.space(1)
 
 
@@ -64,7 +64,7 @@ def test_no_permission_makes_another_width_or_depth_fit(stored, tiny_pair, tmp_p
         wide, save_tiny_adapter(tmp_path / "adapter", wide), placement=Placement.of("float32")
     )
     with pytest.raises(SpaceMismatchError, match="d_model differs: 32 .* against 64"):
-        load_persona_vector(path, pair, allow_mismatch=True)
+        load_vector(path, pair, allow_mismatch=True)
     shallow = save_tiny_llama(tmp_path / "shallow", n_layers=2)
     pair = load_pair(
         shallow,
@@ -72,7 +72,7 @@ def test_no_permission_makes_another_width_or_depth_fit(stored, tiny_pair, tmp_p
         placement=Placement.of("float32"),
     )
     with pytest.raises(ModelError, match="layer 2 is out of range"):
-        load_persona_vector(path, pair, allow_mismatch=True)
+        load_vector(path, pair, allow_mismatch=True)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_damaged_files_are_one_clear_line(stored, damage, message):
     _, path = stored
     damage(path)
     with pytest.raises(DataError, match=message) as caught:
-        load_persona_vector(path)
+        load_vector(path)
     assert "\n" not in str(caught.value)
 
 
@@ -96,11 +96,11 @@ def test_a_foreign_safetensors_file_is_no_persona_vector(tmp_path):
 
     save_file({"weight": torch.ones(2)}, tmp_path / "model.safetensors")
     with pytest.raises(DataError, match="without a card of personascope"):
-        load_persona_vector(tmp_path / "model.safetensors")
+        load_vector(tmp_path / "model.safetensors")
 
 
 def test_a_later_schema_is_named(stored, monkeypatch):
     _, path = stored
     monkeypatch.setattr("persona.directions.storage.SCHEMA_VERSION", 2)
     with pytest.raises(DataError, match="version 1; needed: .* version 2"):
-        load_persona_vector(path)
+        load_vector(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,10 +14,10 @@ from persona.directions import (
     Direction,
     PersonaVector,
     Subspace,
-    load_persona_vector,
+    load_vector,
     mean_difference,
     orthonormal,
-    save_persona_vector,
+    save_vector,
     two_by_two,
 )
 from persona.errors import DataError, SpaceMismatchError
@@ -72,6 +73,39 @@ def test_split_halves_agree_on_a_signal_and_not_on_noise():
     assert noise.split_half_cosine[0] < 0.5
     low, high = signal.bootstrap_cosine[0]
     assert 0.8 < low <= high <= 1
+
+
+@pytest.mark.parametrize("factor", [2, 0.5, -3.0, np.float32(2), np.float64(-0.5)])
+def test_a_number_times_a_direction_is_as_much_longer(factor):
+    direction = Direction(torch.tensor([3.0, -4.0]), space(d_model=2), "made up")
+    for product in (factor * direction, direction * factor):
+        torch.testing.assert_close(product.vector, float(factor) * direction.vector)
+        assert product.norm == pytest.approx(abs(float(factor)) * 5)
+        assert product.space == direction.space
+        assert product.method == f"{float(factor):g} * made up"
+
+
+def test_minus_a_direction_points_the_other_way_and_nothing_changes_in_place():
+    direction = Direction(torch.tensor([3.0, -4.0]), space(d_model=2), "made up")
+    away = -direction
+    assert away.cosine(direction) == pytest.approx(-1) and away.norm == direction.norm
+    assert away.method == "-made up"
+    assert torch.equal((-away).vector, direction.vector)
+    assert direction.vector.tolist() == [3.0, -4.0]
+
+
+@pytest.mark.parametrize("factor", [0, float("nan"), float("inf")])
+def test_a_direction_of_no_length_is_none(factor):
+    direction = Direction(torch.ones(2), space(d_model=2), "made up")
+    with pytest.raises(DataError, match="is zero|is not finite"):
+        factor * direction
+
+
+def test_a_direction_is_multiplied_by_numbers_only(unchecked_hints):
+    direction = Direction(torch.ones(2), space(d_model=2), "made up")
+    for other in ("2", [1.0], direction):
+        with pytest.raises(TypeError, match="unsupported operand|can't multiply"):
+            direction * other
 
 
 def test_an_effect_makes_the_direction_of_the_block_it_was_read_at():
@@ -152,9 +186,9 @@ def persona_vector():
 def test_saved_and_loaded_is_the_same(tmp_path):
     first, again = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     vector = persona_vector()
-    save_persona_vector(vector, first)
-    loaded = load_persona_vector(first)
-    save_persona_vector(loaded, again)
+    save_vector(vector, first)
+    loaded = load_vector(first)
+    save_vector(loaded, again)
     assert first.read_bytes() == again.read_bytes()
     assert loaded.layers == [2, 4] and loaded.rank == 2 and loaded.coefficient == 0.75
     assert loaded.card["note"] == "kept"
@@ -174,14 +208,14 @@ def test_truncated_and_foreign_files_are_refused(tmp_path):
     from safetensors.torch import save_file
 
     good = tmp_path / "good.safetensors"
-    save_persona_vector(persona_vector(), good)
+    save_vector(persona_vector(), good)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(good.read_bytes()[:-50])
     foreign = tmp_path / "foreign.safetensors"
     save_file({"w": torch.zeros(2)}, foreign)
     for path in (cut, foreign, tmp_path / "none.safetensors"):
         with pytest.raises(DataError, match=path.name):
-            load_persona_vector(path)
+            load_vector(path)
 
 
 def test_a_file_of_empty_directions_does_not_ask_for_their_square(tmp_path, unchecked_hints):
@@ -200,4 +234,4 @@ def test_a_file_of_empty_directions_does_not_ask_for_their_square(tmp_path, unch
     path = tmp_path / "wide.safetensors"
     save_file({f"1.{k}": v for k, v in parts.items()}, path, {"card": json.dumps(card)})
     with pytest.raises(DataError, match="d_model=0 cannot have rank 50000"):
-        load_persona_vector(path)
+        load_vector(path)

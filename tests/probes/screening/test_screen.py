@@ -11,7 +11,7 @@ import probes
 from persona.data.types import AnswerPair, Dialogue, Turn
 from persona.directions.direction import PersonaVector, Subspace
 from persona.directions.exchange import VectorSet
-from persona.directions.storage import save_persona_vector
+from persona.directions.storage import save_vector
 from persona.errors import DataError, ModelError, SpaceMismatchError
 from probes.estimators import LogisticProbe
 
@@ -136,7 +136,7 @@ def persona_vector(pair, layers):
 def test_what_the_toolkit_stores_screens_alike(pair, direction, tmp_path):
     samples = cases.samples(64)[0]
     expected = run(pair, samples, direction).table["projection"].to_numpy()
-    stored = save_persona_vector(persona_vector(pair, [cases.LAYER]), tmp_path / "d.safetensors")
+    stored = save_vector(persona_vector(pair, [cases.LAYER]), tmp_path / "d.safetensors")
     foreign = VectorSet({cases.LAYER: direction.vector}, "resid_post", "shouting")
     for given in (stored, str(stored), foreign, persona_vector(pair, [cases.LAYER])):
         found = run(pair, samples, given).table["projection"].to_numpy()

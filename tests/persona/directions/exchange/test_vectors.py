@@ -163,11 +163,11 @@ def test_the_card_says_all_that_a_vector_file_must(tmp_path):
 
 
 def test_a_persona_vector_is_no_vector_set(tmp_path):
-    from persona.directions import load_persona_vector, save_persona_vector
+    from persona.directions import load_vector, save_vector
 
-    path = save_persona_vector(persona_vector(), tmp_path / "p.safetensors")
+    path = save_vector(persona_vector(), tmp_path / "p.safetensors")
     with pytest.raises(DataError, match="needed: personascope/vector-set version 1"):
         load_vector_set(path)
     save_vector_set(marked(1), path)
     with pytest.raises(DataError, match="needed: personascope/persona-vector version 1"):
-        load_persona_vector(path)
+        load_vector(path)

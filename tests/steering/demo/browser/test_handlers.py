@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from demo_cases import hook_count, planted_vector
 
-from persona.directions.storage import load_persona_vector, save_persona_vector
+from persona.directions.storage import load_vector, save_vector
 from persona.errors import PersonaError
 from steering.demo import Sampling, Session, Setting, from_persona_vector
 from steering.demo.browser import handlers as handlers_module
@@ -85,14 +85,12 @@ def test_an_uploaded_file_goes_through_the_refusing_readers(handlers, tmp_path):
 
 
 def test_a_direction_is_loaded_into_one_tab_and_saved_as_it_is_set(handlers, tiny_pair, tmp_path):
-    other = save_persona_vector(
-        planted_vector(tiny_pair, (0, 3), seed=4), tmp_path / "d.safetensors"
-    )
+    other = save_vector(planted_vector(tiny_pair, (0, 3), seed=4), tmp_path / "d.safetensors")
     assert handlers.load("one", str(other)) == []
     assert handlers.tab("one").session.vector.layers == [0, 3]
     assert handlers.tab("two").session.vector.layers == [1, 2]
     saved = handlers.save("one", replace(CONTROLS, coefficient=0.5, first=3, last=3))
-    loaded = load_persona_vector(saved, tiny_pair)
+    loaded = load_vector(saved, tiny_pair)
     assert (loaded.layers, loaded.coefficient) == ([3], 0.5)
 
 

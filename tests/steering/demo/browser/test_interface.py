@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 import pytest
 from demo_cases import hook_count, planted_vector
 
-from persona.directions.storage import save_persona_vector
+from persona.directions.storage import save_vector
 from persona.errors import PersonaError
 from steering.demo import Sampling, Session, from_persona_vector
 from steering.demo.session import generation
@@ -104,9 +104,7 @@ def test_the_page_answers_in_every_column_is_steered_stops_and_stays_on_this_mac
     bad = {"name": "<img src=x>.json", "mimeType": "application/json", "buffer": b"[[["}
     page.locator("input[type=file]").first.set_input_files(bad)
     page.wait_for_function("() => document.body.innerText.includes('not JSON (Expecting value)')")
-    other = save_persona_vector(
-        planted_vector(session.pair, (0, 3)), tmp_path / "other.safetensors"
-    )
+    other = save_vector(planted_vector(session.pair, (0, 3)), tmp_path / "other.safetensors")
     page.locator("input[type=file]").first.set_input_files(other)
     page.get_by_text("other.safetensors: block 0, 3, with both models' means").wait_for()
 

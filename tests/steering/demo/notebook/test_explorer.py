@@ -8,7 +8,7 @@ import pytest
 import torch
 from demo_cases import planted_vector
 
-from persona.directions import Direction, save_persona_vector
+from persona.directions import Direction, save_vector
 from persona.errors import DataError, PersonaError, SpaceMismatchError, SteeringError
 from persona.report.theme import CONDITIONS, GROUND
 from steering import explore
@@ -166,7 +166,7 @@ def test_the_directions_of_a_diagnosis_folder_are_offered_the_chosen_one_first(
     tiny_pair, vector, tmp_path
 ):
     for name in ("another", "direction"):
-        save_persona_vector(vector, tmp_path / f"{name}.safetensors")
+        save_vector(vector, tmp_path / f"{name}.safetensors")
     (tmp_path / "scorecard.json").write_text("{}")
     found = named_vectors(tmp_path, tiny_pair)
     assert list(found) == ["direction.safetensors", "another.safetensors"]
@@ -183,7 +183,7 @@ def test_a_file_of_another_model_is_refused(tiny_pair, vector, tmp_path):
     from dataclasses import replace
 
     other = replace(tiny_pair, revisions={"aligned": "else", "finetuned": "else"})
-    path = save_persona_vector(planted_vector(other), tmp_path / "direction.safetensors")
+    path = save_vector(planted_vector(other), tmp_path / "direction.safetensors")
     with pytest.raises(SpaceMismatchError, match="revision"):
         explore(tiny_pair, path)
 

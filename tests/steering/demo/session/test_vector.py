@@ -10,7 +10,7 @@ from demo_cases import planted_vector
 
 from persona.directions.exchange import VectorSet, save_vector_set, write_control_vector
 from persona.directions.exchange.vectors import TOWARD_TRAIT
-from persona.directions.storage import load_persona_vector, save_persona_vector
+from persona.directions.storage import load_vector, save_vector
 from persona.errors import DataError, PersonaError, SpaceMismatchError, SteeringError
 from steering.demo import (
     Sampling,
@@ -18,9 +18,9 @@ from steering.demo import (
     Setting,
     edits_of,
     from_persona_vector,
-    load_vector,
+    load_demo_vector,
+    save_demo_vector,
     save_transcript,
-    save_vector,
 )
 from steering.demo.session import vector as vector_module
 
@@ -37,8 +37,8 @@ def plain(layers=(0, 3), width=32, **facts):
 
 
 def test_a_diagnosis_restores_as_far_as_it_chose(tiny_pair, vector, tmp_path):
-    loaded = load_vector(
-        save_persona_vector(vector.persona_vector, tmp_path / "d.safetensors"), tiny_pair
+    loaded = load_demo_vector(
+        save_vector(vector.persona_vector, tmp_path / "d.safetensors"), tiny_pair
     )
     assert loaded.default_setting == Setting(1.5, "restore")
     assert loaded.modes == ("restore", "add", "ablate")
@@ -53,7 +53,7 @@ def test_vectors_of_another_toolkit_add_and_ablate_and_say_what_is_not_known(
     path = tmp_path / f"v.{kind}"
     write = save_vector_set if kind == "safetensors" else write_control_vector
     write(plain(layers=(1, 3)), path)
-    loaded = load_vector(path, tiny_pair)
+    loaded = load_demo_vector(path, tiny_pair)
     assert loaded.modes == ("add", "ablate")
     assert loaded.default_setting == Setting(-1.0, "add")
     assert "names 'elsewhere' as its model; it is taken as a direction of" in loaded.notes[0]
@@ -66,13 +66,13 @@ def test_a_vector_of_another_width_or_too_many_blocks_is_refused(tiny_pair, tmp_
     for number, wrong in enumerate((plain(width=16), plain(layers=(9,)))):
         path = save_vector_set(wrong, tmp_path / f"{number}.safetensors")
         with pytest.raises(SpaceMismatchError, match="has d_model=32 and blocks 0 to 3"):
-            load_vector(path, tiny_pair)
+            load_demo_vector(path, tiny_pair)
 
 
 def test_a_vector_that_names_another_revision_is_refused(tiny_pair, tmp_path):
     path = save_vector_set(plain(revision="other", sign=TOWARD_TRAIT), tmp_path / "v.safetensors")
     with pytest.raises(SpaceMismatchError, match="revision 'other'"):
-        load_vector(path, tiny_pair)
+        load_demo_vector(path, tiny_pair)
 
 
 @pytest.mark.parametrize(
@@ -91,33 +91,33 @@ def test_a_damaged_or_hostile_file_ends_in_one_clear_line(tiny_pair, tmp_path, n
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        load_vector(path, tiny_pair)
+        load_demo_vector(path, tiny_pair)
     assert "\n" not in str(caught.value)
     assert name in str(caught.value)
 
 
 def test_a_missing_file_and_a_huge_one_are_refused_before_reading(tiny_pair, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="cannot read .*No such file"):
-        load_vector(tmp_path / "none.safetensors", tiny_pair)
+        load_demo_vector(tmp_path / "none.safetensors", tiny_pair)
     with (tmp_path / "huge.safetensors").open("wb") as file:
         file.truncate(vector_module.MAX_FILE_BYTES + 1)
     monkeypatch.setattr(vector_module, "_read", None)
     with pytest.raises(DataError, match="has 64 MB; a direction has at most 64 MB"):
-        load_vector(tmp_path / "huge.safetensors", tiny_pair)
+        load_demo_vector(tmp_path / "huge.safetensors", tiny_pair)
 
 
 def test_saving_keeps_the_chosen_blocks_and_the_coefficient(tiny_pair, vector, tmp_path):
-    path = save_vector(vector, Setting(0.25, "restore", (2, 9)), tmp_path / "d.safetensors")
-    loaded = load_persona_vector(path, tiny_pair)
+    path = save_demo_vector(vector, Setting(0.25, "restore", (2, 9)), tmp_path / "d.safetensors")
+    loaded = load_vector(path, tiny_pair)
     assert (loaded.layers, loaded.coefficient) == ([2], 0.25)
-    kept = load_persona_vector(save_vector(vector, Setting(3.0, "add"), path))
+    kept = load_vector(save_demo_vector(vector, Setting(3.0, "add"), path))
     assert kept.coefficient == 1.5  # that of another mode says nothing about restoring
 
 
 def test_plain_vectors_come_back_the_same_after_saving(tiny_pair, tmp_path):
-    first = load_vector(save_vector_set(plain(), tmp_path / "v.safetensors"), tiny_pair)
-    again = load_vector(
-        save_vector(first, first.default_setting, tmp_path / "w.safetensors"), tiny_pair
+    first = load_demo_vector(save_vector_set(plain(), tmp_path / "v.safetensors"), tiny_pair)
+    again = load_demo_vector(
+        save_demo_vector(first, first.default_setting, tmp_path / "w.safetensors"), tiny_pair
     )
     assert again.notes == ()
     assert all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from demo_cases import planted_vector
 
-from persona.directions.storage import save_persona_vector
+from persona.directions.storage import save_vector
 from persona.errors import PersonaError, SteeringError
 from steering.demo import Sampling, Session, from_persona_vector, obey
 from steering.demo.session.starting import parse_layers
@@ -58,7 +58,7 @@ def test_saving_writes_the_conversation_and_never_over_a_file(session, tmp_path)
 
 def test_another_direction_can_be_loaded_while_chatting(session, tmp_path):
     other = planted_vector(session.pair, layers=(0,), seed=8, coefficient=0.5)
-    path = save_persona_vector(other, tmp_path / "other.safetensors")
+    path = save_vector(other, tmp_path / "other.safetensors")
     assert "other.safetensors, block 0" in obey(f"/load {path}", session).text
     assert (session.vector.layers, session.setting.coefficient) == ([0], 0.5)
 
