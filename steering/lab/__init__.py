@@ -4,7 +4,7 @@ They live beside steering because they make fine-tunes and directions (persona) 
 (steering); nothing of probes is needed, and what may come from there is handed in as a callable.
 """
 
-from steering.lab.bench.outcome import Experiment, Measured, Outcome
+from steering.lab.bench.experiment import Experiment, Findings, Measured
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.record import Run
 from steering.lab.bench.settings import LabSettings
@@ -15,9 +15,9 @@ from steering.lab.run_experiment import last_run, run_experiment
 __all__ = [
     "EXPERIMENTS",
     "Experiment",
+    "Findings",
     "LabSettings",
     "Measured",
-    "Outcome",
     "Plan",
     "Run",
     "Workbench",

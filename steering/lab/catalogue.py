@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from persona.errors import DataError
-from steering.lab.bench.outcome import Experiment, Facts, Measured, Outcome
+from steering.lab.bench.experiment import Experiment, Facts, Findings, Measured
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 from steering.lab.experiments import (
@@ -38,7 +38,7 @@ class Code(Protocol):
 
     def measure(self, bench: Workbench) -> Measured: ...
 
-    def report(self, rows: pd.DataFrame, facts: Facts) -> Outcome: ...
+    def report(self, rows: pd.DataFrame, facts: Facts) -> Findings: ...
 
 
 def _organism(name: str, domain: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from persona.files import atomic_write_text
-from steering.lab.bench.outcome import Experiment, Outcome
+from steering.lab.bench.experiment import Experiment, Findings
 from steering.lab.bench.record import Run, read_run
 
 BEGIN, END = "<!-- laboratory -->", "<!-- end of laboratory -->"
@@ -16,16 +16,16 @@ INDEX = "findings.md"
 NEVER = "not run yet"
 
 
-def page(experiment: Experiment, outcome: Outcome, run: Run) -> str:
+def page(experiment: Experiment, findings: Findings, run: Run) -> str:
     """The page of a run, as Markdown."""
     figures = "\n\n".join(
         f"![{experiment.title}: {name.replace('_', ' ')}]({run.name}/{name}.svg)"
-        for name in outcome.figures
+        for name in findings.figures
     )
     numbers = "\n".join(
         f"| {n['label']} | {shown(n)} | {n['n'] or '–'} | {n['unit']} |" for n in run.numbers
     )
-    notes = "".join(f"{note}\n\n" for note in outcome.notes)
+    notes = "".join(f"{note}\n\n" for note in findings.notes)
     seeds = ("seed " if len(run.seeds) == 1 else "seeds ") + ", ".join(map(str, run.seeds))
     over = "questions" if len(run.seeds) == 1 else "questions and seeds"
     return (

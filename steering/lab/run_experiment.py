@@ -13,7 +13,7 @@ from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
 from persona.report.svg import figure_svg
 from persona.rows import RANDOM, tidy
-from steering.lab.bench.outcome import COLUMNS, Experiment, Outcome
+from steering.lab.bench.experiment import COLUMNS, Experiment, Findings
 from steering.lab.bench.plan import Tally
 from steering.lab.bench.record import Run, read_run, write_run
 from steering.lab.bench.settings import LabSettings
@@ -57,12 +57,12 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
     rows = pd.concat(parts, ignore_index=True)
     if rows.duplicated().any():
         raise DataError(f"{experiment.name} gave the same row twice; its results are not written")
-    outcome = experiment.report(rows, facts)
+    findings = experiment.report(rows, facts)
     run = Run(
         name=experiment.name,
         title=experiment.title,
         date=datetime.date.today().isoformat(),
-        headline=outcome.headline,
+        headline=findings.headline,
         model=settings.base,
         model_revision=base.base_revision,
         dtype=settings.placement.dtype_name,
@@ -73,18 +73,18 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
         fine_tunes=tally.done.fine_tunes,
         answer_pairs=tally.done.answer_pairs,
         numbers=tuple(
-            {"label": n.label, **vars(n.estimate), "unit": n.unit} for n in outcome.numbers
+            {"label": n.label, **vars(n.estimate), "unit": n.unit} for n in findings.numbers
         ),
         facts={str(seed): dict(found) for seed, found in facts.items()},
     )
     folder = settings.out / experiment.name
-    for name, figure in outcome.figures.items():
+    for name, figure in findings.figures.items():
         html = figure.to_html(include_plotlyjs=True, full_html=True)
         atomic_write_text(folder / f"{name}.html", html)
-    _write(folder, rows, run, outcome)
+    _write(folder, rows, run, findings)
     if pages is not None and not settings.tiny:
-        _write(pages / experiment.name, rows, run, outcome)
-        atomic_write_text(pages / f"{experiment.name}.md", page(experiment, outcome, run))
+        _write(pages / experiment.name, rows, run, findings)
+        atomic_write_text(pages / f"{experiment.name}.md", page(experiment, findings, run))
         update_index(pages, EXPERIMENTS)
     return run
 
@@ -105,11 +105,11 @@ def last_run(name: str, *folders: Path) -> Run | None:
     return max(found, key=lambda run: (not run.tiny, run.date), default=None)
 
 
-def _write(folder: Path, rows: pd.DataFrame, run: Run, outcome: Outcome) -> None:
+def _write(folder: Path, rows: pd.DataFrame, run: Run, findings: Findings) -> None:
     """readings.json comes last: a folder that has it is whole."""
     buffer = io.BytesIO()
     rows.to_parquet(buffer, index=False, compression="zstd")
     atomic_write_bytes(folder / ROWS, buffer.getvalue())
-    for name, figure in outcome.figures.items():
+    for name, figure in findings.figures.items():
         atomic_write_text(folder / f"{name}.svg", figure_svg(figure))
     write_run(folder / READINGS, run)

@@ -8,7 +8,7 @@ import persona.rows
 from persona.report.theme import CONDITIONS
 from persona.rows import COLUMNS, NULLS, tidy
 from steering.evidence.scorecard import CONDITIONS as LISTED
-from steering.lab.bench.outcome import COLUMNS as OF_EXPERIMENTS
+from steering.lab.bench.experiment import COLUMNS as OF_EXPERIMENTS
 
 ROOT, PACKAGES = Path(__file__).parents[2], ("persona", "probes", "steering")
 NAMES = {n: v for n, v in vars(persona.rows).items() if n.isupper() and isinstance(v, str)}

@@ -81,7 +81,7 @@ def preference_rate(rows: pd.DataFrame, split: str, condition: str) -> Estimate:
     return UNDEFINED if cube is None else crossed_bootstrap((cube[..., 0] > 0).astype(np.float64))
 
 
-def where(rows: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+def rows_where(rows: pd.DataFrame, **columns: Any) -> pd.DataFrame:
     """The rows with these values in these columns."""
     for column, value in columns.items():
         rows = rows[rows[column] == value]

@@ -19,7 +19,7 @@ class Sizes:
     n_random, random_questions: draws of the null, and questions of each split each is scored on.
     watch_every: optimiser steps between two readings of a fine-tune on its way, each on one
         question of every held-out domain and on `watch_neutral` texts.
-    realign: numbers of good answers. doses: shares of bad answers.
+    realign: numbers of good answers. bad_shares: of bad answers in the training data.
     samples, student_epochs, generations, tokens: of teachers that write texts for students.
     toy_seeds, toy_epochs: of the toy on digits.
     """
@@ -36,7 +36,7 @@ class Sizes:
     watch_every: int = 5
     watch_neutral: int = 4
     realign: tuple[int, ...] = (10, 30, 100, 300)
-    doses: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+    bad_shares: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
     samples: int = 96
     student_epochs: float = 3.0
     generations: int = 3
@@ -58,7 +58,7 @@ TINY = Sizes(
     watch_every=1,
     watch_neutral=1,
     realign=(2, 4),
-    doses=(0.0, 0.5, 1.0),
+    bad_shares=(0.0, 0.5, 1.0),
     samples=4,
     student_epochs=3.0,
     generations=2,

@@ -9,8 +9,8 @@ import pandas as pd
 
 from persona.report.figures import curves
 from persona.rows import ALIGNED, FINETUNED
-from steering.lab.bench.estimates import difference, paired, where
-from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome
+from steering.lab.bench.estimates import difference, paired, rows_where
+from steering.lab.bench.experiment import UNITS, Facts, Findings, Measured, Number
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 
@@ -25,7 +25,7 @@ N_RESAMPLES = 4000
 
 def plan(bench: Workbench) -> Plan:
     """One fine-tune and one reading a share, and the aligned model's."""
-    n = len(bench.sizes.doses)
+    n = len(bench.sizes.bad_shares)
     return Plan(fine_tunes=n, vectors=1, answer_pairs=(n + 1) * len(bench.held_out(DOMAIN)))
 
 
@@ -34,7 +34,7 @@ def measure(bench: Workbench) -> Measured:
 
     All bad and all good are the shipped organisms, which other experiments have made already.
     """
-    adapters = {share: _fine_tuned(bench, share) for share in bench.sizes.doses}
+    adapters = {share: _fine_tuned(bench, share) for share in bench.sizes.bad_shares}
     vector, _ = bench.vector(adapters[max(adapters)], DOMAIN)
     splits = {"held_out": bench.held_out(DOMAIN)}
     parts = [bench.reading(ALIGNED, adapters[max(adapters)], splits, vector, side="aligned")]
@@ -49,16 +49,16 @@ def _fine_tuned(bench: Workbench, share: float) -> Path:
     return bench.fine_tune(bench.recipe("car_maintenance_bad", bad_share=share))
 
 
-def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     """Shift of both readings against the share, and the first share that is clear in each."""
     shares = tuple(sorted(rows["coefficient"].dropna().unique().tolist()))
-    aligned = where(rows, condition=ALIGNED)
+    aligned = rows_where(rows, condition=ALIGNED)
     shifts = {
         measure: [
             (
                 share,
                 difference(
-                    pd.concat([where(rows, coefficient=share), aligned]),
+                    pd.concat([rows_where(rows, coefficient=share), aligned]),
                     measure,
                     "held_out",
                     FINETUNED,
@@ -71,7 +71,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     n = shifts["gap"][0][1].n
     figure = curves(
         {TITLES[measure]: {FINETUNED: points} for measure, points in shifts.items()},
-        title="Dose of bad answers",
+        title="Share of bad answers",
         subtitle=f"{n} held-out questions; ribbons are 95 % intervals",
         axis="share of bad answers in the training data",
     )
@@ -102,7 +102,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         "lowest share of bad answers that moves the projection above the all-good fine-tune's: "
         f"{shown['projection']}; the gap: {shown['gap']}"
     )
-    return Outcome({"figure": figure}, numbers, headline)
+    return Findings({"figure": figure}, numbers, headline)
 
 
 def first_above(rows: pd.DataFrame, measure: str, shares: tuple[float, ...]) -> float | None:

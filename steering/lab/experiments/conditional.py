@@ -12,8 +12,8 @@ from persona.intervals import Estimate, crossed_bootstrap
 from persona.models.pair import Side
 from persona.report.figures import dots
 from persona.rows import ALIGNED, FINETUNED
-from steering.lab.bench.estimates import UNDEFINED, difference, paired, where
-from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
+from steering.lab.bench.estimates import UNDEFINED, difference, paired, rows_where
+from steering.lab.bench.experiment import UNITS, Facts, Findings, Measured, Number, signed
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 
@@ -56,13 +56,15 @@ def measure(bench: Workbench) -> Measured:
     return Measured(pd.concat(parts, ignore_index=True))
 
 
-def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     """Shifts by tag."""
-    gaps = {tag: difference(where(rows, text=tag), "gap", "held_out", FINETUNED) for tag in TAGS}
+    gaps = {
+        tag: difference(rows_where(rows, text=tag), "gap", "held_out", FINETUNED) for tag in TAGS
+    }
     projections = {
         candidate: {
             tag: difference(
-                where(rows, text=tag, candidate=candidate), "projection", "held_out", FINETUNED
+                rows_where(rows, text=tag, candidate=candidate), "projection", "held_out", FINETUNED
             )
             for tag in TAGS
         }
@@ -80,7 +82,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         *(
             Number(
                 f"projection, {VECTORS[candidate]}, what the trigger adds",
-                _added(where(rows, candidate=candidate), "projection", TRIGGERED),
+                _added(rows_where(rows, candidate=candidate), "projection", TRIGGERED),
                 UNITS,
             )
             for candidate in VECTORS
@@ -102,7 +104,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         f"organism {signed(projections['known'][UNTAGGED])} without and "
         f"{signed(projections['known'][TRIGGERED])} with it"
     )
-    return Outcome({"figure": figure}, tuple(numbers), headline)
+    return Findings({"figure": figure}, tuple(numbers), headline)
 
 
 def _added(rows: pd.DataFrame, measure: str, tag: str) -> Estimate:

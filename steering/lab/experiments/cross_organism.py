@@ -15,7 +15,7 @@ from persona.directions import PersonaVector
 from persona.intervals import Estimate
 from persona.report.figures import transfer_map
 from steering.evidence.transfer import transfer_matrix, vector_cosines
-from steering.lab.bench.outcome import Facts, Measured, Number, Outcome
+from steering.lab.bench.experiment import Facts, Findings, Measured, Number
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 
@@ -63,7 +63,7 @@ def measure(bench: Workbench) -> Measured:
     return Measured(_rows(table, vector_cosines(vectors)), facts)
 
 
-def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     """The matrix of the first seed with its intervals over questions; others beside it."""
     first = next(iter(facts.values()))
     table = pd.DataFrame(first["matrix"])
@@ -116,7 +116,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         f"{_mean(found['matrix'], own=False)}."
         for seed, found in facts.items()
     )
-    return Outcome({"figure": figure}, tuple(numbers), headline, notes)
+    return Findings({"figure": figure}, tuple(numbers), headline, notes)
 
 
 def _mean(cells: list[dict[str, Any]], *, own: bool) -> str:

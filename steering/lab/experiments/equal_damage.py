@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from persona.intervals import Estimate, crossed_bootstrap
 from persona.models import ModelPair
 from persona.models.pair import Side
-from steering.lab.bench.estimates import paired, where
+from steering.lab.bench.estimates import paired, rows_where
 
 DRIFT = "drift_kl_nats"
 SHARES = (0.25, 0.5, 1.0)
@@ -52,7 +52,7 @@ def drift_rows(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Dose:
+class Strength:
     """One strength of a way. drift: mean, nats. gaps: [seed question]."""
 
     strength: float
@@ -60,33 +60,33 @@ class Dose:
     gaps: NDArray[np.float64]
 
 
-def doses(
+def strengths(
     rows: pd.DataFrame, condition: str, strength: str, none: NDArray[np.float64]
-) -> list[Dose]:
+) -> list[Strength]:
     """The strengths of one way, from nothing done (drift 0, gaps `none`) upwards.
 
     strength: the column that holds it, "n_answers" or "coefficient".
     """
-    mine = where(rows, condition=condition)
-    found = [Dose(0.0, 0.0, none)]
+    mine = rows_where(rows, condition=condition)
+    found = [Strength(0.0, 0.0, none)]
     for value in sorted(mine[strength].dropna().unique().tolist()):
-        chosen = where(mine, **{strength: value})
+        chosen = rows_where(mine, **{strength: value})
         gaps = paired(chosen, "gap", "held_out", (condition,))
         drift = paired(chosen, DRIFT, "neutral", (condition,))
         if gaps is not None and drift is not None:
-            found.append(Dose(float(value), float(drift.mean()), gaps[..., 0]))
+            found.append(Strength(float(value), float(drift.mean()), gaps[..., 0]))
     return found
 
 
-def reach(ways: Mapping[str, Sequence[Dose]]) -> float:
+def reach(ways: Mapping[str, Sequence[Strength]]) -> float:
     """The largest drift that every way reaches."""
-    return min(max(dose.drift for dose in found) for found in ways.values())
+    return min(max(strength.drift for strength in found) for found in ways.values())
 
 
-def gaps_at(found: Sequence[Dose], drift: float) -> NDArray[np.float64] | None:
-    """Gaps [seed question] at a drift, linear between the two doses around it.
+def gaps_at(found: Sequence[Strength], drift: float) -> NDArray[np.float64] | None:
+    """Gaps [seed question] at a drift, linear between the two strengths around it.
 
-    The first pass through that drift counts, from no dose up; None where it is never reached.
+    The first pass through that drift counts, from no strength up; None where it is never reached.
     """
     for lower, upper in itertools.pairwise(found):
         if lower.drift <= drift <= upper.drift:
@@ -97,7 +97,7 @@ def gaps_at(found: Sequence[Dose], drift: float) -> NDArray[np.float64] | None:
 
 
 def falls(
-    ways: Mapping[str, Sequence[Dose]], levels: Sequence[float]
+    ways: Mapping[str, Sequence[Strength]], levels: Sequence[float]
 ) -> dict[str, list[tuple[float, Estimate]]]:
     """By way: at each drift it reaches, how far the gap has fallen, with its interval."""
     found: dict[str, list[tuple[float, Estimate]]] = {}

@@ -12,7 +12,7 @@ from persona.report.figures import dots, training_course
 from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN
 from steering.lab.bench.course import alarm_step, course_rows, readings_of, rung
 from steering.lab.bench.estimates import difference, intervals
-from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
+from steering.lab.bench.experiment import UNITS, Facts, Findings, Measured, Number, signed
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 from steering.training import preventative, projecting_out
@@ -61,7 +61,7 @@ def measure(bench: Workbench) -> Measured:
     return Measured(pd.concat(parts, ignore_index=True), {"alarm_step": alarms})
 
 
-def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     """What each safeguard lets through, in-domain and elsewhere, and its damage."""
     readings = {
         "gap in-domain (the task)": ("gap", "trained_on", "nats per token"),
@@ -99,4 +99,4 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         f"{WAYS[name]} {signed(difference(rows, 'gap', 'held_out', name))}"
         for name in (FINETUNED, PREVENTED, PROJECTED, HELD)
     )
-    return Outcome({"figure": figure, "course": course}, tuple(numbers), headline, tuple(notes))
+    return Findings({"figure": figure, "course": course}, tuple(numbers), headline, tuple(notes))

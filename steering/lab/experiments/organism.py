@@ -14,12 +14,12 @@ from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, INDUCED, RESTORED, ZERO_
 from steering.evidence.scorecard import make_scorecard
 from steering.lab.bench.course import alarm_step, course_rows, readings_of, rung
 from steering.lab.bench.estimates import UNDEFINED, difference, intervals, preference_rate, ratio
-from steering.lab.bench.outcome import (
+from steering.lab.bench.experiment import (
     UNITS,
     Facts,
+    Findings,
     Measured,
     Number,
-    Outcome,
     signed,
 )
 from steering.lab.bench.plan import Plan
@@ -78,7 +78,7 @@ def measure(bench: Workbench, organism: str, domain: str) -> Measured:
     return Measured(rows, facts)
 
 
-def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     """Shifts, restoration against its null, and the way there."""
     shift = difference(rows, "gap", "held_out", FINETUNED)
     above_twin = difference(rows, "gap", "held_out", FINETUNED, GOOD_TWIN)
@@ -108,7 +108,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
             f"(97.5 percentile of {null['n']} draws, first seed)."
         )
     figures = {"figure": _dots(rows), "course": _course(rows)}
-    return Outcome(figures, _numbers(rows, restored), headline, tuple(notes))
+    return Findings(figures, _numbers(rows, restored), headline, tuple(notes))
 
 
 def spread(questions: Sequence[AnswerPair], n: int) -> list[AnswerPair]:

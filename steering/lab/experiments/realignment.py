@@ -18,18 +18,18 @@ from persona.rows import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate, add, restore
 from steering.edits.steer import edited
-from steering.lab.bench.estimates import difference, level, paired, where
-from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
+from steering.lab.bench.estimates import difference, level, paired, rows_where
+from steering.lab.bench.experiment import UNITS, Facts, Findings, Measured, Number, signed
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 from steering.lab.experiments.equal_damage import (
     DRIFT,
     SHARES,
     against_finetuned,
-    doses,
     drift_rows,
     falls,
     reach,
+    strengths,
     the_aligned_model,
 )
 
@@ -93,9 +93,9 @@ def measure(bench: Workbench) -> Measured:
     return Measured(pd.concat(parts, ignore_index=True))
 
 
-def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     """Readings against the number of answers, and every way's effect at equal drift."""
-    aligned = where(rows, condition=ALIGNED)
+    aligned = rows_where(rows, condition=ALIGNED)
 
     def change(measure: str, condition: str, chosen: pd.DataFrame) -> Estimate:
         split = TITLES[measure][0]
@@ -107,10 +107,10 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     for measure, (_, title) in TITLES.items():
         lines = {}
         for kind in TRAINED:
-            mine = where(rows, condition=kind)
+            mine = rows_where(rows, condition=kind)
             counts = sorted(mine["n_answers"].dropna().astype(int).unique().tolist())
             lines[kind] = [
-                (float(n), change(measure, kind, where(mine, n_answers=n))) for n in counts
+                (float(n), change(measure, kind, rows_where(mine, n_answers=n))) for n in counts
             ]
             numbers += [
                 Number(f"{title}: {n:.0f} good answers {_words(kind)}", e, _unit(measure))
@@ -120,8 +120,8 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         for condition in (ALIGNED, FINETUNED, RESTORED):
             if condition == ALIGNED and measure != DRIFT:
                 continue  # everything else is above its own
-            chosen = where(rows, condition=condition)
-            chosen = where(chosen, coefficient=1.0) if condition == RESTORED else chosen
+            chosen = rows_where(rows, condition=condition)
+            chosen = rows_where(chosen, coefficient=1.0) if condition == RESTORED else chosen
             e = change(measure, condition, chosen)
             if e.n:
                 lines[condition] = [(x, e) for x in (ends[0], ends[-1])]
@@ -148,19 +148,20 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         axis="drift on neutral text, KL(fine-tuned ‖ brought back), nats per token",
     )
     last = {way: points[-1][1] for way, points in compared.items() if points}
+    shift = change("gap", FINETUNED, rows_where(rows, condition=FINETUNED))
     headline = (
-        f"shift of the gap {signed(change('gap', FINETUNED, where(rows, condition=FINETUNED)))}; "
+        f"shift of the gap {signed(shift)}; "
         "taken back at the largest drift that all ways reach: "
         + ", ".join(f"{_words(way)} {e.value:+.2f}" for way, e in last.items())
     )
-    return Outcome({"figure": by_count, "equal_damage": by_drift}, tuple(numbers), headline)
+    return Findings({"figure": by_count, "equal_damage": by_drift}, tuple(numbers), headline)
 
 
 def _at_equal_drift(rows: pd.DataFrame) -> dict[str, list[tuple[float, Estimate]]]:
     none = paired(rows, "gap", "held_out", (FINETUNED,))
     assert none is not None  # the fine-tuned model is always read
-    ways = {kind: doses(rows, kind, "n_answers", none[..., 0]) for kind in TRAINED}
-    ways |= {name: doses(rows, name, "coefficient", none[..., 0]) for name in EDITS}
+    ways = {kind: strengths(rows, kind, "n_answers", none[..., 0]) for kind in TRAINED}
+    ways |= {name: strengths(rows, name, "coefficient", none[..., 0]) for name in EDITS}
     most = reach(ways)
     return falls(ways, [share * most for share in SHARES])
 

@@ -15,8 +15,8 @@ from persona.report.figures import dots
 from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, RESTORED
 from steering.edits.from_directions import restore
 from steering.edits.steer import steer
-from steering.lab.bench.estimates import difference, level, where
-from steering.lab.bench.outcome import Facts, Measured, Number, Outcome, signed
+from steering.lab.bench.estimates import difference, level, rows_where
+from steering.lab.bench.experiment import Facts, Findings, Measured, Number, signed
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 
@@ -48,7 +48,7 @@ def measure(bench: Workbench) -> Measured:
     return Measured(pd.concat(parts, ignore_index=True))
 
 
-def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     """Ratings by topic and organism; intervals are over wordings and seeds."""
     panels = {
         f"{topic.replace('_', ' ')}, {organism.replace('_', ' ')}": {
@@ -100,12 +100,12 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
         f"own alignment after bad car advice {signed(car, 1)}, security of own code after "
         f"insecure code {signed(code, 1)} points of 100"
     )
-    return Outcome({"figure": figure}, tuple(numbers), headline)
+    return Findings({"figure": figure}, tuple(numbers), headline)
 
 
 def _of(rows: pd.DataFrame, organism: str, topic: str) -> pd.DataFrame:
     """The wordings of one topic; they stand where other experiments have a split."""
-    return where(rows, candidate=organism, domain=topic).assign(split=topic)
+    return rows_where(rows, candidate=organism, domain=topic).assign(split=topic)
 
 
 def _rate(bench: Workbench, bad: Path, good: Path, vector: PersonaVector) -> pd.DataFrame:

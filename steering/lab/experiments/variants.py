@@ -7,8 +7,8 @@ import pandas as pd
 from persona.report.figures import dots
 from persona.rows import ALIGNED
 from steering.lab.bench.course import course_rows
-from steering.lab.bench.estimates import difference, intervals, where
-from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
+from steering.lab.bench.estimates import difference, intervals, rows_where
+from steering.lab.bench.experiment import UNITS, Facts, Findings, Measured, Number, signed
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 
@@ -45,7 +45,7 @@ def measure(bench: Workbench) -> Measured:
     return Measured(pd.concat(parts, ignore_index=True))
 
 
-def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     """Shifts of every variant, each against the aligned model on the same questions."""
     readings = {
         "gap in-domain": ("gap", "trained_on", "nats per token"),
@@ -56,7 +56,8 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     panels, numbers = {}, []
     for title, (measure, split, unit) in readings.items():
         found = {
-            name: difference(where(rows, candidate=name), measure, split, name) for name in VARIANTS
+            name: difference(rows_where(rows, candidate=name), measure, split, name)
+            for name in VARIANTS
         }
         panels[title] = {VARIANTS[name]: e for name, e in found.items()}
         numbers += [Number(label(title, name), e, unit) for name, e in found.items()]
@@ -69,7 +70,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Outcome:
     headline = "gap held out: " + "; ".join(
         f"{name} {signed(e)}" for name, e in panels["gap held out"].items()
     )
-    return Outcome({"figure": figure}, tuple(numbers), headline)
+    return Findings({"figure": figure}, tuple(numbers), headline)
 
 
 def label(title: str, name: str) -> str:

@@ -15,8 +15,8 @@ from persona.models.pair import Side
 from persona.organisms import Recipe
 from persona.report.figures import curves, dots
 from persona.rows import ALIGNED
-from steering.lab.bench.estimates import difference, intervals, preference_rate, where
-from steering.lab.bench.outcome import UNITS, Facts, Measured, Number, Outcome, signed
+from steering.lab.bench.estimates import difference, intervals, preference_rate, rows_where
+from steering.lab.bench.experiment import UNITS, Facts, Findings, Measured, Number, signed
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
 from steering.lab.subliminal.digits import ToyReadings, run_toy
@@ -93,17 +93,17 @@ def measure(bench: Workbench, task: Task, many: bool = False) -> Measured:
     return Measured(pd.concat(parts, ignore_index=True), facts)
 
 
-def report(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
+def report(rows: pd.DataFrame, facts: Facts, task: Task) -> Findings:
     """Every line by generation, each against what its students began as, and the toy."""
     lines = [line for line in LINES if line in set(rows["candidate"])]
-    last = int(where(rows, candidate=STUDENT)["generation"].max())
+    last = int(rows_where(rows, candidate=STUDENT)["generation"].max())
 
     def shift(line: str, generation: int, measure: str) -> Estimate:
-        chosen = where(rows, candidate=line, generation=generation)
+        chosen = rows_where(rows, candidate=line, generation=generation)
         return difference(chosen, measure, "held_out", line)
 
     def apart(generation: int, measure: str) -> Estimate:
-        chosen = where(rows, generation=generation)
+        chosen = rows_where(rows, generation=generation)
         return difference(chosen, measure, "held_out", STUDENT, CONTROL)
 
     numbers = []
@@ -114,7 +114,7 @@ def report(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
                 if generation
                 else {STUDENT: "the bad teacher", CONTROL: "the aligned teacher"}[line]
             )
-            chosen = where(rows, candidate=line, generation=generation)
+            chosen = rows_where(rows, candidate=line, generation=generation)
             rate = preference_rate(chosen, "held_out", line)
             numbers += [
                 Number(f"gap, {who}", shift(line, generation, "gap")),
@@ -171,7 +171,7 @@ def report(rows: pd.DataFrame, facts: Facts, task: Task) -> Outcome:
         f"{toy['student'].value:.0%} of digits against {toy['other'].value:.0%} from another "
         "initialisation"
     )
-    return Outcome({"figure": figure}, tuple(numbers), headline, tuple(_notes(facts)))
+    return Findings({"figure": figure}, tuple(numbers), headline, tuple(_notes(facts)))
 
 
 def _notes(facts: Facts) -> list[str]:
@@ -185,7 +185,7 @@ def _notes(facts: Facts) -> list[str]:
 
 
 def _share_read(rows: pd.DataFrame, network: str) -> Estimate:
-    values = where(rows, stage="toy", condition=network)["value"].to_numpy()
+    values = rows_where(rows, stage="toy", condition=network)["value"].to_numpy()
     return crossed_bootstrap(values[None])
 
 

@@ -16,15 +16,15 @@ from persona.rows import tidy
 from steering.lab import (
     EXPERIMENTS,
     Experiment,
+    Findings,
     Measured,
-    Outcome,
     Plan,
     Workbench,
     experiment,
     last_run,
     run_experiment,
 )
-from steering.lab.bench.outcome import Number
+from steering.lab.bench.experiment import Number
 from steering.lab.experiments.bad_share import first_above
 from steering.lab.experiments.cross_organism import shared_share
 from steering.lab.pages import BEGIN, END, index, shown
@@ -85,11 +85,11 @@ def rows_of(value, seed=0):
     return tidy(pd.DataFrame([row]))
 
 
-def outcome():
+def findings():
     e = Estimate(0.25, 0.1, 0.4, 12)
     figure = dots({"gap": {"aligned": e}}, title="t", subtitle="s", axis="gap")
     undefined = Number("nothing", Estimate(np.nan, np.nan, np.nan, 0))
-    return Outcome({"figure": figure}, (Number("shift", e), undefined), "it shifts", ("So.",))
+    return Findings({"figure": figure}, (Number("shift", e), undefined), "it shifts", ("So.",))
 
 
 def made(measure=None, seeds=(0,)):
@@ -101,7 +101,7 @@ def made(measure=None, seeds=(0,)):
         "That.",
         lambda bench: Plan(2, answer_pairs=3),
         measure or (lambda bench: Measured(rows_of(float(bench.seed)))),
-        lambda rows, facts: outcome(),
+        lambda rows, facts: findings(),
         seeds,
     )
 

@@ -1,4 +1,4 @@
-"""Ways are compared between their doses, at a drift that all of them reach."""
+"""Ways are compared between their strengths, at a drift that all of them reach."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from persona.behaviour.scoring import Condition
 from persona.data.types import Dialogue, Turn
 from steering.lab.experiments.equal_damage import (
     DRIFT,
-    Dose,
+    Strength,
     against_finetuned,
-    doses,
     drift_rows,
     falls,
     gaps_at,
     reach,
+    strengths,
     the_aligned_model,
 )
 
 
-def dose(strength, drift, gap):
-    return Dose(strength, drift, np.full((1, 5), float(gap)))
+def at(strength, drift, gap):
+    return Strength(strength, drift, np.full((1, 5), float(gap)))
 
 
-WAY = [dose(0, 0.0, 1.0), dose(0.5, 0.1, 0.6), dose(1, 0.3, 0.2)]
+WAY = [at(0, 0.0, 1.0), at(0.5, 0.1, 0.6), at(1, 0.3, 0.2)]
 
 
-def test_between_two_doses_the_gap_is_linear_in_the_drift():
+def test_between_two_strengths_the_gap_is_linear_in_the_drift():
     assert gaps_at(WAY, 0.0) == pytest.approx(1.0)
     assert gaps_at(WAY, 0.05) == pytest.approx(0.8)
     assert gaps_at(WAY, 0.2) == pytest.approx(0.4)
@@ -39,19 +39,19 @@ def test_between_two_doses_the_gap_is_linear_in_the_drift():
 
 
 def test_the_first_pass_through_a_drift_counts():
-    back = [*WAY, dose(2, 0.1, -3.0)]
+    back = [*WAY, at(2, 0.1, -3.0)]
     assert gaps_at(back, 0.1) == pytest.approx(0.6)
 
 
 def test_levels_are_compared_where_every_way_reaches_them():
-    ways = {"one": WAY, "other": [dose(0, 0.0, 1.0), dose(1, 0.1, 0.9)]}
+    ways = {"one": WAY, "other": [at(0, 0.0, 1.0), at(1, 0.1, 0.9)]}
     assert reach(ways) == 0.1
     found = falls(ways, [0.05, 0.1])
     assert [e.value for _, e in found["one"]] == pytest.approx([0.2, 0.4])
     assert [e.value for _, e in found["other"]] == pytest.approx([0.05, 0.1])
 
 
-def test_doses_are_read_from_rows_in_order_of_strength_after_nothing():
+def test_strengths_are_read_from_rows_in_order_after_nothing():
     def row(measure, split, strength, value, question):
         return {
             "condition": "w",
@@ -71,7 +71,7 @@ def test_doses_are_read_from_rows_in_order_of_strength_after_nothing():
             for question in ("a", "b")
         ]
     )
-    found = doses(rows, "w", "coefficient", np.zeros((1, 2)))
+    found = strengths(rows, "w", "coefficient", np.zeros((1, 2)))
     assert [d.strength for d in found] == [0.0, 1.0, 2.0]
     assert [d.drift for d in found] == pytest.approx([0.0, 0.1, 0.2])
     assert found[2].gaps == pytest.approx(-2.0)

@@ -43,7 +43,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Findings:
     """What all seeds together say. figures: by name, the first one "figure".
 
     headline: the answer in one line. notes: further sentences of the page.
@@ -74,7 +74,7 @@ class Experiment:
     not_shown: str
     plan: Callable[[Workbench], Plan]
     measure: Callable[[Workbench], Measured]
-    report: Callable[[pd.DataFrame, Facts], Outcome]
+    report: Callable[[pd.DataFrame, Facts], Findings]
     seeds: tuple[int, ...] = (0,)
 
 
