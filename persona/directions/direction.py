@@ -112,12 +112,12 @@ class Subspace:
             )
         if self.aligned_mean.shape != (rank,) or self.finetuned_mean.shape != (rank,):
             raise DataError(f"a subspace of rank {rank} needs {rank} means of each model")
-        parts = (self.basis, self.reading, self.aligned_mean, self.finetuned_mean)
-        if self.reading.shape != self.basis.shape:
+        parts = (self.basis, self.effective_readout, self.aligned_mean, self.finetuned_mean)
+        if self.effective_readout.shape != self.basis.shape:
             raise DataError(f"readout and basis differ in shape at {self.space.hook_name}")
         if not all(part.isfinite().all() for part in parts):
             raise DataError(f"subspace at {self.space.hook_name} is not finite")
-        for what, rows in (("orthonormal", self.basis), ("read exactly", self.reading)):
+        for what, rows in (("orthonormal", self.basis), ("read exactly", self.effective_readout)):
             drift = (rows.double() @ self.basis.double().T - torch.eye(rank)).abs().max()
             if drift > 1e-4:
                 raise DataError(
@@ -129,7 +129,7 @@ class Subspace:
         return len(self.basis)
 
     @property
-    def reading(self) -> Float[Tensor, "rank d_model"]:
+    def effective_readout(self) -> Float[Tensor, "rank d_model"]:
         """The rows that read coordinates: `readout`, or the basis itself."""
         return self.basis if self.readout is None else self.readout
 

@@ -21,7 +21,7 @@ FORMAT = "personascope/persona-vector"
 SCHEMA_VERSION = 1
 _PARTS = {
     "basis": "basis",
-    "readout": "reading",
+    "readout": "effective_readout",
     "aligned_mean": "aligned_mean",
     "finetuned_mean": "finetuned_mean",
 }  # name in the file -> attribute of Subspace

@@ -88,11 +88,11 @@ def ablate(
     """
 
     def write(line: _Line, factor: Coefficient) -> Intervention:
-        rows = Placed(line.basis, line.reading)
+        rows = Placed(line.basis, line.readout)
 
         def apply(h: Tensor) -> Tensor:
-            basis, reading = rows.on(h.device)
-            return interventions.ablate(h, basis, factor, reading)
+            basis, readout = rows.on(h.device)
+            return interventions.ablate(h, basis, factor, readout)
 
         return apply
 
@@ -200,13 +200,13 @@ def edits_at(
 class _Line:
     """What can be written at one hook.
 
-    basis, reading: orthonormal rows [rank d_model] that are written, and those that read the
+    basis, readout: orthonormal rows [rank d_model] that are written, and those that read the
         coordinates. source: what it was made of.
     """
 
     hook_name: str
     basis: Tensor
-    reading: Tensor
+    readout: Tensor
     source: Direction | Subspace | Tensor
 
     @property
@@ -261,7 +261,7 @@ def _of_persona_vector(vector: PersonaVector, at: Places | None) -> list[_Line]:
         raise SteeringError(
             f"the persona vector has nothing at {strange[0]}; it has blocks {vector.layers}"
         )
-    return [_Line(name, own[name].basis, own[name].reading, own[name]) for name in names]
+    return [_Line(name, own[name].basis, own[name].effective_readout, own[name]) for name in names]
 
 
 def _toward(
@@ -286,11 +286,11 @@ def _toward(
                 "target=, the projection to move to, or a persona vector"
             )
 
-        rows = Placed(line.basis, line.reading, goal)
+        rows = Placed(line.basis, line.readout, goal)
 
         def apply(h: Tensor) -> Tensor:
-            basis, reading, mean = rows.on(h.device)
-            return interventions.restore(h, basis, mean, factor, reading)
+            basis, readout, mean = rows.on(h.device)
+            return interventions.restore(h, basis, mean, factor, readout)
 
         return apply
 

@@ -103,9 +103,9 @@ def first_order_effects(
         for place, subspace in enumerate(subspaces):
             layer = subspace.space.layer
             resid_BPD, device = part.resid[layer].float(), part.resid[layer].device
-            basis, reading = subspace.basis.to(device), subspace.reading.to(device)
+            basis, readout = subspace.basis.to(device), subspace.effective_readout.to(device)
             at = "batch pos d_model, rank d_model -> batch pos rank"
-            move_BPK = subspace.aligned_mean.to(device) - einsum(resid_BPD, reading, at)
+            move_BPK = subspace.aligned_mean.to(device) - einsum(resid_BPD, readout, at)
             slope_BPK = einsum(part.grad[layer].float(), basis, at)
             change_B = ((move_BPK * slope_BPK).sum(-1) * part.writable.to(device)).sum(-1)
             for row, question in enumerate(part.question):

@@ -218,7 +218,7 @@ class Handlers:
         hidden: Exchange | None = None,
     ) -> Iterator[list[str]]:
         session = tab.session
-        reading = session.reading()
+        axis = session.axis()
         running = Exchange(
             column,
             question,
@@ -226,7 +226,7 @@ class Handlers:
             session.sampling,
             session.setting,
             session.vector,
-            None if reading is None else reading.layer,
+            None if axis is None else axis.layer,
         )
         drawn_at = 0.0
         with contextlib.closing(tokens):

@@ -40,10 +40,10 @@ def column_html(session: Session, column: Column, running: Exchange | None = Non
 
 def legend_html(session: Session) -> str:
     """What the colours mean now; empty without a direction."""
-    reading = session.reading()
-    if reading is None or session.vector is None:
+    axis = session.axis()
+    if axis is None or session.vector is None:
         return ""
-    scale = scale_at(session.vector, reading.layer, session.exchanges)
+    scale = scale_at(session.vector, axis.layer, session.exchanges)
     low, high = (escape(end) for end in scale.ends)
     return (
         f'<div class="legend"><span>{low}</span><u></u><span>{high}</span><span>· projection on '

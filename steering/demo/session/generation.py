@@ -52,7 +52,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ProjectionAxis:
     """Where and along what the projection of a token is read: resid_post of `layer` times row."""
 
     layer: int
@@ -64,8 +64,8 @@ class Token:
     """One token of an answer.
 
     text: what it adds to the text; a character of several tokens comes whole with its last.
-    projection: x . row at `Reading.layer`, after the edits there, of the position that the token
-        was predicted from; signed, residual-stream units. None without a reading.
+    projection: x . row of the axis, after the edits at its layer, of the position that the token
+        was predicted from; signed, residual-stream units. None without an axis.
     """
 
     id: int
@@ -85,7 +85,7 @@ class Generation:
     side: Side
     ids: Sequence[int]
     edits: Sequence[Edit]
-    reading: Reading | None
+    axis: ProjectionAxis | None
     sampling: Sampling
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: str = ""
@@ -132,17 +132,17 @@ class Generation:
                 yield Token(written.ids[-1], rest, projection)
 
     def _prepare(self, model: Any, held: contextlib.ExitStack) -> list[float]:
-        """Put edits and reading on the model; the list gets the projection of every pass."""
+        """Put the edits on the model and read along the axis; the list gets a number a pass."""
         projections: list[float] = []
         if self.edits:
             held.enter_context(steer(model, self.edits, space=self.pair.space(0)))
-        if (reading := self.reading) is not None:
+        if (axis := self.axis) is not None:
 
             def read(resid_BPD: Tensor) -> None:
-                projections.append(float(resid_BPD[0, -1].float().cpu() @ reading.row))
+                projections.append(float(resid_BPD[0, -1].float().cpu() @ axis.row))
 
             # After the edits: what later blocks are given.
-            held.enter_context(hooked(model, [(resid_post(reading.layer), read)]))
+            held.enter_context(hooked(model, [(resid_post(axis.layer), read)]))
         return projections
 
     def most_tokens(self) -> int:

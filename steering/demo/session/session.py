@@ -11,7 +11,7 @@ from typing import Any, Literal
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, SteeringError
 from persona.models.pair import ModelPair, Side
-from steering.demo.session.generation import Generation, Reading, Sampling, Token
+from steering.demo.session.generation import Generation, ProjectionAxis, Sampling, Token
 from steering.demo.session.vector import DemoVector, Setting, edits_of
 from steering.edits.edit import Edit
 
@@ -118,12 +118,12 @@ class Session:
             raise DataError(f"nothing was asked in the column {LABELS[column]!r} yet")
         return self._answering(column, before[-1].question, before[:-1], stop, before[-1])
 
-    def reading(self) -> Reading | None:
+    def axis(self) -> ProjectionAxis | None:
         """Where tokens are read: the last steered block, the same for every column."""
         if self.vector is None:
             return None
         layer = self.vector.chosen(self.setting.layers)[-1]
-        return Reading(layer, self.vector.row(layer))
+        return ProjectionAxis(layer, self.vector.row(layer))
 
     def _answering(
         self,
@@ -134,7 +134,7 @@ class Session:
         replaced: Exchange | None = None,
     ) -> Generator[Token, None, None]:
         stopped = stop or threading.Event()
-        reading = self.reading()
+        axis = self.axis()
         exchange = Exchange(
             column,
             question,
@@ -142,12 +142,12 @@ class Session:
             self.sampling,
             self.setting if column == "steered" else None,
             self.vector,
-            None if reading is None else reading.layer,
+            None if axis is None else axis.layer,
         )
         side, edits = self._steering(column)
         unbounded = replace(self.pair.chat, max_length=None)  # Generation says it in better words
         ids = unbounded.encode(_dialogue(before, question)).ids
-        generation = Generation(self.pair, side, ids, edits, reading, self.sampling, self.lock)
+        generation = Generation(self.pair, side, ids, edits, axis, self.sampling, self.lock)
         generation.most_tokens()  # raises now, not at the first token
 
         def tokens() -> Generator[Token, None, None]:

@@ -112,7 +112,7 @@ class DemoVector:
             return self.directions[layer].unit
         subspace = self.persona_vector.subspaces[layer]
         shift = subspace.finetuned_mean - subspace.aligned_mean
-        return shift / shift.norm() @ subspace.reading
+        return shift / shift.norm() @ subspace.effective_readout
 
     def levels(self, layer: int) -> tuple[float, float] | None:
         """Projections of the aligned and of the fine-tuned mean, None where not known."""

@@ -127,10 +127,10 @@ def _columns(
 
 
 def _scale(session: Session, done: list[Exchange]) -> ColourScale | None:
-    reading = session.reading()
-    if reading is None or session.vector is None:
+    axis = session.axis()
+    if axis is None or session.vector is None:
         return None
-    return scale_at(session.vector, reading.layer, done)
+    return scale_at(session.vector, axis.layer, done)
 
 
 def _coloured(tokens: list[Token], scale: ColourScale | None) -> Text:

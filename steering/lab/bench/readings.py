@@ -76,7 +76,7 @@ def project_answers(
     for condition, side in sides.items():
         with pair.active(side) as bridge:
             means = collect_rows(bridge, dialogues, [layer])[:, 0]
-        values = means @ subspace.reading.T @ subspace.basis @ direction.unit - start
+        values = means @ subspace.effective_readout.T @ subspace.basis @ direction.unit - start
         values = values / direction.norm
         rows += [
             {
