@@ -29,7 +29,7 @@ import torch
 from conformance_environments import CannotInstall, environment
 from conformance_models import BLOCK, FAMILIES, N_NEW, PAD, Reference, prompts, save_models
 from conformance_page import PAGE, REPRODUCERS, render
-from conformance_verdicts import facts_of, verdict
+from conformance_verdicts import Facts, facts_of, verdict
 from filelock import FileLock
 from record import record
 
@@ -79,9 +79,9 @@ CELLS = [
         "repeng==0.2.2 transformers==4.57.6",
         "repeng==0.3.1 transformers==4.57.6",
         "repeng==0.4.0 transformers==4.57.6",
-        "!repeng==0.4.0 transformers==5.9.0",
-        "!repeng==0.4.0 transformers==5.23.0",
-        "!repeng==0.4.0 transformers==5.24.0",
+        "!repeng==0.4.0 numpy==1.26.4 transformers==5.9.0",
+        "!repeng==0.4.0 numpy==1.26.4 transformers==5.23.0",
+        "!repeng==0.4.0 numpy==1.26.4 transformers==5.24.0",
     ),
     *grid(
         "steering_vectors",
@@ -214,7 +214,13 @@ def run_worker(python: Path, path: str, jobs: Sequence[Path]) -> str:
 
 
 def table() -> dict[str, dict]:
-    return _read(ROWS)
+    """The cells so far; what was seen of them is judged anew, by the verdicts as they are now."""
+    rows = _read(ROWS)
+    for cell in rows.values():
+        for row in cell["families"].values():
+            if "facts" in row:
+                row["verdict"] = verdict(Facts(**row["facts"]), row["errors"])
+    return rows
 
 
 def _read(file: Path) -> dict[str, dict]:

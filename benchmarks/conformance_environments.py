@@ -72,6 +72,10 @@ def _make(folder: Path, pins: Sequence[str], behind: Sequence[Path], loose: bool
         reason = _reason(done.stderr)
         (folder / "failed.txt").write_text(reason, encoding="utf-8")
         raise CannotInstall(reason)
+    # Its wheel is made for one build of torch; under another Transformers cannot be imported with
+    # it, and can without. Nothing here reads pictures.
+    for part in _packages(folder).glob("torchvision*"):
+        shutil.rmtree(part)
 
 
 def _reason(stderr: str) -> str:

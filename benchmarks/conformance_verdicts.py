@@ -201,21 +201,23 @@ def verdict(facts: Facts, errors: Mapping[str, str]) -> str:
     if "cached" in errors:
         return "raises"
     prompt, steps = facts.written[0], facts.written[1:]
-    if not any(facts.written) and not facts.partly:
+    if (facts.unsteered or 0.0) > AGREES:
+        said = "generates wrongly, steered or not"
+    elif facts.partly:
+        said = "partly steered"
+    elif not any(facts.written):
         said = "silently unsteered"
     elif prompt and not any(steps):
         said = "prompt only"
     elif steps and all(steps) and not prompt:
         said = "answer only"
-    elif prompt < facts.expected or not all(steps) or facts.partly:
+    elif prompt < facts.expected or not all(steps):
         said = "partly steered"
     else:
         said = "steered everywhere"
     if said == "steered everywhere" and facts.reference and facts.reference > AGREES:
         said = "steered, but the logits are wrong"
     remarks = []
-    if facts.unsteered is not None and facts.unsteered > AGREES:
-        remarks.append("generation is off without steering too")
     if "uncached" in errors:
         remarks.append("raises without a cache")
     elif facts.uncached_reference is not None and facts.uncached_reference > AGREES:

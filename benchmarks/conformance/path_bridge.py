@@ -30,14 +30,9 @@ class Path(TorchPath):
         return self.bridge.hooks(fwd_hooks=[(name, lambda resid, hook: resid + self.step)])
 
     def tokens(self, ids, mask, cached: bool):
-        padded = {}
-        if not mask.all():
-            if "attention_mask" in inspect.signature(self.bridge.generate).parameters:
-                padded = {"attention_mask": mask}
-            else:  # older releases pad lists of texts themselves
-                rows = zip(ids, mask, strict=True)
-                ids = [self.bridge.tokenizer.decode(row[keep.bool()]) for row, keep in rows]
-                padded = {"prepend_bos": False, "padding_side": "left"}
+        # Older releases have no mask to be told, and find none in the tokens.
+        knows = "attention_mask" in inspect.signature(self.bridge.generate).parameters
+        masked = {"attention_mask": mask} if knows and not mask.all() else {}
         return self.bridge.generate(
             ids,
             max_new_tokens=self.job.n_new,
@@ -46,5 +41,5 @@ class Path(TorchPath):
             use_past_kv_cache=cached,
             return_type="tokens",
             verbose=False,
-            **padded,
+            **masked,
         )

@@ -1,9 +1,14 @@
 """nnsight: the block's output is written in a `generate` trace, at every step."""
 
+from importlib.metadata import version
+
 from seen import TorchPath, block_name, load, tokenizer
 
 PACKAGES = ("nnsight", "transformers")
-WAY = "`with lm.generate(...) as tracer`, and in `with tracer.all()` (before 0.5: `block.all()`)"
+WAY = (
+    "`with lm.generate(...) as tracer`, and there `block.output[:] = block.output + vector` at "
+    "every step: `for _ in tracer.iter[:n]` (before 0.8 `with`, before 0.5 `with block.all()`)"
+)
 FIRST_WRITTEN = 0
 
 
@@ -23,7 +28,8 @@ class Path(TorchPath):
         self.lm = LanguageModel(self.model, tokenizer=tokenizer(self.job))
 
     def generate(self, ids, mask, cached: bool):
-        lm, step = self.lm, self.step
+        lm, step, n_new = self.lm, self.step, self.job.n_new
+        release = tuple(map(int, version("nnsight").split(".")[:2]))
         block = lm
         for name in block_name(self.job).split("."):
             block = block[int(name)] if name.isdigit() else getattr(block, name)
@@ -37,7 +43,7 @@ class Path(TorchPath):
         if not self.steered:
             with lm.generate(inputs, **given):
                 whole = lm.generator.output.save()
-        elif hasattr(block, "all"):
+        elif release < (0, 5):
             with lm.generate(inputs, **given):
                 with block.all():
                     if self.is_tuple:
@@ -45,13 +51,21 @@ class Path(TorchPath):
                     else:
                         block.output[:] = block.output + step
                 whole = lm.generator.output.save()
-        else:
+        elif release < (0, 8):
             with lm.generate(inputs, **given) as tracer:
-                with tracer.all():
+                with tracer.iter[:n_new]:
                     if self.is_tuple:
                         block.output[0][:] = block.output[0] + step
                     else:
                         block.output[:] = block.output + step
-            return self.generated(ids)
+                whole = lm.generator.output.save()
+        else:
+            with lm.generate(inputs, **given) as tracer:
+                for _ in tracer.iter[:n_new]:
+                    if self.is_tuple:
+                        block.output[0][:] = block.output[0] + step
+                    else:
+                        block.output[:] = block.output + step
+                whole = tracer.result.save()
         whole = getattr(whole, "value", whole)
         return whole[:, ids.shape[1] :]

@@ -11,6 +11,8 @@ FIRST_WRITTEN = 0
 
 
 class Path(TorchPath):
+    hooks_are_kept = False
+
     def set_up(self) -> None:
         import pyvene
 

@@ -64,9 +64,13 @@ class Trace:
 
 
 class TorchPath:
-    """A path over a Hugging Face model: subclasses set `model` and give `generate`."""
+    """A path over a Hugging Face model: subclasses set `model` and give `generate`.
+
+    hooks_are_kept: False where the library takes every hook that it finds out of the model.
+    """
 
     model: object
+    hooks_are_kept = True
 
     def __init__(self, job: Job, steered: bool) -> None:
         import torch
@@ -93,7 +97,8 @@ class TorchPath:
             [[self.job.pad] * n + prompt for n, prompt in zip(pads, prompts, strict=True)]
         )
         mask = torch.tensor([[0] * n + [1] * (longest - n) for n in pads])
-        with Watch(self.model, self.job) as watch, torch.no_grad():
+        kind = Watch if self.hooks_are_kept else WrappingWatch
+        with kind(self.model, self.job) as watch, torch.no_grad():
             tokens = self.generate(ids, mask, cached)
         return Trace(
             tokens=np.asarray(tokens),
@@ -128,6 +133,28 @@ class Watch:
 
     def see_logits(self, module, args, logits) -> None:
         self.log_probs.append(logits[:, -1].detach().double().log_softmax(-1).numpy())
+
+
+class WrappingWatch(Watch):
+    """The same by wrapping `forward` of the two modules, which is out of the reach of hooks."""
+
+    def __enter__(self) -> WrappingWatch:
+        before, head = self.before.forward, self.head.forward
+
+        def wrapped_before(*args, **kwargs):
+            self.see_residual(self.before, args, kwargs)
+            return before(*args, **kwargs)
+
+        def wrapped_head(*args, **kwargs):
+            logits = head(*args, **kwargs)
+            self.see_logits(self.head, args, logits)
+            return logits
+
+        self.before.forward, self.head.forward = wrapped_before, wrapped_head
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.before.forward, self.head.forward
 
 
 def places(model, job: Job):

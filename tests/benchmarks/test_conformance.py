@@ -59,6 +59,29 @@ def test_two_paths_are_told_apart_and_both_stand_on_the_page(scripts, tmp_path: 
     assert "27, 1, 1, 1, 1, 1" in page
 
 
+def test_a_path_is_seen_where_its_library_takes_all_hooks_out(scripts, tmp_path: Path) -> None:
+    seen, hook = scripts("seen"), scripts("path_hook")
+    task = scripts("conformance").Task(tmp_path, families=("llama",)).write()
+    job = seen.Job.read(task.job("llama"))
+
+    class TakesHooksOut(hook.Path):
+        hooks_are_kept = False
+
+        def generate(self, ids, mask, cached: bool):
+            for module in seen.places(self.model, job):
+                module._forward_hooks.clear()
+                module._forward_pre_hooks.clear()
+            return super().generate(ids, mask, cached)
+
+    traces = [
+        kind(job, steered=True).trace(job.prompts[:1], True) for kind in (hook.Path, TakesHooksOut)
+    ]
+    assert traces[0].passes == traces[1].passes == [27, 1, 1, 1, 1, 1]
+    assert (traces[0].log_probs == traces[1].log_probs).all()
+    for one, other in zip(traces[0].residual, traces[1].residual, strict=True):
+        assert (one == other).all()
+
+
 def test_verdicts_name_what_a_path_left_out(scripts) -> None:
     verdicts = scripts("conformance_verdicts")
 
@@ -70,6 +93,8 @@ def test_verdicts_name_what_a_path_left_out(scripts) -> None:
     assert said([5, 0, 0]) == "prompt only"
     assert said([0, 1, 1]) == "answer only"
     assert said([5, 1, 0]) == said([4, 1, 1]) == said([5, 1, 1], partly=1) == "partly steered"
+    assert said([5, 0, 0], partly=2) == "partly steered"
+    assert said([5, 0, 0], partly=2, unsteered=1.0) == "generates wrongly, steered or not"
     assert said([5, 1, 1]) == "steered, but the logits are wrong"
     assert verdicts.verdict(verdicts.Facts(), {"cached": "ValueError: no"}) == "raises"
 
