@@ -127,7 +127,7 @@ def test_blocks_on_other_cards_are_attributed_where_they_lie(
             )
 
     monkeypatch.setattr(attribution, "gradients", on_cards)
-    names = ("basis", "reading", "aligned_mean")
+    names = ("basis", "effective_readout", "aligned_mean")
     placed = [
         SimpleNamespace(space=s.space, **{k: OnCard.at("cpu", getattr(s, k)) for k in names})
         for s in subspaces
