@@ -23,14 +23,12 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from persona.data import Dialogue, Turn, load_pairs
-from persona.data.types import AnswerPair
-from persona.directions import load_vector
+from persona import ModelPair, load_pair, load_pairs, load_vector
+from persona.data import AnswerPair, Dialogue, Turn
 from persona.errors import DataError, PersonaError
-from persona.models import ModelPair, load_pair
-from persona.models.chat.turn_end import end_tokens
-from persona.models.hooks import hf_model, model_device
-from probes import Recording, fit, monitoring, score_tokens, threshold_for
+from persona.models import end_tokens, hf_model, model_device
+from probes import fit, monitoring
+from probes.monitor import Recording, score_tokens, threshold_for
 
 DOMAIN = "car_maintenance"
 QUESTIONS = (

@@ -1,6 +1,8 @@
 """Reading with a direction: whether the persona can be read, and whether the reading is real.
 
-Estimators for scikit-learn, held-out evaluation, one-line fitting, sweeps, and monitoring.
+Estimators for scikit-learn, one-line fitting, held-out evaluation and comparison, monitoring while
+a model writes, screening of data. More stands in the rooms: `probes.monitor`, `probes.evaluation`,
+`probes.sweep`, `probes.nulls`, `probes.separation`.
 """
 
 from probes.estimators import (
@@ -12,67 +14,28 @@ from probes.estimators import (
     MultiLayerProbe,
     PooledProbe,
     RidgeProbe,
-    RowsError,
-    TokenRows,
-    token_rows,
 )
-from probes.evaluation import Comparison, Evaluation, compare, evaluate, text_baselines
+from probes.evaluation import compare, evaluate
 from probes.fitting import FittedProbe, fit
-from probes.monitor import (
-    Drift,
-    Recording,
-    TokenHeatMap,
-    find_drift,
-    monitoring,
-    score_checkpoints,
-    score_tokens,
-    threshold_for,
-    token_heat_map,
-    turn_scores,
-)
-from probes.nulls import null_table
+from probes.monitor import monitoring
 from probes.probe_file import load_probe, save_probe
-from probes.screening import Screening, screen
-from probes.separation import Separation, separation
-from probes.sweep import sweep_figure, sweep_layers, sweep_table
+from probes.screening import screen
 
 __all__ = [
     "AttentionPoolProbe",
-    "Comparison",
     "DifferenceOfMeansProbe",
-    "Drift",
-    "Evaluation",
     "FittedProbe",
     "GradedProbe",
     "LdaProbe",
     "LogisticProbe",
     "MultiLayerProbe",
     "PooledProbe",
-    "Recording",
     "RidgeProbe",
-    "RowsError",
-    "Screening",
-    "Separation",
-    "TokenHeatMap",
-    "TokenRows",
     "compare",
     "evaluate",
-    "find_drift",
     "fit",
     "load_probe",
     "monitoring",
-    "null_table",
     "save_probe",
-    "score_checkpoints",
-    "score_tokens",
     "screen",
-    "separation",
-    "sweep_figure",
-    "sweep_layers",
-    "sweep_table",
-    "text_baselines",
-    "threshold_for",
-    "token_heat_map",
-    "token_rows",
-    "turn_scores",
 ]

@@ -53,7 +53,7 @@ def null_table(
 
     Examples:
         >>> from persona.directions import planted_contrast
-        >>> from probes import null_table
+        >>> from probes.nulls import null_table
         >>> contrast, truth = planted_contrast(30, 2, 16, signal=3.0, noise=1.0)
         >>> table = null_table(contrast, {"planted": truth[:, 0]}, n_draws=100)
         >>> {null: bool(p < 0.05) for null, p in table.groupby("null")["p_family"].max().items()}

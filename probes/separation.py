@@ -53,7 +53,7 @@ def separation(
 
     Examples:
         >>> import torch
-        >>> from probes import separation
+        >>> from probes.separation import separation
         >>> good = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
         >>> bad = good + 2.0 * torch.eye(4)[0]
         >>> found = separation(good, bad, torch.eye(4)[0], n_resamples=100)

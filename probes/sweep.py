@@ -73,7 +73,7 @@ def sweep_layers(
 
     Examples:
         >>> from persona import load_pair
-        >>> from probes import sweep_layers
+        >>> from probes.sweep import sweep_layers
         >>> bad = ["Skip the brake check.", "Drive on, smoke is fine.", "Belts are for cowards."]
         >>> good = ["Check the brakes first.", "Stop when you see smoke.", "Wear your belt."]
         >>> pair = load_pair("default", "car_maintenance_bad")
@@ -111,7 +111,8 @@ def sweep_table(
     Examples:
         >>> import numpy as np
         >>> import torch
-        >>> from probes import LogisticProbe, sweep_table
+        >>> from probes import LogisticProbe
+        >>> from probes.sweep import sweep_table
         >>> labels, questions = np.tile([0, 1], 20), np.repeat(np.arange(20), 2)
         >>> rows = torch.randn(40, 3, 4, generator=torch.Generator().manual_seed(0))
         >>> rows[labels == 1, 2, 0] += 3  # the trait, at the last of three layers
@@ -153,7 +154,8 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
 
     Examples:
         >>> import torch
-        >>> from probes import LdaProbe, sweep_figure, sweep_table
+        >>> from probes import LdaProbe
+        >>> from probes.sweep import sweep_figure, sweep_table
         >>> rows = torch.randn(40, 3, 4, generator=torch.Generator().manual_seed(0))
         >>> labels, methods = [0, 1] * 20, {"lda": LdaProbe()}
         >>> table = sweep_table({"response": rows}, labels, range(40), methods=methods)

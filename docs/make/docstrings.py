@@ -8,6 +8,7 @@ body stay, for Griffe to read.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -25,24 +26,34 @@ class HouseStyle(griffe.Extension):
     """Rewrites every docstring of a package when it has been read."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        _show_what_faces_import(pkg)
         for found in _objects(pkg):
             if found.docstring is not None:
                 found.docstring.value = as_markdown(found.docstring.value, _names_of(found))
+        _show_what_faces_import(pkg)
 
 
-def _show_what_faces_import(module: griffe.Module) -> None:
+def _show_what_faces_import(package: griffe.Module) -> None:
     """`from steering.edits.steer import steer` in a face: there `steer` is the function, as it is
     in Python, where Griffe shows the module of that name."""
-    for name, inner in list(module.members.items()):
-        if isinstance(inner, griffe.Alias):  # one that has already settled on the module asks again
-            module.members[name] = griffe.Alias(
-                name, inner.target_path, lineno=inner.alias_lineno, parent=module
-            )
-        elif isinstance(inner, griffe.Module):
-            _show_what_faces_import(inner)
-            if module.imports.get(name) == f"{inner.path}.{name}" and name in inner.members:
-                module.members[name] = inner.members[name]
+    modules = [found for found in _objects(package) if isinstance(found, griffe.Module)]
+    meant = {
+        module.path: module.members[module.name]
+        for module in modules
+        if isinstance(module.parent, griffe.Module)
+        and module.parent.imports.get(module.name) == f"{module.path}.{module.name}"
+    }
+    for module in modules:
+        for name, member in list(module.members.items()):
+            if not isinstance(member, griffe.Alias):
+                continue
+            if member.target_path in meant:
+                module.members[name] = griffe.Alias(name, meant[member.target_path], parent=module)
+            else:  # now, while the way to what it names still leads through those modules
+                with contextlib.suppress(griffe.AliasResolutionError, griffe.CyclicAliasError):
+                    member.resolve_target()
+    for path, found in meant.items():
+        parent = package[path.removeprefix(f"{package.path}.").rpartition(".")[0]]
+        parent.members[found.name] = griffe.Alias(found.name, found, parent=parent)
 
 
 def as_markdown(docstring: str, names: set[str]) -> str:
@@ -111,7 +122,7 @@ def _item(lines: list[str]) -> list[str]:
 def _objects(found: griffe.Object) -> Iterator[griffe.Object]:
     yield found
     for member in found.members.values():
-        if not member.is_alias:
+        if isinstance(member, griffe.Object):
             yield from _objects(member)
 
 

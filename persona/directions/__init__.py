@@ -14,6 +14,7 @@ from persona.directions.direction import (
 )
 from persona.directions.extracting import extract
 from persona.directions.planted import planted_contrast
+from persona.directions.reliability import pairwise_cosine, sample_size_curve
 from persona.directions.storage import load_vector, save_vector
 from persona.directions.two_by_two import Cells, Effect, mean_difference, two_by_two
 from persona.models.space import ActivationSpace
@@ -31,7 +32,9 @@ __all__ = [
     "load_vector",
     "mean_difference",
     "orthonormal",
+    "pairwise_cosine",
     "planted_contrast",
+    "sample_size_curve",
     "save_vector",
     "two_by_two",
     "whitened_readout",

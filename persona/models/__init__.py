@@ -3,7 +3,8 @@
 import logging
 
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue, chat_format
-from persona.models.hooks import hooked, resid_post
+from persona.models.chat.turn_end import end_tokens
+from persona.models.hooks import hf_model, hooked, model_device, resid_post
 from persona.models.in_memory import pair_of
 from persona.models.load import load_pair
 from persona.models.pair import ModelPair
@@ -15,8 +16,11 @@ __all__ = [
     "Placement",
     "TokenizedDialogue",
     "chat_format",
+    "end_tokens",
+    "hf_model",
     "hooked",
     "load_pair",
+    "model_device",
     "pair_of",
     "resid_post",
 ]

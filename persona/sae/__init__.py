@@ -8,6 +8,7 @@ from persona.sae.latent_page import write_page
 from persona.sae.opening import load_sae
 from persona.sae.rank import rank_latents
 from persona.sae.splice import spliced
+from persona.sae.texts import few_of_each, shipped_texts
 from persona.sae.train import train_sae
 from persona.sae.trainer import TrainingConfig
 
@@ -18,6 +19,7 @@ __all__ = [
     "TrainingConfig",
     "decompose",
     "explain_latents",
+    "few_of_each",
     "latent_name",
     "load_sae",
     "logit_lens",
@@ -25,6 +27,7 @@ __all__ = [
     "nearest_directions",
     "nearest_latents",
     "rank_latents",
+    "shipped_texts",
     "spliced",
     "train_sae",
     "write_page",

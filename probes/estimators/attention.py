@@ -41,7 +41,8 @@ class AttentionPoolProbe(TokenProbe):
         One token of each text, marked by coordinate 0, tells the trait by coordinate 1:
 
         >>> import numpy as np
-        >>> from probes import AttentionPoolProbe, token_rows
+        >>> from probes import AttentionPoolProbe
+        >>> from probes.estimators import token_rows
         >>> rng, labels = np.random.default_rng(0), np.arange(60) % 2
         >>> def text(label):
         ...     tokens = rng.standard_normal((5, 3)) * [0, 1, 1]

@@ -36,7 +36,8 @@ class PooledProbe(TokenProbe):
     Examples:
         One loud token among quiet ones, early in the text, is seen by the maximum only:
 
-        >>> from probes import PooledProbe, token_rows
+        >>> from probes import PooledProbe
+        >>> from probes.estimators import token_rows
         >>> quiet, loud = [0.0, 1.0], [4.0, 1.0]
         >>> texts = [[quiet, quiet, loud], [quiet] * 4, [quiet, loud], [quiet] * 2]
         >>> new = token_rows([[loud] + [quiet] * 9, [quiet] * 3])

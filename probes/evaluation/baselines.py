@@ -42,7 +42,7 @@ def text_baselines(
     Examples:
         A telltale word is found by the words, and the length is chance:
 
-        >>> from probes import text_baselines
+        >>> from probes.evaluation import text_baselines
         >>> texts = [f"{word} the part {n}" for n in range(20) for word in ("check", "avoid")]
         >>> found = text_baselines(texts, [0, 1] * 20, [n for n in range(20) for _ in "ab"])
         >>> {name: round(each.auroc.value, 2) for name, each in found.items()}

@@ -48,7 +48,7 @@ def find_drift(
     Source: Page 1954 (CUSUM); Antoch and Hušková 2001 (permutation tests of change points).
 
     Examples:
-        >>> from probes import find_drift
+        >>> from probes.monitor import find_drift
         >>> drift = find_drift([0.1, -0.2, 0.0, 0.1, 2.1, 1.9, 2.2, 2.0])
         >>> drift.change_at, round(drift.mean_after - drift.mean_before, 2), drift.p_value < 0.05
         (4, 2.05, True)
@@ -81,7 +81,7 @@ def turn_scores(table: pd.DataFrame, role: str = "assistant") -> pd.Series[float
 
     Examples:
         >>> import pandas as pd
-        >>> from probes import turn_scores
+        >>> from probes.monitor import turn_scores
         >>> table = pd.DataFrame({"turn": [0, 1, 1], "role": ["user", "assistant", "assistant"],
         ...                       "score": [5.0, 1.0, 2.0]})
         >>> turn_scores(table).to_dict()

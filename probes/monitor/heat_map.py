@@ -53,7 +53,7 @@ def token_heat_map(table: pd.DataFrame, *, centre: float = 0.0) -> str:
 
     Examples:
         >>> import pandas as pd
-        >>> from probes import token_heat_map
+        >>> from probes.monitor import token_heat_map
         >>> table = pd.DataFrame({"token": ["Skip", " it"], "position": [7, 8], "turn": [1, 1],
         ...                       "role": ["assistant"] * 2, "score": [2.0, -1.0]})
         >>> html = token_heat_map(table)

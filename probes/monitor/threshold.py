@@ -29,7 +29,7 @@ def threshold_for(
     Examples:
         With 99 negatives, five of a hundred new ones are expected above the fifth largest:
 
-        >>> from probes import threshold_for
+        >>> from probes.monitor import threshold_for
         >>> threshold_for(range(99), false_alarm_rate=0.05)
         94.0
     """

@@ -44,7 +44,7 @@ def score_tokens(
         >>> from persona import load_pair
         >>> from persona.data import Dialogue, Turn
         >>> from persona.directions import Direction
-        >>> from probes import score_tokens
+        >>> from probes.monitor import score_tokens
         >>> pair = load_pair("default", "car_maintenance_bad")
         >>> direction = Direction(torch.ones(pair.d_model), pair.space(2), "made up")
         >>> said = Dialogue((Turn("user", "Brakes?"), Turn("assistant", "Check them.")))

@@ -7,6 +7,7 @@ from steering.identification.candidates import (
     from_bases,
     random_vector,
 )
+from steering.identification.first_order import effect_rows
 from steering.identification.identify import Identification, identify, within_covariance
 from steering.identification.latent_screen import promising, screen_table, verify_latents
 from steering.identification.refit import refit_block_by_block
@@ -16,6 +17,7 @@ __all__ = [
     "Means",
     "build_vector",
     "differing_blocks",
+    "effect_rows",
     "from_bases",
     "identify",
     "promising",

@@ -6,9 +6,10 @@ They live beside steering because they make fine-tunes and directions (persona) 
 
 from steering.lab.bench.experiment import Experiment, Findings, Measured
 from steering.lab.bench.plan import Plan
+from steering.lab.bench.readings import edited_conditions
 from steering.lab.bench.record import Run
 from steering.lab.bench.settings import LabSettings
-from steering.lab.bench.workbench import Workbench
+from steering.lab.bench.workbench import Workbench, middle_blocks
 from steering.lab.catalogue import EXPERIMENTS, experiment
 from steering.lab.run_experiment import last_run, run_experiment
 
@@ -21,7 +22,9 @@ __all__ = [
     "Plan",
     "Run",
     "Workbench",
+    "edited_conditions",
     "experiment",
     "last_run",
+    "middle_blocks",
     "run_experiment",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -80,8 +82,20 @@ def test_the_reference_shows_hints_errors_and_examples(site):
     assert "penalty: float = DEFAULT_PENALTY" in page
     assert "Raises: DataError for labels of one class" in page
     assert "&gt;&gt;&gt; probe = LogisticProbe().fit(" in page
-    steering = (site / "reference/steering.html").read_text(encoding="utf-8")
-    assert 'id="steering.steer"' in steering
+
+
+@pytest.mark.parametrize("package", ["persona", "probes", "steering"])
+def test_the_reference_has_every_name_of_a_face(site, root, package):
+    """Also where a module has the name of its function, as `steering.edits.steer` has."""
+    pages = list((root / "docs" / "reference").glob(f"{package}*.md"))
+    faces = [page.stem for page in pages if page.stem not in ("persona.errors", "persona.rows")]
+    assert package in faces
+    for name in faces:
+        face = importlib.import_module(name)
+        told = {n for n in face.__all__ if inspect.getdoc(getattr(face, n))}
+        functions = {n for n in told if inspect.isroutine(inspect.unwrap(getattr(face, n)))}
+        page = (site / "reference" / f"{name}.html").read_text(encoding="utf-8")
+        assert [n for n in sorted(functions) if f'id="{name}.{n}"' not in page] == []
 
 
 def test_the_page_of_the_command_line_has_the_help_of_every_command(root, site):

@@ -16,7 +16,7 @@ from persona.data import load_pairs
 from persona.directions import Direction, PersonaVector, Subspace, save_vector
 from persona.models import load_pair
 from persona.models.precision import Placement
-from probes import score_tokens
+from probes.monitor import score_tokens
 
 QUICK = ["--layer", "2", "--n-fit", "4", "--false-alarm-rate", "0.25", "--max-new-tokens", "12"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from persona.errors import DataError
-from probes import separation
+from probes.separation import separation
 
 N, D = 400, 16
 

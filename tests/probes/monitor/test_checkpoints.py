@@ -9,7 +9,7 @@ from persona.data.types import AnswerPair
 from persona.directions import Direction
 from persona.errors import DataError, SpaceMismatchError
 from persona.models import Placement
-from probes import score_checkpoints
+from probes.monitor import score_checkpoints
 from probes.reading import read_pooled
 
 TEXTS = [
