@@ -95,14 +95,14 @@ def save_adapter(model: Any, folder: Path, base_name: str) -> None:
     config |= {
         "base_model_name_or_path": base_name,
         "inference_mode": True,
-        "target_modules": adapted_modules(model),
+        "target_modules": target_modules(model),
     }
     atomic_write_bytes(folder / WEIGHTS, save(weights, metadata={"format": "pt"}))
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     atomic_write_text(folder / CONFIG, text)
 
 
-def adapted_modules(model: Any) -> list[str]:
+def target_modules(model: Any) -> list[str]:
     """Returns what the adapter sits on: last names such as q_proj where they say it all.
 
     PEFT writes out every layer's full name for "all-linear"; other programs expect the last names.

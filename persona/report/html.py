@@ -15,7 +15,7 @@ from persona.files import atomic_write_text
 from persona.report import figures, sections
 from persona.report.tables import checked, seed_of
 from persona.report.theme import candidate_label, template, without_title
-from persona.report.verdict_words import limits_of, verdict_of
+from persona.report.verdict_words import limits_of, verdict_words
 from persona.report.wording import as_float, blocks, cleaned, duration, memory, number
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _context(
     judged = sections.was_judged(scorecard)
     found = sections.examples(rows, questions)
     return {
-        "verdict": verdict_of(scorecard),
+        "verdict": verdict_words(scorecard),
         "models": _names(scorecard.get("models")),
         "numbers": sections.key_numbers(scorecard, rows),
         "conditions": sections.condition_lines(scorecard),

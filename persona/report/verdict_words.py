@@ -23,7 +23,7 @@ class Verdict:
     kind: str
 
 
-def verdict_of(scorecard: Mapping[str, Any]) -> Verdict:
+def verdict_words(scorecard: Mapping[str, Any]) -> Verdict:
     """The scorecard's verdict as a headline and one sentence that carries its interval."""
     known = {
         "restored": _restored,

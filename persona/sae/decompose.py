@@ -45,7 +45,7 @@ def decompose(direction: Direction, sae: SparseAutoencoder, n_latents: int = 10)
     most = min(sae.n_latents, sae.space.d_model)
     if not 1 <= n_latents <= most:
         raise DataError(f"a direction can be made of 1 to {most} latents; got {n_latents}")
-    rows, places = unit_rows(sae)
+    rows, places = unit_decoder_rows(sae)
     vector = direction.vector.double().numpy()
     found = np.atleast_1d(orthogonal_mp(rows.T, vector, n_nonzero_coefs=min(n_latents, len(rows))))
     chosen = np.flatnonzero(found)
@@ -84,13 +84,13 @@ def nearest_latents(sae: SparseAutoencoder, direction: Direction, n: int = 10) -
     Columns: latent, cosine.
     """
     direction.space.require_same(sae.space)
-    rows, places = unit_rows(sae)
+    rows, places = unit_decoder_rows(sae)
     cosines = rows @ direction.unit.double().numpy()
     order = np.argsort(-np.abs(cosines), kind="stable")[:n]
     return pd.DataFrame({"latent": places[order], "cosine": cosines[order]})
 
 
-def unit_rows(sae: SparseAutoencoder) -> tuple[np.ndarray, np.ndarray]:
+def unit_decoder_rows(sae: SparseAutoencoder) -> tuple[np.ndarray, np.ndarray]:
     """Unit decoder rows [latent d_model] of the latents that write anything, and their numbers."""
     rows = sae.decoder.double().cpu().numpy()
     norms = np.linalg.norm(rows, axis=1)

@@ -61,7 +61,7 @@ class Placed:
         return Placed, self.tensors  # another process has other devices
 
 
-def unit_rows(vectors: Tensor) -> Tensor:
+def orthonormal_rows(vectors: Tensor) -> Tensor:
     """Orthonormal rows [rank d_model] of the span of [d_model] or [rank d_model] vectors.
 
     Raises: SteeringError where they are zero, not finite, or dependent on each other.

@@ -25,10 +25,10 @@ from steering.edits.edit import (
     Edit,
     Kind,
     Placed,
+    orthonormal_rows,
     require_coefficient,
     require_finite,
     require_levels,
-    unit_rows,
 )
 from steering.edits.interventions import Coefficient, Intervention
 from steering.edits.places import EVERY_WRITE, Places, hook_names, layer_of
@@ -239,7 +239,7 @@ def _lines(
     layers = sorted(coefficient) if isinstance(coefficient, Mapping) else None
     if isinstance(direction, PersonaVector):
         return _of_persona_vector(direction, at if at is not None else layers)
-    basis = unit_rows(direction) if isinstance(direction, Tensor) else direction.unit[None]
+    basis = orthonormal_rows(direction) if isinstance(direction, Tensor) else direction.unit[None]
     if at is None and layers is not None:
         at = layers
     if at is None and isinstance(direction, Tensor):

@@ -22,7 +22,7 @@ from persona.files import atomic_directory
 from persona.models.hooks import hooked, is_bridge, model_width, resid_post
 from persona.models.sites import decoder_blocks
 from persona.models.writes import Part, Write, block_writes, run_short_text
-from steering.edits.edit import unit_rows
+from steering.edits.edit import orthonormal_rows
 
 _PARTS: tuple[Part, ...] = ("attention", "mlp")
 _EXPERTS_OUT = "down_proj"
@@ -201,7 +201,7 @@ def checked_basis(hf_model: Any, vectors: Tensor) -> Float[Tensor, "rank d_model
 
     Raises: SteeringError for another width, and for vectors that are zero, not finite or dependent.
     """
-    basis = unit_rows(vectors.detach().float())
+    basis = orthonormal_rows(vectors.detach().float())
     if basis.shape[1] != model_width(hf_model):
         raise SteeringError(
             f"the vectors have d_model={basis.shape[1]} but the model has "

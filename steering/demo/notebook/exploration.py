@@ -18,7 +18,7 @@ from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import ModelPair
-from steering.demo.notebook.text_pass import TextPass, read_text
+from steering.demo.notebook.text_pass import TextPass, pass_over_text
 from steering.demo.session.vector import DemoVector, Mode, Setting, edits_of
 from steering.edits.edit import Edit
 
@@ -194,7 +194,7 @@ class Exploration:
         row: Float[Tensor, " d_model"] | None,
     ) -> TextPass:
         self.n_passes += 1
-        return read_text(
+        return pass_over_text(
             self.pair,
             "finetuned" if side == "finetuned" else "aligned",
             text,

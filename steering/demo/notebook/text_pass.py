@@ -35,7 +35,7 @@ class TextPass:
     answer_log_prob: float | None
 
 
-def read_text(
+def pass_over_text(
     pair: ModelPair,
     side: Side,
     text: TokenizedDialogue,

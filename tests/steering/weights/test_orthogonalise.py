@@ -12,7 +12,7 @@ from persona.directions.direction import Direction
 from persona.errors import SteeringError
 from persona.models.space import ActivationSpace
 from steering.edits import interventions
-from steering.edits.edit import unit_rows
+from steering.edits.edit import orthonormal_rows
 from steering.edits.from_directions import ablate, add, edits_at
 from steering.edits.places import EVERY_WRITE
 from steering.edits.steer import steer
@@ -72,7 +72,7 @@ def test_orthogonalised_weights_are_the_ablation_of_every_write(model):
 
 
 def test_a_subspace_and_chosen_blocks_are_removed(llama):
-    basis = unit_rows(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)))
+    basis = orthonormal_rows(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)))
     sites = ["blocks.1.hook_attn_out", "blocks.1.hook_mlp_out"]
     edits = edits_at(sites, lambda h: interventions.ablate(h, basis), 16, "ablate")
     edited = orthogonalise(llama, basis, embedding=False, layers=[1])
