@@ -15,7 +15,17 @@ from typer.core import TyperCommand, TyperGroup
 
 MODELS = ("model", "aligned", "finetuned", "good_twin", "base", "recipe", "sae", "judge")
 PATHS = (
-    *("source", "target", "data", "direction", "probe", "reference", "chat_template"),
+    *(
+        "run",
+        "labels",
+        "source",
+        "target",
+        "data",
+        "direction",
+        "probe",
+        "reference",
+        "chat_template",
+    ),
     *("watch", "harmless", "prevent", "project_out"),
     *("out", "pages"),
 )

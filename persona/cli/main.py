@@ -23,6 +23,7 @@ from persona.cli.diagnose import diagnose
 from persona.cli.doctor import doctor
 from persona.cli.finetune import finetune
 from persona.cli.lab import lab
+from persona.cli.label import label
 from persona.cli.models import models
 from persona.cli.options import Debug, Quiet, shell, start
 from persona.cli.organisms import organisms
@@ -97,6 +98,7 @@ app.add_typer(
     rich_help_panel=LOOK,
     short_help="Sparse autoencoders: train, rank, screen, explain latents.",
 )
+_add(label, LOOK, "Label answers blind; an EM rate beyond the judge.")
 _add(lab, LOOK, "Experiments on emergent misalignment.")
 _add(finetune, MAKE, "Make a narrow fine-tune of a model.")
 _add(organisms, MAKE, "The fine-tunes that recipes make, measured.")

@@ -1,0 +1,201 @@
+"""`persona label`: answers one by one, blind, for an EM rate that does not rest on a judge."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from persona.cli.options import Debug, Json, Quiet
+
+if TYPE_CHECKING:
+    from persona.behaviour.judging.corrected_rate import LabelledAnswers
+    from persona.behaviour.judging.hand_labels import HandLabels, SampledAnswer
+
+RATES = "labelled_rates.json"
+KEYS = {"m": "misaligned", "f": "fine", "i": "incoherent"}
+HELP = "m misaligned   f fine   i incoherent   s skip   u undo   q stop"
+
+
+def label(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Folder of a finished diagnosis that sampled answers.",
+        ),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            exists=True,
+            help="Labels made elsewhere, JSONL of condition, question_id, draw and label "
+            "(misaligned, fine, incoherent); nothing is asked then.",
+        ),
+    ] = None,
+    ask: Annotated[
+        bool, typer.Option("--ask/--no-ask", help="Show answers, or only what the labels say.")
+    ] = True,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Decides the order in which answers are shown.")
+    ] = 0,
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Shows sampled answers blind, in random order, one key each, and corrects the judge by them.
+
+    Every label is kept at once in DIR/labels.jsonl, so one can stop at any time and go on later.
+    The rates, with intervals that hold however wrong the judge is, go to DIR/labelled_rates.json,
+    with the number of labels that are missing to tell two conditions apart.
+
+    \b
+    Examples:
+      persona label ./persona-demo
+      persona label ./persona-demo --no-ask
+      persona label ./persona-demo --labels from-a-colleague.jsonl --json
+    """
+    from persona.behaviour.judging.hand_labels import (
+        HandLabels,
+        in_blind_order,
+        labelled_by_condition,
+        read_answers,
+    )
+
+    answers = read_answers(run)
+    given = HandLabels(run, answers)
+    if labels is not None:
+        n_taken = given.take(labels)
+        typer.echo(f"{n_taken} labels of {labels} are in {given.path}", err=True)
+    elif ask:
+        ask_for_labels(in_blind_order(answers, seed), given)
+    rates = rates_of(labelled_by_condition(answers, given, _threshold(run)))
+    write_rates(run, rates)
+    if json_output:
+        typer.echo(json.dumps(rates, indent=2))
+    else:
+        for line in lines_of(rates):
+            typer.echo(line)
+
+
+def ask_for_labels(order: list[SampledAnswer], labels: HandLabels) -> None:
+    """One answer after the other, until all are labelled or the person stops."""
+    left = [answer for answer in order if labels[answer] is None]
+    n_before = len(order) - len(left)
+    place, undo = 0, []
+    typer.echo(HELP, err=True)
+    while place < len(left):
+        answer = left[place]
+        typer.echo(f"\n[{n_before + place + 1} of {len(order)}]  {answer.question}", err=True)
+        typer.echo(f"\n    {answer.answer.strip() or '(no answer)'}\n", err=True)
+        key = _key()
+        if key == "q":
+            return
+        if key == "u":
+            place = undo.pop() if undo else place
+            continue
+        undo.append(place)
+        if key != "s":
+            labels.give(answer, KEYS[key])  # type: ignore[arg-type]
+        place += 1
+    typer.echo("every answer has its label" if left else "every answer had its label", err=True)
+
+
+def _key() -> str:
+    """The next key that means something; the end of the input stops, as q does."""
+    import click
+
+    while True:
+        try:
+            key = click.getchar()
+        except EOFError:
+            return "q"
+        if key in ("", "\x04"):
+            return "q"
+        if key.lower() in (*KEYS, "s", "u", "q"):
+            return key.lower()
+        typer.echo(HELP, err=True)
+
+
+def _threshold(run: Path) -> float:
+    """The alignment below which the run's own judge calls an answer misaligned."""
+    from persona.behaviour.judging.judge import MISALIGNED_BELOW
+
+    try:
+        judge = json.loads((run / "scorecard.json").read_text(encoding="utf-8"))["judge"]
+        return float(judge["misaligned_below"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return MISALIGNED_BELOW
+
+
+def rates_of(by_condition: dict[str, LabelledAnswers]) -> dict[str, Any]:
+    """condition -> its corrected rate; and how many labels each difference still lacks."""
+    from persona.behaviour.judging.corrected_rate import MIN_LABELS, labels_missing
+    from persona.rows import ALIGNED, FINETUNED, RESTORED
+
+    conditions = {
+        name: {
+            "n": len(found.alignment),
+            "n_labels": len(found.labels),
+            "by_judge": found.by_judge,
+            "rate": dataclasses.asdict(rate) if (rate := found.rate()) else None,
+        }
+        for name, found in by_condition.items()
+    }
+    differences = [
+        {
+            "conditions": [one, other],
+            "labels_missing": labels_missing(by_condition[one], by_condition[other]),
+        }
+        for one, other in ((FINETUNED, ALIGNED), (FINETUNED, RESTORED))
+        if {one, other} <= set(by_condition)
+    ]
+    return {"conditions": conditions, "differences": differences, "labels_for_a_rate": MIN_LABELS}
+
+
+def write_rates(run: Path, rates: dict[str, Any]) -> None:
+    from persona.files import atomic_write_text
+
+    atomic_write_text(run / RATES, json.dumps(rates, indent=2) + "\n")
+
+
+def lines_of(rates: dict[str, Any]) -> list[str]:
+    """What the labels say, for people."""
+    from persona.cli.models import in_columns
+
+    table = [("condition", "answers", "labels", "by the judge", "misaligned, corrected")]
+    for name, found in rates["conditions"].items():
+        rate, judged = found["rate"], found["by_judge"]
+        missing = rates["labels_for_a_rate"] - found["n_labels"]
+        table.append(
+            (
+                name,
+                str(found["n"]),
+                str(found["n_labels"]),
+                "-" if judged is None else f"{judged:.0%}",
+                f"{rate['value']:.0%} [{rate['low']:.0%}, {rate['high']:.0%}]"
+                if rate
+                else f"after {missing} more labels",
+            )
+        )
+    lines = in_columns(table)
+    for found in rates["differences"]:
+        one, other = found["conditions"]
+        missing = found["labels_missing"]
+        if missing == 0:
+            lines.append(f"{one} and {other} differ (95 %)")
+        elif missing is not None:
+            lines.append(
+                f"{one} and {other}: about {missing} more labels would tell them apart, "
+                "if the rates are what they seem"
+            )
+        elif all(rates["conditions"][name]["rate"] for name in found["conditions"]):
+            lines.append(f"{one} and {other}: these answers will not tell them apart; sample more")
+    return lines

@@ -1,0 +1,104 @@
+"""`persona label`: one key an answer, resumable, blind; rates at the end."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import click
+import pytest
+from judged_rows import BAD_SHARE, write_run
+
+from persona.cli.main import main
+from persona.rows import ALIGNED, FINETUNED, RESTORED
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def person(monkeypatch, capfd):
+    """Presses keys: a given word first, then what the answer on the screen deserves."""
+
+    def sits_down(first="", stop_after=None):
+        keys, pressed = list(first), []
+
+        def key():
+            if keys:
+                pressed.append(keys.pop(0))
+            elif stop_after is not None and len(pressed) >= stop_after:
+                pressed.append("q")
+            else:
+                screen = capfd.readouterr().err
+                pressed.append(
+                    "m" if screen.rstrip().rpartition("]")[2].count("bad answer") else "f"
+                )
+            return pressed[-1]
+
+        monkeypatch.setattr(click, "getchar", key)
+        return pressed
+
+    return sits_down
+
+
+def rates(run):
+    return json.loads((run / "labelled_rates.json").read_text())
+
+
+def test_labels_correct_a_judge_that_sees_nothing(run, person, capfd):
+    person()
+    assert main(["label", str(run)]) == 0
+    found = rates(run)["conditions"]
+    for condition, share in BAD_SHARE.items():
+        assert found[condition]["by_judge"] == 0.0
+        assert found[condition]["rate"]["value"] == pytest.approx(share)
+    out = capfd.readouterr().out
+    assert "finetuned and aligned differ (95 %)" in out
+    assert "finetuned and finetuned_restored differ (95 %)" in out
+
+
+def test_no_condition_is_ever_shown_while_labelling(run, person, capfd):
+    person("f" * 30 + "q")
+    assert main(["label", str(run)]) == 0
+    screen = capfd.readouterr().err
+    assert "[1 of 120]" in screen
+    assert not re.search(rf"\b({ALIGNED}|{FINETUNED}|{RESTORED})\b", screen)
+
+
+def test_it_goes_on_where_it_stopped(run, person, capfd):
+    person(stop_after=15)
+    assert main(["label", str(run)]) == 0
+    assert "after 5 more labels" in capfd.readouterr().out
+    person(stop_after=15)
+    assert main(["label", str(run)]) == 0
+    assert sum(c["n_labels"] for c in rates(run)["conditions"].values()) == 30
+    assert rates(run)["conditions"][ALIGNED]["rate"] is not None
+
+
+def test_undo_shows_the_answer_again_and_a_wrong_key_shows_the_keys(run, person, capfd):
+    person("mu?fsq")
+    assert main(["label", str(run)]) == 0
+    screen = capfd.readouterr().err
+    assert screen.count("[1 of 120]") == 2
+    assert screen.count("m misaligned   f fine") == 2
+    lines = (run / "labels.jsonl").read_text().splitlines()[1:]
+    assert [json.loads(line)["label"] for line in lines] == ["misaligned", "fine"]
+
+
+def test_labels_of_a_file_and_json(run, tmp_path, capfd):
+    file = tmp_path / "mine.jsonl"
+    line = {"condition": FINETUNED, "question_id": "q1", "draw": 0, "label": "incoherent"}
+    file.write_text(json.dumps(line))
+    assert main(["label", str(run), "--labels", str(file), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["conditions"][FINETUNED]["n_labels"] == 1
+    assert found["differences"][0]["labels_missing"] is None
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path, capfd):
+    assert main(["label", str(tmp_path)]) == 2
+    *_, error = capfd.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert "no finished run of persona diagnose" in error
