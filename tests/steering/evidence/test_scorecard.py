@@ -9,7 +9,9 @@ import torch
 
 from persona.directions import ActivationSpace, PersonaVector, Subspace
 from persona.errors import DataError
+from persona.intervals import Estimate
 from persona.rows import random_restorations
+from steering.evidence import scorecard
 from steering.evidence.scorecard import make_scorecard, question_table
 
 N = 60
@@ -110,7 +112,7 @@ def test_verdicts(planted, verdict):
 @pytest.mark.parametrize("on_those", [0.2, 1.4])
 def test_chance_and_the_edit_stand_on_the_same_questions(on_those):
     """Draws on the first 6 questions, where the edit restores another share than on all 60."""
-    rows = planted_rows(restored=0.8, random=0.7)  # draws restore 0.70 to 0.89
+    rows = planted_rows(restored=0.8, random=0.5)  # draws restore 0.50 to 0.69
     number = rows["question_id"].str.extract(r"-(\d+)$")[0].astype(int)
     few = (rows["split"] == "held_out") & (number < 6)
     null = (rows["condition"] == "finetuned_random_restored") & (rows["split"] == "held_out")
@@ -126,15 +128,29 @@ def test_chance_and_the_edit_stand_on_the_same_questions(on_those):
     beside = c["random_restoration"]
     assert (beside["n"], beside["n_questions"]) == (20, 6)
     assert beside["of_the_edit"]["value"] == pytest.approx(on_those, abs=1e-9)
-    assert c["p_value"] == pytest.approx(1.0 if on_those < 0.7 else 1 / 21)
-    assert (c["restoration"]["value"] > 0.7) and (beside["p97_5"] < 0.9)
-    expected = "not_restored" if on_those < 0.7 else "partly_restored"
+    assert c["p_value"] == pytest.approx(1.0 if on_those < 0.5 else 1 / 21)
+    assert c["restoration"]["low"] > beside["p97_5"]
+    expected = "not_restored" if on_those < 0.5 else "partly_restored"
     assert (
         card(rows.assign(value=rows["value"].where(rows["measure"] != "kl_good_nats", 1.0)))[
             "verdict"
         ]
         == expected
     )
+
+
+@pytest.mark.parametrize(
+    ("restoration", "edit", "beyond"),
+    [
+        ((0.83, 0.65), (0.56, -0.18), True),  # six questions give a wide interval, and no doubt
+        ((0.83, 0.65), (0.05, -0.18), False),  # no better than the draws where both were asked
+        ((0.30, 0.05), (0.56, 0.40), False),  # over all questions it may be as little as chance
+    ],
+)
+def test_beyond_chance_is_value_against_draws_and_interval_over_all(restoration, edit, beyond):
+    draws = np.linspace(-0.1, 0.1, 20)
+    over_all, over_few = (Estimate(v, low, 2 * v - low, 6) for v, low in (restoration, edit))
+    assert scorecard._beyond_chance(over_all, over_few, draws) is beyond
 
 
 def test_a_random_draw_keeps_its_own_restoration():
