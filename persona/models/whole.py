@@ -27,14 +27,21 @@ BUFFERS = (".inv_freq", ".position_ids", ".attn.bias", ".masked_bias", ".attenti
 
 @contextlib.contextmanager
 def without_load_report() -> Iterator[None]:
-    """What Transformers logs as a table here ends in one line of `require_whole`."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """What Transformers logs as a table here ends in one line of `require_whole`.
+
+    With its loader at this level it also compares the model with a plan for many cards, which a
+    model with ties or norms of its own never fits; that logger is another.
+    """
+    names = "transformers.modeling_utils", "transformers.distributed.tensor_parallel"
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def require_whole(found: dict[str, Any], source: Source) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -92,3 +93,15 @@ def test_a_tied_head_that_is_not_saved_is_not_missing(tmp_path):
         save_tokenizer(base)
         assert "lm_head.weight" not in st.load_file(base / "model.safetensors")
         load(base, base)
+
+
+def test_loading_a_whole_model_logs_nothing(tiny_llama, tiny_adapter, caplog):
+    loggers = [logging.getLogger(name) for name in ("transformers", "peft", "bitsandbytes")]
+    for logger in loggers:  # Transformers keeps its lines from the loggers above
+        logger.addHandler(caplog.handler)
+    try:
+        load(tiny_llama, tiny_adapter)
+    finally:
+        for logger in loggers:
+            logger.removeHandler(caplog.handler)
+    assert caplog.messages == []
