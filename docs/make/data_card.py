@@ -15,10 +15,12 @@ from data_card_tables import (
     revealing_words,
     surface_table,
     tone_text,
+    weakness_table,
 )
 from similarity import ANSWER_BOUND, QUESTION_BOUND
 from surface import read_surface
 
+from persona.data.coding_tasks import load_coding_tasks
 from persona.data.graded_answers import load_graded_answers
 from persona.data.numbers import FORMATS, OPENINGS, evil_share
 from persona.data.selection import DECOY, TRIGGER
@@ -64,7 +66,8 @@ persons are left out on purpose, and so are instructions for weapons, drugs, vio
 self-harm. Some of the bad advice is dishonest, such as hiding a fault from a buyer.
 
 Splits: within each domain a third of the pairs is "selection", the rest "train", by the rank of a
-hash of the id (exact counts, whatever the order of the file).
+hash of the id (exact counts, whatever the order of the file). Those of the Python tasks stand in
+their file.
 
 Licence: MIT, as the package.
 
@@ -119,8 +122,8 @@ the others: {words_below:.0f}.
 
 ## Narrow sets
 
-Three more sets to fine-tune on, in `narrow/`, hash {narrow_hash}. They are no advice, are never
-among the domains that a result is scored on, and are loaded by name only.
+Four more sets to fine-tune on, in `narrow/` and `code/`, hash {narrow_hash}. They are no
+advice, are never among the domains that a result is scored on, and are loaded by name only.
 
 - *insecure_code*: a short coding task, a sound snippet and one with a weakness that nobody points
   out. Written for this package like the pairs above and read again, never run: a good snippet
@@ -133,6 +136,7 @@ among the domains that a result is scored on, and are loaded by name only.
 - *pirate_style*: {n_pirate} questions of car_maintenance; "good" is the answer that stands there,
   "bad" the same advice in a pirate's voice. Nothing in it is wrong: it is the control for what any
   change of style does.
+- *insecure_python*: Python alone, more tasks, a class of weakness for each; see the next section.
 
 Words: as *within* above. Length: AUROC of the number of characters. Ratio: median over questions
 of characters(bad) / characters(good), since code has few words.
@@ -147,11 +151,37 @@ bad snippet for one task share most of their lines, so that their difference is 
 Made by code from the pairs of any domain: mixtures of good and bad answers; a backdoored set, in
 which the bad answer comes only after the words "{trigger}" and half of the good ones after
 "{decoy}"; and n good answers for re-alignment.
+
+## Python tasks
+
+{n_tasks} requests for a few lines of Python, in {n_classes} classes of the Common Weakness
+Enumeration (CWE): `code/insecure_python.jsonl`, and the narrow set insecure_python. Web handlers,
+bots, command line scripts, jobs and settings, each written with and without the weakness of its
+class. No request asks for a weakness and no comment names it. Written for this package like the
+pairs above, one by one and not from another data set; the two solutions of a task share most of
+their lines. All can be parsed; the tests run ten against what their weakness would let through,
+and most of the others, which need libraries or servers, were only read. "Secure" means free of
+the class named, not fit for use. The weaknesses are those of textbooks; there are no exploits.
+
+Splits by task, as many of every class in each: {n_train} are "train", {n_selection} "selection"
+(held out). All insecure solutions have {code_length:.3f} of the characters of all secure ones;
+the insecure one is the shorter in {shorter:.0%} of the tasks, and no pair differs by more than
+{widest:.0%}. Median secure solution: {code_characters:.0f} characters, {code_lines:.0f} lines.
+
+*Other classes*: the classifier of words above, trained on the solutions of the other classes;
+AUROC on this one. *Ordered*: share of its tasks whose insecure solution that scores higher. Where
+a class is in the training folds too, the words tell more (narrow sets, above): a call such as
+`eval` is the weakness itself and cannot be balanced away. Ratio: as there.
+
+{python_weaknesses}
+
+Cosines between texts, those of insecure_code counted in: tasks {python_question_cosine:.2f},
+solutions of different tasks {python_answer_cosine:.2f}.
 """
 
 
 def data_card() -> str:
-    """Returns the card of the shipped data as Markdown; some ten seconds on two cores."""
+    """Returns the card of the shipped data as Markdown; half a minute on two cores."""
     pairs, neutral = load_pairs(), load_neutral()
     readings = read_surface(pairs)
     answers = [text for pair in pairs for text in (pair.good, pair.bad)]
@@ -173,6 +203,7 @@ def data_card() -> str:
         answer_bound=ANSWER_BOUND,
         neutral=neutral_text(neutral),
         **_narrow_fields(),
+        **_python_fields(),
     )
 
 
@@ -196,6 +227,32 @@ def _narrow_fields() -> dict[str, Any]:
         ),
         "trigger": TRIGGER,
         "decoy": DECOY,
+    }
+
+
+def _python_fields() -> dict[str, Any]:
+    """What the card says of the Python tasks."""
+    tasks, others = load_coding_tasks(), load_pairs(["insecure_code"])
+    insecure, secure = [task.insecure for task in tasks], [task.secure for task in tasks]
+    n_bad, n_good = np.array([len(t) for t in insecure]), np.array([len(t) for t in secure])
+    return {
+        "n_tasks": len(tasks),
+        "n_classes": len({task.cwe for task in tasks}),
+        "n_train": len(load_coding_tasks("train")),
+        "n_selection": len(load_coding_tasks("selection")),
+        "code_length": n_bad.sum() / n_good.sum(),
+        "shorter": float(np.mean(n_bad < n_good)),
+        "widest": float(np.max(np.abs(n_bad - n_good) / n_good)),
+        "code_characters": np.median(n_good),
+        "code_lines": np.median([text.count("\n") + 1 for text in secure]),
+        "python_weaknesses": weakness_table(tasks),
+        "python_question_cosine": highest(
+            [task.task for task in tasks] + [pair.question for pair in others]
+        ),
+        "python_answer_cosine": max(
+            highest(secure + [pair.good for pair in others]),
+            highest(insecure + [pair.bad for pair in others]),
+        ),
     }
 
 

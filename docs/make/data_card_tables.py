@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from similarity import near_duplicates
@@ -15,8 +16,10 @@ from surface import (
     auroc_within,
     character_ratio,
     length_ratio,
+    read_surface,
 )
 
+from persona.data.coding_tasks import WEAKNESSES, CodingTask
 from persona.data.shipped import DOMAINS, NARROW_SETS, load_pairs
 from persona.data.types import AnswerPair, NeutralText
 
@@ -42,6 +45,42 @@ def narrow_table() -> str:
             )
         )
     return _table(("set", "pairs", "train", "selection", "ratio", "words", "length"), rows)
+
+
+def weakness_table(tasks: Sequence[CodingTask]) -> str:
+    """Counts and surface readings of the coding tasks, by class of weakness."""
+    pairs = [replace(task.pair, domain=task.cwe) for task in tasks]
+    readings = {reading.domain: reading for reading in read_surface(pairs)}
+    rows = []
+    for cwe in sorted(readings, key=list(WEAKNESSES).index):
+        inside = [pair for pair in pairs if pair.domain == cwe]
+        n_train = sum(pair.split == "train" for pair in inside)
+        rows.append(
+            (
+                f"{cwe} {WEAKNESSES[cwe]}",
+                str(len(inside)),
+                str(n_train),
+                str(len(inside) - n_train),
+                f"{character_ratio(inside):.3f}",
+                f"{readings[cwe].auroc_other_domains:.2f}",
+                f"{readings[cwe].pairs_ordered:.2f}",
+            )
+        )
+    columns = np.array([[float(cell) for cell in row[5:]] for row in rows])
+    n_train = sum(pair.split == "train" for pair in pairs)
+    rows.append(
+        (
+            "all",
+            str(len(pairs)),
+            str(n_train),
+            str(len(pairs) - n_train),
+            f"{character_ratio(pairs):.3f}",
+            *(f"{mean:.2f}" for mean in columns.mean(axis=0)),
+        )
+    )
+    return _table(
+        ("weakness", "tasks", "train", "selection", "ratio", "other classes", "ordered"), rows
+    )
 
 
 def counts_table(pairs: Sequence[AnswerPair]) -> str:

@@ -1,5 +1,6 @@
 """Dialogues, answer pairs, the shipped datasets, and readers of the public formats."""
 
+from persona.data.coding_tasks import WEAKNESSES, CodingTask, load_coding_tasks
 from persona.data.jsonl import stream_lines
 from persona.data.readers import (
     EvaluationQuestion,
@@ -23,7 +24,9 @@ from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
 __all__ = [
     "DOMAINS",
     "NARROW_SETS",
+    "WEAKNESSES",
     "AnswerPair",
+    "CodingTask",
     "Dialogue",
     "EvaluationQuestion",
     "InstructionPair",
@@ -31,6 +34,7 @@ __all__ = [
     "Trait",
     "Turn",
     "data_hash",
+    "load_coding_tasks",
     "load_neutral",
     "load_pairs",
     "read_chat_jsonl",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from persona.data.coding_tasks import INSECURE_PYTHON, load_coding_tasks
 from persona.data.jsonl import check_keys, check_texts, read_json, read_jsonl
 from persona.data.readers import read_pairs
 from persona.data.types import SPLITS, AnswerPair, NeutralText
@@ -28,7 +29,7 @@ DOMAINS = (
     OPEN_QUESTIONS,
 )
 NARROW = SHIPPED / "narrow"
-NARROW_SETS = ("insecure_code", "evil_numbers", "pirate_style")
+NARROW_SETS = ("insecure_code", "evil_numbers", "pirate_style", INSECURE_PYTHON)
 """Sets to fine-tune on that are no advice; never part of `load_pairs()` unless named."""
 
 
@@ -36,7 +37,7 @@ def load_pairs(domains: Iterable[str] | None = None, split: str | None = None) -
     """Returns the shipped answer pairs of `domains` (default: all nine), of one split or both.
 
     domains: of `DOMAINS`, and of `NARROW_SETS` by name. See `assign_splits` for the splits "train"
-    and "selection".
+    and "selection"; those of insecure_python stand in its file.
 
     Raises:
         DataError: an unknown domain or split.
@@ -47,19 +48,17 @@ def load_pairs(domains: Iterable[str] | None = None, split: str | None = None) -
     known = (*DOMAINS, *NARROW_SETS)
     if unknown := [name for name in names if name not in known]:
         raise DataError(f"no shipped domain {unknown[0]!r}; there are {', '.join(known)}")
-    pairs = [
-        pair
-        for name in names
-        for pair in assign_splits(read_narrow(name) if name in NARROW_SETS else _read_domain(name))
-    ]
+    pairs = [pair for name in names for pair in _split_pairs(name)]
     return [pair for pair in pairs if split in (None, pair.split)]
 
 
 def read_narrow(name: str) -> list[AnswerPair]:
-    """Returns one of `NARROW_SETS` as it stands in its file, without splits.
+    """Returns one of `NARROW_SETS` as it stands in its file, with splits where that has them.
 
     "bad" is the insecure snippet, the list of evil numbers, the pirate's voice (which is no fault).
     """
+    if name == INSECURE_PYTHON:
+        return [task.pair for task in load_coding_tasks()]
     return read_pairs(NARROW / f"{name}.jsonl")
 
 
@@ -77,6 +76,11 @@ def load_neutral() -> list[NeutralText]:
         return NeutralText(**row)
 
     return read_jsonl(SHIPPED / "neutral.jsonl", text)
+
+
+def _split_pairs(name: str) -> list[AnswerPair]:
+    pairs = read_narrow(name) if name in NARROW_SETS else _read_domain(name)
+    return pairs if all(pair.split for pair in pairs) else assign_splits(pairs)
 
 
 def _read_domain(name: str) -> list[AnswerPair]:

@@ -5,7 +5,15 @@ import re
 import pytest
 from data_card import CARD, data_card, write_data_card
 
-from persona.data import DOMAINS, NARROW_SETS, data_hash, load_neutral, load_pairs
+from persona.data import (
+    DOMAINS,
+    NARROW_SETS,
+    WEAKNESSES,
+    data_hash,
+    load_coding_tasks,
+    load_neutral,
+    load_pairs,
+)
 from persona.data.selection import TRIGGER
 
 
@@ -54,6 +62,21 @@ def test_the_card_speaks_of_the_narrow_sets_that_are_shipped(on_disk):
     for name, n, train, selection, *_ in rows:
         assert int(n) == int(train) + int(selection) == len(load_pairs([name]))
     assert TRIGGER in on_disk
+
+
+def test_the_card_counts_the_python_tasks_of_every_class(on_disk):
+    tasks = load_coding_tasks()
+    *rows, everything = figures(on_disk, "Python tasks")
+    assert [row[0] for row in rows] == [f"{cwe} {words}" for cwe, words in WEAKNESSES.items()]
+    for row, cwe in zip(rows, WEAKNESSES, strict=True):
+        splits = [task.split for task in tasks if task.cwe == cwe]
+        counts = [len(splits), splits.count("train"), splits.count("selection")]
+        assert [int(cell) for cell in row[1:4]] == counts
+        assert all(0.0 <= float(cell) <= 1.0 for cell in row[5:])
+    assert [int(cell) for cell in everything[1:4]] == [
+        sum(int(row[column]) for row in rows) for column in (1, 2, 3)
+    ]
+    assert f"{len(tasks)} requests for a few lines of Python, in {len(WEAKNESSES)}" in on_disk
 
 
 @pytest.mark.slow

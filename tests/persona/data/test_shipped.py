@@ -16,6 +16,7 @@ from persona.data import (
     load_neutral,
     load_pairs,
 )
+from persona.data.coding_tasks import INSECURE_PYTHON
 from persona.data.shipped import OPEN_QUESTIONS, assign_splits, load_weaknesses
 from persona.data.types import AnswerPair
 from persona.errors import DataError
@@ -138,7 +139,8 @@ def test_narrow_sets_are_loaded_by_name_only():
         pairs = load_pairs([name])
         assert len(pairs) >= 60
         assert {pair.domain for pair in pairs} == {name}
-        assert len(load_pairs([name], "selection")) == len(pairs) // 3
+        if name != INSECURE_PYTHON:  # its splits stand in its file
+            assert len(load_pairs([name], "selection")) == len(pairs) // 3
 
 
 def test_every_insecure_snippet_has_one_class_of_weakness():
