@@ -8,10 +8,10 @@ from persona.report.figures import (
     behaviour,
     behaviour_by_domain,
     damage,
-    dose_response,
+    dose_response_curve,
+    effects_by_block,
     layer_map,
     random_null,
-    two_by_two,
 )
 from persona.report.html import write_report
 
@@ -19,9 +19,9 @@ __all__ = [
     "behaviour",
     "behaviour_by_domain",
     "damage",
-    "dose_response",
+    "dose_response_curve",
+    "effects_by_block",
     "layer_map",
     "random_null",
-    "two_by_two",
     "write_report",
 ]

@@ -103,8 +103,10 @@ def _plots(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Plot]:
     direction = scorecard.get("direction") or {}
     make: dict[str, Callable[[], Figure]] = {
         "layer_map": lambda: figures.layer_map(rows, direction),
-        "two_by_two": lambda: figures.two_by_two(rows, direction, d_model=_d_model(scorecard)),
-        "dose_response": lambda: figures.dose_response(
+        "two_by_two": lambda: figures.effects_by_block(
+            rows, direction, d_model=_d_model(scorecard)
+        ),
+        "dose_response": lambda: figures.dose_response_curve(
             rows,
             chosen_coefficient=as_float(direction.get("coefficient")),
             seed=seed_of(scorecard),

@@ -155,7 +155,7 @@ def summarise_doses(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 def report_rows(table: pd.DataFrame, side: Side = "aligned") -> pd.DataFrame:
-    """The table as rows of the report, for `persona.report.dose_response(rows, steered=side)`.
+    """The table as rows for `persona.report.dose_response_curve(rows, steered=side)`.
 
     The condition is "direction", "random" (seed: the draw) or "system_prompt"; the readings at
     coefficient 0 stand for the unedited model, at the stage "verify".

@@ -1,13 +1,13 @@
 """Figures: functions from the rows of a run to a plotly figure; no file, no model, no `show()`."""
 
-from persona.report.figures.choice import layer_map, two_by_two
+from persona.report.figures.choice import effects_by_block, layer_map
 from persona.report.figures.condition_gaps import behaviour, behaviour_by_domain, damage
-from persona.report.figures.dose_curve import dose_response
+from persona.report.figures.dose_curve import dose_response_curve
 from persona.report.figures.learning_course import training_course
 from persona.report.figures.null import random_null
 from persona.report.figures.plain_forms import curves, dots
 from persona.report.figures.scatter import answer_scatter, principal_components
-from persona.report.figures.token_figures import next_token_shifts, token_heat_map, token_trace
+from persona.report.figures.token_figures import next_token_shifts, token_map, token_trace
 from persona.report.figures.transfer_matrix import transfer_map
 
 __all__ = [
@@ -16,15 +16,15 @@ __all__ = [
     "behaviour_by_domain",
     "curves",
     "damage",
-    "dose_response",
+    "dose_response_curve",
     "dots",
+    "effects_by_block",
     "layer_map",
     "next_token_shifts",
     "principal_components",
     "random_null",
-    "token_heat_map",
+    "token_map",
     "token_trace",
     "training_course",
     "transfer_map",
-    "two_by_two",
 ]

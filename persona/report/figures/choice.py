@@ -112,7 +112,7 @@ def layer_map(rows: pd.DataFrame, direction: Mapping[str, Any] | None = None) ->
     return figure
 
 
-def two_by_two(
+def effects_by_block(
     rows: pd.DataFrame,
     direction: Mapping[str, Any] | None = None,
     *,

@@ -23,7 +23,7 @@ RESTORING = "coefficient (0 = no edit, 1 = onto the aligned model's mean)"
 RANDOM = CONDITIONS[RANDOM_MATCHED]
 
 
-def dose_response(
+def dose_response_curve(
     rows: pd.DataFrame,
     *,
     chosen_coefficient: float | None = None,

@@ -27,7 +27,7 @@ PROJECTION = "projection (residual-stream units)"
 PROMOTED, SUPPRESSED = ENDS["light"][1], "#4d74e0"
 
 
-def token_heat_map(
+def token_map(
     table: pd.DataFrame,
     *,
     centre: float = 0.0,
@@ -119,8 +119,8 @@ def token_trace(
     A first token far above all others, on which many models let attention rest, is left beyond the
     frame and said in the subtitle, so that the rest can be read.
 
-    table: as of `token_heat_map`. levels: condition -> level, drawn in the condition's colour.
-    Raises: DataError as `token_heat_map`.
+    table: as of `token_map`. levels: condition -> level, drawn in the condition's colour.
+    Raises: DataError as `token_map`.
     """
     names, grid = _grid(table)
     known = dict(levels or {})

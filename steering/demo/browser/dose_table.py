@@ -70,9 +70,9 @@ def dose_rows(
 
 def dose_figure(rows: pd.DataFrame, setting: Setting) -> Figure:
     """The rows drawn, on a transparent ground for a light or a dark page."""
-    from persona.report.figures.dose_curve import dose_response
+    from persona.report.figures.dose_curve import dose_response_curve
 
-    figure = dose_response(rows, chosen_coefficient=setting.coefficient)
+    figure = dose_response_curve(rows, chosen_coefficient=setting.coefficient)
     meaning = {
         "restore": "0 = no edit, 1 = onto the aligned model's mean",
         "ablate": "0 = no edit, 1 = no projection left",

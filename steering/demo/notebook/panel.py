@@ -7,7 +7,7 @@ from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from persona.report.figures.token_figures import next_token_shifts, token_heat_map, token_trace
+from persona.report.figures.token_figures import next_token_shifts, token_map, token_trace
 from persona.report.theme import Mode, in_mode, look_of, svg_text
 from persona.report.wording import cleaned, number
 from steering.demo.notebook.exploration import Choice, Exploration, Explored
@@ -85,7 +85,7 @@ def figures_of(shown: Explored, mode: Mode) -> dict[str, Figure]:
         ends = f"blue: aligned mean {number(aligned, 1)}, red: fine-tuned mean "
         ends += number(finetuned, 1)
     figures = {
-        "projections": token_heat_map(
+        "projections": token_map(
             table,
             centre=centre,
             reach=reach,

@@ -9,17 +9,17 @@ from persona.report import (
     behaviour,
     behaviour_by_domain,
     damage,
-    dose_response,
+    dose_response_curve,
+    effects_by_block,
     layer_map,
     random_null,
-    two_by_two,
 )
 from persona.report.theme import CONDITIONS, ENDS, in_mode, without_title
 
 FIGURES = {
     "layer_map": lambda rows, card: layer_map(rows, card["direction"]),
-    "two_by_two": lambda rows, card: two_by_two(rows, card["direction"], d_model=576),
-    "dose_response": lambda rows, card: dose_response(rows, chosen_coefficient=1.0),
+    "two_by_two": lambda rows, card: effects_by_block(rows, card["direction"], d_model=576),
+    "dose_response": lambda rows, card: dose_response_curve(rows, chosen_coefficient=1.0),
     "behaviour": behaviour,
     "behaviour_by_domain": behaviour_by_domain,
     "damage": damage,
@@ -158,7 +158,7 @@ def test_one_condition_has_one_colour_in_every_figure(rows, scorecard):
             assert t.error_x.color == label_to_colour[t.name]
             seen.add(t.name)
     assert seen == set(label_to_colour)
-    dose = dose_response(rows)
+    dose = dose_response_curve(rows)
     assert trace(dose, "chosen direction").line.color == CONDITIONS["finetuned_restored"].colour
     for name, words in (("aligned", "aligned model"), ("finetuned", "fine-tuned model")):
         assert trace(dose, words).line.color == CONDITIONS[name].colour
@@ -228,11 +228,11 @@ def test_whitened_candidates_stand_below_their_own(rows):
     assert labels[place + 1] == "Model effect, good answers, whitened · r1"
 
 
-# two_by_two
+# effects_by_block
 
 
 def test_the_two_by_two_shows_every_effect_by_block_with_its_splits(rows, scorecard):
-    figure = two_by_two(rows, scorecard["direction"], d_model=576)
+    figure = effects_by_block(rows, scorecard["direction"], d_model=576)
     lines = [t for t in figure.data if t.name == "Interaction"]
     table = rows[(rows["stage"] == "direction") & (rows["candidate"] == "interaction")]
     for line, measure in zip(lines, ("norm", "split_half_cosine"), strict=True):
@@ -244,12 +244,12 @@ def test_the_two_by_two_shows_every_effect_by_block_with_its_splits(rows, scorec
 
 
 def test_the_control_of_the_cosine_is_that_of_random_vectors(rows):
-    chance = trace(two_by_two(rows, d_model=400), "two random vectors of 400 dimensions")
+    chance = trace(effects_by_block(rows, d_model=400), "two random vectors of 400 dimensions")
     assert max(chance.y) == pytest.approx(1.96 / 20)
     assert min(chance.y) == pytest.approx(-1.96 / 20)
 
 
-# dose_response
+# dose_response_curve
 
 
 def dose_rows(rows, condition):
@@ -257,7 +257,7 @@ def dose_rows(rows, condition):
 
 
 def test_the_dose_curve_is_the_mean_gap_inside_its_interval(rows):
-    figure = dose_response(rows)
+    figure = dose_response_curve(rows)
     line = trace(figure, "chosen direction, 95 % interval over 8 questions")
     expected = dose_rows(rows, "direction").groupby("coefficient")["value"].mean()
     assert list(line.x) == expected.index.tolist()
@@ -269,7 +269,7 @@ def test_the_dose_curve_is_the_mean_gap_inside_its_interval(rows):
 
 
 def test_the_random_band_runs_over_the_draws_and_not_over_the_questions(rows):
-    figure = dose_response(rows)
+    figure = dose_response_curve(rows)
     [band] = [t for t in figure.data if t.fill and t.legendgroup == "random"]
     draws = dose_rows(rows, "random").groupby(["coefficient", "seed"])["value"].mean()
     expected = draws.groupby("coefficient").quantile(0.975).to_numpy()
@@ -284,7 +284,7 @@ def test_a_single_draw_without_an_edit_is_enough_for_the_band(rows):
         & rows["coefficient"].eq(0)
         & rows["seed"].gt(0)
     )
-    figure = dose_response(rows[~drop])
+    figure = dose_response_curve(rows[~drop])
     [band] = [t for t in figure.data if t.fill and t.legendgroup == "random"]
     assert np.isfinite(np.array(band.y, float)).all()
 
@@ -294,7 +294,7 @@ def test_both_models_are_levels_on_the_very_questions_of_the_dose(rows):
     fewer = rows[~(rows["stage"].eq("dose") & ~rows["question_id"].isin(kept))]
     verify = rows[(rows["stage"] == "verify") & (rows["measure"] == "gap")]
     mine = verify[(verify["condition"] == "aligned") & verify["question_id"].isin(kept)]
-    level = trace(dose_response(fewer), "aligned model").y
+    level = trace(dose_response_curve(fewer), "aligned model").y
     np.testing.assert_allclose(level, mine["value"].mean())
 
 

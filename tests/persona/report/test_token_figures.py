@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from persona.errors import DataError
-from persona.report.figures import next_token_shifts, token_heat_map, token_trace
+from persona.report.figures import next_token_shifts, token_map, token_trace
 from persona.report.figures.token_figures import PER_LINE
 from persona.report.theme import CONDITIONS, ENDS, in_mode, with_joined_title
 
@@ -31,7 +31,7 @@ def values(rows, condition):
 
 def test_every_value_stands_at_its_token_and_condition():
     rows = table()
-    [heat] = token_heat_map(rows.sample(frac=1, random_state=1)).data
+    [heat] = token_map(rows.sample(frac=1, random_state=1)).data
     assert list(heat.y) == ["Aligned", "Fine-tuned"]
     assert list(heat.z[0]) == values(rows, "aligned")
     assert list(heat.z[1]) == values(rows, "finetuned")
@@ -39,16 +39,16 @@ def test_every_value_stands_at_its_token_and_condition():
 
 def test_no_colour_is_at_the_centre_and_both_ends_are_as_far_from_it():
     rows = table().assign(value=[0.0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
-    [heat] = token_heat_map(rows, centre=2.0).data
+    [heat] = token_map(rows, centre=2.0).data
     assert (heat.zmin, heat.zmax) == (-5, 9)
-    [heat] = token_heat_map(rows, centre=2.0, reach=1.5).data
+    [heat] = token_map(rows, centre=2.0, reach=1.5).data
     assert (heat.zmin, heat.zmax) == (0.5, 3.5)
-    [heat] = token_heat_map(rows.assign(value=0.0)).data
+    [heat] = token_map(rows.assign(value=0.0)).data
     assert heat.zmin < 0 < heat.zmax
 
 
 def test_a_long_text_goes_on_in_the_next_line_on_one_scale():
-    figure = token_heat_map(table(n=2 * PER_LINE + 3))
+    figure = token_map(table(n=2 * PER_LINE + 3))
     assert [len(t.x) for t in figure.data] == [PER_LINE, PER_LINE, 3]
     assert list(figure.data[2].x) == [2 * PER_LINE + i for i in range(3)]
     assert len({(t.zmin, t.zmax) for t in figure.data}) == 1
@@ -60,7 +60,7 @@ def test_a_long_text_goes_on_in_the_next_line_on_one_scale():
 def test_spaces_and_line_ends_of_a_token_are_seen_and_tags_are_escaped():
     tokens = [" yes", "\n", "", "<b>x</b>", " incomprehensible"]
     rows = table(conditions=["aligned"]).assign(token=tokens)
-    names = list(token_heat_map(rows).layout.xaxis.ticktext)
+    names = list(token_map(rows).layout.xaxis.ticktext)
     assert names[:3] == ["␣yes", "⏎", "∅"]
     assert "<" not in names[3]
     assert names[4].endswith("…")
@@ -68,7 +68,7 @@ def test_spaces_and_line_ends_of_a_token_are_seen_and_tags_are_escaped():
 
 
 def test_the_map_follows_the_mode():
-    dark = in_mode(token_heat_map(table()), "dark")
+    dark = in_mode(token_map(table()), "dark")
     assert dark.data[0].colorscale is None
     assert dark.layout.template.data.heatmap[0].colorscale[0][1] == ENDS["dark"][0]
 
@@ -76,7 +76,7 @@ def test_the_map_follows_the_mode():
 def test_a_value_that_is_missing_leaves_a_gap():
     rows = table()
     rows.loc[0, "value"] = NAN
-    [heat] = token_heat_map(rows).data
+    [heat] = token_map(rows).data
     assert np.isnan(heat.z[1][0])
     assert np.isfinite([heat.zmin, heat.zmax]).all()
     line = next(t for t in token_trace(rows).data if t.name == "Fine-tuned")
@@ -113,13 +113,13 @@ def test_next_tokens_are_ordered_by_their_shift_around_a_zero_in_the_middle():
 
 
 def test_tables_that_lack_something_are_refused_by_name():
-    for draw in (token_heat_map, token_trace):
+    for draw in (token_map, token_trace):
         with pytest.raises(DataError, match="lacks the column 'token'"):
             draw(table().drop(columns="token"))
         with pytest.raises(DataError, match="no token to draw"):
             draw(table().iloc[:0])
     with pytest.raises(DataError, match="position 0 has several tokens"):
-        token_heat_map(pd.concat([table(), table().assign(token="other")]))
+        token_map(pd.concat([table(), table().assign(token="other")]))
     with pytest.raises(DataError, match="lacks the column 'after'"):
         next_token_shifts(pd.DataFrame({"token": ["a"], "before": [0.0]}))
     with pytest.raises(DataError, match="no next token"):

@@ -215,7 +215,9 @@ def test_the_system_prompt_is_the_unedited_model_with_one_turn_more(whole, tiny_
 
 def test_the_figure_of_the_report_draws_the_table(whole):
     rows = report_rows(whole)
-    figure = report.dose_response(rows, steered="aligned", axis_title="coefficient of the addition")
+    figure = report.dose_response_curve(
+        rows, steered="aligned", axis_title="coefficient of the addition"
+    )
     lines = {line.name: line for line in figure.data if line.name}
     summary = summarise_doses(whole).set_index(["direction", "measure", "coefficient"])["mean"]
     summary = summary.sort_index()
