@@ -3,7 +3,8 @@
 The peak is that of the scorecard, whose `stages` name where it was.
 
     python benchmarks/bench_demo.py --dtype bfloat16
-    python benchmarks/bench_demo.py --row diagnose.0.5b --aligned BASE --finetuned ADAPTER
+    python benchmarks/bench_demo.py --row diagnose.0.5b --aligned BASE --finetuned ADAPTER \\
+        --trained-on car_maintenance
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--row", default="demo", help="first part of the rows' names")
     parser.add_argument("--aligned", help="with --finetuned: a diagnosis of this pair")
     parser.add_argument("--finetuned")
+    parser.add_argument("--trained-on", default="none", help="what the fine-tune learnt from")
     parser.add_argument("--questions-per-domain", help="fewer questions: less time, same shapes")
     options = parser.parse_args()
     default_model_folder()
@@ -54,6 +56,7 @@ def arguments(options: argparse.Namespace, out: Path) -> list[str]:
     command = ["demo"]
     if options.finetuned:
         command = ["diagnose", "--aligned", options.aligned, "--finetuned", options.finetuned]
+        command += ["--trained-on", options.trained_on]
     command += ["--out", str(out), "--dtype", options.dtype]
     if options.questions_per_domain:
         command += ["--questions-per-domain", options.questions_per_domain]
