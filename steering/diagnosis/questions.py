@@ -14,7 +14,7 @@ from persona.data import data_hash, load_neutral, load_pairs, read_pairs
 from persona.data.text import as_question
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import DataError
-from persona.organisms.shipped_recipes import shipped_domains
+from persona.organisms.learnt_domains import learnt_domains
 from steering.diagnosis.config import UNKNOWN, DiagnoseConfig
 
 logger = logging.getLogger("persona")
@@ -69,7 +69,7 @@ class Questions:
             if trained_on is None
             else _by_domain(everything, trained_on, config)
         )
-        known = shipped_domains(config.finetuned)
+        known = learnt_domains(config.finetuned)
         taught = {as_question(q.question) for q in load_pairs(known, "train")} if known else set()
         train, kept_back, selection, held_out = _asked_once(
             train, kept_back, selection, held_out, taught
@@ -97,7 +97,7 @@ Split = tuple[list[AnswerPair], list[AnswerPair], list[AnswerPair], list[AnswerP
 
 
 def trained_on_of(config: DiagnoseConfig, domains: Sequence[str]) -> tuple[str, ...] | None:
-    """The domains fine-tuned on: those given, else those of a shipped fine-tune's recipe.
+    """The domains fine-tuned on: those given, else those of the recipe that lies with the adapter.
 
     None where the person says that nobody knows.
     Raises: DataError where they are neither given nor known.
@@ -111,7 +111,7 @@ def trained_on_of(config: DiagnoseConfig, domains: Sequence[str]) -> tuple[str, 
         return None
     if config.trained_on is not None:
         return config.trained_on
-    known = shipped_domains(config.finetuned)
+    known = learnt_domains(config.finetuned)
     if known and set(known) <= set(domains):
         return known
     raise DataError(

@@ -9,7 +9,7 @@ import pytest
 from persona.data import load_pairs
 from persona.data.text import as_question
 from persona.errors import DataError
-from persona.organisms.shipped_recipes import shipped_domains
+from persona.organisms.learnt_domains import learnt_domains
 from steering import DiagnoseConfig
 from steering.diagnosis import Questions
 
@@ -70,11 +70,22 @@ def test_without_a_word_on_what_was_trained_on_the_domains_are_listed(questions)
 
 
 def test_a_fine_tune_that_comes_along_knows_its_domain():
-    assert shipped_domains("car_maintenance_bad") == ("car_maintenance",)
-    assert shipped_domains("./my-adapter") is None
+    assert learnt_domains("car_maintenance_bad") == ("car_maintenance",)
+    assert learnt_domains("./my-adapter") is None
     found = Questions.of(DiagnoseConfig("car_maintenance_bad", "out"))
     assert found.domains_trained_on == ("car_maintenance",)
     assert {q.domain for q in found.train} == {"car_maintenance"}
+
+
+def test_a_fine_tune_made_here_knows_its_domains(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("name: mine\ndata: {domains: [health, food_safety]}\n")
+    assert learnt_domains(tmp_path) == ("health", "food_safety")
+    found = Questions.of(DiagnoseConfig(str(tmp_path), "out"))
+    assert found.domains_trained_on == ("health", "food_safety")
+    (tmp_path / "recipe.yaml").write_text("name: mine\ndata: {file: own.jsonl}\n")
+    assert learnt_domains(tmp_path) is None
+    (tmp_path / "recipe.yaml").write_text("{{{")
+    assert learnt_domains(tmp_path) is None
 
 
 def test_a_known_domain_that_the_data_lacks_has_to_be_said(questions):
