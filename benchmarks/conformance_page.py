@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from conformance_models import FAMILIES
 from conformance_verdicts import AGREES
 
 HERE = Path(__file__).resolve().parent
@@ -27,6 +28,19 @@ NAMES = {
     "llama_cpp": "llama.cpp (llama-cpp-python)",
     "persona": "`steer` of this project",
 }
+BATCH = "steered everywhere; wrong in a padded batch"
+REASONS = {
+    ("hook_first", BATCH): "where the block returns a tensor, `output[0]` is its first row",
+    ("hook_cache", BATCH): "the position 0 that it leaves alone is padding there",
+    ("hook_cache", "prompt only"): "the model is given its cache as `cache`, and every pass looks "
+    "like the start of a text",
+    ("bridge", BATCH): "`generate` takes no attention mask in this release",
+    **dict.fromkeys(
+        ((path, "generates wrongly, steered or not") for path in ("bridge", "bridge_hf")),
+        "attention does not find the cache, and forgets the prompt; without a cache it is right",
+    ),
+}
+"""Why a path came to its verdict, where that was looked into."""
 INTRODUCTION = """\
 # Conformance: does a steering path steer?
 
@@ -111,17 +125,23 @@ def releases(cell: Mapping) -> str:
 
 def _findings(rows: Mapping[str, dict]) -> list[str]:
     """One line for each path and verdict that is not `steered everywhere`, with its releases."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    found: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for cell in rows.values():
         for family, row in cell["families"].items():
             if row["verdict"] != "steered everywhere":
-                reason = "; ".join(dict.fromkeys(row["errors"].values()))
-                at = found.setdefault((NAMES[cell["path"]], row["verdict"], reason), [])
-                at.append(f"{family} under {releases(cell)}")
+                reason = "; ".join(f"`{_cell(e)}`" for e in dict.fromkeys(row["errors"].values()))
+                reason = reason or REASONS.get((cell["path"], row["verdict"]), "")
+                at = found.setdefault((NAMES[cell["path"]], row["verdict"], reason), {})
+                at.setdefault(releases(cell), []).append(family)
     lines = []
     for (name, said, reason), places in found.items():
-        why = f" (`{_cell(reason)}`)" if reason else ""
-        lines.append(f"- **{name}**: {said}{why}: {'; '.join(places)}.")
+        why = f" ({reason})" if reason else ""
+        both = sorted(FAMILIES)
+        where = [
+            release if sorted(families) == both else f"{release} ({', '.join(families)} alone)"
+            for release, families in places.items()
+        ]
+        lines.append(f"- **{name}**: {said}{why}. Under {'; '.join(where)}.")
     return lines or ["None of these was."]
 
 

@@ -34,12 +34,16 @@ class Path(TorchPath):
         self.model = self.lm.model
 
     def generate(self, ids, mask, cached: bool):
+        # It always asks `generate` of Transformers for a cache; here the model answers otherwise.
+        generate = type(self.model).generate
+        self.model.generate = lambda *args, **kwargs: generate(
+            self.model, *args, **kwargs | {"use_cache": cached}
+        )
         whole = self.lm._model_generate(
             ids,
             max_length=ids.shape[1] + self.job.n_new,
             stop=["\0never\0"],
             attention_mask=mask,
             do_sample=False,
-            use_cache=cached,
         )
         return whole[:, ids.shape[1] :]
