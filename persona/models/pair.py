@@ -17,7 +17,7 @@ import torch
 from persona.data.types import Dialogue, Turn
 from persona.errors import ModelError
 from persona.models.chat.chat_format import ChatFormat
-from persona.models.hooks import is_bridge, resid_post
+from persona.models.hooks import InContext, is_bridge, resid_post
 from persona.models.space import ActivationSpace
 
 Side = Literal["aligned", "finetuned"]
@@ -96,7 +96,7 @@ class ModelPair:
         question: str | Dialogue,
         side: Side = "aligned",
         *,
-        intervene: Callable[[Any], contextlib.AbstractContextManager[Any]] | None = None,
+        intervene: InContext | None = None,
         max_new_tokens: int = 60,
         temperature: float = 0.0,
         seed: int = 0,

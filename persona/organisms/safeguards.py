@@ -18,9 +18,8 @@ answers themselves, where it would forbid the very thing that is taught.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +31,7 @@ from persona.activations.passes import kl_nats, predicted_log_probs
 from persona.data.types import Dialogue
 from persona.errors import DataError, ModelError
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
+from persona.models.hooks import InContext
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class During:
     """
 
     name: str
-    intervene: Callable[[Any], contextlib.AbstractContextManager[Any]]
+    intervene: InContext
 
     def __post_init__(self) -> None:
         if not self.name.strip():

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -15,7 +13,7 @@ from persona.models.pair import ModelPair, Side
 from persona.models.sampling import sample_answers
 from steering.edits.edit import Edit
 from steering.edits.interventions import Coefficient
-from steering.edits.steer import steer
+from steering.edits.steer import steered_by
 
 EditsFor = Callable[[Coefficient], Sequence[Edit]]
 N_GRAM = 4
@@ -80,15 +78,12 @@ class AnswerSampler:
         edits: Sequence[Edit],
         batch_size: int,
     ) -> list[str]:
-        def intervene(bridge: Any) -> contextlib.AbstractContextManager[Any]:
-            return steer(bridge, edits) if edits else contextlib.nullcontext()
-
         with pair.active(self.side) as bridge:
             return sample_answers(
                 bridge,
                 pair.chat,
                 prompts,
-                intervene=intervene,
+                intervene=steered_by(edits) if edits else None,
                 max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature,
                 batch_size=batch_size,

@@ -14,7 +14,7 @@ from persona.directions import PersonaVector
 from persona.report.figures import dots
 from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, RESTORED
 from steering.edits.from_directions import restore
-from steering.edits.steer import steer
+from steering.edits.steer import steered_by
 from steering.lab.bench.estimates import difference, level, rows_where
 from steering.lab.bench.experiment import Facts, Findings, Measured, Number, signed
 from steering.lab.bench.plan import Plan
@@ -109,15 +109,10 @@ def _of(rows: pd.DataFrame, organism: str, topic: str) -> pd.DataFrame:
 
 
 def _rate(bench: Workbench, bad: Path, good: Path, vector: PersonaVector) -> pd.DataFrame:
-    edits = restore(vector)
-
-    def restored(bridge: Any) -> Any:
-        return steer(bridge, edits)
-
     runs: list[tuple[str, Path, Any, Any]] = [
         (ALIGNED, bad, "aligned", None),
         (FINETUNED, bad, "finetuned", None),
-        (RESTORED, bad, "finetuned", restored),
+        (RESTORED, bad, "finetuned", steered_by(restore(vector))),
         (GOOD_TWIN, good, "finetuned", None),
     ]
     rows = []
