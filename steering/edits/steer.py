@@ -21,7 +21,7 @@ from persona.models.hooks import (
     model_width,
     n_layers,
 )
-from persona.models.pair import Side
+from persona.models.pair import ModelPair, Side
 from persona.models.space import ActivationSpace
 from steering.edits.edit import Edit, require_no_conflict, require_one_model
 from steering.edits.places import hook_names, layer_of
@@ -78,6 +78,11 @@ def steer(
         >>> steering.passes, steering.n_tokens  # the first token is left alone
         ([1], [3])
     """
+    if isinstance(model, ModelPair):
+        raise SteeringError(
+            "one side of a pair is steered at a time: open it, with pair.active('finetuned') as "
+            "model: with steer(model, edits): ..., or pass intervene=steered_by(edits) to pair.ask"
+        )
     edits = _placed(model, [edits] if isinstance(edits, Edit) else edits)
     _check(model, edits, space)
     tracker = PositionTracker(positions, response_start, first_token, _rows_of(edits))

@@ -1,4 +1,4 @@
-"""Every Python block of README and the how-to pages runs as it stands, on tiny models.
+"""Every Python block of README, tutorial and how-to pages runs as it stands, on tiny models.
 
 The slow lane runs those of the default model on it.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import screening_cases
 import torch
@@ -17,33 +19,35 @@ import persona
 import persona.engine
 import persona.models
 import persona.sae
+from persona.cli.main import main
 from persona.directions import PersonaVector, Subspace, orthonormal, save_vector
 from persona.models.precision import Placement
 
-ELSEWHERE = {
-    "docs/tutorial.md": "test_tutorial.py",
-    "docs/how-to/exchange.md": "tests/persona/directions/exchange/test_how_to.py",
-    "docs/how-to/steering.md": "tests/steering/test_how_to.py",
-}
 OF_THE_DEFAULT_MODEL = ["README.md", "docs/how-to/sae.md", "docs/how-to/steering-demos.md"]
-HERE = [
+PAGES = [
     *OF_THE_DEFAULT_MODEL,
+    "docs/tutorial.md",
     "docs/how-to/chat-formats.md",
+    "docs/how-to/exchange.md",
     "docs/how-to/models.md",
     "docs/how-to/scale.md",
     "docs/how-to/screening.md",
+    "docs/how-to/steering.md",
 ]
 
 
-def python_blocks(root, page):
+def blocks(root, page, language):
     text = (root / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for found, block in fenced if found == language]
 
 
 def run(root, page):
-    """The blocks of a page in order, in one namespace, which is returned."""
+    """The Python blocks of a page in order, in one namespace, which is returned."""
     names = {"__name__": "page"}
-    for block in python_blocks(root, page):
+    found = blocks(root, page, "python")
+    assert len(found) == (root / page).read_text(encoding="utf-8").count("```python")
+    for block in found:
         exec(compile(block, page, "exec"), names)
     return names
 
@@ -86,10 +90,13 @@ def tiny_default(here, deep_pair, monkeypatch):
     return deep_pair
 
 
-def test_every_page_with_python_is_run_somewhere(root):
+def test_every_page_with_python_is_run(root):
     pages = [root / "README.md", *(root / "docs").rglob("*.md")]
     with_python = [str(page.relative_to(root)) for page in pages if "```python" in page.read_text()]
-    assert sorted(with_python) == sorted([*HERE, *ELSEWHERE])
+    assert sorted(with_python) == sorted(PAGES)
+    assert {page for page in PAGES if f'run(root, "{page}")' in Path(__file__).read_text()} == {
+        *PAGES
+    }
 
 
 def require_answers(told):
@@ -124,10 +131,11 @@ def test_the_page_on_chat_formats_runs(root, tiny_default, capsys):
 
 
 def test_the_page_on_models_runs(root, here, capsys):
-    base = save_tiny_llama(here / "org" / "chat-model")
+    base = save_tiny_llama(here / "org" / "chat-model", max_length=1024)
     save_tiny_adapter(here / "my-adapter", base)
-    run(root, "docs/how-to/models.md")
-    assert "[]" in capsys.readouterr().out  # an adapter on its own base needs no note
+    names = run(root, "docs/how-to/models.md")
+    assert capsys.readouterr().out.startswith("[]\n")  # an adapter on its own base needs no note
+    assert names["direction"].space.layer == 2
 
 
 def test_the_page_on_autoencoders_runs(root, tiny_default, monkeypatch):
@@ -169,6 +177,47 @@ def test_the_page_on_screening_runs(root, here, capsys):
     names = run(root, "docs/how-to/screening.md")
     assert len(names["suspicious"]) == 40
     assert "40" in capsys.readouterr().out
+
+
+def leave_a_run(folder, pair):
+    """The three files of `persona demo` that the tutorial reads."""
+    leave_vector(pair, [20], folder / "direction.safetensors")
+    (folder / "scorecard.json").write_text('{"verdict": "restored", "restoration": {"value": 1}}')
+    columns = {"stage": "score", "measure": "gap", "split": "held_out", "condition": "aligned"}
+    pd.DataFrame([{**columns, "value": 0.5}]).to_parquet(folder / "rows.parquet")
+
+
+def test_the_tutorial_runs(root, here, tiny_default, monkeypatch, capsys):
+    leave_a_run(here / "persona-demo", tiny_default)
+    monkeypatch.setenv("PERSONASCOPE_CACHE", str(here / "cache"))
+    run(root, "docs/tutorial.md")
+    told = capsys.readouterr().out
+    assert "made up rank 1 at blocks [20]" in told
+    assert "words alone Estimate(" in told
+    assert "persona-tokens" in (here / "conversation.html").read_text()
+
+
+def test_the_page_on_steering_runs(root, here, tiny_pair, monkeypatch):
+    monkeypatch.setattr(persona.models, "load_pair", lambda: tiny_pair)
+    names = run(root, "docs/how-to/steering.md")
+    assert len(names["figure"].data) > 3
+
+
+def test_the_page_on_exchange_runs(root, here):
+    names = run(root, "docs/how-to/exchange.md")
+    assert names["edits"][0].hook_name == "blocks.2.hook_resid_post"
+
+
+def test_every_command_of_the_page_on_exchange_runs(root, here, capsys):
+    page = "docs/how-to/exchange.md"
+    exec(compile(blocks(root, page, "python")[0], page, "exec"), {})
+    torch.save(torch.randn(37, 16), "evil_response_avg_diff.pt")
+    commands = "".join(blocks(root, page, "")).splitlines()
+    for command in commands:
+        program, *words = command.split()
+        assert program == "persona"
+        assert main(words) == 0, capsys.readouterr().err
+    assert len(commands) == 4
 
 
 @pytest.mark.slow

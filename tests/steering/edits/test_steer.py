@@ -40,6 +40,12 @@ def residuals(bridge, ids, layer, **kwargs):
     return seen[0]
 
 
+def test_a_pair_is_steered_one_open_side_at_a_time(tiny_pair):
+    with pytest.raises(SteeringError, match=r"pair.active\('finetuned'\)"):
+        with steer(tiny_pair, add(vector(tiny_pair))):
+            pass
+
+
 @pytest.fixture
 def batch(tiny_pair):
     encoded = prompts(tiny_pair, "abcdefgh", "stuvwxyz")
