@@ -84,6 +84,8 @@ def test_a_fine_tune_made_here_knows_its_domains(tmp_path):
     assert found.domains_trained_on == ("health", "food_safety")
     (tmp_path / "recipe.yaml").write_text("name: mine\ndata: {file: own.jsonl}\n")
     assert learnt_domains(tmp_path) is None
+    (tmp_path / "recipe.yaml").write_text("name: mine\ndata: {domains: [of_another_version]}\n")
+    assert learnt_domains(tmp_path) is None
     (tmp_path / "recipe.yaml").write_text("{{{")
     assert learnt_domains(tmp_path) is None
 
