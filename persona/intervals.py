@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,14 @@ class Estimate:
 
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
+
+
+def beyond_draws(observed: float, draws: NDArray[Any]) -> float:
+    """p = (1 + draws at least as large) / (1 + draws): never 0, uniform where observed is a draw.
+
+    Source: Phipson and Smyth 2010.
+    """
+    return float((1 + (draws >= observed).sum()) / (1 + len(draws)))
 
 
 def taken_back(means: NDArray[np.float64]) -> NDArray[np.float64]:

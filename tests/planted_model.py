@@ -8,6 +8,7 @@ is the plant and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +24,25 @@ D_MODEL, N_LAYERS = 32, 3
 def plant(rank: int = 1, seed: int = 7) -> torch.Tensor:
     """The planted directions, orthonormal [rank d_model]."""
     return orthonormal(torch.randn(rank, D_MODEL, generator=torch.Generator().manual_seed(seed)))
+
+
+def read_as_bad(folder: Path, bad: Sequence[str], good: Sequence[str]) -> torch.Tensor:
+    """The direction [1 d_model] along which the head of the base model reads the bad answers.
+
+    A write along it makes every bad answer likelier than its good one: the shift of the gap is far
+    larger than what a random direction of the same length does.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    save_tiny_llama(folder, seed=3, n_layers=N_LAYERS, d_model=D_MODEL)
+    head = AutoModelForCausalLM.from_pretrained(folder).get_output_embeddings().weight.detach()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def mean(texts: Sequence[str]) -> torch.Tensor:
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        return torch.stack([head[some].mean(0) for some in ids]).mean(0)
+
+    return orthonormal((mean(bad) - mean(good))[None])
 
 
 def save_base(folder: Path, directions: torch.Tensor) -> Path:

@@ -7,7 +7,6 @@ one is: with its own baseline, its own standard deviation and its own threshold.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -64,8 +63,3 @@ def draw_directions(
     return RandomDirections(
         units, intercept, slope, differences.std(axis=1, ddof=1), np.array(thresholds)
     )
-
-
-def beyond_draws(observed: float, draws: NDArray[Any]) -> float:
-    """p = (1 + draws at least as large) / (1 + draws)."""
-    return float((1 + (draws >= observed).sum()) / (1 + len(draws)))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from persona.intervals import Estimate
-from probes.screening.chance import RandomDirections, beyond_draws
+from persona.intervals import Estimate, beyond_draws
+from probes.screening.chance import RandomDirections
 from probes.screening.monitored import Monitored
 from probes.screening.reference import ReferenceAnswers, ScoreScale, error_of_zero
 from probes.screening.statistics import LEVEL, POWER

@@ -9,9 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.intervals import Estimate
+from persona.intervals import Estimate, beyond_draws
 from persona.report.wording import cleaned, number
-from probes.screening.chance import beyond_draws
 from probes.screening.statistics import (
     LEVEL,
     POWER,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from persona.directions.direction import PersonaVector
 from persona.errors import DataError
-from persona.intervals import Estimate, bootstrap, taken_back
+from persona.intervals import Estimate, beyond_draws, bootstrap, taken_back
 from persona.rows import (
     ALIGNED,
     FINETUNED,
@@ -198,9 +198,7 @@ def _of_the_edit(
         "kl_restoration": interval(kl_restoration),
         "random_restoration": _null(random) if defined else None,
         "random_matched_restoration": _null(matched) if defined else None,
-        "p_value": (
-            float((1 + (draws >= edit.value).sum()) / (1 + len(draws))) if defined else None
-        ),
+        "p_value": beyond_draws(edit.value, draws) if defined else None,
         "damage_ce_nats": interval(damage),
         "verdict": verdict_of(
             shift, restoration, kl_restoration, _beyond_chance(restoration, edit, draws)

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from persona.errors import DataError
-from probes.screening.chance import beyond_draws
+from persona.intervals import beyond_draws
 from probes.screening.line import baseline_line, zero_error
 from probes.screening.statistics import cluster_means, smallest_share
 

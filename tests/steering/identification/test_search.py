@@ -1,0 +1,208 @@
+"""What decides between trials: merit, the damage budget, the order of the screen, the rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import pytest
+import torch
+
+from persona.stages import Unsaved
+from steering.identification.candidates import Candidate, Means, Refit
+from steering.identification.search import (
+    COEFFICIENTS,
+    best_blocks,
+    leading,
+    search,
+)
+from steering.identification.trials import Bench, Outcome, Spec, best_within, outcomes
+
+WIDE = Spec("eigen", 2, (1, 2, 3))
+
+
+def outcome(gap=1.0, kl=1.0, damage=0.0, spec=WIDE):
+    return Outcome(spec, gap, kl, damage)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (outcome(gap=0.8), outcome(gap=0.5)),
+        (outcome(gap=1.1), outcome(gap=1.3)),  # overshoot counts against it, as much as shortfall
+        (outcome(gap=0.9), outcome(gap=1.2)),
+        (outcome(kl=0.6), outcome(kl=0.2)),
+        (outcome(gap=0.0), outcome(gap=-0.5)),
+    ],
+)
+def test_merit_is_how_much_of_the_aligned_model_is_back(better, worse):
+    assert better.merit > worse.merit
+
+
+def test_merit_of_the_aligned_model_itself_is_2_and_of_the_fine_tuned_one_0():
+    assert outcome(gap=1.0, kl=1.0).merit == 2
+    assert outcome(gap=0.0, kl=0.0).merit == 0
+    assert outcome(gap=1.2, kl=0.4).merit == pytest.approx(outcome(gap=0.8, kl=0.4).merit)
+
+
+def test_the_best_within_the_budget_is_chosen_however_good_a_more_harmful_one_is():
+    harmful = outcome(gap=1.0, damage=0.0501)
+    good, fair = outcome(gap=0.8, damage=0.05), outcome(gap=0.6, damage=-0.2)
+    assert best_within([fair, harmful, good], 0.05) is good
+    assert best_within([fair, harmful, good], 0.1) is harmful
+
+
+def test_the_least_harmful_is_chosen_where_none_is_within_the_budget():
+    bad, worse = outcome(gap=0.1, damage=0.2), outcome(gap=1.0, damage=0.3)
+    assert best_within([worse, bad], 0.05) is bad
+
+
+def screened(effects):
+    """(candidate, rank, layer) -> predicted change of the gap, the same for two questions."""
+    return pd.DataFrame(
+        [
+            {"candidate": name, "rank": rank, "layer": layer, "value": value + noise}
+            for (name, rank, layer), value in effects.items()
+            for noise in (-0.1, 0.1)
+        ]
+    )
+
+
+def test_each_candidate_stands_at_its_most_promising_block_and_rank_the_best_first():
+    effects = {
+        ("eigen", 1, 0): -0.1,
+        ("eigen", 1, 3): -0.3,
+        ("eigen", 2, 3): -0.9,  # 2.25 of the shift: past the aligned model by more than the whole
+        ("span", 2, 1): -0.36,
+        ("span", 2, 2): -0.5,
+        ("wrong", 1, 2): 0.4,
+        ("wrong", 1, 1): 0.2,
+    }
+    assert best_blocks(screened(effects), shift=0.4) == [
+        Spec("span", 2, (1,)),  # 0.9 of the shift
+        Spec("eigen", 1, (3,)),  # 0.75
+        Spec("wrong", 1, (1,)),  # away from the aligned model, the least
+    ]
+
+
+def test_a_fine_tune_that_lowers_the_gap_is_restored_by_raising_it():
+    """The share is signed by the shift, so that the best takes the gap back where it was."""
+    effects = {("down", 1, 1): -0.3, ("up", 1, 1): 0.3}
+    assert best_blocks(screened(effects), shift=-0.4)[0].candidate == "up"
+    assert best_blocks(screened(effects), shift=0.4)[0].candidate == "down"
+
+
+def test_leaders_are_specs_over_several_blocks_the_best_of_each_candidate():
+    single = outcome(gap=1.0, spec=Spec("eigen", 2, (3,)))
+    second, first = outcome(gap=0.5), outcome(gap=0.7, spec=Spec("span", 2, (1, 2, 3)))
+    assert leading([single, second, first]) == [first.spec]
+    assert leading([single]) == []
+
+
+def trial_rows(readings):
+    """condition -> (gap, KL, neutral cross-entropy), over two questions that differ in level."""
+    return pd.DataFrame(
+        [
+            {"condition": name, "measure": measure, "value": value + level}
+            for name, values in readings.items()
+            for measure, value in zip(
+                ("gap", "kl_good_nats", "neutral_ce_nats"), values, strict=True
+            )
+            for level in ((-1.0, 1.0) if measure == "gap" else (0.0, 0.0))
+        ]
+    )
+
+
+def test_outcomes_are_shares_of_the_shift_and_the_rise_of_cross_entropy():
+    other = Spec("span", 1, (2,), 0.75)
+    rows = trial_rows(
+        {
+            "aligned": (-0.2, 0.0, 3.0),
+            "finetuned": (0.2, 0.5, 3.1),
+            WIDE.label: (-0.1, 0.1, 3.13),
+            other.label: (0.3, 0.6, 3.05),
+        }
+    )
+    found = {o.spec: o for o in outcomes(rows, [WIDE, other])}
+    assert found[WIDE].gap_restoration == pytest.approx(0.75)
+    assert found[WIDE].kl_restoration == pytest.approx(0.8)
+    assert found[WIDE].damage == pytest.approx(0.03)
+    assert found[other].gap_restoration == pytest.approx(-0.25)
+    assert found[other].kl_restoration == pytest.approx(-0.2)
+    assert found[other].damage == pytest.approx(-0.05)
+
+
+@dataclass(frozen=True, eq=False)
+class Trials(Bench):
+    """A bench that runs no model: every spec has the effect (gap, KL, damage) that it is given."""
+
+    effect: Callable[[Spec], tuple[float, float, float]] = lambda spec: (0.0, 0.0, 0.0)
+    tried: list[list[Spec]] = field(default_factory=list)
+
+    def run(self, specs: Sequence[Spec], description: str) -> pd.DataFrame:
+        self.tried.append(list(specs))
+        readings = {"aligned": (0.0, 0.0, 3.0), "finetuned": (0.4, 0.5, 3.0)}
+        for spec in specs:
+            gap, kl, damage = self.effect(spec)
+            readings[spec.label] = (0.4 * (1 - gap), 0.5 * (1 - kl), 3.0 + damage)
+        rows = trial_rows(readings)
+        known = {spec.label: spec.candidate for spec in specs}
+        return rows.assign(candidate=rows["condition"].map(known))
+
+
+def trials(pair, effect) -> Trials:
+    rows = dict.fromkeys(range(pair.n_layers), torch.eye(4, pair.d_model))
+    candidates = {
+        "eigen": Candidate("eigen", rows),
+        "dull": Candidate("dull", rows),
+        "refit": Refit("refit"),
+    }
+    nowhere = torch.zeros(pair.n_layers, pair.d_model)
+    means = Means(nowhere, nowhere, {})
+    return Trials(pair, candidates, means, [], [], [], 64, 0.4, Unsaved(), effect=effect)
+
+
+MIDDLE, EARLY = (1, 2, 3), (0, 1, 2, 3)
+SCREENED = {("eigen", 1, 1): -0.2, ("eigen", 4, 2): -0.4, ("dull", 1, 1): -0.01}
+
+
+def test_the_search_finds_the_best_of_range_rank_and_coefficient_round_by_round(tiny_pair):
+    def effect(spec):
+        if spec.candidate != "eigen":
+            return (0.1, 0.1, 0.0)
+        good = 0.2 * (spec.layers == EARLY) + 0.1 * (spec.rank == 4)
+        return (0.5 + good + 0.05 * (spec.coefficient == 0.75), 0.5, 0.0)
+
+    bench = trials(tiny_pair, effect)
+    best, rows = search(bench, screened(SCREENED), Unsaved(), max_damage=0.05)
+    first, second, third = bench.tried
+    # Every candidate over the middle range, the refitted one too, which no screen can rank, and
+    # the best of the screen at its one block.
+    assert first == [
+        Spec("eigen", 2, MIDDLE),
+        Spec("dull", 2, MIDDLE),
+        Spec("refit", 1, MIDDLE),
+        Spec("eigen", 4, (2,)),
+    ]
+    assert second == [Spec("eigen", 2, EARLY), Spec("eigen", 2, (2, 3))]
+    assert third == [
+        *(Spec("eigen", rank, EARLY) for rank in (1, 4)),  # rank 2 was tried before
+        *(Spec("eigen", 2, EARLY, coefficient) for coefficient in COEFFICIENTS),
+    ]
+    assert best == Spec("eigen", 4, EARLY)
+    assert set(rows["condition"]) == {"aligned", "finetuned"} | {
+        spec.label for tried in bench.tried for spec in tried
+    }
+    assert (rows["condition"] == "aligned").sum() == 6  # once, and not again in every round
+
+
+def test_the_search_keeps_to_the_damage_budget(tiny_pair):
+    def effect(spec):
+        return (1.0, 1.0, 0.2) if spec.candidate == "eigen" else (0.3, 0.2, 0.01)
+
+    def chosen(max_damage):
+        return search(trials(tiny_pair, effect), screened(SCREENED), Unsaved(), max_damage)[0]
+
+    assert chosen(max_damage=0.05).candidate != "eigen"
+    assert chosen(max_damage=0.3).candidate == "eigen"
