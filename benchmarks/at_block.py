@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
@@ -21,7 +19,7 @@ from persona.behaviour.scoring import UNEDITED
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions.direction import orthonormal
 from persona.errors import SteeringError
-from persona.intervals import bootstrap
+from persona.intervals import bootstrap, taken_back
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore
 from steering.edits.steer import edited
@@ -78,7 +76,7 @@ def compare_at_block(
     for name, vector in vectors.items():
         reading, value = table.loc[(name, 0)], restoration.loc[(name, 0)]
         three = [("finetuned", 0), (name, 0), ("aligned", 0)]
-        over_questions = bootstrap(gaps[three].to_numpy(), _taken_back)
+        over_questions = bootstrap(gaps[three].to_numpy(), taken_back)
         draws = restoration.loc[f"random r{vector.rank}"] if n_random else restoration[:0]
         found.append(
             {
@@ -94,8 +92,3 @@ def compare_at_block(
             }
         )
     return pd.DataFrame(found)
-
-
-def _taken_back(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Restoration from mean gaps [... (fine-tuned, restored, aligned)]."""
-    return np.asarray((means[..., 0] - means[..., 1]) / (means[..., 0] - means[..., 2]))

@@ -14,9 +14,8 @@ from persona.data import load_pairs
 from persona.directions import collect_cells, two_by_two
 from persona.models import load_pair
 from steering.evidence import transfer_matrix, vector_cosines
-from steering.identification.candidates import Means, from_bases, refit_candidates
+from steering.identification.candidates import Means, build_vector, refit_candidates
 from steering.identification.identify import within_covariance
-from steering.identification.trials import fit_rows
 
 LAYERS = tuple(range(3, 29))
 
@@ -37,10 +36,10 @@ def main() -> None:
         pair = load_pair("default", adapter)
         cells = collect_cells(pair, train)
         covariance = within_covariance(pair, train[:16], 512)
-        means = Means.of(cells, {int(layer): matrix for layer, matrix in covariance.items()})
-        candidate = refit_candidates(two_by_two(cells, n_splits=1))[options.rank - 1]
-        bases = fit_rows(pair, candidate, train, means, LAYERS, options.rank)
-        vectors[name] = from_bases(pair, bases, means, candidate.name, read_whitened=True)
+        means = Means.of(cells, covariance)
+        effects = two_by_two(cells, n_splits=1)
+        candidate = refit_candidates(pair, train, means, effects)[options.rank - 1]
+        vectors[name] = build_vector(pair, candidate, means, LAYERS, options.rank)
 
     loaders = {name: lambda a=a: load_pair("default", a) for name, a in adapters.items()}
     table = transfer_matrix(loaders, vectors, scored)

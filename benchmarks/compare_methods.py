@@ -31,7 +31,7 @@ from persona.directions.methods import (
     template_position_difference,
 )
 from persona.directions.reliability import split_half_cosine
-from persona.intervals import bootstrap
+from persona.intervals import bootstrap, taken_back
 from persona.models import ModelPair, load_pair
 from persona.organisms import shipped_adapter
 from probes.nulls import null_table
@@ -39,14 +39,12 @@ from steering.edits.from_directions import restore
 from steering.edits.steer import edited
 from steering.identification.attribution import attribution_matrices
 from steering.identification.candidates import (
-    Candidate,
+    FixedRows,
     Means,
     build_vector,
-    from_bases,
     refit_candidates,
 )
 from steering.identification.identify import within_covariance
-from steering.identification.trials import fit_rows
 
 READ_AT = 20
 LAYERS = tuple(range(8, 29))
@@ -67,8 +65,7 @@ def main() -> None:
     read = [q for domain in domains for q in load_pairs([domain])[-16:]]
 
     cells = collect_cells(pair, train)
-    covariance = {int(k): v for k, v in within_covariance(pair, train[:16], 512).items()}
-    means = Means.of(cells, covariance)
+    means = Means.of(cells, within_covariance(pair, train[:16], 512))
     found, reliability = directions(pair, train, cells, means)
     reading = readings(pair, read, found)
     curing = restorations(pair, scored, found, means, train, cells)
@@ -161,13 +158,12 @@ def restorations(
     """name -> restoration with its interval, KL restoration and damage, as cells of the table."""
     vectors = {
         name: build_vector(
-            pair, Candidate(name, rows, whitened=True), means, LAYERS, len(rows[READ_AT])
+            pair, FixedRows(name, rows, whitened=True), means, LAYERS, len(rows[READ_AT])
         )
         for name, rows in found.items()
     }
-    for refit in refit_candidates(two_by_two(cells, n_splits=1)):
-        bases = fit_rows(pair, refit, train, means, LAYERS, refit.max_rank)
-        vectors[refit.name] = from_bases(pair, bases, means, refit.name, read_whitened=True)
+    for refit in refit_candidates(pair, train, means, two_by_two(cells, n_splits=1)):
+        vectors[refit.name] = build_vector(pair, refit, means, LAYERS, refit.max_rank)
 
     conditions = [
         *UNEDITED,
@@ -184,10 +180,7 @@ def restorations(
     )
     cells_of = {}
     for name in vectors:
-        share = bootstrap(
-            gap[["aligned", "finetuned", name]].to_numpy(),
-            lambda m: (m[..., 1] - m[..., 2]) / (m[..., 1] - m[..., 0]),
-        )
+        share = bootstrap(gap[["finetuned", name, "aligned"]].to_numpy(), taken_back)
         cells_of[name] = (
             f"{share.value:+.2f} [{share.low:+.2f}, {share.high:+.2f}] "
             f"| {1 - kl[name].mean() / kl['finetuned'].mean():+.2f} "

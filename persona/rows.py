@@ -25,12 +25,14 @@ COLUMNS = {
     "measure": "object",
     "value": "float64",
     "layer": "Int64",
+    "last_layer": "Int64",
     "candidate": "object",
     "rank": "Int64",
     "coefficient": "float64",
     "text": "object",
 }
-"""Name -> type. rank: directions in the candidate. seed: of a control, the number of its draw."""
+"""Name -> type. rank: directions in the candidate. seed: of a control, the number of its draw.
+layer: 0-based block; of an edit of several (stage "verify") the first, and last_layer the last."""
 
 ALIGNED, FINETUNED = "aligned", "finetuned"
 INDUCED = "aligned_plus_direction"

@@ -39,6 +39,10 @@ class Stages(Protocol):
 
     def tensors(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]: ...
 
+    def by_layer(
+        self, name: str, make: Callable[[], Mapping[int, Tensor]]
+    ) -> dict[int, Tensor]: ...
+
 
 class Unsaved:
     """Stages that are made each time: for work from a notebook that fits in memory."""
@@ -48,6 +52,9 @@ class Unsaved:
 
     def tensors(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         return make()
+
+    def by_layer(self, name: str, make: Callable[[], Mapping[int, Tensor]]) -> dict[int, Tensor]:
+        return dict(make())
 
 
 class StageCache:
@@ -96,6 +103,18 @@ class StageCache:
             lambda made: to_bytes({key: value.contiguous() for key, value in made.items()}),
             load_file,
         )
+
+    def by_layer(
+        self,
+        name: str,
+        make: Callable[[], Mapping[int, Tensor]],
+        inputs: Mapping[str, Any] | None = None,
+    ) -> dict[int, Tensor]:
+        """The same for a tensor of each block, in the order of the blocks."""
+        kept = self.tensors(
+            name, lambda: {str(layer): tensor for layer, tensor in make().items()}, inputs
+        )
+        return {layer: kept[str(layer)] for layer in sorted(map(int, kept))}
 
     def has(self, name: str) -> bool:
         """Whether the stage of a table without inputs is finished, and whole."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,20 +45,24 @@ class Edit:
 class Placed:
     """Tensors that move to a device once, and not in every pass of the model.
 
-    One model may ask for several devices: spread over cards, each block is somewhere else.
+    One model may ask for several devices: spread over cards, each block is somewhere else. A number
+    among them, such as a coefficient that is no tensor, stays what it is.
     """
 
-    def __init__(self, *tensors: Tensor) -> None:
-        self.tensors = tensors
-        self._on: dict[torch.device, tuple[Tensor, ...]] = {}
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+        self._on: dict[torch.device, tuple[Any, ...]] = {}
 
-    def on(self, device: torch.device) -> tuple[Tensor, ...]:
+    def on(self, device: torch.device) -> tuple[Any, ...]:
+        """The parts, in their order, on this device."""
         if device not in self._on:
-            self._on[device] = tuple(tensor.to(device) for tensor in self.tensors)
+            self._on[device] = tuple(
+                part.to(device) if isinstance(part, Tensor) else part for part in self.parts
+            )
         return self._on[device]
 
-    def __reduce__(self) -> tuple[type[Placed], tuple[Tensor, ...]]:
-        return Placed, self.tensors  # another process has other devices
+    def __reduce__(self) -> tuple[type[Placed], tuple[Any, ...]]:
+        return Placed, self.parts  # another process has other devices
 
 
 def orthonormal_rows(vectors: Tensor) -> Tensor:

@@ -60,8 +60,8 @@ def add(
     """
 
     def write(line: _Line, factor: Coefficient) -> Intervention:
-        vector = Placed(line.shift)
-        return lambda h: interventions.add(h, vector.on(h.device)[0], factor)
+        placed = Placed(line.shift, factor)
+        return lambda h: interventions.add(h, *placed.on(h.device))
 
     return _edits(_lines(direction, at, coefficient), coefficient, write, "add", "adds")
 
@@ -88,13 +88,8 @@ def ablate(
     """
 
     def write(line: _Line, factor: Coefficient) -> Intervention:
-        rows = Placed(line.basis, line.readout)
-
-        def apply(h: Tensor) -> Tensor:
-            basis, readout = rows.on(h.device)
-            return interventions.ablate(h, basis, factor, readout)
-
-        return apply
+        placed = Placed(line.basis, factor, line.readout)
+        return lambda h: interventions.ablate(h, *placed.on(h.device))
 
     if isinstance(direction, Tensor) and at is None and not isinstance(coefficient, Mapping):
         at = EVERY_WRITE
@@ -161,8 +156,8 @@ def set_coordinates(
     rows = require_levels(levels, len(lines[0].basis))
 
     def write(line: _Line, factor: Coefficient) -> Intervention:
-        basis = Placed(line.basis)
-        return lambda h: intervention(h, basis.on(h.device)[0], *levels)
+        placed = Placed(line.basis, *levels)
+        return lambda h: intervention(h, *placed.on(h.device))
 
     return _edits(lines, 1.0, write, getattr(intervention, "__name__", "set"), rows=rows)
 
@@ -286,13 +281,8 @@ def _toward(
                 "target=, the projection to move to, or a persona vector"
             )
 
-        rows = Placed(line.basis, line.readout, goal)
-
-        def apply(h: Tensor) -> Tensor:
-            basis, readout, mean = rows.on(h.device)
-            return interventions.restore(h, basis, mean, factor, readout)
-
-        return apply
+        placed = Placed(line.basis, goal, factor, line.readout)
+        return lambda h: interventions.restore(h, *placed.on(h.device))
 
     return _edits(_lines(direction, at, coefficient), coefficient, write, label)
 

@@ -6,12 +6,15 @@ All candidates come from the training questions alone. Signs point toward bad or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+from persona.data.types import AnswerPair
 from persona.directions.direction import (
     PersonaVector,
     Subspace,
@@ -22,7 +25,9 @@ from persona.directions.direction import (
 from persona.directions.two_by_two import EFFECTS, Cells, Effect
 from persona.errors import DataError
 from persona.models.pair import ModelPair
+from persona.stages import Stages, Unsaved
 from steering.identification.attribution import eigendirections
+from steering.identification.refit import refit_block_by_block
 
 SPAN = "answer_and_model_span"
 EIGEN = "attribution_eigen"
@@ -33,38 +38,55 @@ WHITENED = "_whitened"
 MAX_RANK = 8
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Orthonormal rows at every block, the most important first; rank r takes the first r.
+@runtime_checkable
+class Candidate(Protocol):
+    """Directions that may be the persona: what can be restored at the blocks of a trial.
 
-    rows: layer -> [max_rank d_model].
+    name: how they are made. max_rank: the most directions that it has at a block.
     whitened: coordinates are read with the covariance of the activations, see `whitened_readout`.
-    handed_in: made elsewhere, and verified whatever the screen says of it.
+    always_tried: by intervention, whatever the screen says of it or because none can rank it.
     """
 
-    name: str
-    rows: Mapping[int, Float[Tensor, "rank d_model"]]
-    whitened: bool = False
-    handed_in: bool = False
+    @property
+    def name(self) -> str: ...
 
     @property
-    def max_rank(self) -> int:
-        return min(len(basis) for basis in self.rows.values())
+    def max_rank(self) -> int: ...
+
+    @property
+    def whitened(self) -> bool: ...
+
+    @property
+    def always_tried(self) -> bool: ...
+
+    def rows(self, layers: Sequence[int], rank: int) -> Mapping[int, Float[Tensor, "rank d_model"]]:
+        """layer -> orthonormal rows, the most important first.
+
+        Raises: DataError where it has fewer directions than `rank`.
+        """
 
 
 @dataclass(frozen=True)
-class Refit:
-    """Directions that depend on the blocks edited: see `steering.identification.refit`.
+class FixedRows:
+    """A candidate whose rows at a block are the same whatever other blocks are edited.
 
-    beside: layer -> [d_model], restored along with what remains of the model effect; rank 2 then.
+    at: layer -> [max_rank d_model], orthonormal, the most important first. Such a candidate can be
+        screened block by block.
     """
 
     name: str
-    beside: Mapping[int, Float[Tensor, " d_model"]] | None = None
+    at: Mapping[int, Float[Tensor, "rank d_model"]]
+    whitened: bool = False
+    always_tried: bool = False
 
     @property
     def max_rank(self) -> int:
-        return 1 if self.beside is None else 2
+        return min(len(basis) for basis in self.at.values())
+
+    def rows(self, layers: Sequence[int], rank: int) -> Mapping[int, Float[Tensor, "rank d_model"]]:
+        """The first `rank` rows of each block. Raises: DataError where there are fewer."""
+        _require_rank(self, rank)
+        return {layer: self.at[layer][:rank] for layer in layers}
 
 
 @dataclass(frozen=True)
@@ -90,6 +112,55 @@ class Means:
         )
 
 
+@dataclass(frozen=True)
+class Refit:
+    """A candidate fitted anew to the blocks it is tried at: see `steering.identification.refit`.
+
+    questions, means: what it is fitted to.
+    beside: layer -> [d_model], restored along with what remains of the model effect; rank 2 then.
+    stages: keeps what was fitted, which takes a forward pass of the questions.
+    """
+
+    whitened: ClassVar[bool] = True
+    always_tried: ClassVar[bool] = True
+
+    name: str
+    pair: ModelPair
+    questions: Sequence[AnswerPair]
+    means: Means
+    beside: Mapping[int, Float[Tensor, " d_model"]] | None = None
+    token_budget: int = DEFAULT_TOKEN_BUDGET
+    stages: Stages = field(default_factory=Unsaved)
+
+    @property
+    def max_rank(self) -> int:
+        return 1 if self.beside is None else 2
+
+    def rows(self, layers: Sequence[int], rank: int) -> Mapping[int, Float[Tensor, "rank d_model"]]:
+        """What remains of the model effect at each block once those below are restored.
+
+        Raises: DataError where there are fewer rows than `rank`, or nothing separates the models.
+        """
+        _require_rank(self, rank)
+        return self.stages.by_layer(
+            f"{self.name}-r{rank}-{layers[0]}-{layers[-1]}",
+            lambda: refit_block_by_block(
+                self.pair,
+                self.questions,
+                layers,
+                self.means.aligned,
+                self.means.covariance,
+                self.beside if rank > 1 else None,
+                self.token_budget,
+            ),
+        )
+
+
+def _require_rank(candidate: Candidate, rank: int) -> None:
+    if rank > candidate.max_rank:
+        raise DataError(f"{candidate.name} has {candidate.max_rank} directions; rank {rank} asked")
+
+
 def differing_blocks(effects: Mapping[str, Effect]) -> range:
     """The blocks from the first at which the two models differ on: before it there is no direction.
 
@@ -109,7 +180,7 @@ def differing_blocks(effects: Mapping[str, Effect]) -> range:
     return range(moved[0], len(norms))
 
 
-def two_by_two_candidates(effects: Mapping[str, Effect]) -> list[Candidate]:
+def two_by_two_candidates(effects: Mapping[str, Effect]) -> list[FixedRows]:
     """Each effect of the 2x2 (rank 1), and the span of answer and model effect (rank 2).
 
     At the blocks at which the models differ; one that has no direction at some of them, as the
@@ -118,7 +189,7 @@ def two_by_two_candidates(effects: Mapping[str, Effect]) -> list[Candidate]:
     """
     spanning = {name: [name] for name in EFFECTS}
     spanning[SPAN] = ["model_effect_good", "answer_effect_finetuned"]
-    found: dict[str, Candidate] = {}
+    found: dict[str, FixedRows] = {}
     for name, parts in spanning.items():
         vectors = {
             layer: torch.stack([effects[part].vectors[layer] for part in parts])
@@ -126,30 +197,51 @@ def two_by_two_candidates(effects: Mapping[str, Effect]) -> list[Candidate]:
         }
         if all(map(are_independent, vectors.values())):
             rows = {layer: orthonormal(some) for layer, some in vectors.items()}
-            found[name] = Candidate(name, rows)
+            found[name] = FixedRows(name, rows)
     again = [found[name] for name in ("model_effect_good", SPAN) if name in found]
     return [*found.values(), *map(whitened, again)]
 
 
-def whitened(candidate: Candidate) -> Candidate:
+def whitened(candidate: FixedRows) -> FixedRows:
     """The same directions, their coordinates read with the covariance of the activations."""
     return replace(candidate, name=candidate.name + WHITENED, whitened=True)
 
 
-def refit_candidates(effects: Mapping[str, Effect]) -> list[Refit]:
+def refit_candidates(
+    pair: ModelPair,
+    questions: Sequence[AnswerPair],
+    means: Means,
+    effects: Mapping[str, Effect],
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    stages: Stages | None = None,
+) -> list[Refit]:
     """What remains of the model effect, alone and with the aligned model's answer effect.
 
     The answer effect decides which answer is preferred, the model effect which model it is.
+    questions: what they are fitted to; effects and means are of the same.
     """
-    answers = effects["answer_effect_aligned"].vectors
-    return [Refit(MODEL_REFIT), Refit(MODEL_AND_ANSWER_REFIT, dict(enumerate(answers)))]
+    answers = dict(enumerate(effects["answer_effect_aligned"].vectors))
+    return [
+        Refit(name, pair, questions, means, beside, token_budget, stages or Unsaved())
+        for name, beside in ((MODEL_REFIT, None), (MODEL_AND_ANSWER_REFIT, answers))
+    ]
+
+
+def handed_in_candidates(
+    given: Mapping[str, Float[Tensor, "rank d_model"]], n_layers: int
+) -> list[FixedRows]:
+    """The same rows at every block: all blocks write to one residual stream."""
+    return [
+        FixedRows(name, dict.fromkeys(range(n_layers), rows), always_tried=True)
+        for name, rows in given.items()
+    ]
 
 
 def eigen_candidates(
     matrices: Mapping[int, Float[Tensor, "d_model d_model"]],
     effects: Mapping[str, Effect],
     max_rank: int = MAX_RANK,
-) -> list[Candidate]:
+) -> list[FixedRows]:
     """Attribution eigendirections, alone and after the model effect, where the models differ."""
     eigen, combined = {}, {}
     for layer in differing_blocks(effects):
@@ -160,8 +252,8 @@ def eigen_candidates(
         outside = torch.eye(len(matrix)) - model_effect.T @ model_effect
         rest = eigendirections(outside @ matrix @ outside, max_rank - 1)
         combined[layer] = orthonormal(torch.cat([model_effect, rest]))
-    both = Candidate(MODEL_AND_EIGEN, combined)
-    return [Candidate(EIGEN, eigen), both, whitened(both)]
+    both = FixedRows(MODEL_AND_EIGEN, combined)
+    return [FixedRows(EIGEN, eigen), both, whitened(both)]
 
 
 def build_vector(
@@ -172,14 +264,15 @@ def build_vector(
     rank: int,
     coefficient: float = 1.0,
 ) -> PersonaVector:
-    """The persona vector of one candidate at the given blocks.
-
-    Raises: DataError when the candidate has fewer directions than `rank`.
-    """
-    if rank > candidate.max_rank:
-        raise DataError(f"{candidate.name} has {candidate.max_rank} directions; rank {rank} asked")
-    bases = {layer: candidate.rows[layer][:rank] for layer in layers}
-    return from_bases(pair, bases, means, candidate.name, coefficient, candidate.whitened)
+    """The persona vector of one candidate at the given blocks. Raises: DataError as its rows."""
+    return from_bases(
+        pair,
+        candidate.rows(layers, rank),
+        means,
+        candidate.name,
+        coefficient,
+        candidate.whitened,
+    )
 
 
 def from_bases(

@@ -11,7 +11,7 @@ from persona.data.types import AnswerPair
 from persona.directions import Effect
 from persona.models.pair import ModelPair
 from steering.identification.attribution import first_order_effects
-from steering.identification.candidates import Candidate, Means, build_vector
+from steering.identification.candidates import FixedRows, Means, build_vector
 
 RANKS = (1, 2, 4, 8)
 
@@ -19,7 +19,7 @@ RANKS = (1, 2, 4, 8)
 def screen(
     pair: ModelPair,
     questions: Sequence[AnswerPair],
-    candidates: Mapping[str, Candidate],
+    candidates: Mapping[str, FixedRows],
     means: Means,
     token_budget: int = DEFAULT_TOKEN_BUDGET,
 ) -> pd.DataFrame:
@@ -29,7 +29,7 @@ def screen(
         for candidate in candidates.values()
         for rank in sorted({*RANKS, candidate.max_rank})
         if rank <= candidate.max_rank
-        for layer in candidate.rows
+        for layer in candidate.at
     ]
     subspaces = [
         build_vector(pair, candidate, means, [layer], rank).subspaces[layer]

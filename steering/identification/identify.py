@@ -9,8 +9,9 @@ of the gap at its best block and three quarters over many (docs/findings.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -27,20 +28,25 @@ from persona.stages import Stages, Unsaved
 from steering.identification.attribution import attribution_matrices
 from steering.identification.candidates import (
     Candidate,
+    FixedRows,
     Means,
-    Refit,
     differing_blocks,
     eigen_candidates,
+    handed_in_candidates,
     refit_candidates,
     two_by_two_candidates,
 )
 from steering.identification.first_order import effect_rows, screen
 from steering.identification.search import search
-from steering.identification.trials import Bench, HandedIn, Spec, fit_rows
+from steering.identification.trials import Bench, Spec
 
 ATTRIBUTION_QUESTIONS = 16
 COVARIANCE_QUESTIONS = 16
 MAX_DAMAGE = 0.05
+
+HandedIn = Callable[[Sequence[AnswerPair]], Mapping[str, torch.Tensor]]
+"""Questions -> further candidates: name -> orthonormal rows [rank d_model], for every block."""
+SomeCandidate = TypeVar("SomeCandidate", bound=Candidate)
 
 
 @dataclass(frozen=True)
@@ -87,27 +93,27 @@ def identify(
     )
     cells = Cells.of(read, [pair.space(layer) for layer in layers])
     effects = two_by_two(cells, seed=seed)
-    covariance = stages.tensors(
+    covariance = stages.by_layer(
         "covariance", lambda: within_covariance(pair, train[:COVARIANCE_QUESTIONS], token_budget)
     )
-    means = Means.of(cells, {int(layer): matrix for layer, matrix in covariance.items()})
-    halves = stages.tensors(
-        "attribute",
-        lambda: {
-            f"{half}.{layer}": matrix
-            for half in (0, 1)
-            for layer, matrix in attribution_matrices(
+    means = Means.of(cells, covariance)
+    attributed = [
+        stages.by_layer(
+            f"attribute-{name}-half",
+            lambda half=half: attribution_matrices(  # type: ignore[misc]
                 pair,
                 train[half:ATTRIBUTION_QUESTIONS:2],
                 {layer: means.aligned[layer] for layer in layers},
                 token_budget=token_budget,
-            ).items()
-        },
-    )
-    fixed = make_candidates(effects, mean_matrices(halves))
+            ),
+        )
+        for half, name in enumerate(("first", "second"))
+    ]
+    both = {layer: torch.stack([half[layer] for half in attributed]).mean(0) for layer in layers}
+    fixed = fixed_candidates(effects, both)
     if handed_in is not None:
         given = stages.tensors("handed-in", lambda: dict(handed_in(train)))
-        fixed |= handed_in_candidates(given, pair.n_layers)
+        fixed |= by_name(handed_in_candidates(given, pair.n_layers))
     screened = stages.table("screen", lambda: screen(pair, selection, fixed, means, token_budget))
     baseline = stages.table(
         "verify-baseline",
@@ -121,37 +127,45 @@ def identify(
         ),
     )
     gaps = baseline[baseline["measure"] == "gap"].groupby("condition")["value"].mean()
-    shift = float(gaps["finetuned"] - gaps["aligned"])
-    candidates: dict[str, Candidate | Refit] = {**fixed}
-    candidates.update({refit.name: refit for refit in refit_candidates(effects)})
+    refits = by_name(refit_candidates(pair, train, means, effects, token_budget, stages))
     bench = Bench(
         pair,
-        candidates,
+        {**fixed, **refits},
         means,
-        train,
         selection,
         neutral,
         token_budget,
-        shift,
-        stages,
-        handed_in,
-        differing_blocks(effects).start,
+        shift=float(gaps["finetuned"] - gaps["aligned"]),
+        first_layer=differing_blocks(effects).start,
     )
     spec, verified = search(bench, screened, stages, max_damage)
+
+    def from_half(half: int) -> Mapping[str, Candidate]:
+        """The candidates made of half of the questions, the chosen one among them if they can."""
+        questions, part = train[half::2], cells.at_questions(slice(half, None, 2))
+        effects = two_by_two(part, n_splits=1)
+        again = Means.of(part, covariance)
+        refits = by_name(refit_candidates(pair, questions, again, effects, token_budget))
+        made: dict[str, Candidate] = {**fixed_candidates(effects, attributed[half]), **refits}
+        if spec.candidate not in made and handed_in is not None:
+            made |= by_name(handed_in_candidates(handed_in(questions), pair.n_layers))
+        return made
+
+    halves = stages.tensors(
+        "halves", lambda: {"cosine": split_half_cosines(from_half(0), from_half(1), spec)}
+    )
     return Identification(
         bench.vector(spec),
         effects,
         means,
-        stages.tensors("halves", lambda: split_half_cosines(bench, cells, halves, spec))[
-            "cosine"
-        ].tolist(),
+        halves["cosine"].tolist(),
         tidy(pd.concat([effect_rows(effects), screened, verified], ignore_index=True)),
     )
 
 
 def within_covariance(
     pair: ModelPair, questions: Sequence[AnswerPair], token_budget: int
-) -> dict[str, torch.Tensor]:
+) -> dict[int, torch.Tensor]:
     """layer -> covariance over answer tokens within a model, averaged over the two models."""
     dialogues = pair.chat.encode_all(
         [d for q in questions for d in (q.good_dialogue, q.bad_dialogue)]
@@ -168,79 +182,38 @@ def within_covariance(
                     description=f"Reading covariances ({side})",
                 )
             )
-    return {str(layer): ((found[0][layer] + found[1][layer]) / 2).float() for layer in found[0]}
+    return {layer: ((found[0][layer] + found[1][layer]) / 2).float() for layer in found[0]}
 
 
-def make_candidates(
+def fixed_candidates(
     effects: Mapping[str, Effect], matrices: Mapping[int, torch.Tensor]
-) -> dict[str, Candidate]:
-    """Every candidate by its name."""
-    found = (*two_by_two_candidates(effects), *eigen_candidates(matrices, effects))
-    return {candidate.name: candidate for candidate in found}
+) -> dict[str, FixedRows]:
+    """Every candidate that the screen can rank, by its name."""
+    return by_name([*two_by_two_candidates(effects), *eigen_candidates(matrices, effects)])
 
 
-def handed_in_candidates(given: Mapping[str, torch.Tensor], n_layers: int) -> dict[str, Candidate]:
-    """The same rows at every block: all blocks write to one residual stream."""
-    return {
-        name: Candidate(name, dict.fromkeys(range(n_layers), rows), handed_in=True)
-        for name, rows in given.items()
-    }
-
-
-def mean_matrices(
-    halves: Mapping[str, torch.Tensor], which: Sequence[int] = (0, 1)
-) -> dict[int, torch.Tensor]:
-    """layer -> mean over the halves asked for of the matrices named "half.layer"."""
-    layers = sorted({int(name.split(".")[1]) for name in halves})
-    return {
-        layer: torch.stack([halves[f"{half}.{layer}"] for half in which]).mean(0)
-        for layer in layers
-    }
+def by_name(candidates: Iterable[SomeCandidate]) -> dict[str, SomeCandidate]:
+    return {candidate.name: candidate for candidate in candidates}
 
 
 def split_half_cosines(
-    bench: Bench, cells: Cells, halves: Mapping[str, torch.Tensor], spec: Spec
-) -> dict[str, torch.Tensor]:
-    """By block: how alike the chosen subspace is when made from either half of the questions.
+    first: Mapping[str, Candidate], second: Mapping[str, Candidate], spec: Spec
+) -> torch.Tensor:
+    """[block]: how alike the chosen subspace is when made from either half of the questions.
 
     sqrt(||A B^T||^2 / rank) for orthonormal rows A and B: the root mean square cosine of the
     principal angles; |cosine| for rank 1. Two random subspaces give about sqrt(rank / d_model).
-    Returned as "cosine", in the order of the blocks.
+    NaN where half of the questions do not give so many directions.
+    first, second: the candidates made from each half. In the order of the blocks, float64.
     """
     bases = []
-    for half in (0, 1):
-        part = cells.at_questions(slice(half, None, 2))
-        effects = two_by_two(part, n_splits=1)
-        chosen = bench.candidates[spec.candidate]
-        if isinstance(chosen, Candidate):
-            if chosen.handed_in:
-                assert bench.handed_in is not None
-                given = bench.handed_in(bench.train[half::2])
-                made = handed_in_candidates(given, bench.pair.n_layers)
-            else:
-                made = make_candidates(effects, mean_matrices(halves, [half]))
-            if spec.candidate not in made or made[spec.candidate].max_rank < spec.rank:
-                # Half of the questions do not give so many directions: no likeness to speak of.
-                return {"cosine": torch.full((len(spec.layers),), torch.nan, dtype=torch.float64)}
-            rows = made[spec.candidate].rows
-            bases.append({layer: rows[layer][: spec.rank] for layer in spec.layers})
-        else:
-            refit = {c.name: c for c in refit_candidates(effects)}[spec.candidate]
-            means = Means.of(part, bench.means.covariance)
-            questions = bench.train[half::2]
-            bases.append(
-                fit_rows(
-                    bench.pair,
-                    refit,
-                    questions,
-                    means,
-                    spec.layers,
-                    spec.rank,
-                    bench.token_budget,
-                )
-            )
+    for made in (first, second):
+        chosen = made.get(spec.candidate)
+        if chosen is None or chosen.max_rank < spec.rank:
+            return torch.full((len(spec.layers),), torch.nan, dtype=torch.float64)
+        bases.append(chosen.rows(spec.layers, spec.rank))
     cosines = [
         float((bases[0][layer] @ bases[1][layer].T).norm()) / spec.rank**0.5
         for layer in spec.layers
     ]
-    return {"cosine": torch.tensor(cosines, dtype=torch.float64)}
+    return torch.tensor(cosines, dtype=torch.float64)

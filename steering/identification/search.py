@@ -8,7 +8,6 @@ from dataclasses import replace
 import pandas as pd
 
 from persona.stages import Stages
-from steering.identification.candidates import Refit
 from steering.identification.first_order import RANKS
 from steering.identification.trials import Bench, Outcome, Spec, best_within, outcomes
 
@@ -42,7 +41,7 @@ def search(
             found.update({outcome.spec: outcome for outcome in outcomes(rows, new)})
 
     blocks = best_blocks(screened, bench.shift)
-    always = [n for n, c in bench.candidates.items() if isinstance(c, Refit) or c.handed_in]
+    always = [name for name, one in bench.candidates.items() if one.always_tried]
     wide = [
         Spec(name, min(bench.candidates[name].max_rank, RANGE_RANK), middle)
         for name in [*(spec.candidate for spec in blocks[:N_CANDIDATES_VERIFIED]), *always]

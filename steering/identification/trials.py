@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-import torch
 
-from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import UNEDITED, Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
+from persona.intervals import taken_back
 from persona.models.pair import ModelPair
-from persona.stages import Stages
+from persona.rows import ALIGNED, FINETUNED
 from steering.edits.from_directions import restore
 from steering.edits.steer import edited
-from steering.identification.candidates import Candidate, Means, Refit, build_vector, from_bases
-from steering.identification.refit import refit_block_by_block
-
-HandedIn = Callable[[Sequence[AnswerPair]], Mapping[str, torch.Tensor]]
-"""Questions -> further candidates: name -> orthonormal rows [rank d_model], for every block."""
+from steering.identification.candidates import Candidate, Means, build_vector
 
 
 @dataclass(frozen=True)
@@ -66,54 +61,32 @@ class Outcome:
 class Bench:
     """Everything a spec is tried on: the pair, its candidates, selection questions, neutral text.
 
-    train: the questions that directions are fitted to.
-    handed_in: how the candidates of `identify(handed_in=...)` are made.
     first_layer: the first block at which the two models differ.
     shift: gap of the fine-tuned model above the aligned one's on the selection questions.
     """
 
     pair: ModelPair
-    candidates: Mapping[str, Candidate | Refit]
+    candidates: Mapping[str, Candidate]
     means: Means
-    train: Sequence[AnswerPair]
     questions: Sequence[AnswerPair]
     neutral: Sequence[NeutralText]
     token_budget: int
     shift: float
-    stages: Stages
-    handed_in: HandedIn | None = None
     first_layer: int = 0
 
     def vector(self, spec: Spec) -> PersonaVector:
+        """What the spec restores."""
         candidate = self.candidates[spec.candidate]
-        if isinstance(candidate, Candidate):
-            return build_vector(
-                self.pair, candidate, self.means, spec.layers, spec.rank, spec.coefficient
-            )
-        kept = self.stages.tensors(
-            f"{candidate.name}-r{spec.rank}-{spec.layers[0]}-{spec.layers[-1]}",
-            lambda: {
-                str(layer): rows
-                for layer, rows in fit_rows(
-                    self.pair,
-                    candidate,
-                    self.train,
-                    self.means,
-                    spec.layers,
-                    spec.rank,
-                    self.token_budget,
-                ).items()
-            },
-        )
-        bases = {int(layer): rows for layer, rows in kept.items()}
-        return from_bases(
-            self.pair, bases, self.means, candidate.name, spec.coefficient, read_whitened=True
+        return build_vector(
+            self.pair, candidate, self.means, spec.layers, spec.rank, spec.coefficient
         )
 
     def condition(self, spec: Spec) -> Condition:
         facts: dict[str, str | float | None] = {
             "candidate": spec.candidate,
             "rank": spec.rank,
+            "layer": spec.layers[0],
+            "last_layer": spec.layers[-1],
             "coefficient": spec.coefficient,
         }
         return edited(spec.label, "finetuned", restore(self.vector(spec)), facts=facts)
@@ -138,33 +111,16 @@ class Bench:
         return pd.concat([answers, neutral], ignore_index=True).assign(stage="verify")
 
 
-def fit_rows(
-    pair: ModelPair,
-    candidate: Refit,
-    questions: Sequence[AnswerPair],
-    means: Means,
-    layers: Sequence[int],
-    rank: int,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
-) -> dict[int, torch.Tensor]:
-    """The orthonormal rows of a refitted candidate at the blocks it is to be restored at."""
-    beside = candidate.beside if rank > 1 else None
-    return refit_block_by_block(
-        pair, questions, layers, means.aligned, means.covariance, beside, token_budget
-    )
-
-
 def outcomes(rows: pd.DataFrame, specs: Sequence[Spec]) -> list[Outcome]:
     """Restoration and damage of each spec from the rows of `Bench.run`."""
     table = rows.pivot_table("value", "condition", "measure", aggfunc="mean")
-    aligned, finetuned = table.loc["aligned"], table.loc["finetuned"]
-    shift = finetuned["gap"] - aligned["gap"]
+    gap, kl, ce = (table[m] for m in ("gap", "kl_good_nats", "neutral_ce_nats"))
     return [
         Outcome(
             spec,
-            float((finetuned["gap"] - table.loc[spec.label, "gap"]) / shift),
-            float(1 - table.loc[spec.label, "kl_good_nats"] / finetuned["kl_good_nats"]),
-            float(table.loc[spec.label, "neutral_ce_nats"] - finetuned["neutral_ce_nats"]),
+            float(taken_back(gap[[FINETUNED, spec.label, ALIGNED]].to_numpy())),
+            float(taken_back(kl[[FINETUNED, spec.label]].to_numpy())),
+            float(ce[spec.label] - ce[FINETUNED]),
         )
         for spec in specs
     ]

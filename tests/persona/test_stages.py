@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from persona.stages import StageCache, Workspace
+from persona.stages import StageCache, Unsaved, Workspace
 
 TABLE = pd.DataFrame({"value": [float(i) for i in range(50)], "name": ["ü"] * 50})
 TENSORS = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2, dtype=torch.float64)}
@@ -164,3 +164,13 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         StageCache(tmp_path, {}).table("score", fail, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_of_each_block_comes_back_by_its_number_in_order(tmp_path):
+    made = {10: torch.ones(2), 9: torch.zeros(2)}
+    for stages in (Unsaved(), StageCache(tmp_path, {"seed": 0})):
+        found = stages.by_layer("blocks", lambda: made)
+        assert found.keys() == made.keys()
+        assert all(torch.equal(found[layer], made[layer]) for layer in made)
+    kept = StageCache(tmp_path, {"seed": 0}).by_layer("blocks", dict)
+    assert list(kept) == [9, 10] and torch.equal(kept[10], made[10])

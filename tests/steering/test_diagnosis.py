@@ -104,7 +104,7 @@ def test_the_scorecard_has_every_field_of_the_contract(finished):
     assert len(card["direction"]["split_half_cosine"]) == len(card["direction"]["layers"])
     assert card["peak_rss_bytes"] > 1e8
     stages = {stage["name"]: stage for stage in card["stages"]}
-    assert [*stages][:4] == ["load", "cells", "covariance", "attribute"]
+    assert [*stages][:4] == ["load", "cells", "covariance", "attribute-first-half"]
     assert "score-held-out" in stages and "score-neutral" in stages
     peaks = [stage["peak_rss_bytes"] for stage in stages.values()]
     assert min(peaks) > 1e8
@@ -151,7 +151,7 @@ def test_the_same_seed_gives_the_same_scorecard(finished, config, tmp_path):
     assert stripped(diagnose(config(tmp_path)).scorecard) == stripped(result.scorecard)
 
 
-@pytest.mark.parametrize("stage", ["attribute", "dose", "score-neutral"])
+@pytest.mark.parametrize("stage", ["attribute-second-half", "dose", "score-neutral"])
 def test_a_killed_run_goes_on_to_the_same_result(finished, config, tmp_path, monkeypatch, stage):
     from persona.stages import Workspace
 

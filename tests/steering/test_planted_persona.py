@@ -20,7 +20,7 @@ from scipy.stats import kstest
 from persona.activations import collect_covariance
 from persona.behaviour import score_pairs
 from persona.behaviour.scoring import UNEDITED
-from persona.data import load_neutral, read_answer_pairs
+from persona.data import load_neutral, read_pairs
 from persona.directions import collect_cells
 from persona.intervals import beyond_draws
 from persona.models import load_pair
@@ -104,7 +104,7 @@ def pair(plant):
 
 @pytest.fixture(scope="module")
 def asked(plant):
-    return read_answer_pairs(plant[2])
+    return read_pairs(plant[2])
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +202,10 @@ def test_the_null_is_read_restored_and_sized_as_the_chosen_vector(pair, means):
     assert (drawn.layers, drawn.rank, drawn.coefficient) == (like.layers, 2, 0.5)
     subspace = drawn.subspaces[LAST]
     again = from_bases(pair, {LAST: subspace.basis}, means, "again", read_whitened=True)
-    torch.testing.assert_close(subspace.reading, again.subspaces[LAST].reading)
-    torch.testing.assert_close(subspace.aligned_mean, subspace.reading @ means.aligned[LAST])
+    torch.testing.assert_close(subspace.effective_readout, again.subspaces[LAST].effective_readout)
+    torch.testing.assert_close(
+        subspace.aligned_mean, subspace.effective_readout @ means.aligned[LAST]
+    )
     plain = from_bases(pair, {LAST: subspace.basis}, means, "plain")
     assert random_vector(pair, plain, means, seed=5).subspaces[LAST].readout is None
 

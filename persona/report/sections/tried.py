@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from persona.errors import DataError
-from persona.intervals import bootstrap
+from persona.intervals import bootstrap, taken_back
 from persona.report.tables import question_means, readings
 from persona.report.theme import candidate_label
-from persona.report.wording import as_float, cleaned, number, with_interval
+from persona.report.wording import as_float, blocks, cleaned, number, with_interval
 from persona.rows import ALIGNED, FINETUNED
 
 
@@ -46,22 +45,22 @@ def tried_lines(rows: pd.DataFrame, direction: Mapping[str, Any], seed: int = 0)
             others[measure] = pd.Series(dtype="float64")
     kl, ce = others["kl_good_nats"], others["neutral_ce_nats"]
     target = gaps[ALIGNED].mean() if ALIGNED in gaps else float("nan")
+    made = _facts(rows)
     names = [name for name in gaps.columns if name not in (ALIGNED, FINETUNED)]
     names.sort(key=lambda name: (abs(gaps[name].mean() - target), name))
     lines = []
     for name in names:
         e = bootstrap(gaps[name].dropna().to_numpy(), seed=seed)
-        share = None
+        share = kl_share = None
         if {ALIGNED, FINETUNED} <= set(gaps.columns):
-            table = gaps[[FINETUNED, name, ALIGNED]].dropna().mean()
-            shift = table[FINETUNED] - table[ALIGNED]
-            share = (table[FINETUNED] - table[name]) / shift if shift else None
-        kl_share = 1 - kl[name] / kl[FINETUNED] if {name, FINETUNED} <= set(kl.index) else None
+            share = taken_back(gaps[[FINETUNED, name, ALIGNED]].dropna().mean().to_numpy())
+        if {name, FINETUNED} <= set(kl.index):
+            kl_share = taken_back(kl[[FINETUNED, name]].to_numpy())
         cost = ce[name] - ce[FINETUNED] if {name, FINETUNED} <= set(ce.index) else None
         lines.append(
             Tried(
-                _spoken(str(name)),
-                _is_chosen(str(name), direction),
+                _spoken(str(name), made.get(name)),
+                _is_chosen(made.get(name), direction),
                 with_interval({"value": e.value, "low": e.low, "high": e.high}, signed=True),
                 number(share),
                 number(kl_share),
@@ -71,31 +70,50 @@ def tried_lines(rows: pd.DataFrame, direction: Mapping[str, Any], seed: int = 0)
     return lines
 
 
-_LABEL = re.compile(r"(\S+) r(\d+) (blocks? \d+(?:-\d+)?) c([\d.]+)")
+@dataclass(frozen=True)
+class _Made:
+    """What was tried, from the columns of its rows."""
+
+    candidate: str
+    rank: int
+    layers: tuple[int, int]
+    coefficient: float
 
 
-def _spoken(label: str) -> str:
-    """`attribution_eigen r4 blocks 13-28 c1` for people."""
-    match = _LABEL.fullmatch(label)
-    if not match:
+def _facts(rows: pd.DataFrame) -> dict[str, _Made]:
+    """condition -> what was tried; none of a condition whose rows do not say it."""
+    columns = ["candidate", "rank", "layer", "last_layer", "coefficient"]
+    known = rows[rows["stage"] == "verify"].dropna(subset=columns).drop_duplicates("condition")
+    return {
+        str(row.condition): _Made(
+            str(row.candidate),
+            int(row.rank),
+            (int(row.layer), int(row.last_layer)),
+            float(row.coefficient),
+        )
+        for row in known.itertuples()
+    }
+
+
+def _spoken(label: str, made: _Made | None) -> str:
+    """For people: the label itself where nothing else is known."""
+    if made is None:
         return cleaned(label)
-    name, rank, where, coefficient = match.groups()
+    first, last = made.layers
     return (
-        f"{candidate_label(name)}, rank {rank}, {where.replace('-', '–')}, "
-        f"coefficient {float(coefficient):g}"
+        f"{candidate_label(made.candidate)}, rank {made.rank}, {blocks(range(first, last + 1))}, "
+        f"coefficient {made.coefficient:g}"
     )
 
 
-def _is_chosen(label: str, direction: Mapping[str, Any]) -> bool:
-    match = _LABEL.fullmatch(label)
+def _is_chosen(made: _Made | None, direction: Mapping[str, Any]) -> bool:
     layers = sorted(int(layer) for layer in direction.get("layers") or [])
-    if not match or not layers:
+    if made is None or not layers:
         return False
-    where = f"blocks {layers[0]}-{layers[-1]}" if len(layers) > 1 else f"block {layers[0]}"
     coefficient = as_float(direction.get("coefficient"))
     return (
-        match[1] == direction.get("method")
-        and int(match[2]) == as_float(direction.get("rank"))
-        and match[3] == where
-        and (coefficient is None or float(match[4]) == coefficient)
+        made.candidate == direction.get("method")
+        and made.rank == as_float(direction.get("rank"))
+        and made.layers == (layers[0], layers[-1])
+        and (coefficient is None or made.coefficient == coefficient)
     )

@@ -39,7 +39,6 @@ from steering.identification.candidates import (
     refit_candidates,
 )
 from steering.identification.identify import within_covariance
-from steering.identification.refit import refit_block_by_block
 from steering.lab.bench.plan import Tally
 from steering.lab.bench.readings import project_answers, score
 from steering.lab.bench.settings import LabSettings
@@ -184,7 +183,7 @@ class Workbench:
         """
         questions = self.questions(domain, "train", self.sizes.direction)
 
-        def read() -> dict[str, torch.Tensor]:
+        def read() -> dict[int, torch.Tensor]:
             bridge, chat = load_bridge(self.settings.base, placement=self.settings.placement)
             layer = int(bridge.cfg.n_layers) // 2
             good, bad = (
@@ -194,15 +193,15 @@ class Workbench:
                     [q.bad_dialogue for q in questions],
                 )
             )
-            return {str(layer): bad - good}
+            return {layer: bad - good}
 
         inputs = {"questions": data_hash(questions)}
-        [(layer, vector)] = self.steps.tensors("known_direction", read, inputs).items()
+        [(layer, vector)] = self.steps.by_layer("known_direction", read, inputs).items()
         space = ActivationSpace(
             self.settings.base,
             self.base_revision,
-            resid_post(int(layer)),
-            layer=int(layer),
+            resid_post(layer),
+            layer=layer,
             d_model=len(vector),
         )
         return Direction(vector, space, "answer_effect_aligned")
@@ -223,31 +222,25 @@ class Workbench:
                 "cells", lambda: collect_cells(self.pair(adapter), questions).tensors(), inputs
             )
         )
-        covariance = self.steps.tensors(
+        covariance = self.steps.by_layer(
             "covariance",
             lambda: within_covariance(
                 self.pair(adapter), questions[:COVARIANCE_QUESTIONS], TOKEN_BUDGET
             ),
             inputs,
         )
-        means = Means.of(cells, {int(layer): matrix for layer, matrix in covariance.items()})
-        refit = {r.name: r for r in refit_candidates(two_by_two(cells))}[MODEL_AND_ANSWER_REFIT]
+        means = Means.of(cells, covariance)
 
-        def fit() -> dict[str, torch.Tensor]:
+        def fit() -> Mapping[int, torch.Tensor]:
             pair = self.pair(adapter)
-            bases = refit_block_by_block(
-                pair,
-                questions,
-                middle_blocks(pair.n_layers),
-                means.aligned,
-                means.covariance,
-                refit.beside,
-            )
-            return {str(layer): basis for layer, basis in bases.items()}
+            refits = refit_candidates(pair, questions, means, two_by_two(cells))
+            [refit] = [refit for refit in refits if refit.name == MODEL_AND_ANSWER_REFIT]
+            return refit.rows(middle_blocks(pair.n_layers), refit.max_rank)
 
-        bases = self.steps.tensors("refit", fit, inputs)
-        by_layer = {int(layer): basis for layer, basis in sorted(bases.items(), key=_number)}
-        vector = from_bases(self.pair(adapter), by_layer, means, refit.name, 1.0, True)
+        bases = self.steps.by_layer("refit", fit, inputs)
+        vector = from_bases(
+            self.pair(adapter), bases, means, MODEL_AND_ANSWER_REFIT, 1.0, read_whitened=True
+        )
         self.tally.add(vectors=1)
         return dataclasses.replace(vector, card={"key": fingerprint_of(inputs)}), means
 
@@ -341,7 +334,3 @@ def _set_only(data: dict[str, Any]) -> dict[str, Any]:
     if "bad_share" in kept or "trigger" in kept:
         kept.pop("answers", None)
     return kept
-
-
-def _number(item: tuple[str, Any]) -> int:
-    return int(item[0])

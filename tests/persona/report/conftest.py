@@ -128,22 +128,23 @@ def screen_rows(make: RowMaker, n_layers: int, questions: list[str]) -> None:
 
 def verify_rows(make: RowMaker, shift: float, questions: list[str], base: dict[str, float]) -> None:
     tried = [
-        ("attribution_eigen", 4, "blocks 13-21", 0.9, 0.62, 0.01),
-        ("attribution_eigen", 8, "block 19", 0.62, 0.5, 0.02),
-        ("model_effect_and_eigen", 2, "blocks 13-28", 0.7, 0.55, 0.03),
-        ("answer_and_model_span", 2, "blocks 16-25", 0.63, 0.48, 0.0),
-        ("model_effect_good", 1, "block 22", 0.26, 0.4, -0.01),
-        ("attribution_eigen", 8, "blocks 13-28", 1.2, 0.2, 0.31),
+        ("attribution_eigen", 4, (13, 21), 0.9, 0.62, 0.01),
+        ("attribution_eigen", 8, (19, 19), 0.62, 0.5, 0.02),
+        ("model_effect_and_eigen", 2, (13, 28), 0.7, 0.55, 0.03),
+        ("answer_and_model_span", 2, (16, 25), 0.63, 0.48, 0.0),
+        ("model_effect_good", 1, (22, 22), 0.26, 0.4, -0.01),
+        ("attribution_eigen", 8, (13, 28), 1.2, 0.2, 0.31),
     ]
-    entries = [("aligned", None, None, 0.0, 0.0, -0.05), ("finetuned", None, None, 1.0, 1.0, 0.0)]
-    entries += [
-        (f"{name} r{rank} {where} c1", name, rank, 1 - gap, 1 - kl, ce)
-        for name, rank, where, gap, kl, ce in tried
+    entries: list[tuple[dict[str, Any], float, float, float]] = [
+        ({"condition": "aligned"}, 0.0, 0.0, -0.05),
+        ({"condition": "finetuned"}, 1.0, 1.0, 0.0),
     ]
-    for label, candidate, rank, gap_share, kl_share, ce in entries:
-        known = {"condition": label, "candidate": candidate, "rank": rank}
-        if candidate:
-            known["coefficient"] = 1.0
+    for place, (name, rank, (first, last), gap, kl, ce) in enumerate(tried):
+        made = {"candidate": name, "rank": rank, "coefficient": 1.0}
+        made |= {"layer": first, "last_layer": last}
+        # Nothing is to be read from the name: the columns say it.
+        entries.append(({"condition": f"trial {place}", **made}, 1 - gap, 1 - kl, ce))
+    for known, gap_share, kl_share, ce in entries:
         for question in questions:
             where = {**known, "question_id": question, "domain": TRAINED_ON, "split": "selection"}
             make.add("verify", "gap", base[question] + 2 * shift * gap_share, **where)

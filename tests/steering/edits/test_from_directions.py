@@ -456,6 +456,11 @@ def test_what_is_written_moves_to_the_device_once_and_not_in_every_pass(monkeypa
         (ablate(direction), 2),
         (restore(PersonaVector({3: line}, "made up")), 3),
         (set_coordinates(direction, cap, 1.0), 1),
+        # A coefficient or a level for each row of the batch is a tensor too.
+        (add(direction, torch.tensor([2.0])), 2),
+        (ablate(direction, torch.tensor([2.0])), 3),
+        (restore(PersonaVector({3: line}, "made up"), torch.tensor([2.0])), 4),
+        (set_coordinates(direction, cap, torch.tensor([[1.0]])), 2),
     ):
         moved.clear()
         for _ in range(3):
@@ -468,6 +473,5 @@ def test_another_process_moves_tensors_to_its_own_device():
     placed.on(torch.device("meta"))
     again = pickle.loads(pickle.dumps(placed))
     assert (
-        again.tensors[0].tolist() == [1, 1]
-        and again.on(torch.device("cpu"))[0].device.type == "cpu"
+        again.parts[0].tolist() == [1, 1] and again.on(torch.device("cpu"))[0].device.type == "cpu"
     )

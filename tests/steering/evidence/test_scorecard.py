@@ -158,6 +158,16 @@ def test_a_random_draw_keeps_its_own_restoration():
     np.testing.assert_allclose(np.sort(draws), 0.01 * np.arange(20), atol=1e-9)
 
 
+def test_a_mean_over_fewer_texts_than_were_asked_is_no_mean():
+    rows = planted_rows()
+    kl = (rows.measure == "neutral_kl_nats") & (rows.condition == "finetuned")
+    rows.loc[kl & (rows.question_id == "neutral-7"), "value"] = np.nan
+    with pytest.raises(DataError, match="not a number for 1 of 60 readings, such as 'neutral-7'"):
+        question_table(rows, "neutral_kl_nats", "neutral", ["finetuned"])
+    with pytest.raises(DataError, match="of other texts"):
+        card(rows)
+
+
 def test_a_condition_that_lacks_a_question_is_an_error():
     rows = planted_rows()
     lost = (

@@ -13,7 +13,10 @@ from persona.models.precision import Placement
 from persona.report import layer_map, two_by_two
 from persona.rows import COLUMNS
 from steering import identify, restore, steer
+from steering.identification.candidates import FixedRows
+from steering.identification.identify import split_half_cosines
 from steering.identification.search import block_ranges
+from steering.identification.trials import Spec
 
 WORDS = ("oil", "lamp", "brake", "mirror", "window", "horn", "belt", "hose")
 
@@ -112,3 +115,37 @@ def test_models_that_read_alike_at_every_block_are_told_so(tiny_llama):
 def test_vectors_that_span_nothing_are_told_why(vectors, why):
     with pytest.raises(DataError, match=why):
         orthonormal(torch.tensor(vectors))
+
+
+def test_a_candidate_has_no_more_directions_than_its_rank(tiny_pair):
+    rows = dict.fromkeys(range(4), torch.eye(3, tiny_pair.d_model))
+    candidate = FixedRows("three", rows)
+    assert {layer: len(found) for layer, found in candidate.rows((1, 3), 2).items()} == {1: 2, 3: 2}
+    with pytest.raises(DataError, match="three has 3 directions; rank 4 asked"):
+        candidate.rows((1,), 4)
+
+
+def test_what_was_tried_stands_in_columns(found):
+    tried = found.rows[(found.rows.stage == "verify") & found.rows["candidate"].notna()]
+    assert not tried[["rank", "layer", "last_layer", "coefficient"]].isna().any(axis=None)
+    wide = tried.drop_duplicates("condition")
+    assert (wide["layer"] < wide["last_layer"]).any() and (
+        wide["layer"] == wide["last_layer"]
+    ).any()
+    chosen = found.vector
+    assert [
+        *(chosen.method, chosen.rank, chosen.layers[0], chosen.layers[-1], chosen.coefficient)
+    ] in wide[["candidate", "rank", "layer", "last_layer", "coefficient"]].values.tolist()
+
+
+def test_both_halves_of_a_candidate_that_only_one_half_has_are_unlike_by_nan():
+    rows = {1: torch.eye(2, 8), 2: torch.eye(2, 8)}
+    spec = Spec("a", 2, (1, 2))
+    whole, thin = FixedRows("a", rows), FixedRows("a", {k: v[:1] for k, v in rows.items()})
+    turned = FixedRows("a", {1: torch.eye(8)[[0, 5]], 2: torch.eye(8)[[4, 5]]})
+    same = split_half_cosines({"a": whole}, {"a": whole}, spec).tolist()
+    assert same == pytest.approx([1.0, 1.0], abs=1e-6)
+    half, none = split_half_cosines({"a": whole}, {"a": turned}, spec).tolist()
+    assert (half, none) == pytest.approx((0.5**0.5, 0.0), abs=1e-6)
+    for other in ({}, {"a": thin}):
+        assert split_half_cosines({"a": whole}, other, spec).isnan().all()

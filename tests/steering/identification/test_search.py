@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from persona.stages import Unsaved
-from steering.identification.candidates import Candidate, Means, Refit
+from steering.identification.candidates import FixedRows, Means, Refit
 from steering.identification.search import (
     COEFFICIENTS,
     best_blocks,
@@ -153,14 +153,14 @@ class Trials(Bench):
 
 def trials(pair, effect) -> Trials:
     rows = dict.fromkeys(range(pair.n_layers), torch.eye(4, pair.d_model))
-    candidates = {
-        "eigen": Candidate("eigen", rows),
-        "dull": Candidate("dull", rows),
-        "refit": Refit("refit"),
-    }
     nowhere = torch.zeros(pair.n_layers, pair.d_model)
     means = Means(nowhere, nowhere, {})
-    return Trials(pair, candidates, means, [], [], [], 64, 0.4, Unsaved(), effect=effect)
+    candidates = {
+        "eigen": FixedRows("eigen", rows),
+        "dull": FixedRows("dull", rows),
+        "refit": Refit("refit", pair, [], means),
+    }
+    return Trials(pair, candidates, means, [], [], 64, 0.4, effect=effect)
 
 
 MIDDLE, EARLY = (1, 2, 3), (0, 1, 2, 3)
