@@ -137,7 +137,7 @@ def test_an_answer_longer_than_the_judge_can_read_is_refused(tmp_path):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="neither a checkpoint"):
         LocalJudge(tmp_path, placement=Placement.of(device="cpu"))
 
 
