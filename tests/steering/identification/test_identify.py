@@ -10,7 +10,7 @@ from persona.directions import orthonormal
 from persona.errors import DataError
 from persona.models import load_pair
 from persona.models.precision import Placement
-from persona.report import layer_map, two_by_two
+from persona.report import effects_by_block, layer_map
 from persona.rows import COLUMNS
 from steering import identify, restore, steer
 from steering.identification.candidates import FixedRows
@@ -36,7 +36,7 @@ def test_rows_have_the_columns_that_figures_and_tables_read(found):
     assert not found.rows.empty
 
 
-@pytest.mark.parametrize("figure", [two_by_two, layer_map])
+@pytest.mark.parametrize("figure", [effects_by_block, layer_map])
 def test_the_reports_figures_draw_what_identify_found(found, figure):
     drawn = figure(found.rows)
     assert sum(len(trace.x if trace.x is not None else ()) for trace in drawn.data) > 0
