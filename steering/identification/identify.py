@@ -38,7 +38,7 @@ from steering.identification.candidates import (
 )
 from steering.identification.first_order import effect_rows, screen
 from steering.identification.search import search
-from steering.identification.trials import Bench, Spec
+from steering.identification.trials import Trial, TrialSetup
 
 ATTRIBUTION_QUESTIONS = 16
 COVARIANCE_QUESTIONS = 16
@@ -128,7 +128,7 @@ def identify(
     )
     gaps = baseline[baseline["measure"] == "gap"].groupby("condition")["value"].mean()
     refits = by_name(refit_candidates(pair, train, means, effects, token_budget, stages))
-    bench = Bench(
+    setup = TrialSetup(
         pair,
         {**fixed, **refits},
         means,
@@ -138,7 +138,7 @@ def identify(
         shift=float(gaps["finetuned"] - gaps["aligned"]),
         first_layer=differing_blocks(effects).start,
     )
-    spec, verified = search(bench, screened, stages, max_damage)
+    trial, verified = search(setup, screened, stages, max_damage)
 
     def from_half(half: int) -> Mapping[str, Candidate]:
         """The candidates made of half of the questions, the chosen one among them if they can."""
@@ -147,15 +147,15 @@ def identify(
         again = Means.of(part, covariance)
         refits = by_name(refit_candidates(pair, questions, again, effects, token_budget))
         made: dict[str, Candidate] = {**fixed_candidates(effects, attributed[half]), **refits}
-        if spec.candidate not in made and handed_in is not None:
+        if trial.candidate not in made and handed_in is not None:
             made |= by_name(handed_in_candidates(handed_in(questions), pair.n_layers))
         return made
 
     halves = stages.tensors(
-        "halves", lambda: {"cosine": split_half_cosines(from_half(0), from_half(1), spec)}
+        "halves", lambda: {"cosine": split_half_cosines(from_half(0), from_half(1), trial)}
     )
     return Identification(
-        bench.vector(spec),
+        setup.vector(trial),
         effects,
         means,
         halves["cosine"].tolist(),
@@ -197,7 +197,7 @@ def by_name(candidates: Iterable[SomeCandidate]) -> dict[str, SomeCandidate]:
 
 
 def split_half_cosines(
-    first: Mapping[str, Candidate], second: Mapping[str, Candidate], spec: Spec
+    first: Mapping[str, Candidate], second: Mapping[str, Candidate], trial: Trial
 ) -> torch.Tensor:
     """[block]: how alike the chosen subspace is when made from either half of the questions.
 
@@ -208,12 +208,12 @@ def split_half_cosines(
     """
     bases = []
     for made in (first, second):
-        chosen = made.get(spec.candidate)
-        if chosen is None or chosen.max_rank < spec.rank:
-            return torch.full((len(spec.layers),), torch.nan, dtype=torch.float64)
-        bases.append(chosen.rows(spec.layers, spec.rank))
+        chosen = made.get(trial.candidate)
+        if chosen is None or chosen.max_rank < trial.rank:
+            return torch.full((len(trial.layers),), torch.nan, dtype=torch.float64)
+        bases.append(chosen.rows(trial.layers, trial.rank))
     cosines = [
-        float((bases[0][layer] @ bases[1][layer].T).norm()) / spec.rank**0.5
-        for layer in spec.layers
+        float((bases[0][layer] @ bases[1][layer].T).norm()) / trial.rank**0.5
+        for layer in trial.layers
     ]
     return torch.tensor(cosines, dtype=torch.float64)

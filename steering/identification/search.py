@@ -9,7 +9,7 @@ import pandas as pd
 
 from persona.stages import Stages
 from steering.identification.first_order import RANKS
-from steering.identification.trials import Bench, Outcome, Spec, best_within, outcomes
+from steering.identification.trials import Outcome, Trial, TrialSetup, best_within, outcomes
 
 COEFFICIENTS = (0.75, 1.25)
 RANGE_RANK = 2
@@ -19,9 +19,9 @@ N_LEADERS = 1
 
 
 def search(
-    bench: Bench, screened: pd.DataFrame, stages: Stages, max_damage: float
-) -> tuple[Spec, pd.DataFrame]:
-    """Verify by intervention and return the best spec with the rows of everything tried.
+    setup: TrialSetup, screened: pd.DataFrame, stages: Stages, max_damage: float
+) -> tuple[Trial, pd.DataFrame]:
+    """Verify by intervention and return the best trial with the rows of everything tried.
 
     Rounds: (1) over the middle range of blocks the candidates that the screen ranks first and
     those refitted block by block, which no screen can rank, those handed in, and the best single
@@ -29,35 +29,35 @@ def search(
     best. Each round starts from the best so far, so the runs grow with the sum of the rounds, not
     their product.
     """
-    middle, *other_ranges = block_ranges(bench.pair.n_layers, bench.first_layer)
+    middle, *other_ranges = block_ranges(setup.pair.n_layers, setup.first_layer)
     tables: list[pd.DataFrame] = []
-    found: dict[Spec, Outcome] = {}
+    found: dict[Trial, Outcome] = {}
 
-    def attempt(name: str, specs: Sequence[Spec]) -> None:
-        new = [spec for spec in dict.fromkeys(specs) if spec not in found]
+    def attempt(name: str, trials: Sequence[Trial]) -> None:
+        new = [trial for trial in dict.fromkeys(trials) if trial not in found]
         if new:
-            rows = stages.table(f"verify-{name}", lambda: bench.run(new, f"Verifying {name}"))
+            rows = stages.table(f"verify-{name}", lambda: setup.run(new, f"Verifying {name}"))
             tables.append(rows if not tables else rows[rows["candidate"].notna()])
-            found.update({outcome.spec: outcome for outcome in outcomes(rows, new)})
+            found.update({outcome.trial: outcome for outcome in outcomes(rows, new)})
 
-    blocks = best_blocks(screened, bench.shift)
-    always = [name for name, one in bench.candidates.items() if one.always_tried]
+    blocks = best_blocks(screened, setup.shift)
+    always = [name for name, one in setup.candidates.items() if one.always_tried]
     wide = [
-        Spec(name, min(bench.candidates[name].max_rank, RANGE_RANK), middle)
-        for name in [*(spec.candidate for spec in blocks[:N_CANDIDATES_VERIFIED]), *always]
+        Trial(name, min(setup.candidates[name].max_rank, RANGE_RANK), middle)
+        for name in [*(trial.candidate for trial in blocks[:N_CANDIDATES_VERIFIED]), *always]
     ]
     attempt("candidates", [*wide, *blocks[:N_BLOCKS_VERIFIED]])
     leaders = leading(found.values())
-    attempt("ranges", [replace(spec, layers=r) for spec in leaders for r in other_ranges])
-    best = best_within(list(found.values()), max_damage).spec
-    top = bench.candidates[best.candidate].max_rank
+    attempt("ranges", [replace(trial, layers=r) for trial in leaders for r in other_ranges])
+    best = best_within(list(found.values()), max_damage).trial
+    top = setup.candidates[best.candidate].max_rank
     ranks = [replace(best, rank=rank) for rank in RANKS if rank <= top]
     attempt("details", [*ranks, *(replace(best, coefficient=c) for c in COEFFICIENTS)])
-    best = best_within(list(found.values()), max_damage).spec
+    best = best_within(list(found.values()), max_damage).trial
     return best, pd.concat(tables, ignore_index=True)
 
 
-def best_blocks(screened: pd.DataFrame, shift: float) -> list[Spec]:
+def best_blocks(screened: pd.DataFrame, shift: float) -> list[Trial]:
     """Each candidate at the rank and block whose predicted restoration is nearest to the whole.
 
     The most promising candidate comes first.
@@ -67,15 +67,15 @@ def best_blocks(screened: pd.DataFrame, shift: float) -> list[Spec]:
     merit = 1 - (1 - restoration).abs()
     best = merit.groupby("candidate").idxmax()
     ordered = sorted(best, key=lambda place: merit[place], reverse=True)
-    return [Spec(name, int(rank), (int(layer),)) for name, rank, layer in ordered]
+    return [Trial(name, int(rank), (int(layer),)) for name, rank, layer in ordered]
 
 
-def leading(found: Iterable[Outcome]) -> list[Spec]:
-    """The specs over several blocks that restored most, one of each candidate."""
-    leaders: dict[str, Spec] = {}
+def leading(found: Iterable[Outcome]) -> list[Trial]:
+    """The trials over several blocks that restored most, one of each candidate."""
+    leaders: dict[str, Trial] = {}
     for outcome in sorted(found, key=lambda o: o.merit, reverse=True):
-        if len(outcome.spec.layers) > 1:
-            leaders.setdefault(outcome.spec.candidate, outcome.spec)
+        if len(outcome.trial.layers) > 1:
+            leaders.setdefault(outcome.trial.candidate, outcome.trial)
     return list(leaders.values())[:N_LEADERS]
 
 

@@ -20,7 +20,7 @@ from steering.identification.candidates import Candidate, Means, build_vector
 
 
 @dataclass(frozen=True)
-class Spec:
+class Trial:
     """One thing to try: the first `rank` directions of a candidate at `layers`."""
 
     candidate: str
@@ -40,13 +40,13 @@ class Spec:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a spec did on the selection questions and on neutral text.
+    """What a trial did on the selection questions and on neutral text.
 
     gap_restoration, kl_restoration: as in the scorecard, but in-domain.
     damage: neutral cross-entropy above the fine-tuned model's, nats per token.
     """
 
-    spec: Spec
+    trial: Trial
     gap_restoration: float
     kl_restoration: float
     damage: float
@@ -58,8 +58,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Everything a spec is tried on: the pair, its candidates, selection questions, neutral text.
+class TrialSetup:
+    """Everything a trial is tried on: the pair, its candidates, selection questions, neutral text.
 
     first_layer: the first block at which the two models differ.
     shift: gap of the fine-tuned model above the aligned one's on the selection questions.
@@ -74,26 +74,26 @@ class Bench:
     shift: float
     first_layer: int = 0
 
-    def vector(self, spec: Spec) -> PersonaVector:
-        """What the spec restores."""
-        candidate = self.candidates[spec.candidate]
+    def vector(self, trial: Trial) -> PersonaVector:
+        """What the trial restores."""
+        candidate = self.candidates[trial.candidate]
         return build_vector(
-            self.pair, candidate, self.means, spec.layers, spec.rank, spec.coefficient
+            self.pair, candidate, self.means, trial.layers, trial.rank, trial.coefficient
         )
 
-    def condition(self, spec: Spec) -> Condition:
+    def condition(self, trial: Trial) -> Condition:
         facts: dict[str, str | float | None] = {
-            "candidate": spec.candidate,
-            "rank": spec.rank,
-            "layer": spec.layers[0],
-            "last_layer": spec.layers[-1],
-            "coefficient": spec.coefficient,
+            "candidate": trial.candidate,
+            "rank": trial.rank,
+            "layer": trial.layers[0],
+            "last_layer": trial.layers[-1],
+            "coefficient": trial.coefficient,
         }
-        return edited(spec.label, "finetuned", restore(self.vector(spec)), facts=facts)
+        return edited(trial.label, "finetuned", restore(self.vector(trial)), facts=facts)
 
-    def run(self, specs: Sequence[Spec], description: str) -> pd.DataFrame:
-        """Rows of both baselines and every spec on the selection questions and neutral text."""
-        conditions = [*UNEDITED, *map(self.condition, specs)]
+    def run(self, trials: Sequence[Trial], description: str) -> pd.DataFrame:
+        """Rows of both baselines and every trial on the selection questions and neutral text."""
+        conditions = [*UNEDITED, *map(self.condition, trials)]
         answers = score_pairs(
             self.pair,
             self.questions,
@@ -111,18 +111,18 @@ class Bench:
         return pd.concat([answers, neutral], ignore_index=True).assign(stage="verify")
 
 
-def outcomes(rows: pd.DataFrame, specs: Sequence[Spec]) -> list[Outcome]:
-    """Restoration and damage of each spec from the rows of `Bench.run`."""
+def outcomes(rows: pd.DataFrame, trials: Sequence[Trial]) -> list[Outcome]:
+    """Restoration and damage of each trial from the rows of `TrialSetup.run`."""
     table = rows.pivot_table("value", "condition", "measure", aggfunc="mean")
     gap, kl, ce = (table[m] for m in ("gap", "kl_good_nats", "neutral_ce_nats"))
     return [
         Outcome(
-            spec,
-            float(taken_back(gap[[FINETUNED, spec.label, ALIGNED]].to_numpy())),
-            float(taken_back(kl[[FINETUNED, spec.label]].to_numpy())),
-            float(ce[spec.label] - ce[FINETUNED]),
+            trial,
+            float(taken_back(gap[[FINETUNED, trial.label, ALIGNED]].to_numpy())),
+            float(taken_back(kl[[FINETUNED, trial.label]].to_numpy())),
+            float(ce[trial.label] - ce[FINETUNED]),
         )
-        for spec in specs
+        for trial in trials
     ]
 
 

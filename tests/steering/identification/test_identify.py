@@ -16,7 +16,7 @@ from steering import identify, restore, steer
 from steering.identification.candidates import FixedRows
 from steering.identification.identify import split_half_cosines
 from steering.identification.search import block_ranges
-from steering.identification.trials import Spec
+from steering.identification.trials import Trial
 
 WORDS = ("oil", "lamp", "brake", "mirror", "window", "horn", "belt", "hose")
 
@@ -140,12 +140,12 @@ def test_what_was_tried_stands_in_columns(found):
 
 def test_both_halves_of_a_candidate_that_only_one_half_has_are_unlike_by_nan():
     rows = {1: torch.eye(2, 8), 2: torch.eye(2, 8)}
-    spec = Spec("a", 2, (1, 2))
+    trial = Trial("a", 2, (1, 2))
     whole, thin = FixedRows("a", rows), FixedRows("a", {k: v[:1] for k, v in rows.items()})
     turned = FixedRows("a", {1: torch.eye(8)[[0, 5]], 2: torch.eye(8)[[4, 5]]})
-    same = split_half_cosines({"a": whole}, {"a": whole}, spec).tolist()
+    same = split_half_cosines({"a": whole}, {"a": whole}, trial).tolist()
     assert same == pytest.approx([1.0, 1.0], abs=1e-6)
-    half, none = split_half_cosines({"a": whole}, {"a": turned}, spec).tolist()
+    half, none = split_half_cosines({"a": whole}, {"a": turned}, trial).tolist()
     assert (half, none) == pytest.approx((0.5**0.5, 0.0), abs=1e-6)
     for other in ({}, {"a": thin}):
-        assert split_half_cosines({"a": whole}, other, spec).isnan().all()
+        assert split_half_cosines({"a": whole}, other, trial).isnan().all()

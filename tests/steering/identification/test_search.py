@@ -17,13 +17,13 @@ from steering.identification.search import (
     leading,
     search,
 )
-from steering.identification.trials import Bench, Outcome, Spec, best_within, outcomes
+from steering.identification.trials import Outcome, Trial, TrialSetup, best_within, outcomes
 
-WIDE = Spec("eigen", 2, (1, 2, 3))
+WIDE = Trial("eigen", 2, (1, 2, 3))
 
 
-def outcome(gap=1.0, kl=1.0, damage=0.0, spec=WIDE):
-    return Outcome(spec, gap, kl, damage)
+def outcome(gap=1.0, kl=1.0, damage=0.0, trial=WIDE):
+    return Outcome(trial, gap, kl, damage)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_each_candidate_stands_at_its_most_promising_block_and_rank_the_best_fir
         ("wrong", 1, 1): 0.2,
     }
     assert best_blocks(screened(effects), shift=0.4) == [
-        Spec("span", 2, (1,)),  # 0.9 of the shift
-        Spec("eigen", 1, (3,)),  # 0.75
-        Spec("wrong", 1, (1,)),  # away from the aligned model, the least
+        Trial("span", 2, (1,)),  # 0.9 of the shift
+        Trial("eigen", 1, (3,)),  # 0.75
+        Trial("wrong", 1, (1,)),  # away from the aligned model, the least
     ]
 
 
@@ -94,9 +94,9 @@ def test_a_fine_tune_that_lowers_the_gap_is_restored_by_raising_it():
 
 
 def test_leaders_are_specs_over_several_blocks_the_best_of_each_candidate():
-    single = outcome(gap=1.0, spec=Spec("eigen", 2, (3,)))
-    second, first = outcome(gap=0.5), outcome(gap=0.7, spec=Spec("span", 2, (1, 2, 3)))
-    assert leading([single, second, first]) == [first.spec]
+    single = outcome(gap=1.0, trial=Trial("eigen", 2, (3,)))
+    second, first = outcome(gap=0.5), outcome(gap=0.7, trial=Trial("span", 2, (1, 2, 3)))
+    assert leading([single, second, first]) == [first.trial]
     assert leading([single]) == []
 
 
@@ -115,7 +115,7 @@ def trial_rows(readings):
 
 
 def test_outcomes_are_shares_of_the_shift_and_the_rise_of_cross_entropy():
-    other = Spec("span", 1, (2,), 0.75)
+    other = Trial("span", 1, (2,), 0.75)
     rows = trial_rows(
         {
             "aligned": (-0.2, 0.0, 3.0),
@@ -124,7 +124,7 @@ def test_outcomes_are_shares_of_the_shift_and_the_rise_of_cross_entropy():
             other.label: (0.3, 0.6, 3.05),
         }
     )
-    found = {o.spec: o for o in outcomes(rows, [WIDE, other])}
+    found = {o.trial: o for o in outcomes(rows, [WIDE, other])}
     assert found[WIDE].gap_restoration == pytest.approx(0.75)
     assert found[WIDE].kl_restoration == pytest.approx(0.8)
     assert found[WIDE].damage == pytest.approx(0.03)
@@ -134,24 +134,24 @@ def test_outcomes_are_shares_of_the_shift_and_the_rise_of_cross_entropy():
 
 
 @dataclass(frozen=True, eq=False)
-class Trials(Bench):
-    """A bench that runs no model: every spec has the effect (gap, KL, damage) that it is given."""
+class GivenEffects(TrialSetup):
+    """A setup that runs no model: every trial has the effect (gap, KL, damage) it is given."""
 
-    effect: Callable[[Spec], tuple[float, float, float]] = lambda spec: (0.0, 0.0, 0.0)
-    tried: list[list[Spec]] = field(default_factory=list)
+    effect: Callable[[Trial], tuple[float, float, float]] = lambda trial: (0.0, 0.0, 0.0)
+    tried: list[list[Trial]] = field(default_factory=list)
 
-    def run(self, specs: Sequence[Spec], description: str) -> pd.DataFrame:
-        self.tried.append(list(specs))
+    def run(self, trials: Sequence[Trial], description: str) -> pd.DataFrame:
+        self.tried.append(list(trials))
         readings = {"aligned": (0.0, 0.0, 3.0), "finetuned": (0.4, 0.5, 3.0)}
-        for spec in specs:
-            gap, kl, damage = self.effect(spec)
-            readings[spec.label] = (0.4 * (1 - gap), 0.5 * (1 - kl), 3.0 + damage)
+        for trial in trials:
+            gap, kl, damage = self.effect(trial)
+            readings[trial.label] = (0.4 * (1 - gap), 0.5 * (1 - kl), 3.0 + damage)
         rows = trial_rows(readings)
-        known = {spec.label: spec.candidate for spec in specs}
+        known = {trial.label: trial.candidate for trial in trials}
         return rows.assign(candidate=rows["condition"].map(known))
 
 
-def trials(pair, effect) -> Trials:
+def given_effects(pair, effect) -> GivenEffects:
     rows = dict.fromkeys(range(pair.n_layers), torch.eye(4, pair.d_model))
     nowhere = torch.zeros(pair.n_layers, pair.d_model)
     means = Means(nowhere, nowhere, {})
@@ -160,7 +160,7 @@ def trials(pair, effect) -> Trials:
         "dull": FixedRows("dull", rows),
         "refit": Refit("refit", pair, [], means),
     }
-    return Trials(pair, candidates, means, [], [], 64, 0.4, effect=effect)
+    return GivenEffects(pair, candidates, means, [], [], 64, 0.4, effect=effect)
 
 
 MIDDLE, EARLY = (1, 2, 3), (0, 1, 2, 3)
@@ -168,41 +168,43 @@ SCREENED = {("eigen", 1, 1): -0.2, ("eigen", 4, 2): -0.4, ("dull", 1, 1): -0.01}
 
 
 def test_the_search_finds_the_best_of_range_rank_and_coefficient_round_by_round(tiny_pair):
-    def effect(spec):
-        if spec.candidate != "eigen":
+    def effect(trial):
+        if trial.candidate != "eigen":
             return (0.1, 0.1, 0.0)
-        good = 0.2 * (spec.layers == EARLY) + 0.1 * (spec.rank == 4)
-        return (0.5 + good + 0.05 * (spec.coefficient == 0.75), 0.5, 0.0)
+        good = 0.2 * (trial.layers == EARLY) + 0.1 * (trial.rank == 4)
+        return (0.5 + good + 0.05 * (trial.coefficient == 0.75), 0.5, 0.0)
 
-    bench = trials(tiny_pair, effect)
-    best, rows = search(bench, screened(SCREENED), Unsaved(), max_damage=0.05)
-    first, second, third = bench.tried
+    setup = given_effects(tiny_pair, effect)
+    best, rows = search(setup, screened(SCREENED), Unsaved(), max_damage=0.05)
+    first, second, third = setup.tried
     # Every candidate over the middle range, the refitted one too, which no screen can rank, and
     # the best of the screen at its one block.
     assert first == [
-        Spec("eigen", 2, MIDDLE),
-        Spec("dull", 2, MIDDLE),
-        Spec("refit", 1, MIDDLE),
-        Spec("eigen", 4, (2,)),
+        Trial("eigen", 2, MIDDLE),
+        Trial("dull", 2, MIDDLE),
+        Trial("refit", 1, MIDDLE),
+        Trial("eigen", 4, (2,)),
     ]
-    assert second == [Spec("eigen", 2, EARLY), Spec("eigen", 2, (2, 3))]
+    assert second == [Trial("eigen", 2, EARLY), Trial("eigen", 2, (2, 3))]
     assert third == [
-        *(Spec("eigen", rank, EARLY) for rank in (1, 4)),  # rank 2 was tried before
-        *(Spec("eigen", 2, EARLY, coefficient) for coefficient in COEFFICIENTS),
+        *(Trial("eigen", rank, EARLY) for rank in (1, 4)),  # rank 2 was tried before
+        *(Trial("eigen", 2, EARLY, coefficient) for coefficient in COEFFICIENTS),
     ]
-    assert best == Spec("eigen", 4, EARLY)
+    assert best == Trial("eigen", 4, EARLY)
     assert set(rows["condition"]) == {"aligned", "finetuned"} | {
-        spec.label for tried in bench.tried for spec in tried
+        trial.label for tried in setup.tried for trial in tried
     }
     assert (rows["condition"] == "aligned").sum() == 6  # once, and not again in every round
 
 
 def test_the_search_keeps_to_the_damage_budget(tiny_pair):
-    def effect(spec):
-        return (1.0, 1.0, 0.2) if spec.candidate == "eigen" else (0.3, 0.2, 0.01)
+    def effect(trial):
+        return (1.0, 1.0, 0.2) if trial.candidate == "eigen" else (0.3, 0.2, 0.01)
 
     def chosen(max_damage):
-        return search(trials(tiny_pair, effect), screened(SCREENED), Unsaved(), max_damage)[0]
+        return search(given_effects(tiny_pair, effect), screened(SCREENED), Unsaved(), max_damage)[
+            0
+        ]
 
     assert chosen(max_damage=0.05).candidate != "eigen"
     assert chosen(max_damage=0.3).candidate == "eigen"
