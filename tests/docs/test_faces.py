@@ -67,6 +67,24 @@ def imported(code: str) -> Iterator[tuple[str, str | None]]:
         yield from ((m, name) for m, name in found if m.split(".")[0] in house.PACKAGES)
 
 
+def asked_of_modules(blocks: list[str]) -> Iterator[tuple[str, str]]:
+    """Module and name wherever a page asks an imported module for something: `figures.dots`."""
+    known = {name or module: module for code in blocks for module, name in imported(code)}
+    named = {name: f"{module}.{name}" for name, module in known.items() if name != module}
+    modules = {name: path for name, path in named.items() if is_module(path)}
+    modules |= {name: module for name, module in known.items() if name == module}
+    for node in (node for code in blocks for node in ast.walk(ast.parse(code))):
+        if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+            continue
+        if node.value.id in modules:
+            yield modules[node.value.id], node.attr
+
+
+def is_module(name: str) -> bool:
+    path = FOLDER.parent / Path(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
 def is_on_a_face(module: str, name: str | None, root: Path) -> bool:
     if name is not None and f"{module}.{name}" in faces(root):
         return True
@@ -83,6 +101,23 @@ def is_on_a_face(module: str, name: str | None, root: Path) -> bool:
 def test_what_a_page_imports_is_on_a_face(root, page):
     found = [names for code in code_of(root, page) for names in imported(code)]
     assert [names for names in found if not is_on_a_face(*names, root)] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS])
+def test_what_a_page_asks_of_a_module_is_there(root, page):
+    lacking = [
+        f"{module}.{name}"
+        for module, name in asked_of_modules(code_of(root, page))
+        if name not in getattr(importlib.import_module(module), "__all__", [name])
+        or not hasattr(importlib.import_module(module), name)
+    ]
+    assert lacking == []
+
+
+def test_a_figure_that_is_not_there_is_found():
+    page = ["from persona.report import figures\nimport probes", "probes.fit\nfigures.nosuch(1)"]
+    found = list(asked_of_modules(page))
+    assert found == [("probes", "fit"), ("persona.report.figures", "nosuch")]
 
 
 def test_pages_and_notebooks_import_something(root):

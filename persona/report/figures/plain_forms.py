@@ -1,4 +1,4 @@
-"""Readings with intervals in two plain forms: dots by condition, and curves."""
+"""Readings with intervals in three plain forms: dots by condition, curves, a matrix."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from persona.errors import DataError
 from persona.intervals import Estimate
 from persona.report.figures.shared_marks import dot_with_interval, ribbon
 from persona.report.theme import in_order, line_look, look_of, new_figure, svg_text, translucent
+from persona.report.wording import number
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -127,4 +129,32 @@ def curves(
         elif len(places) <= 8 and all(x == int(x) for x in places):  # counts have no halves
             figure.update_xaxes(tickvals=places, row=row, col=1)
     figure.update_xaxes(title_text=axis, row=len(panels), col=1)
+    return figure
+
+
+def matrix(table: pd.DataFrame, *, title: str, subtitle: str, rows: str, columns: str) -> Figure:
+    """A heat map of numbers on a scale centred on 0, with each number written in its cell.
+
+    rows, columns: what the index and the columns of the table are.
+    Raises: DataError for an empty table.
+    """
+    if table.empty:
+        raise DataError("there is no reading to draw")
+    values = table.to_numpy(dtype=np.float64)
+    limit = float(np.nanmax(np.abs(values), initial=0)) or 1.0
+    figure = new_figure(
+        title=title, subtitle=subtitle, inner=max(140, 44 * len(table)), top=8, bottom=60
+    )
+    figure.add_heatmap(
+        z=values,
+        x=[svg_text(str(name)) for name in table.columns],
+        y=[svg_text(str(name)) for name in table.index],
+        zmin=-limit,
+        zmax=limit,
+        text=[["–" if np.isnan(v) else number(v, signed=True) for v in row] for row in values],
+        texttemplate="%{text}",
+        hovertemplate="%{y}, %{x}: %{z:+.3f}<extra></extra>",
+    )
+    figure.update_xaxes(title_text=columns, showgrid=False)
+    figure.update_yaxes(title_text=rows, autorange="reversed", showgrid=False)
     return figure

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from persona.errors import DataError
 from persona.intervals import Estimate
-from persona.report.figures import curves, dots
+from persona.report.figures import curves, dots, matrix
 from persona.report.theme import CONDITIONS, PALETTE
 
 E = Estimate(0.2, 0.1, 0.35, 40)
@@ -44,10 +45,19 @@ def test_a_curve_keeps_a_known_conditions_colour_and_lends_none_of_them_to_other
     assert figure.layout.xaxis.type == "log"
 
 
+def test_a_matrix_is_centred_on_zero_and_marks_what_is_undefined():
+    table = pd.DataFrame([[0.8, np.nan], [-0.2, 0.1]], index=list("ab"), columns=list("ab"))
+    [heat] = matrix(table, rows="direction of", columns="restored in", **WORDS).data
+    assert (heat.zmin, heat.zmax) == (-0.8, 0.8)
+    assert [list(row) for row in heat.text] == [["+0.80", "–"], ["−0.20", "+0.10"]]
+
+
 def test_nothing_to_draw_is_refused():
     for draw in (dots, curves):
         with pytest.raises(DataError, match="no reading to draw"):
             draw({"gap": {}}, axis="x", **WORDS)
+    with pytest.raises(DataError, match="no reading to draw"):
+        matrix(pd.DataFrame(), rows="a", columns="b", **WORDS)
 
 
 def test_counts_have_no_halves_on_their_axis():
