@@ -62,6 +62,7 @@ DEFAULT = NamedModel(
     gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     kept_as="smollm2-135m-instruct-float32-v1",  # the number rises when the files made here change
     float32=True,
+    memory_bytes=3.4e9,
 )
 
 _QWEN_HALF = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
@@ -79,6 +80,7 @@ MODELS = (
         gguf_bytes=491_400_064,
         gguf_sha256=_QWEN_HALF,
         kept_as=folder_of(_QWEN_HALF),
+        memory_bytes=5.7e9,
         hub_file=(
             "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
             "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
