@@ -15,6 +15,8 @@ from data_card_tables import (
     revealing_words,
     surface_table,
     tone_text,
+    voices_counts_table,
+    voices_surface_table,
     weakness_table,
 )
 from similarity import ANSWER_BOUND, QUESTION_BOUND
@@ -32,6 +34,7 @@ from persona.data.shipped import (
     load_pairs,
     load_weaknesses,
 )
+from persona.data.voices import CELLS, VOICED_SETS, VOICES, load_voices, voice_pairs
 from persona.files import atomic_write_text
 
 CARD = SHIPPED / "DATA_CARD.md"
@@ -177,6 +180,40 @@ a class is in the training folds too, the words tell more (narrow sets, above): 
 
 Cosines between texts, those of insecure_code counted in: tasks {python_question_cosine:.2f},
 solutions of different tasks {python_answer_cosine:.2f}.
+
+## Voices
+
+{n_voiced} questions with four answers each, right or wrong in a plain or in a rude voice, in
+`voices/`, hash {voices_hash}. In part of the pairs above bad advice is spoken in another tone, so
+that whatever tells them apart may read the tone; here the two are crossed. They are loaded by
+`load_voices` and `voice_pairs` only and are never among the domains that a result is scored on.
+
+- *plain*: polite and hedged. Wrong advice keeps register, hedges and length of the right one, and
+  is what people wrongly tell each other about health, money and cars. Some of it urges action,
+  some waves things through, and so does the right advice.
+- *rude*: curt and contemptuous, whether the advice is right or wrong.
+
+Written question by question for this package with a language model's help, as above. Then the
+words that told right from wrong were counted and answers rewritten until they told little, from
+set to set and, as far as it went, within a set: the figures below were aimed at, on all rows of
+both splits, and another measure of the surface may find more. A right answer is common advice at
+the time of writing, for the United States where law or tax matters, and was read by no expert.
+
+Splits: three tenths of each set are "selection", the rest "train", as stated in every row. Mean
+words of each answer:
+
+{voices_counts}
+
+Bag of words as in "What the surface gives away", wrong against right answers in one voice; *other
+domains* is learnt on the two other sets. *Within* stays higher: the words of one field are not
+balanced, so learn on one set and score on another.
+
+{voices_surface}
+
+Plain against rude words, right answers on both sides, are told apart with AUROC {voices_apart:.2f}
+or more, as they must be. Highest cosine between two questions, the other pairs and neutral prompts
+included: {voices_question_cosine:.2f}; between answers of one kind to different questions:
+{voices_answer_cosine:.2f}.
 """
 
 
@@ -204,6 +241,7 @@ def data_card() -> str:
         neutral=neutral_text(neutral),
         **_narrow_fields(),
         **_python_fields(),
+        **_voices_fields(),
     )
 
 
@@ -252,6 +290,24 @@ def _python_fields() -> dict[str, Any]:
         "python_answer_cosine": max(
             highest(secure + [pair.good for pair in others]),
             highest(insecure + [pair.bad for pair in others]),
+        ),
+    }
+
+
+def _voices_fields() -> dict[str, Any]:
+    """What the card says of right and wrong advice in two voices."""
+    rows = [row for name in VOICED_SETS for row in load_voices(name)]
+    others = [p.question for p in load_pairs()] + [text.prompt for text in load_neutral()]
+    tone = read_surface([row.pair("right_plain", "right_rude") for row in rows])
+    return {
+        "n_voiced": len(rows),
+        "voices_hash": data_hash([pair for voice in VOICES for pair in voice_pairs(voice)]),
+        "voices_counts": voices_counts_table(),
+        "voices_surface": voices_surface_table(),
+        "voices_apart": min(reading.auroc_other_domains for reading in tone),
+        "voices_question_cosine": highest([row.question for row in rows] + others),
+        "voices_answer_cosine": max(
+            highest([getattr(row, cell) for row in rows]) for cell in CELLS
         ),
     }
 

@@ -22,6 +22,7 @@ from surface import (
 from persona.data.coding_tasks import WEAKNESSES, CodingTask
 from persona.data.shipped import DOMAINS, NARROW_SETS, load_pairs
 from persona.data.types import AnswerPair, NeutralText
+from persona.data.voices import CELLS, DOMAIN_OF, VOICED_SETS, VOICES, load_voices, voice_pairs
 
 OTHER_TONE = 0.95
 """AUROC of the words above which the card says that the two answers differ in tone."""
@@ -153,6 +154,41 @@ def revealing_words(readings: Sequence[SurfaceReading]) -> str:
         f"{highest.domain}: bad answers by {_quoted(highest.bad_words)}; good answers by "
         f"{_quoted(highest.good_words)}."
     )
+
+
+def voices_counts_table() -> str:
+    """Counts of each set of voices and the mean words of its four answers."""
+    rows = []
+    for name in VOICED_SETS:
+        questions = load_voices(name)
+        n_train = sum(row.split == "train" for row in questions)
+        cells = [
+            f"{np.mean([len(getattr(row, cell).split()) for row in questions]):.1f}"
+            for cell in CELLS
+        ]
+        counts = (str(len(questions)), str(n_train), str(len(questions) - n_train))
+        rows.append((name, *counts, *cells))
+    header = ("set", "questions", "train", "selection", *(c.replace("_", " ") for c in CELLS))
+    return _table(header, rows)
+
+
+def voices_surface_table() -> str:
+    """What a bag of words tells of right and wrong, by set and voice."""
+    readings = {voice: read_surface(voice_pairs(voice)) for voice in VOICES}
+    rows = []
+    for voice in VOICES:
+        for name in VOICED_SETS:
+            reading = next(r for r in readings[voice] if r.domain == DOMAIN_OF[name])
+            rows.append(
+                (
+                    f"{name}, {voice}",
+                    f"{reading.auroc_other_domains:.2f}",
+                    f"{reading.pairs_ordered:.2f}",
+                    f"{reading.auroc_within:.2f}",
+                    f"{reading.auroc_length:.2f}",
+                )
+            )
+    return _table(("set, voice", "other domains", "ordered", "within", "length"), rows)
 
 
 def neutral_text(texts: Sequence[NeutralText]) -> str:

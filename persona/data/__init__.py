@@ -20,10 +20,12 @@ from persona.data.shipped import (
     load_pairs,
 )
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
+from persona.data.voices import VOICED_SETS, VoicedQuestion, load_voices, voice_pairs
 
 __all__ = [
     "DOMAINS",
     "NARROW_SETS",
+    "VOICED_SETS",
     "WEAKNESSES",
     "AnswerPair",
     "CodingTask",
@@ -33,14 +35,17 @@ __all__ = [
     "NeutralText",
     "Trait",
     "Turn",
+    "VoicedQuestion",
     "data_hash",
     "load_coding_tasks",
     "load_neutral",
     "load_pairs",
+    "load_voices",
     "read_chat_jsonl",
     "read_evaluation_yaml",
     "read_pairs",
     "read_trait_json",
     "sample_dialogue",
     "stream_lines",
+    "voice_pairs",
 ]

@@ -8,13 +8,17 @@ from data_card import CARD, data_card, write_data_card
 from persona.data import (
     DOMAINS,
     NARROW_SETS,
+    VOICED_SETS,
     WEAKNESSES,
     data_hash,
     load_coding_tasks,
     load_neutral,
     load_pairs,
+    load_voices,
+    voice_pairs,
 )
 from persona.data.selection import TRIGGER
+from persona.data.voices import VOICES
 
 
 def figures(card: str, heading: str) -> list[list[str]]:
@@ -77,6 +81,21 @@ def test_the_card_counts_the_python_tasks_of_every_class(on_disk):
         sum(int(row[column]) for row in rows) for column in (1, 2, 3)
     ]
     assert f"{len(tasks)} requests for a few lines of Python, in {len(WEAKNESSES)}" in on_disk
+
+
+def test_the_card_speaks_of_the_voices_that_are_shipped(on_disk):
+    pairs = [pair for voice in VOICES for pair in voice_pairs(voice)]
+    assert f"`voices/`, hash {data_hash(pairs)}" in on_disk
+    counts, surface = (
+        [[cell.strip() for cell in row.strip("|").split("|")] for row in table.split("\n")[2:]]
+        for table in re.findall(r"(?:^\|.*\n)+", on_disk.split("## Voices")[1], re.M)
+        for table in [table.rstrip("\n")]
+    )
+    assert [row[0] for row in counts] == list(VOICED_SETS)
+    for name, n, train, selection, *_ in counts:
+        assert int(n) == int(train) + int(selection) == len(load_voices(name))
+    assert [row[0] for row in surface] == [f"{name}, {v}" for v in VOICES for name in VOICED_SETS]
+    assert all(0.4 <= float(row[1]) <= 0.6 for row in surface)
 
 
 @pytest.mark.slow
