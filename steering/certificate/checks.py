@@ -85,7 +85,7 @@ class CheckedModel:
 
     def checks(self) -> list[Check]:
         """Every check in order; one during which steering raised has measured infinity."""
-        sets: tuple[str, ...] = ("prompt", "response", "last", "first_response:2", "from:3")
+        sets: tuple[str, ...] = ("asking", "answering", "answering:2", "last", "from:3")
         rows: list[tuple[str, str, float, Callable[[], float]]] = [
             ("each block's edit writes its tokens and no others", "tokens", 0, self.wrong_places),
             *((f"positions '{p}' are the tokens written", "tokens", 0, self._at(p)) for p in sets),

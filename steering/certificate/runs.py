@@ -164,10 +164,10 @@ def meant_tokens(texts: Texts, positions: str) -> Bool[Tensor, "row pos"]:
     length = torch.tensor(texts.lengths)[:, None]
     meant = {
         "all": index >= 0,
-        "prompt": index < start - 1,
-        "response": index >= start - 1,
+        "asking": index < start - 1,
+        "answering": index >= start - 1,
         "last": index == length - 1,
-        "first_response:2": (index >= start - 1) & (index < start + 1),
+        "answering:2": (index >= start - 1) & (index < start + 1),
         "from:3": index >= 3,
     }[positions]
     return meant & texts.real & (index > 0)

@@ -14,23 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from persona.activations.positions import TOKEN_SETS
 from persona.errors import SteeringError, shown
 from persona.models.writes import measuring
 from steering.edits.calls import Call, length_after, read_call, require_finite_logits
 
-POSITION_SETS = ("all", "prompt", "response", "last", "first_response:K", "from:K", "(start, end)")
+POSITION_SETS = ("all", "asking", "answering", "answering:K", "last", "from:K", "(start, end)")
 Positions = str | tuple[int, int]
 
 
 class PositionTracker:
     """Holds the mask [batch pos] of the tokens to edit in the forward pass now running.
 
-    positions: "all"; "prompt" (before the answer); "response" (the answer, and the last prompt
-        token, from which its first token is predicted); "last" (the last token of each pass);
-        "first_response:K" (the first K of "response": those that predict the answer's first K
-        tokens); "from:K" (token K of the text and all after it, decoded ones too); or a pair
-        (start, end): tokens start to end - 1 of the text. Tokens of a text are counted from 0,
-        pad tokens not among them.
+    positions: "all"; "answering" (the tokens that predict the answer: the last one of the prompt,
+        and the answer); "answering:K" (the first K of them, which predict the answer's first K
+        tokens); "asking" (all before them); "last" (the last token of each pass); "from:K" (token
+        K of the text and all after it, decoded ones too); or a pair (start, end): tokens start to
+        end - 1 of the text. Tokens of a text are counted from 0, pad tokens not among them. They
+        are not named as the token sets that are read: an answer is read at its own tokens, and
+        changed at those that predict it, one earlier.
     response_start: row -> index of the answer's first token, counted in the row's own tokens.
         Without it, a prefill is all prompt and what is decoded after it is the response.
     first_token: also edit the first token of the text. Its residual is a massive activation;
@@ -183,7 +185,7 @@ class PositionTracker:
     @property
     def _guesses_the_answer(self) -> bool:
         """Whether what is decoded after the first pass is taken for the answer."""
-        return self.kind in ("prompt", "response", "first_response") and self.response_start is None
+        return self.kind in ("asking", "answering") and self.response_start is None
 
     def _begin(self, call: Call) -> None:
         """A new text: where its answer begins, and whether the positions lie inside it."""
@@ -227,23 +229,31 @@ class PositionTracker:
                 "block; this pass began with a filled key-value cache"
             )
         after = index - (self._answer_begins.to(index)[:, None] - 1)
-        if self.kind == "prompt":
+        if self.kind == "asking":
             return after < 0
         return (after >= 0) & (after < self.span[1])
 
 
+_OF_READING = {one.partition(":")[0] for one in TOKEN_SETS} - {"all"}
 _WITHOUT_END = torch.iinfo(torch.int64).max
 
 
 def _parsed(positions: Positions) -> tuple[str, tuple[int, int]]:
-    """What kind of set this is, and its [start, end) of the text (or of the response)."""
+    """What kind of set this is, and its [start, end) of the text (or of the answering tokens)."""
     if isinstance(positions, str):
-        if positions in ("all", "prompt", "response", "last"):
+        if positions in ("all", "asking", "answering", "last"):
             return positions, (0, _WITHOUT_END)
-        if k := re.fullmatch(r"first_response:([1-9]\d{0,8})", positions):
-            return "first_response", (0, int(k[1]))
+        if k := re.fullmatch(r"answering:([1-9]\d{0,8})", positions):
+            return "answering", (0, int(k[1]))
         if k := re.fullmatch(r"from:(\d{1,9})", positions):
             return "from", (int(k[1]), _WITHOUT_END)
+        if positions.partition(":")[0] in _OF_READING:
+            raise SteeringError(
+                f"{shown(positions)} names tokens that are read. An answer is changed one token "
+                "earlier, where it is predicted: take 'answering' (the last prompt token and the "
+                "answer), 'answering:K' (the first K of those), 'asking' (all before them), or a "
+                "pair (start, end)"
+            )
     elif 0 <= positions[0] < positions[1]:
         return "span", positions
     raise SteeringError(
@@ -260,5 +270,5 @@ def _beams(batch: int, rows: int) -> str:
 
 _ADVICE = {
     False: "; give response_start",
-    True: "; take 'all', 'from:K' or 'response' with response_start",
+    True: "; take 'all', 'from:K' or 'answering' with response_start",
 }

@@ -137,7 +137,7 @@ def reading(pair, question, n, objective, edits):
             aligned = bridge(ids)[0, start - 1 : -1].log_softmax(-1)
         with pair.active("finetuned") as bridge, torch.no_grad():
             steering = (
-                steer(bridge, edits, positions="response", response_start=[start])
+                steer(bridge, edits, positions="answering", response_start=[start])
                 if edits
                 else contextlib.nullcontext()
             )

@@ -87,7 +87,7 @@ def test_beams_of_a_row_have_the_coefficient_of_that_row(model):
         with steer(model, add(d, factors)):
             generate(model, PROMPTS, MASK, do_sample=False, num_beams=2)
     with pytest.raises(SteeringError, match=r"response_start has 2 .* repeat_interleave\(2\)"):
-        with steer(model, add(d), positions="response", response_start=[2, 2]):
+        with steer(model, add(d), positions="answering", response_start=[2, 2]):
             generate(model, PROMPTS, MASK, do_sample=False, num_beams=2)
 
 
@@ -105,7 +105,7 @@ def test_a_sample_is_drawn_from_the_steered_distribution(model):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("where", ["all", "response", "last"])
+@pytest.mark.parametrize("where", ["all", "answering", "last"])
 def test_a_padded_batch_is_steered_alike_on_bridge_and_plain_model(tiny_chat, side, dtype, where):
     ids = PROMPTS if side == "left" else torch.stack([PROMPTS[0].roll(-2), PROMPTS[1]])
     mask = MASK if side == "left" else torch.stack([MASK[0].roll(-2), MASK[1]])

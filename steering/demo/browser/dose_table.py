@@ -79,7 +79,7 @@ def dose_figure(rows: pd.DataFrame, setting: Setting) -> Figure:
         "add": "0 = no edit, above 0 = toward the trait",
     }[setting.mode]
     n = rows["question_id"].nunique()
-    words = replace(setting, coefficient=0.0).words.replace("coefficient 0, ", "")
+    words = f"{setting.mode}, {setting.blocks_in_words}, {setting.model_in_words}"
     figure.update_xaxes(title_text=f"coefficient ({meaning})")
     figure.update_layout(
         title={

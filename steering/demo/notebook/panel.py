@@ -102,7 +102,7 @@ def figures_of(shown: Explored, mode: Mode) -> dict[str, Figure]:
         figures[f"next_{side}"] = next_token_shifts(
             tokens,
             title=title,
-            subtitle=f"{choice.setting.words.rsplit(', ', 1)[0]}; {which}",
+            subtitle=f"{choice.setting.edit_in_words}; {which}",
         )
     return {key: in_mode(figure, mode) for key, figure in figures.items()}
 

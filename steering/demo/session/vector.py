@@ -54,11 +54,23 @@ class Setting:
     @property
     def words(self) -> str:
         """For people, such as "restore, coefficient 1, all blocks, fine-tuned model"."""
-        first, last = self.layers or (None, None)
-        blocks = "all blocks" if first is None else f"blocks {first}-{last}"
-        blocks = f"block {first}" if first is not None and first == last else blocks
-        model = "fine-tuned" if self.side == "finetuned" else "aligned"
-        return f"{self.mode}, coefficient {self.coefficient:g}, {blocks}, {model} model"
+        return f"{self.edit_in_words}, {self.model_in_words}"
+
+    @property
+    def edit_in_words(self) -> str:
+        """Such as "restore, coefficient 1, all blocks"."""
+        return f"{self.mode}, coefficient {self.coefficient:g}, {self.blocks_in_words}"
+
+    @property
+    def blocks_in_words(self) -> str:
+        if self.layers is None:
+            return "all blocks"
+        first, last = self.layers
+        return f"block {first}" if first == last else f"blocks {first}-{last}"
+
+    @property
+    def model_in_words(self) -> str:
+        return "fine-tuned model" if self.side == "finetuned" else "aligned model"
 
 
 @dataclass(frozen=True, eq=False)

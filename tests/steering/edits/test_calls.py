@@ -132,7 +132,7 @@ def test_the_tuples_of_old_are_a_cache():
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "mistral"])
 @pytest.mark.parametrize("mask", [None, PADDED])
-@pytest.mark.parametrize("where", ["all", "response", "prompt", "from:3"])
+@pytest.mark.parametrize("where", ["all", "answering", "asking", "from:3"])
 def test_a_static_cache_is_steered_like_none(family, mask, where):
     model = never_ending(tiny_causal_lm(family))
     edits = add(direction(), 4.0)
@@ -140,7 +140,7 @@ def test_a_static_cache_is_steered_like_none(family, mask, where):
     with steer(model, edits, positions=where) as record:
         seen = generate(model, mask=mask, cache_implementation="static")
     assert torch.equal(seen, expected)
-    later = {"prompt": 0}.get(where, 2)
+    later = {"asking": 0}.get(where, 2)
     assert record.written[1:] == [later] * (N - 1)
 
 
@@ -172,13 +172,13 @@ def test_assisted_decoding_takes_the_steered_tokens(llama, how):
     options = {"prompt_lookup_num_tokens": 3}
     if how == "assistant":
         options = {"assistant_model": never_ending(tiny_causal_lm("llama", seed=0, n_layers=2))}
-    for positions in ({}, {"positions": "response", "response_start": [10]}):
+    for positions in ({}, {"positions": "answering", "response_start": [10]}):
         with steer(llama, edits, **positions):
             seen = generate(llama, REPEATING, max_new_tokens=12, **options)
         with steer(llama, edits, **positions):
             expected = generate(llama, REPEATING, max_new_tokens=12, use_cache=False)
         assert torch.equal(seen, expected)
-    for where in ("last", "response", "prompt", "first_response:2"):
+    for where in ("last", "answering", "asking", "answering:2"):
         with pytest.raises(SteeringError, match=r"cannot be told where .*; (give|take)"):
             with steer(llama, edits, positions=where):
                 generate(llama, REPEATING, max_new_tokens=12, **options)
@@ -191,11 +191,11 @@ def test_a_prompt_read_in_chunks_is_right_or_refused(llama):
     assert torch.equal(seen, uncached(llama, edits, mask=PADDED))
     assert record.written == [4, 4, *[2] * (N - 1)]
     with pytest.raises(SteeringError, match="2 tokens after a filled cache"):
-        with steer(llama, edits, positions="response"):
+        with steer(llama, edits, positions="answering"):
             generate(llama, prefill_chunk_size=4)
 
 
-@pytest.mark.parametrize("where", ["all", "response", "prompt"])
+@pytest.mark.parametrize("where", ["all", "answering", "asking"])
 def test_beams_without_a_cache_are_beams_with_one(llama, where):
     edits = add(direction(), 4.0)
     seen = []

@@ -165,11 +165,11 @@ def test_two_edits_that_undo_each_other_are_refused(plain, intervention):
 @pytest.mark.parametrize(
     ("positions", "edited"),
     [
-        ("first_response:2", [3, 4]),
+        ("answering:2", [3, 4]),
         ("from:4", [4, 5]),
         ((2, 4), [2, 3]),
         ((0, 2), [1]),
-        ("response", [3, 4, 5]),
+        ("answering", [3, 4, 5]),
     ],
 )
 def test_positions_name_the_tokens_that_change(plain, positions, edited):
@@ -184,7 +184,7 @@ def test_positions_name_the_tokens_that_change(plain, positions, edited):
     assert [row.nonzero()[:, 0].tolist() for row in changed] == [edited, edited]
 
 
-@pytest.mark.parametrize("positions", ["all", "response", "prompt", "first_response:3", "from:5"])
+@pytest.mark.parametrize("positions", ["all", "answering", "asking", "answering:3", "from:5"])
 def test_decoding_with_and_without_a_cache_writes_the_same_tokens(plain, positions):
     plain.generation_config.eos_token_id = None
     edits = add(direction(), 3.0)
@@ -210,13 +210,16 @@ def test_decoding_with_and_without_a_cache_writes_the_same_tokens(plain, positio
     ("positions", "start", "line"),
     [
         ("every", None, "positions must be one of"),
-        ("first_response:0", None, "positions must be one of"),
+        ("answering:0", None, "positions must be one of"),
+        ("response", None, "'response' names tokens that are read.*take 'answering'"),
+        ("first_response:2", None, "names tokens that are read.*'answering:K'"),
+        ("prompt", None, "names tokens that are read.*'asking'"),
         ((3, 3), None, "positions must be one of"),
         ((-1, 3), None, "positions must be one of"),
         ((2, 9), None, "the longest text has 6 tokens"),
-        ("response", [7, 2], "an answer begins at 1 or later"),
-        ("response", [0, 2], "an answer begins at 1 or later"),
-        ("response", [2], "response_start has 1 rows but the batch has 2"),
+        ("answering", [7, 2], "an answer begins at 1 or later"),
+        ("answering", [0, 2], "an answer begins at 1 or later"),
+        ("answering", [2], "response_start has 1 rows but the batch has 2"),
     ],
 )
 def test_positions_out_of_range_are_refused_before_the_first_block(plain, positions, start, line):

@@ -131,7 +131,7 @@ def test_left_padding_steers_each_row_as_if_alone(tiny_pair):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("positions", ["all", "prompt", "last"])
+@pytest.mark.parametrize("positions", ["all", "asking", "last"])
 def test_pad_tokens_are_never_written_nor_counted(tiny_pair, positions, side):
     texts = prompts(tiny_pair, "ab", "a much longer question")
     width = max(map(len, texts))
@@ -148,12 +148,12 @@ def test_pad_tokens_are_never_written_nor_counted(tiny_pair, positions, side):
     assert not written[mask == 0].any()
     assert record.n_tokens == [int(written.sum())]
     n_prompt = sum(map(len, texts)) - len(texts)  # the last one predicts the answer
-    assert record.n_tokens == [{"all": n_prompt + 2, "prompt": n_prompt, "last": 2}[positions]]
+    assert record.n_tokens == [{"all": n_prompt + 2, "asking": n_prompt, "last": 2}[positions]]
 
 
 @pytest.mark.parametrize(
     ("positions", "edited"),
-    [("all", [1, 2, 3, 4, 5]), ("prompt", [1, 2]), ("response", [3, 4, 5]), ("last", [5])],
+    [("all", [1, 2, 3, 4, 5]), ("asking", [1, 2]), ("answering", [3, 4, 5]), ("last", [5])],
 )
 def test_positions_name_the_tokens_that_change(tiny_pair, positions, edited):
     ids = torch.arange(10, 16)[None]
