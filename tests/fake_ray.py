@@ -16,6 +16,10 @@ class WorkerLostError(Exception):
     pass
 
 
+class WorkRaisedError(WorkerLostError):
+    pass
+
+
 class FakeRay:
     """n_places: actors that may start, lost ones included; those behind them wait for ever.
 
@@ -27,9 +31,7 @@ class FakeRay:
         self.actors: list[Any] = []
         self.n_done, self.n_opened = 0, 0
         self.cloudpickle = SimpleNamespace(dumps=pickle.dumps, loads=pickle.loads)
-        names = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "ObjectLostError")
-        names += ("OutOfMemoryError", "GetTimeoutError")
-        self.exceptions = SimpleNamespace(**dict.fromkeys(names, WorkerLostError))
+        self.exceptions = SimpleNamespace(RayError=WorkerLostError, RayTaskError=WorkRaisedError)
 
     @contextlib.contextmanager
     def joined(self, workers: int | None, address: str | None) -> Iterator[tuple[Any, Room]]:

@@ -84,21 +84,14 @@ class _Pool:
         self.ray = ray
         options = {"num_cpus": room.cpus, "num_gpus": room.gpus, "scheduling_strategy": "SPREAD"}
         # max_restarts=0: Ray's own restarts and retries (max_task_retries, the model opened in the
-        # constructor) do less. Measured with Ray 2.60.0: what a constructor raises arrives as text
-        # without its type; two retries are used up in 5 s, long before the actor is back; and the
-        # shard of a machine that is gone waits for another one while the other actors idle.
+        # constructor, ActorPool) do less. Measured with Ray 2.60.0, one of two machines gone: with
+        # endless retries its shard was never done, however idle the other actor; with two, both
+        # were used up in 5 s, before Ray knew of the death. Endless ones also never end for a shard
+        # that kills whoever takes it, and what a constructor raises arrives without its type.
         self._make: Callable[[], Any] = lambda: (
             ray.remote(Worker).options(max_restarts=0, **options).remote(room.cpus)
         )
         self.actors = [self._make() for _ in range(room.workers)]
-        self.lost = (
-            ray.exceptions.RayActorError,
-            ray.exceptions.WorkerCrashedError,
-            ray.exceptions.NodeDiedError,
-            ray.exceptions.ObjectLostError,
-            ray.exceptions.OutOfMemoryError,
-            ray.exceptions.GetTimeoutError,
-        )
 
     def replace(self, actor: Any) -> Any:
         """A new actor in place of a lost one; it starts once there is room for it."""
@@ -162,10 +155,11 @@ class _HandingOut:
         actor, shard = self.running.pop(reference)
         try:
             result = self.ray.get(reference, timeout=FETCH_SECONDS)
-        except self.pool.lost as error:
-            self._lost(actor, shard, error)
-            return
         except Exception as error:
+            raised = self.ray.exceptions.RayTaskError  # the work; any other error of Ray is a loss
+            if isinstance(error, self.ray.exceptions.RayError) and not isinstance(error, raised):
+                self._lost(actor, shard, error)
+                return
             self._failed(shard, getattr(error, "cause", None) or error)
         else:
             if shard is not None:
