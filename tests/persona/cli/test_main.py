@@ -281,6 +281,7 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "doctor",
         "finetune",
         "lab",
+        "label",
         "models",
         "organisms",
         "screen",
