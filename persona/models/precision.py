@@ -125,9 +125,22 @@ def _quantisation(weights: str, dtype: torch.dtype) -> Any:
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if weights == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
+    _one_way_through_four_bits()
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
+
+
+def _one_way_through_four_bits() -> None:
+    """4-bit layers work here as on any processor, where bitsandbytes has another way of its own.
+
+    On a CPU with AVX512-BF16 its layers repack themselves in the first pass without gradients. That
+    fails where a width is no multiple of 64, it rounds all activations to bfloat16, and what is
+    repacked gives no gradient any more, which attribution asks for.
+    """
+    import bitsandbytes.nn.modules as layers
+
+    layers.has_avx512bf16 = lambda: False  # type: ignore[attr-defined]
 
 
 def choose_device(name: str = "auto") -> torch.device:

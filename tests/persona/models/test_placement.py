@@ -66,7 +66,9 @@ def test_a_quantised_model_reads_what_transformers_reads_of_it(weights, tiny_lla
     mine = rows(pair, [encoded], "aligned")[0]
     for place, layer in enumerate(LAYERS[:2]):  # the last entry of hidden_states is normed
         expected = states[layer + 1][0, start:end].mean(0)
-        torch.testing.assert_close(mine[place], expected.float(), atol=1e-3, rtol=1e-3)
+        # A processor with bfloat16 computes in it, as `auto` asks.
+        rounding = 1e-3 if placement.dtype is torch.float32 else 1e-2
+        torch.testing.assert_close(mine[place], expected.float(), atol=rounding, rtol=rounding)
 
 
 @pytest.mark.parametrize("weights", ["int8", "nf4"])
@@ -96,6 +98,21 @@ def test_a_quantised_pair_is_scored_and_steered(weights, tiny_llama, tiny_adapte
     )
     assert (gaps["plain"] == gaps["again"]).all()
     assert (gaps["plain"] - gaps["steered"]).abs().min() > 1e-3
+
+
+def test_gradients_pass_through_four_bits_after_a_pass_without_them(tiny_llama):
+    """On a CPU with AVX512-BF16 the layers would repack themselves and give none."""
+    pytest.importorskip("bitsandbytes")
+    loading = Placement.of("nf4", "cpu").loading()
+    plain = AutoModelForCausalLM.from_pretrained(tiny_llama, **loading).eval()
+    embedded = plain.get_input_embeddings()(torch.tensor([[1, 2, 3]])).detach()
+    with torch.no_grad():
+        before = plain(inputs_embeds=embedded).logits
+    embedded.requires_grad_(True)
+    after = plain(inputs_embeds=embedded).logits
+    torch.testing.assert_close(before, after)
+    after.sum().backward()
+    assert embedded.grad.abs().min() > 0
 
 
 def test_what_needs_full_weights_refuses_quantised_ones(tiny_llama, tiny_adapter):
