@@ -37,7 +37,7 @@ test-newest: ## make an environment of the newest of everything, run the quick t
 	@$(MAKE) --no-print-directory VENV="$(NEWEST)" "$(NEWEST)/bin/pip"
 	@grep '^torch==' constraints.txt > "$(NEWEST)/torch.txt"
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[test]' -c "$(NEWEST)/torch.txt"
-	$(NEWEST)/bin/python benchmarks/newest.py $(ARGS)
+	$(NEWEST)/bin/python benchmarks/newest.py --workers $(WORKERS) $(ARGS)
 
 install: $(STAMP)-all ## make the environment with every extra
 

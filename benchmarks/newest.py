@@ -59,12 +59,14 @@ def outcome(junit: str) -> tuple[int, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tests", nargs="*", help="what pytest runs; default all quick tests")
+    parser.add_argument("--workers", default="2", help="tests side by side")
     options = parser.parse_args()
     found = pinned((ROOT / "constraints.txt").read_text(encoding="utf-8"))
     differ = differences(found, installed(list(found)))
     print("\n".join(["other versions than the tested ones:", *(differ or ["none"])]))
     report = ROOT / ".newest.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-m", QUICK, f"--junitxml={report}"]
+    command += ["-n", options.workers, "--dist", "loadscope"]
     status = subprocess.run([*command, *options.tests], cwd=ROOT, check=False).returncode
     if not report.exists():
         sys.exit(status or 1)
