@@ -14,6 +14,7 @@ PACKAGES = ("persona", "probes", "steering")
 OPTIONAL = {
     "IPython",
     "anywidget",
+    "bitsandbytes",
     "gradio",
     "httpx",
     "ipywidgets",

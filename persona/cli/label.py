@@ -111,11 +111,9 @@ def ask_for_labels(order: list[SampledAnswer], labels: HandLabels) -> None:
 
 def _key() -> str:
     """The next key that means something; the end of the input stops, as q does."""
-    import click
-
     while True:
         try:
-            key = click.getchar()
+            key = typer.getchar()
         except EOFError:
             return "q"
         if key in ("", "\x04"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-import click
 import pytest
+import typer
 from judged_rows import BAD_SHARE, write_run
 
 from persona.cli.main import main
@@ -37,7 +37,7 @@ def person(monkeypatch, capfd):
                 )
             return pressed[-1]
 
-        monkeypatch.setattr(click, "getchar", key)
+        monkeypatch.setattr(typer, "getchar", key)
         return pressed
 
     return sits_down
