@@ -81,7 +81,7 @@ def wrong_mask(change):
     class Broken(PositionTracker):
         def _before_forward(self, module, args, kwargs):
             super()._before_forward(module, args, kwargs)
-            cache = kwargs.get("past_key_values")
+            cache = kwargs.get("cache", kwargs.get("past_key_values"))
             prefill = cache is None or int(cache.get_seq_length()) == 0
             self.mask = change(self.mask.clone(), prefill)
 
