@@ -46,6 +46,20 @@ RESTORED_AT_LEAST = 0.7
 KL_RESTORED_AT_LEAST = 0.5
 
 
+def is_beyond_chance(over_all_low: float, on_those: float, of_draws: float) -> bool:
+    """Whether an edit does what random directions do not, and not on a few questions alone.
+
+    Two demands. On the questions that the draws were run on the edit lies above their 97.5
+    percentile; those questions are given, so a test against draws needs no interval over them. And
+    over all scored questions the lower end of the edit's interval does: a quick run draws on six
+    questions, over which an interval would be too wide to tell anything from chance.
+
+    over_all_low: lower end of the restoration over all scored questions. on_those: restoration over
+    the draws' questions. of_draws: the draws' 97.5 percentile.
+    """
+    return min(over_all_low, on_those) > of_draws
+
+
 def tidy(rows: pd.DataFrame, columns: Mapping[str, str] = COLUMNS) -> pd.DataFrame:
     """These columns, in order, with their types; absent ones are null, and seed 0.
 

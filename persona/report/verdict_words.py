@@ -9,7 +9,7 @@ from typing import Any
 from persona.report.tables import condition_entry
 from persona.report.theme import candidate_label
 from persona.report.wording import as_float, blocks, cleaned, number, with_interval
-from persona.rows import FINETUNED, KL_RESTORED_AT_LEAST, RESTORED_AT_LEAST
+from persona.rows import FINETUNED, KL_RESTORED_AT_LEAST, RESTORED_AT_LEAST, is_beyond_chance
 
 NATS = "nats per token"
 
@@ -142,7 +142,12 @@ def _beyond_chance(card: Mapping[str, Any]) -> str:
     low = as_float(over_all.get("low"))
     value = as_float((random.get("of_the_edit") or over_all).get("value"))
     limit = as_float(random.get("p97_5"))
-    beyond = None not in (low, value, limit) and min(low or 0, value or 0) > (limit or 0)
+    beyond = (
+        low is not None
+        and value is not None
+        and limit is not None
+        and is_beyond_chance(low, value, limit)
+    )
     how = "beyond random subspaces" if beyond else "not clearly beyond random subspaces"
     return f"{how} ({_random(card)}; p = {number(card.get('p_value'), 3)})"
 

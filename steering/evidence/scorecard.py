@@ -29,6 +29,7 @@ from persona.rows import (
     RESTORED_AT_LEAST,
     ZERO_ABLATED,
     drawn_questions,
+    is_beyond_chance,
     random_restorations,
 )
 
@@ -101,7 +102,7 @@ def verdict_of(
 ) -> str:
     """The default verdict: restored, partly_restored, not_restored, no_emergent_shift.
 
-    beyond_chance: see `_beyond_chance`.
+    beyond_chance: see `persona.rows.is_beyond_chance`.
     """
     if not shift.excludes_zero():
         return "no_emergent_shift"
@@ -201,21 +202,12 @@ def _of_the_edit(
         "p_value": beyond_draws(edit.value, draws) if defined else None,
         "damage_ce_nats": interval(damage),
         "verdict": verdict_of(
-            shift, restoration, kl_restoration, _beyond_chance(restoration, edit, draws)
+            shift,
+            restoration,
+            kl_restoration,
+            is_beyond_chance(restoration.low, edit.value, float(np.percentile(draws, 97.5))),
         ),
     }
-
-
-def _beyond_chance(restoration: Estimate, edit: Estimate, draws: NDArray[np.float64]) -> bool:
-    """Whether the edit does what random directions do not, and not on these questions alone.
-
-    Two demands: on the questions that the draws were run on the edit lies above their 97.5
-    percentile (those questions are given: a test against draws needs no interval over them); and
-    over all scored questions the interval of the edit does. A quick run draws on six questions,
-    over which an interval would be too wide to tell anything from chance.
-    """
-    p97_5 = np.percentile(draws, 97.5)
-    return bool(edit.value > p97_5 and restoration.low > p97_5)
 
 
 def _null(beside: tuple[Estimate, NDArray[np.float64]] | None) -> dict[str, Any] | None:

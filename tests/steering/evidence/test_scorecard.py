@@ -9,9 +9,7 @@ import torch
 
 from persona.directions import ActivationSpace, PersonaVector, Subspace
 from persona.errors import DataError
-from persona.intervals import Estimate
-from persona.rows import random_restorations
-from steering.evidence import scorecard
+from persona.rows import is_beyond_chance, random_restorations
 from steering.evidence.scorecard import make_scorecard, question_table
 
 N = 60
@@ -148,9 +146,7 @@ def test_chance_and_the_edit_stand_on_the_same_questions(on_those):
     ],
 )
 def test_beyond_chance_is_value_against_draws_and_interval_over_all(restoration, edit, beyond):
-    draws = np.linspace(-0.1, 0.1, 20)
-    over_all, over_few = (Estimate(v, low, 2 * v - low, 6) for v, low in (restoration, edit))
-    assert scorecard._beyond_chance(over_all, over_few, draws) is beyond
+    assert is_beyond_chance(restoration[1], edit[0], of_draws=0.1) is beyond
 
 
 def test_a_random_draw_keeps_its_own_restoration():
