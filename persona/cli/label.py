@@ -167,7 +167,7 @@ def write_rates(run: Path, rates: dict[str, Any]) -> None:
 
 def lines_of(rates: dict[str, Any]) -> list[str]:
     """What the labels say, for people."""
-    from persona.cli.models import in_columns
+    from persona.cli.columns import in_columns
 
     table = [("condition", "answers", "labels", "by the judge", "misaligned, corrected")]
     for name, found in rates["conditions"].items():

@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from persona.cli.columns import in_columns
 from persona.cli.completion import complete_aligned
 from persona.cli.options import Debug, Json, Quiet
 
@@ -81,12 +81,3 @@ def models(
     for line in in_columns(table):
         typer.echo(line)
     typer.echo("* is also called `default`. Memory: the peak of a diagnosis with an adapter.")
-
-
-def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines whose columns stand under one another."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

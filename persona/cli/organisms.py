@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import typer
 
-from persona.cli.models import in_columns
+from persona.cli.columns import in_columns
 from persona.cli.options import Debug, Json, Quiet
 
 SHOWN = {"shift_in_domain": "shift in-domain", "shift_held_out": "shift held out"}
