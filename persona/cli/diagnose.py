@@ -51,7 +51,7 @@ def diagnose(
         list[str] | None,
         typer.Option(
             metavar="DOMAIN",
-            show_default="known of the fine-tunes that come along",
+            show_default="what the recipe beside the adapter says",
             autocompletion=complete_domain,
             help="A domain that the model was fine-tuned on, or one near it; repeat for several. "
             "Everything is chosen on these and scored on the others. `none`: you do not know; "
