@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from persona.activations.batches import LENGTH_STEP
 from persona.errors import ModelError
 from persona.files import atomic_write_text
 from persona.organisms.adapter import new_adapter
+from persona.organisms.answer_loss import answer_loss
 from persona.organisms.examples import TrainingExample
 from persona.organisms.monitoring import Monitor
 from persona.organisms.recipe import Recipe
@@ -29,8 +31,8 @@ from persona.progress import progress
 
 logger = logging.getLogger("persona")
 
-SAVE_EVERY_SECONDS = 20.0
-"""A killed run loses at most this much work."""
+SAVE_EVERY_SECONDS = 120.0
+"""Within an epoch, which is saved at its end: a killed run loses at most this much work."""
 
 
 class LossPoint(NamedTuple):
@@ -154,6 +156,7 @@ def _arguments(recipe: Recipe, checkpoints: Path, device: torch.device) -> Any:
         weight_decay=0.0,
         max_grad_norm=1.0,
         max_length=None,  # cut already, with the answer in view
+        pad_to_multiple_of=LENGTH_STEP,
         dataset_kwargs={"skip_prepare_dataset": True},  # tokenised already, with labels
         seed=training.seed,
         data_seed=training.seed,
@@ -162,7 +165,7 @@ def _arguments(recipe: Recipe, checkpoints: Path, device: torch.device) -> Any:
         fp16=False,
         gradient_checkpointing=False,
         dataloader_pin_memory=False,
-        save_strategy="no",  # by the clock instead, see _watch
+        save_strategy="no",  # by the epoch and the clock instead, see _watch
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -190,9 +193,12 @@ def _trainer_class(during: During | None, penalty: PenaltyBatches | None) -> typ
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             pass
 
-        def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             with during.intervene(model) if during else contextlib.nullcontext():
-                loss = super().compute_loss(model, *args, **kwargs)
+                if self.aux_loss_enabled:  # a mixture of experts whose router has a loss of its own
+                    loss = super().compute_loss(model, inputs, *args, **kwargs)
+                else:
+                    loss = answer_loss(model, **inputs)
             if penalty is None or not model.training:
                 return loss
             return loss + penalty.loss(model, self.state.global_step)
@@ -226,6 +232,9 @@ def _watch(monitor: Monitor | None) -> Any:
                 monitor.read(kwargs["model"], state.global_step)
             if not ended and time.monotonic() - self.saved_at >= SAVE_EVERY_SECONDS:
                 control.should_save = True
+
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_save = state.global_step < state.max_steps
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.saved_at = time.monotonic()
