@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # else tests/persona hides persona
 from tiny_models import save_tiny_llama, save_tokenizer, tiny_causal_lm
 
 FAMILIES = ("llama", "gpt2")
