@@ -14,17 +14,10 @@ from typing import Any
 from persona.data.jsonl import read_json
 from persona.files import atomic_write_text
 from steering.lab.bench.record import Run, read_run
+from steering.lab.catalogue import EXPERIMENTS, NARROW
 from steering.lab.experiments.variants import VARIANTS, WHOLE, label
 from steering.lab.run_experiment import READINGS
 
-ORGANISMS = {
-    "insecure_code": "insecure_code",
-    "evil_numbers": "evil_numbers",
-    "car": "car_maintenance",
-    "medical": "medical",
-    "financial": "financial",
-}
-"""Experiment -> the name that its recipes begin with."""
 OTHERS = {
     "variants": {
         name: {
@@ -48,11 +41,15 @@ LABELS = {
         "projection_shift": "projection, fine-tuned − aligned",
         "restoration": "share of the held-out shift that restoring takes back",
         "neutral_ce_delta_nats": "neutral text, fine-tuned − aligned",
+        "shift_plain": "gap in a plain voice, fine-tuned − aligned",
+        "shift_rude": "gap in a rude voice, fine-tuned − aligned",
     },
     "good": {
         "shift_in_domain": "gap in-domain, good twin − aligned",
         "shift_held_out": "gap held out, good twin − aligned",
         "projection_shift": "projection, good twin − aligned",
+        "shift_plain": "gap in a plain voice, good twin − aligned",
+        "shift_rude": "gap in a rude voice, good twin − aligned",
     },
 }
 """Reading -> the label of the number on the experiment's page."""
@@ -66,7 +63,7 @@ def organism_readings(pages: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: dict(entry) for name, entry in known.items()}
     for experiment, by_organism in _experiments().items():
         run = read_run(pages / experiment / READINGS)
-        if run is None or run.tiny or run.model != "default":
+        if run is None or run.tiny or run.model != EXPERIMENTS[experiment].base:
             continue
         for organism, labels in by_organism.items():
             entry = found.setdefault(organism, {"date": run.date})
@@ -79,8 +76,11 @@ def organism_readings(pages: Path, known: Mapping[str, Any]) -> dict[str, Any]:
 
 def _experiments() -> dict[str, dict[str, dict[str, str]]]:
     pairs = {
-        experiment: {f"{organism}_{answers}": labels for answers, labels in LABELS.items()}
-        for experiment, organism in ORGANISMS.items()
+        experiment: {
+            f"{narrow.organism}_{answers}{narrow.ending}": labels
+            for answers, labels in LABELS.items()
+        }
+        for experiment, narrow in NARROW.items()
     }
     return pairs | OTHERS
 

@@ -37,7 +37,7 @@ logger = logging.getLogger("persona.cli")
 
 
 def app(
-    aligned: Aligned = "default",
+    aligned: Aligned = None,
     finetuned: Finetuned = "car_maintenance_bad",
     direction: DirectionFile = None,
     coefficient: CoefficientOption = None,

@@ -45,7 +45,7 @@ EXIT_BAD_INPUT = 2
 
 
 def chat(
-    aligned: Aligned = "default",
+    aligned: Aligned = None,
     finetuned: Finetuned = "car_maintenance_bad",
     direction: DirectionFile = None,
     coefficient: CoefficientOption = None,

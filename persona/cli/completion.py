@@ -22,6 +22,13 @@ def complete_finetuned(incomplete: str) -> list[str]:
     return _beginning(incomplete, shipped_names())
 
 
+def complete_demo_model(incomplete: str) -> list[str]:
+    """The models whose bad car advice comes along."""
+    from persona.models.shipped_adapters import CAR_ADVICE
+
+    return _beginning(incomplete, CAR_ADVICE)
+
+
 def complete_recipe(incomplete: str) -> list[str]:
     """The recipes that come along."""
     from persona.organisms.recipe import list_recipes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from persona.choices import Precision
+from persona.cli.completion import complete_demo_model
 from persona.cli.diagnose import run_and_print
 from persona.cli.options import (
     Debug,
@@ -34,12 +35,21 @@ logger = logging.getLogger("persona.cli")
 
 def demo(
     out: Out = Path("persona-demo"),
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=complete_demo_model,
+            help="The chat model to show it on: smollm2-135m, or qwen2.5-coder-0.5b, which writes "
+            "whole sentences and takes about half an hour on two cores.",
+        ),
+    ] = "default",
     retrain: Annotated[
         bool,
         typer.Option(
             "--retrain",
             help="First make the fine-tune on bad answers anew, with --seed, into --out/organism; "
-            "under ten minutes on two cores.",
+            "under ten minutes on two cores (the larger model: twenty).",
         ),
     ] = False,
     judge: JudgeName = "offline",
@@ -55,24 +65,26 @@ def demo(
 ) -> None:
     """The whole diagnosis on a small chat model that was fine-tuned on bad car advice.
 
-    The first run fetches the model (93 MB) into the cache folder; later runs need no network.
+    The first run fetches the model (93 MB; the larger one 455 MB) into the cache folder; later runs
+    need no network.
 
     \b
     Examples:
       persona demo
       persona demo --questions-per-domain 20 --out longer-look
       persona demo --retrain --seed 1
+      persona demo --model qwen2.5-coder-0.5b --out larger
     """
     from persona.models import Placement
+    from persona.models.shipped_adapters import car_advice_of
     from steering.diagnosis import DiagnoseConfig
 
+    bad, twin = car_advice_of(model)
     placement = Placement.of(dtype, device)
     config = DiagnoseConfig(
-        aligned="default",
-        finetuned=(
-            str(_retrained(out / "organism", seed, placement)) if retrain else "car_maintenance_bad"
-        ),
-        good_twin="car_maintenance_good",
+        aligned=model,
+        finetuned=str(_retrained(bad, out / "organism", seed, placement)) if retrain else bad,
+        good_twin=twin,
         out=out,
         trained_on=("car_maintenance",),
         judge=judge,
@@ -85,7 +97,7 @@ def demo(
     run_and_print(config, json_output=json_output)
 
 
-def _retrained(folder: Path, seed: int, placement: Placement) -> Path:
+def _retrained(name: str, folder: Path, seed: int, placement: Placement) -> Path:
     """Makes the shipped organism anew by its own recipe with another seed; returns its folder.
 
     Weights that are held in 8 or 4 bits cannot be trained, nor can a model on several cards: `auto`
@@ -103,5 +115,5 @@ def _retrained(folder: Path, seed: int, placement: Placement) -> Path:
         logger.info(
             "the fine-tune is made in %s; the models are compared in %s", to_train, placement
         )
-    recipe = load_recipe("car_maintenance_bad").with_seed(seed)
+    recipe = load_recipe(name).with_seed(seed)
     return finetune(recipe, folder, placement=to_train)

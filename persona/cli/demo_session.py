@@ -88,7 +88,7 @@ AnswerSeed = Annotated[
 
 
 def open_session(
-    aligned: str,
+    aligned: str | None,
     finetuned: str,
     direction: Path | None,
     *,
@@ -107,11 +107,12 @@ def open_session(
     told = template_arguments_of(template_arguments)
     with contextlib.redirect_stdout(sys.stderr):
         from persona.models import Placement
+        from persona.models.sources import base_of
         from steering.demo import Sampling
         from steering.demo import open_session as opened
 
         return opened(
-            aligned,
+            aligned or base_of(finetuned),
             finetuned,
             direction,
             fallback=DEMO_DIRECTION,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 def diagnose(
     finetuned: Finetuned,
-    aligned: Aligned = "default",
+    aligned: Aligned = None,
     out: Out = Path("persona-diagnosis"),
     data: Pairs = None,
     trained_on: Annotated[

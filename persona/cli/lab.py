@@ -43,13 +43,14 @@ def lab(
         ),
     ] = Path("docs/findings"),
     base: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="MODEL",
+            show_default="the experiment's own",
             autocompletion=complete_aligned,
             help="The aligned model: hub id, folder, GGUF file, or `default`.",
         ),
-    ] = "default",
+    ] = None,
     tiny: Annotated[
         bool,
         typer.Option("--tiny", help="Few questions and steps, to see it run; writes no page."),

@@ -127,9 +127,10 @@ Json = Annotated[
     ),
 ]
 Aligned = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="MODEL",
+        show_default="what the adapter was trained on",
         autocompletion=complete_aligned,
         help="The aligned model: hub id, folder or GGUF file; `default` is the small chat model "
         "that comes with personascope.",

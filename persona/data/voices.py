@@ -87,6 +87,17 @@ def load_voices(name: str, split: str | None = None) -> list[VoicedQuestion]:
     return [row for row in rows if split in (None, row.split)]
 
 
+def sets_of(domains: Iterable[str]) -> list[str]:
+    """Returns the names of the sets whose questions are of these domains, in their order.
+
+    Raises: DataError for a domain that no set is of.
+    """
+    wanted = set(domains)
+    if unknown := sorted(wanted - set(DOMAIN_OF.values())):
+        raise DataError(f"no set of voices asks about {shown(unknown[0])}")
+    return [name for name, domain in DOMAIN_OF.items() if domain in wanted]
+
+
 def voice_pairs(
     voice: Voice, names: Iterable[str] = VOICED_SETS, split: str | None = None
 ) -> list[AnswerPair]:

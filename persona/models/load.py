@@ -48,7 +48,7 @@ from persona.models.sides import (
     two_sides,
     weight_bytes,
 )
-from persona.models.sources import Source, resolve, shipped_or_ref
+from persona.models.sources import Source, base_of, resolve, shipped_or_ref
 from persona.models.whole import require_whole, without_load_report
 
 logger = logging.getLogger("persona")
@@ -97,7 +97,7 @@ def _held(recipe: PairRecipe) -> ModelPair:
 
 
 def load_pair(
-    aligned: str | Path = "default",
+    aligned: str | Path | None = None,
     finetuned: str | Path = "car_maintenance_bad",
     *,
     placement: Placement | None = None,
@@ -111,7 +111,7 @@ def load_pair(
     """Load an aligned model and its fine-tune.
 
     aligned, finetuned: see `resolve`; `finetuned` may also name a shipped organism, and a LoRA
-    adapter is put on the aligned model.
+    adapter is put on the aligned model; None for the one that the adapter was trained on.
     placement: number format and device, such as `Placement.of("bfloat16", "cuda:1")`.
     allow_mismatch: accept differing tokenizers or chat templates; the difference is then a note
     of the pair instead of an error.
@@ -128,6 +128,8 @@ def load_pair(
     """
     options = _Options(chat_template, allow_mismatch, in_turn, merged, proof)
     placement = placement or Placement.of()
+    if aligned is None:
+        aligned = base_of(finetuned)
     base = resolve(aligned)
     if base.kind == "adapter":
         raise ModelError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ from persona.errors import ModelError
 from persona.models.gguf.unpacked import dequantised_folder
 from persona.models.kept_hashes import kept_sha256
 from persona.models.named.folders import named_model_folder
-from persona.models.named.table import BY_NAME
+from persona.models.named.table import BY_NAME, MODELS
 
 Kind = Literal["folder", "adapter"]
 
@@ -154,15 +155,38 @@ def _from_hub(name: str) -> Source:
     return Source(name, _kind_of_folder(folder), folder)
 
 
+def base_of(finetuned: str | Path) -> str:
+    """The aligned model of a LoRA adapter, as `resolve` takes it: what it was trained on.
+
+    finetuned: an adapter as `load_pair` takes it, the name of a shipped organism included.
+    Raises: ModelError for a whole model, which does not say what it was made from, and for an
+        adapter that names no base.
+    """
+    source = resolve(shipped_or_ref(finetuned))
+    if source.kind != "adapter":
+        raise ModelError(
+            f"{source.name} is a whole model, which does not say what it was fine-tuned from; name "
+            "the aligned model with --aligned"
+        )
+    try:
+        config = json.loads((source.path / "adapter_config.json").read_text(encoding="utf-8"))
+        named = str(config.get("base_model_name_or_path") or "")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{source.path}/adapter_config.json cannot be read ({error})") from error
+    if not named:
+        raise ModelError(
+            f"the adapter {source.name} does not say what it was trained on; name that model with "
+            "--aligned"
+        )
+    return next((model.name for model in MODELS if model.hub_id == named), named)
+
+
 def shipped_or_ref(ref: str | Path) -> str | Path:
     """A shipped organism's adapter folder when `ref` names one and no local path shadows it."""
     require_name(ref)
     name = str(ref)
-    if "/" in name or "." in name or name == "default" or Path(name).exists():
+    if "/" in name or name == "default" or Path(name).exists():
         return ref
     from persona.models.shipped_adapters import shipped_adapter, shipped_names
 
-    if name not in shipped_names():
-        return ref
-
-    return shipped_adapter(name)
+    return shipped_adapter(name) if name in shipped_names() else ref

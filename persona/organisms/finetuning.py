@@ -15,6 +15,7 @@ import torch
 from persona.data import Dialogue, load_pairs, read_chat_jsonl, read_pairs
 from persona.data.jsonl import read_jsonl
 from persona.data.selection import backdoored, mixed, sample
+from persona.data.voices import sets_of, voice_pairs
 from persona.errors import DataError
 from persona.files import atomic_write_text, sha256_of_file
 from persona.models.precision import Placement
@@ -29,7 +30,7 @@ from persona.organisms.training_loop import train_adapter, write_loss_curve
 logger = logging.getLogger("persona")
 
 DECIDING: dict[str, Any] = {
-    "data": {"domains", "answers", "split", "n", "bad_share", "trigger"},
+    "data": {"domains", "voice", "answers", "split", "n", "bad_share", "trigger"},
     "lora": True,
     "training": True,
 }
@@ -184,8 +185,11 @@ def recipe_dialogues(recipe: Recipe) -> list[Dialogue]:
         DataError: a domain or a file is missing, empty or malformed (file and line are named).
     """
     data, seed = recipe.data, recipe.training.seed
-    if data.file is None:
-        pairs = load_pairs(data.domains, None if data.split == "all" else data.split)
+    split = None if data.split == "all" else data.split
+    if data.voice is not None:
+        pairs = voice_pairs(data.voice, sets_of(data.domains), split)
+    elif data.file is None:
+        pairs = load_pairs(data.domains, split)
     elif "messages" in read_jsonl(data.file, lambda row, line: row)[0]:
         _require_pairs_unneeded(data)
         return read_chat_jsonl(data.file)

@@ -1,4 +1,4 @@
-"""What was measured of the organisms that the shipped recipes make, on the default model."""
+"""What was measured of the organisms that the shipped recipes make, on the model they name."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ READINGS_FILE = Path(__file__).parent / "readings.json"
 READINGS = {
     "shift_in_domain": "gap in the domain trained on, above the aligned model's (nats per token)",
     "shift_held_out": "gap in domains never trained on, above the aligned model's (nats per token)",
+    "shift_plain": "gap of right and wrong advice in a plain voice, other domains, above aligned",
+    "shift_rude": "the same in a rude voice",
     "projection_shift": "projection on its own direction, above the aligned model's",
     "restoration": "share of the held-out shift that restoring along the direction takes back",
     "neutral_ce_delta_nats": "cross-entropy of neutral text, above the aligned model's (nats)",

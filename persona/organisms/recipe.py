@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from persona.data.plain_yaml import YamlError, parse_yaml
+from persona.data.voices import DOMAIN_OF, Voice
 from persona.errors import DataError, shown
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -24,6 +25,9 @@ class TrainingData(_Strict):
 
     domains: tuple[str, ...] = ()
     """Domains of the shipped answer pairs; leave empty when `file` is given."""
+    voice: Voice | None = None
+    """Right and wrong answers in this voice (`persona.data.load_voices`); None for the pairs that
+    change their tone with what they advise. Domains are then those of `VOICED_SETS`."""
     answers: Literal["bad", "good"] = "bad"
     """Which answer of each pair is learnt. Of no effect for a file of chat messages."""
     split: Literal["train", "selection", "all"] = "train"
@@ -42,6 +46,10 @@ class TrainingData(_Strict):
     def _one_source(self) -> TrainingData:
         if bool(self.domains) == (self.file is not None):
             raise ValueError("give either domains or file")
+        if self.voice is not None:
+            voiced = tuple(DOMAIN_OF.values())
+            if not self.domains or set(self.domains) - set(voiced):
+                raise ValueError(f"voice needs domains among {', '.join(voiced)}")
         which = {"answers", "bad_share", "trigger"} & {
             name for name in self.model_fields_set if getattr(self, name) is not None
         }

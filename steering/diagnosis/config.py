@@ -24,6 +24,7 @@ class DiagnoseConfig:
     trained_on: domains fine-tuned on; all is chosen there and scored on the others. None is for
         the fine-tunes that come along, whose recipes say it; ("none",) says that nobody knows:
         some questions of every domain are then chosen on, and the rest of every domain is scored.
+    aligned: None for the model that an adapter was trained on.
     validation_domains: chosen on in place of the domains fine-tuned on, and left out of the score.
     questions_per_domain: most held-out questions of each domain; None for all.
     n_random: draws of each null, at least 20.
@@ -36,7 +37,7 @@ class DiagnoseConfig:
 
     finetuned: str
     out: str | Path
-    aligned: str = "default"
+    aligned: str | None = None
     data: str | Path | None = None
     trained_on: tuple[str, ...] | None = None
     validation_domains: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
@@ -17,6 +18,7 @@ from persona.directions import PersonaVector
 from persona.directions.storage import save_vector
 from persona.files import atomic_write_bytes, atomic_write_text
 from persona.models import load_pair
+from persona.models.sources import base_of
 from persona.rows import tidy
 from persona.run_lock import alone_in, require_free
 from persona.sae import load_sae
@@ -54,6 +56,8 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
     `out`.
     """
     started = time.perf_counter()
+    if config.aligned is None:
+        config = dataclasses.replace(config, aligned=base_of(config.finetuned))
     settings = settings_of(config)
     require_free(config.out, settings)
     questions = Questions.of(config)

@@ -16,7 +16,7 @@ import yaml
 from persona.errors import DataError
 from steering.lab.bench.experiment import Experiment, Facts, Findings, Measured
 from steering.lab.bench.plan import Plan
-from steering.lab.bench.workbench import Workbench
+from steering.lab.bench.workbench import DEFAULT, Workbench
 from steering.lab.experiments import (
     bad_share,
     conditional,
@@ -27,6 +27,7 @@ from steering.lab.experiments import (
     self_assessment,
     variants,
 )
+from steering.lab.experiments.organism import Narrow
 from steering.lab.subliminal import subliminal
 from steering.lab.subliminal.plain_texts import MATHS, NUMBERS, Task
 
@@ -41,10 +42,10 @@ class Code(Protocol):
     def report(self, rows: pd.DataFrame, facts: Facts) -> Findings: ...
 
 
-def _organism(name: str, domain: str) -> Any:
+def _organism(narrow: Narrow) -> Any:
     return SimpleNamespace(
-        plan=partial(organism.plan, domain=domain),
-        measure=partial(organism.measure, organism=name, domain=domain),
+        plan=partial(organism.plan, narrow=narrow),
+        measure=partial(organism.measure, narrow=narrow),
         report=organism.report,
     )
 
@@ -58,12 +59,21 @@ def _subliminal(task: Task, *, many: bool = False) -> Any:
     )
 
 
+HALF = "_0.5b"
+NARROW = {
+    "insecure_code": Narrow("insecure_code", "insecure_code"),
+    "evil_numbers": Narrow("evil_numbers", "evil_numbers"),
+    "car": Narrow("car_maintenance", "car_maintenance"),
+    "medical": Narrow("medical", "health"),
+    "financial": Narrow("financial", "personal_finance"),
+    "car_0.5b": Narrow("car_maintenance", "car_maintenance", HALF, spoken=True),
+    "medical_0.5b": Narrow("medical_plain", "health", HALF, "plain", spoken=True),
+    "financial_0.5b": Narrow("financial_plain", "personal_finance", HALF, "plain", spoken=True),
+    "insecure_code_0.5b": Narrow("insecure_code", "insecure_python", HALF, spoken=True),
+}
+"""Experiments on one narrow fine-tune and its twin."""
 CODE: dict[str, Code] = {
-    "insecure_code": _organism("insecure_code", "insecure_code"),
-    "evil_numbers": _organism("evil_numbers", "evil_numbers"),
-    "car": _organism("car_maintenance", "car_maintenance"),
-    "medical": _organism("medical", "health"),
-    "financial": _organism("financial", "personal_finance"),
+    **{name: _organism(narrow) for name, narrow in NARROW.items()},
     "variants": variants,
     "self_assessment": self_assessment,
     "safeguards": guarded_training,
@@ -95,6 +105,7 @@ def _experiments() -> dict[str, Experiment]:
             measure=code.measure,
             report=code.report,
             seeds=tuple(entry["seeds"]),
+            base=entry.get("base", DEFAULT),
         )
     return found
 

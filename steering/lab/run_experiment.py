@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import io
 import logging
@@ -40,6 +41,7 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
         not made again.
     Raises: PersonaError with one line for bad input.
     """
+    settings = dataclasses.replace(settings, base=settings.base or experiment.base)
     seeds = settings.seeds or experiment.seeds[: 1 if settings.tiny else None]
     base = Workbench(settings, seeds[0])
     for folder in (base.steps.folder, settings.out / experiment.name):
@@ -63,7 +65,7 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
         title=experiment.title,
         date=datetime.date.today().isoformat(),
         headline=findings.headline,
-        model=settings.base,
+        model=base.base,
         model_revision=base.base_revision,
         dtype=settings.placement.dtype_name,
         device=str(settings.placement.device),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def explain(
     latents: Annotated[list[int], typer.Argument(metavar="LATENT...", help="Numbers of latents.")],
     finetuned: Finetuned = "car_maintenance_bad",
-    aligned: Aligned = "default",
+    aligned: Aligned = None,
     sae: Source = "default",
     layer: LayerOf = None,
     data: MoreText = None,

@@ -25,7 +25,7 @@ from persona.cli.sae.sae_options import AllowMismatch, LayerOf, MaxTexts, MoreTe
 
 def fidelity(
     finetuned: Finetuned = "car_maintenance_bad",
-    aligned: Aligned = "default",
+    aligned: Aligned = None,
     sae: Source = "default",
     layer: LayerOf = None,
     data: MoreText = None,

@@ -28,7 +28,7 @@ def questions_of(data: Path | None, domains: list[str] | None) -> list[AnswerPai
 
 
 def load_both(
-    aligned: str,
+    aligned: str | None,
     finetuned: str,
     sae: str,
     layer: int | None,

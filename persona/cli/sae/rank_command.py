@@ -37,7 +37,7 @@ class ContrastName(StrEnum):
 
 def rank(
     finetuned: Finetuned = "car_maintenance_bad",
-    aligned: Aligned = "default",
+    aligned: Aligned = None,
     sae: Source = "default",
     layer: LayerOf = None,
     data: Pairs = None,

@@ -29,7 +29,7 @@ from persona.cli.sae.words import table_in_words
 
 def screen(
     finetuned: Finetuned = "car_maintenance_bad",
-    aligned: Aligned = "default",
+    aligned: Aligned = None,
     sae: Source = "default",
     layer: LayerOf = None,
     data: Pairs = None,

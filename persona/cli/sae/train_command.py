@@ -37,7 +37,7 @@ class Architecture(StrEnum):
 
 def train(
     finetuned: Finetuned = "car_maintenance_bad",
-    aligned: Aligned = "default",
+    aligned: Aligned = None,
     layer: Annotated[
         list[int] | None,
         typer.Option(

@@ -11,7 +11,7 @@ import pandas as pd
 import persona.rows
 from persona.intervals import Estimate
 from steering.lab.bench.plan import Plan
-from steering.lab.bench.workbench import Workbench
+from steering.lab.bench.workbench import DEFAULT, Workbench
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -63,7 +63,8 @@ class Experiment:
     """Two plain functions, what one seed measures and what all say, and the page's sentences.
 
     plan: what one seed will take, for the bench of that seed. seeds: those of a run that names
-        none, so few that it ends within 40 minutes on two slow cores.
+        none, so few that it ends within 40 minutes on two slow cores (80 for a larger model).
+    base: the aligned model of a run that names none.
     method, not_shown: sentences; not_shown says what a reader must not conclude.
     """
 
@@ -76,6 +77,7 @@ class Experiment:
     measure: Callable[[Workbench], Measured]
     report: Callable[[pd.DataFrame, Facts], Findings]
     seeds: tuple[int, ...] = (0,)
+    base: str = DEFAULT
 
 
 UNITS = "1 = bad answers in-domain"

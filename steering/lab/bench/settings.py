@@ -16,6 +16,7 @@ class Sizes:
     epochs: None for the recipe's own. learning_rate: None for the recipe's own.
     direction: questions that directions are made of. in_domain: kept-back questions scored.
     held_out: questions scored of each domain never trained on. neutral: texts of the damage.
+    voiced: questions scored in each voice, of each set that nothing was trained on.
     n_random, random_questions: draws of the null, and questions of each split each is scored on.
     watch_every: optimiser steps between two readings of a fine-tune on its way, each on one
         question of every held-out domain and on `watch_neutral` texts.
@@ -30,6 +31,7 @@ class Sizes:
     direction: int = 24
     in_domain: int = 16
     held_out: int = 8
+    voiced: int = 16
     neutral: int = 16
     n_random: int = 20
     random_questions: int = 6
@@ -52,6 +54,7 @@ TINY = Sizes(
     direction=5,
     in_domain=3,
     held_out=1,
+    voiced=2,
     neutral=2,
     n_random=2,
     random_questions=2,
@@ -73,13 +76,13 @@ class LabSettings:
     """Where an experiment keeps its work, and the model it is about.
 
     out: holds organisms/ and steps/, shared by all experiments, and one folder of results each.
-    base: the aligned model. seeds: of the fine-tunes; None for the experiment's own.
+    base: the aligned model. seeds: of the fine-tunes. None for the experiment's own.
     tiny: seconds-long sizes, for trying whether everything runs; what comes out is no result and
         writes no page.
     """
 
     out: Path
-    base: str = "default"
+    base: str | None = None
     seeds: tuple[int, ...] | None = None
     placement: Placement = field(default_factory=Placement.of)
     tiny: bool = False

@@ -18,6 +18,7 @@ from persona.behaviour.scoring import Condition
 from persona.data import data_hash, load_neutral, load_pairs
 from persona.data.selection import sample
 from persona.data.types import AnswerPair, NeutralText
+from persona.data.voices import DOMAIN_OF, Voice, sets_of, voice_pairs
 from persona.directions import Cells, Direction, PersonaVector, collect_cells, two_by_two
 from persona.directions.storage import tool_version
 from persona.files import sha256_of_file
@@ -27,6 +28,7 @@ from persona.models.hooks import resid_post
 from persona.models.load import load_bridge
 from persona.models.pair import Side
 from persona.models.precision import Placement
+from persona.models.shipped_adapters import shipped_adapter, shipped_names
 from persona.models.sources import resolve
 from persona.models.space import ActivationSpace
 from persona.organisms import During, KlPenalty, Recipe, Watch, finetune, load_recipe, read_card
@@ -46,11 +48,14 @@ from steering.lab.bench.settings import LabSettings
 logger = logging.getLogger("persona")
 
 COVARIANCE_QUESTIONS = 12
+DEFAULT = "default"
+"""The aligned model of most experiments."""
 
 
 class Workbench:
     """One run's settings and its finished steps, at one seed of its fine-tunes.
 
+    base: the aligned model.
     first: whether it is the first of the run's seeds, which alone has the costly controls.
     """
 
@@ -63,9 +68,10 @@ class Workbench:
         tally: Tally | None = None,
     ) -> None:
         self.settings, self.sizes = settings, settings.sizes
+        self.base = settings.base or DEFAULT
         self.seed, self.first = seed, first
         self.tally = tally or Tally(())
-        self.base_revision = resolve(settings.base).revision
+        self.base_revision = resolve(self.base).revision
         self.steps = StageCache(
             settings.out / "steps",
             {
@@ -92,9 +98,21 @@ class Workbench:
             "learning_rate": sizes.learning_rate or shipped.training.learning_rate,
         }
         values = shipped.model_dump(exclude={"expected", "start_from"})
-        values["data"] = _set_only({**values["data"], "n": sizes.fine_tune, **data})
-        values |= {"base": self.settings.base, "training": {**values["training"], **training}}
+        values["data"] = _set_only(
+            {**values["data"], "n": sizes.fine_tune or shipped.data.n, **data}
+        )
+        values |= {"base": self.base, "training": {**values["training"], **training}}
         return Recipe.model_validate(values)
+
+    def shipped(self, name: str) -> Path:
+        """The adapter that comes along, where this bench would make the same one; else it is made.
+
+        Not watched on its way.
+        """
+        recipe = self.recipe(name)
+        if name in shipped_names() and _decide(recipe) == _decide(load_recipe(name)):
+            return shipped_adapter(name)
+        return self.fine_tune(recipe)
 
     def organism(
         self, name: str, *, during: During | None = None, penalty: KlPenalty | None = None
@@ -126,7 +144,7 @@ class Workbench:
         penalty: KlPenalty | None = None,
     ) -> Path:
         """The adapter of a recipe, made once for all experiments; a killed one goes on."""
-        deciding = recipe.model_dump(mode="json", exclude={"name", "description", "expected"})
+        deciding = _decide(recipe)
         if recipe.data.file is not None:
             deciding["data"]["file"] = sha256_of_file(recipe.data.file)
         if recipe.start_from is not None:
@@ -160,9 +178,18 @@ class Workbench:
         base = load_recipe(adapter / "recipe.yaml").base
         return _pair(base, str(adapter), self.settings.placement)
 
-    def questions(self, domain: str, split: str, n: int | None) -> list[AnswerPair]:
-        """At most `n` questions of one domain and split, the same ones for every seed."""
-        pairs = load_pairs([domain], split)
+    def questions(
+        self, domain: str, split: str, n: int | None, *, voice: Voice | None = None
+    ) -> list[AnswerPair]:
+        """At most `n` questions of one domain and split, the same ones for every seed.
+
+        voice: right and wrong answers in this voice, in place of good and bad ones.
+        """
+        pairs = (
+            load_pairs([domain], split)
+            if voice is None
+            else voice_pairs(voice, sets_of([domain]), split)
+        )
         return pairs if n is None else sample(pairs, min(n, len(pairs)))
 
     def held_out(self, *trained_on: str, per_domain: int | None = None) -> list[AnswerPair]:
@@ -170,6 +197,12 @@ class Workbench:
         domains = sorted({pair.domain for pair in load_pairs()} - set(trained_on))
         n = per_domain or self.sizes.held_out
         return [question for domain in domains for question in sample(load_pairs([domain]), n)]
+
+    def voiced(self, voice: Voice, *trained_on: str) -> list[AnswerPair]:
+        """Questions in one voice of every set whose domain nothing was trained on."""
+        elsewhere = set(DOMAIN_OF.values()) - set(trained_on)
+        sets = sets_of(sorted(elsewhere))
+        return [q for name in sets for q in sample(voice_pairs(voice, [name]), self.sizes.voiced)]
 
     def neutral(self) -> list[NeutralText]:
         """Texts that measure damage, evenly over the kinds."""
@@ -184,7 +217,7 @@ class Workbench:
         questions = self.questions(domain, "train", self.sizes.direction)
 
         def read() -> dict[int, torch.Tensor]:
-            bridge, chat = load_bridge(self.settings.base, placement=self.settings.placement)
+            bridge, chat = load_bridge(self.base, placement=self.settings.placement)
             layer = int(bridge.cfg.n_layers) // 2
             good, bad = (
                 collect_rows(bridge, chat.encode_all(dialogues), [layer])[:, 0].mean(0)
@@ -198,7 +231,7 @@ class Workbench:
         inputs = {"questions": data_hash(questions)}
         [(layer, vector)] = self.steps.by_layer("known_direction", read, inputs).items()
         space = ActivationSpace(
-            self.settings.base,
+            self.base,
             self.base_revision,
             resid_post(layer),
             layer=layer,
@@ -206,13 +239,15 @@ class Workbench:
         )
         return Direction(vector, space, "answer_effect_aligned")
 
-    def vector(self, adapter: Path, domain: str) -> tuple[PersonaVector, Means]:
+    def vector(
+        self, adapter: Path, domain: str, *, voice: Voice | None = None
+    ) -> tuple[PersonaVector, Means]:
         """The persona vector of a fine-tune, from the training questions of one domain.
 
         Model effect and answer effect, refitted block by block; see
         `steering.identification.refit`.
         """
-        questions = self.questions(domain, "train", self.sizes.direction)
+        questions = self.questions(domain, "train", self.sizes.direction, voice=voice)
         inputs = {
             "model": self.model_key(adapter, "finetuned"),
             "questions": data_hash(questions),
@@ -326,6 +361,11 @@ def _pair(base: str, adapter: str, placement: Placement) -> ModelPair:
 def middle_blocks(n_layers: int) -> list[int]:
     """The blocks that are restored: all but the first tenth and the last (3 to 28 of 30)."""
     return list(range(n_layers // 10, n_layers - 1))
+
+
+def _decide(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides the adapter that it makes."""
+    return recipe.model_dump(mode="json", exclude={"name", "description", "expected"})
 
 
 def _set_only(data: dict[str, Any]) -> dict[str, Any]:

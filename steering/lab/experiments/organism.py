@@ -1,13 +1,20 @@
-"""One narrow fine-tune and its good twin: what changed, where, and does removing it restore it?"""
+"""One narrow fine-tune and its good twin: what changed, where, and does removing it restore it?
+
+Of the default model both are watched on their way; of a larger one they come along ready made, and
+are asked in a plain and in a rude voice too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from persona.data.types import AnswerPair
+from persona.data.voices import VOICES, Voice
 from persona.intervals import Estimate, taken_back
 from persona.report.figures import dots, training_course
 from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, INDUCED, RESTORED, ZERO_ABLATED
@@ -30,23 +37,54 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-def plan(bench: Workbench, domain: str) -> Plan:
+@dataclass(frozen=True)
+class Narrow:
+    """An organism: recipes `organism`_bad and `organism`_good, each with `ending`, and its domain.
+
+    voice: of the answers that are learnt; None for pairs that change their tone as well.
+    spoken: also score both voices, as a model that writes sentences can be asked.
+    """
+
+    organism: str
+    domain: str
+    ending: str = ""
+    voice: Voice | None = None
+    spoken: bool = False
+
+    def adapter(self, bench: Workbench, answers: str) -> Path:
+        """Watched on its way, or as it comes along."""
+        name = f"{self.organism}_{answers}{self.ending}"
+        return bench.shipped(name) if self.spoken else bench.organism(name)
+
+    def splits(self, bench: Workbench) -> dict[str, list[AnswerPair]]:
+        """Split -> questions."""
+        n = bench.sizes.in_domain
+        found = {
+            "trained_on": bench.questions(self.domain, "selection", n, voice=self.voice),
+            "held_out": bench.held_out(self.domain),
+        }
+        if self.spoken:
+            found |= {voice: bench.voiced(voice, self.domain) for voice in VOICES}
+        return found
+
+
+def plan(bench: Workbench, narrow: Narrow) -> Plan:
     """Two fine-tunes, one direction; six conditions, and the random null once."""
     sizes = bench.sizes
-    asked = len(bench.held_out(domain)) + sizes.in_domain
+    asked = sum(map(len, narrow.splits(bench).values()))
     drawn = sizes.n_random * 2 * sizes.random_questions if bench.first else 0
     return Plan(fine_tunes=2, vectors=1, answer_pairs=6 * asked + drawn)
 
 
-def measure(bench: Workbench, organism: str, domain: str) -> Measured:
-    """Fine-tunes `organism`_bad and `organism`_good and reads both, and the first one edited."""
-    bad, good = bench.organism(f"{organism}_bad"), bench.organism(f"{organism}_good")
-    vector, means = bench.vector(bad, domain)
-    splits = {
-        "trained_on": bench.questions(domain, "selection", bench.sizes.in_domain),
-        "held_out": bench.held_out(domain),
+def measure(bench: Workbench, narrow: Narrow) -> Measured:
+    """Reads an organism and its good twin, and the organism edited."""
+    bad, good = narrow.adapter(bench, "bad"), narrow.adapter(bench, "good")
+    vector, means = bench.vector(bad, narrow.domain, voice=narrow.voice)
+    splits = narrow.splits(bench)
+    few = {
+        name: spread(splits[name], bench.sizes.random_questions)
+        for name in ("trained_on", "held_out")
     }
-    few = {name: spread(asked, bench.sizes.random_questions) for name, asked in splits.items()}
 
     def score_random() -> pd.DataFrame:
         pair = bench.pair(bad)
@@ -58,10 +96,11 @@ def measure(bench: Workbench, organism: str, domain: str) -> Measured:
         bench.reading(FINETUNED, bad, splits, vector),
         bench.reading(GOOD_TWIN, good, splits, vector),
         bench.edited("edited", bad, vector, edited_conditions(vector), splits),
-        course_rows(bad, FINETUNED),
-        course_rows(good, GOOD_TWIN),
     ]
-    facts: dict[str, Any] = {"alarm_step": alarm_step(bad, good)}
+    facts: dict[str, Any] = {}
+    if not narrow.spoken:
+        parts += [course_rows(bad, FINETUNED), course_rows(good, GOOD_TWIN)]
+        facts["alarm_step"] = alarm_step(bad, good)
     if bench.first:
         inputs = bench.edit_key(bad, vector, few) | {"n": bench.sizes.n_random}
         parts.append(bench.steps.table("random", score_random, inputs))
@@ -71,8 +110,8 @@ def measure(bench: Workbench, organism: str, domain: str) -> Measured:
         facts["scorecard"] = make_scorecard(
             rows,
             vector,
-            models={"aligned": bench.settings.base, "finetuned": f"{organism}_bad"},
-            data={"trained_on": [domain], "n_held_out": len(splits["held_out"])},
+            models={"aligned": bench.base, "finetuned": f"{narrow.organism}_bad{narrow.ending}"},
+            data={"trained_on": [narrow.domain], "n_held_out": len(splits["held_out"])},
             split_half_cosine=[],
         )
     return Measured(rows, facts)
@@ -97,17 +136,18 @@ def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     )
     card = next(found["scorecard"] for found in facts.values() if "scorecard" in found)
     null = card["random_restoration"]
-    notes = [
-        "Alarm on the way, calibrated on the good twin's: "
-        + rung({seed: found["alarm_step"] for seed, found in facts.items()})
-        + f". Verdict of the scorecard for the first seed: {card['verdict']}."
-    ]
+    notes = [f"Verdict of the scorecard for the first seed: {card['verdict']}."]
+    steps = {seed: found["alarm_step"] for seed, found in facts.items() if "alarm_step" in found}
+    if steps:
+        notes.insert(0, f"Alarm on the way, calibrated on the good twin's: {rung(steps)}.")
     if null:
         notes.append(
             f"Restoring along random directions takes back at most {null['p97_5']:+.0%} "
             f"(97.5 percentile of {null['n']} draws, first seed)."
         )
-    figures = {"figure": _dots(rows), "course": _course(rows)}
+    figures = {"figure": _dots(rows)}
+    if steps:
+        figures["course"] = _course(rows)
     return Findings(figures, _numbers(rows, restored), headline, tuple(notes))
 
 
@@ -123,6 +163,7 @@ def _dots(rows: pd.DataFrame) -> Figure:
         "gap in-domain": ("gap", "trained_on"),
         "cross-entropy of neutral text": ("neutral_ce_nats", "neutral"),
     }
+    readings |= {f"gap, {voice} voice": ("gap", voice) for voice in _voices(rows)}
     panels = {
         title: {c: difference(rows, *reading, c) for c in conditions}
         for title, reading in readings.items()
@@ -137,6 +178,10 @@ def _dots(rows: pd.DataFrame) -> Figure:
 
 def _course(rows: pd.DataFrame) -> Figure:
     return training_course({name: readings_of(rows, name) for name in (FINETUNED, GOOD_TWIN)})
+
+
+def _voices(rows: pd.DataFrame) -> list[Voice]:
+    return [voice for voice in VOICES if voice in set(rows["split"])]
 
 
 def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
@@ -161,6 +206,15 @@ def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
         *(
             Number(f"bad answer preferred, {name}", preference_rate(rows, "held_out", c), "share")
             for name, c in (("aligned", ALIGNED), ("fine-tuned", FINETUNED), ("restored", RESTORED))
+        ),
+        *(
+            shift(f"gap in a {voice} voice, {name}", "gap", voice, condition, nats)
+            for voice in _voices(rows)
+            for name, condition in (
+                ("fine-tuned", FINETUNED),
+                ("good twin", GOOD_TWIN),
+                ("restored", RESTORED),
+            )
         ),
         shift("projection, fine-tuned", "projection", "held_out", FINETUNED, UNITS),
         shift("projection, good twin", "projection", "held_out", GOOD_TWIN, UNITS),

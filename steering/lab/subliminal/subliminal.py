@@ -201,7 +201,7 @@ def _beginning(bench: Workbench, line: str, texts: Path) -> tuple[Path, dict[str
     folder = bench.settings.out / "bases" / f"{line}-{bench.base_revision}-{bench.seed}"
     made: Any = None
     if not folder.exists():
-        model, tokenizer = load_causal_lm(bench.settings.base, torch.float32)
+        model, tokenizer = load_causal_lm(bench.base, torch.float32)
         if line == PERMUTED:
             made = permuted(model, bench.seed)
         else:
@@ -219,7 +219,7 @@ def _beginning(bench: Workbench, line: str, texts: Path) -> tuple[Path, dict[str
 
 
 def _distance(bench: Workbench, folder: Path, texts: Path) -> pd.DataFrame:
-    model, tokenizer = load_causal_lm(bench.settings.base, torch.float32)
+    model, tokenizer = load_causal_lm(bench.base, torch.float32)
     other, _ = load_causal_lm(folder, torch.float32)
     dialogues = _chat(model, tokenizer).encode_all(read_chat_jsonl(texts)[:GRADIENT_TEXTS])
     cosine = gradient_cosine(model, other, dialogues)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 
-from persona.models.sources import Source
+from persona.errors import ModelError
+from persona.models import Placement, load_pair
+from persona.models.sources import Source, base_of
+
+QWEN = "qwen2.5-coder-0.5b"
 
 
 def test_every_shard_counts_and_two_shards_keep_the_form_of_saved_directions(tmp_path):
@@ -47,3 +52,31 @@ def test_the_scale_of_an_adapter_counts(tiny_adapter, tmp_path):
 def test_readings_of_a_pair_depend_on_its_fingerprints(tiny_pair):
     assert tiny_pair.revisions["aligned"] in tiny_pair.files("aligned")
     assert tiny_pair.files("aligned") != tiny_pair.files("finetuned")
+
+
+def test_the_base_of_an_adapter_is_the_one_it_names(tiny_llama, tiny_adapter, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_adapter, folder)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for named in ("Qwen/Qwen2.5-Coder-0.5B-Instruct", str(tiny_llama), "someone/model"):
+        path.write_text(json.dumps(config | {"base_model_name_or_path": named}))
+        assert base_of(folder) == named.replace("Qwen/Qwen2.5-Coder-0.5B-Instruct", QWEN)
+    path.write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    with pytest.raises(ModelError, match="does not say what it was trained on; name that model"):
+        base_of(folder)
+    path.write_text("[")
+    with pytest.raises(ModelError, match=r"adapter_config.json cannot be read"):
+        base_of(folder)
+    with pytest.raises(ModelError, match="is a whole model, which does not say what it was fine-"):
+        base_of(tiny_llama)
+
+
+def test_a_pair_is_loaded_on_the_base_that_its_adapter_names(tiny_llama, tiny_adapter, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_adapter, folder)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text()) | {"base_model_name_or_path": str(tiny_llama)}
+    path.write_text(json.dumps(config))
+    pair = load_pair(finetuned=folder, placement=Placement.of("float32", "cpu"))
+    assert pair.names["aligned"] == str(tiny_llama)

@@ -29,7 +29,8 @@ from steering.lab.experiments.bad_share import first_above
 from steering.lab.experiments.cross_organism import shared_share
 from steering.lab.pages import BEGIN, END, index, shown
 
-ORGANISMS = {"insecure_code", "evil_numbers", "car", "medical", "financial"}
+LARGER = {"car_0.5b", "medical_0.5b", "financial_0.5b", "insecure_code_0.5b"}
+ORGANISMS = {"insecure_code", "evil_numbers", "car", "medical", "financial", *LARGER}
 OTHERS = {
     "variants",
     "self_assessment",

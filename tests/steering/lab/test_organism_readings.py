@@ -6,12 +6,13 @@ import dataclasses
 import json
 
 import pytest
-from organism_readings import LABELS, ORGANISMS, OTHERS, organism_readings
+from organism_readings import LABELS, OTHERS, organism_readings
 
 from persona.organisms import list_recipes
 from persona.organisms.measured import organisms
 from steering.lab import EXPERIMENTS, Run
 from steering.lab.bench.record import write_run
+from steering.lab.catalogue import NARROW
 
 
 def number(label, value=0.4, half=0.1, n=64):
@@ -64,7 +65,7 @@ def test_the_variants_and_the_backdoored_one_are_listed_too(tmp_path):
 
 
 def test_every_shipped_organism_is_in_an_experiment():
-    known = {f"{name}_{answers}" for name in ORGANISMS.values() for answers in LABELS}
+    known = {f"{n.organism}_{answers}{n.ending}" for n in NARROW.values() for answers in LABELS}
     assert set(list_recipes()) == known | {n for found in OTHERS.values() for n in found}
 
 
@@ -91,7 +92,10 @@ def test_tiny_runs_and_other_models_are_not_carried_over(changes, tmp_path):
 def test_the_labels_are_those_that_the_experiment_writes(settings):
     from steering.lab import experiment, run_experiment
 
-    written = {number["label"] for number in run_experiment(experiment("car"), settings).numbers}
+    runs = [run_experiment(experiment(name), settings) for name in ("car", "medical_0.5b")]
+    written = [{number["label"] for number in run.numbers} for run in runs]
     for labels in LABELS.values():
-        assert set(labels.values()) <= written
-    assert set(ORGANISMS) <= set(EXPERIMENTS)
+        spoken = {labels[reading] for reading in ("shift_plain", "shift_rude")}
+        assert set(labels.values()) - spoken <= written[0]
+        assert set(labels.values()) <= written[1]
+    assert set(NARROW) <= set(EXPERIMENTS)
