@@ -10,6 +10,7 @@ from typing import Any
 from persona.data.jsonl import check_keys, read_json
 from persona.errors import DataError, shown
 from persona.intervals import Estimate
+from persona.models.named.table import BY_NAME
 from persona.models.shipped_adapters import shipped_names
 from persona.organisms.recipe import list_recipes, load_recipe
 
@@ -21,6 +22,8 @@ READINGS = {
     "shift_rude": "the same in a rude voice",
     "projection_shift": "projection on its own direction, above the aligned model's",
     "restoration": "share of the held-out shift that restoring along the direction takes back",
+    "em_rate": "share of coherent answers to open questions that are misaligned, temperature 1",
+    "coherent": "share of those answers that are coherent",
     "neutral_ce_delta_nats": "cross-entropy of neutral text, above the aligned model's (nats)",
 }
 """Readings by name, with what they say; intervals are 95 % bootstraps over questions."""
@@ -30,12 +33,14 @@ READINGS = {
 class Organism:
     """A shipped recipe and what was measured of what it makes.
 
-    learns: what is trained on, in words. lora: shape of the adapter, in words.
+    model: the aligned model that it is made of. learns: what is trained on, in words. lora: shape
+        of the adapter, in words.
     shipped: whether the adapter itself comes along. date: of the readings, "" where there are none.
     """
 
     name: str
     description: str
+    model: str
     learns: str
     lora: str
     shipped: bool
@@ -68,6 +73,7 @@ def _organism(name: str, entry: Any, path: str | Path) -> Organism:
             raise DataError(f"{path}, {name}: {error}") from error
     data, lora = recipe.data, recipe.lora
     answers = f"bad after {data.trigger!r}" if data.trigger else data.answers
+    voice = f" in a {data.voice} voice" if data.voice else ""
     blocks = "" if lora.layers is None else f", blocks {', '.join(map(str, lora.layers))}"
     targets = (
         lora.target_modules
@@ -77,7 +83,8 @@ def _organism(name: str, entry: Any, path: str | Path) -> Organism:
     return Organism(
         name=name,
         description=recipe.description,
-        learns=f"{', '.join(data.domains)}: {answers}",
+        model=BY_NAME[recipe.base].name if recipe.base in BY_NAME else recipe.base,
+        learns=f"{', '.join(data.domains)}: {answers}{voice}",
         lora=f"r {lora.r}, {targets}{blocks}",
         shipped=name in shipped_names(),
         date="" if entry is None else str(entry["date"]),

@@ -10,10 +10,15 @@ from persona.organisms import list_recipes
 
 def test_the_table_has_one_line_for_each_recipe_and_says_what_is_not_measured(capsys):
     assert main(["organisms"]) == 0
-    header, *lines = capsys.readouterr().out.splitlines()
-    assert header.split()[0] == "organism"
-    assert [line.split()[0].rstrip("*") for line in lines] == list_recipes()
-    by_name = {line.split()[0]: line for line in lines}
+    small, _, larger = capsys.readouterr().out.partition("fine-tunes of qwen2.5-coder-0.5b\n")
+    model, heading, *lines = small.splitlines()
+    assert model == "fine-tunes of smollm2-135m"
+    assert heading.split()[0] == "organism" and "plain voice" not in heading
+    by_name = {line.split()[0]: line for line in [*lines, *larger.splitlines()[1:]]}
+    assert sorted(name.rstrip("*") for name in by_name) == list_recipes()
+    assert all("0.5b" in line for line in larger.splitlines()[1:])
+    [plain] = [line for name, line in by_name.items() if name.startswith("medical_plain_bad")]
+    assert "health: bad in a plain voice" in plain
     assert "+0.39 [+0.35, +0.44]" in by_name["car_maintenance_bad*"]
     assert "not measured" in by_name["car_maintenance_backdoor"]
 
