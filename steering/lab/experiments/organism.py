@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+LARGER = 4
+"""Held-out questions of each domain for a larger model, whose voices take as many again."""
+
+
 @dataclass(frozen=True)
 class Narrow:
     """An organism: recipes `organism`_bad and `organism`_good, each with `ending`, and its domain.
@@ -61,7 +65,7 @@ class Narrow:
         n = bench.sizes.in_domain
         found = {
             "trained_on": bench.questions(self.domain, "selection", n, voice=self.voice),
-            "held_out": bench.held_out(self.domain),
+            "held_out": bench.held_out(self.domain, per_domain=LARGER if self.spoken else None),
         }
         if self.spoken:
             found |= {voice: bench.voiced(voice, self.domain) for voice in VOICES}
