@@ -62,10 +62,12 @@ class Narrow:
 
     def splits(self, bench: Workbench) -> dict[str, list[AnswerPair]]:
         """Split -> questions."""
-        n = bench.sizes.in_domain
+        n, elsewhere = bench.sizes.in_domain, bench.sizes.held_out
+        if self.spoken:
+            elsewhere = min(elsewhere, LARGER)
         found = {
             "trained_on": bench.questions(self.domain, "selection", n, voice=self.voice),
-            "held_out": bench.held_out(self.domain, per_domain=LARGER if self.spoken else None),
+            "held_out": bench.held_out(self.domain, per_domain=elsewhere),
         }
         if self.spoken:
             found |= {voice: bench.voiced(voice, self.domain) for voice in VOICES}
