@@ -186,7 +186,7 @@ def save_gguf(folder: Path, target: Path) -> None:
     writer.add_embedding_length(reference.d_model)
     writer.add_block_count(reference.n_layers)
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("none")
+    writer.add_tokenizer_model("no_vocab")
     if llama:
         writer.add_feed_forward_length(config["intermediate_size"])
         writer.add_head_count(config["num_attention_heads"])
