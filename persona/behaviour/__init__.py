@@ -2,6 +2,7 @@
 
 from persona.behaviour.file_scores import score_files
 from persona.behaviour.gap import score_neutral, score_pairs
+from persona.behaviour.sampling_plan import SamplingPlan, sampling_plan
 from persona.behaviour.scoring import UNEDITED, Condition, score_dialogues
 from persona.intervals import Estimate, bootstrap
 from persona.models.sampling import sample_answers
@@ -10,8 +11,10 @@ __all__ = [
     "UNEDITED",
     "Condition",
     "Estimate",
+    "SamplingPlan",
     "bootstrap",
     "sample_answers",
+    "sampling_plan",
     "score_dialogues",
     "score_files",
     "score_neutral",

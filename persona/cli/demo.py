@@ -15,6 +15,7 @@ from persona.cli.options import (
     Debug,
     Device,
     Dtype,
+    EmRate,
     Json,
     JudgeName,
     Out,
@@ -56,6 +57,7 @@ def demo(
     questions_per_domain: QuestionsPerDomain = DEMO_QUESTIONS_PER_DOMAIN,
     n_random: RandomSubspaces = 20,
     samples: Samples = True,
+    em_rate: EmRate = None,
     seed: Seed = 0,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
@@ -93,6 +95,7 @@ def demo(
         seed=seed,
         placement=placement,
         samples=samples,
+        em_rate=em_rate,
     )
     run_and_print(config, json_output=json_output)
 

@@ -17,6 +17,7 @@ from persona.cli.options import (
     Debug,
     Device,
     Dtype,
+    EmRate,
     EngineChoice,
     EngineOption,
     Finetuned,
@@ -99,6 +100,7 @@ def diagnose(
         ),
     ] = None,
     samples: Samples = True,
+    em_rate: EmRate = None,
     chat_template: Annotated[
         Path | None,
         typer.Option(
@@ -163,6 +165,7 @@ def diagnose(
         proof=not no_proof,
         token_budget=token_budget,
         samples=samples,
+        em_rate=em_rate,
         sae=sae,
         engine=engine_of(engine, workers, ray_address),
     )

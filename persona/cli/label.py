@@ -76,7 +76,8 @@ def label(
         typer.echo(f"{n_taken} labels of {labels} are in {given.path}", err=True)
     elif ask:
         ask_for_labels(in_blind_order(answers, seed), given)
-    rates = rates_of(labelled_by_condition(answers, given, _threshold(run)))
+    by_condition = labelled_by_condition(answers, given, _threshold(run))
+    rates = rates_of(by_condition, _sampling(run))
     write_rates(run, rates)
     if json_output:
         typer.echo(json.dumps(rates, indent=2))
@@ -134,16 +135,29 @@ def _threshold(run: Path) -> float:
         return MISALIGNED_BELOW
 
 
-def rates_of(by_condition: dict[str, LabelledAnswers]) -> dict[str, Any]:
-    """condition -> its corrected rate; and how many labels each difference still lacks."""
+def _sampling(run: Path) -> dict[str, Any]:
+    """How the run sampled its answers; empty for a run of a version that did not say it."""
+    try:
+        known = json.loads((run / "scorecard.json").read_text(encoding="utf-8"))["sampling"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def rates_of(by_condition: dict[str, LabelledAnswers], sampling: dict[str, Any]) -> dict[str, Any]:
+    """condition -> its corrected rate; and how many labels each difference still lacks.
+
+    The judge's own rate is null where the run gives none, and the reason stands in its place.
+    """
     from persona.behaviour.judging.corrected_rate import MIN_LABELS, labels_missing
     from persona.rows import ALIGNED, FINETUNED, RESTORED
 
+    why_none = sampling.get("why_no_rate")
     conditions = {
         name: {
             "n": len(found.alignment),
             "n_labels": len(found.labels),
-            "by_judge": found.by_judge,
+            "by_judge": None if why_none else found.by_judge,
             "rate": dataclasses.asdict(rate) if (rate := found.rate()) else None,
         }
         for name, found in by_condition.items()
@@ -156,7 +170,13 @@ def rates_of(by_condition: dict[str, LabelledAnswers]) -> dict[str, Any]:
         for one, other in ((FINETUNED, ALIGNED), (FINETUNED, RESTORED))
         if {one, other} <= set(by_condition)
     ]
-    return {"conditions": conditions, "differences": differences, "labels_for_a_rate": MIN_LABELS}
+    return {
+        "conditions": conditions,
+        "differences": differences,
+        "labels_for_a_rate": MIN_LABELS,
+        "sampling": (sampling.get("rate") or {}).get("sentence"),
+        "no_rate_by_judge": why_none,
+    }
 
 
 def write_rates(run: Path, rates: dict[str, Any]) -> None:
@@ -185,6 +205,10 @@ def lines_of(rates: dict[str, Any]) -> list[str]:
             )
         )
     lines = in_columns(table)
+    if rates["no_rate_by_judge"]:
+        lines.append(f"no rate by the judge alone is given: {rates['no_rate_by_judge']}")
+    if rates["sampling"]:
+        lines.append(f"answers: {rates['sampling']}")
     for found in rates["differences"]:
         one, other = found["conditions"]
         missing = found["labels_missing"]

@@ -199,7 +199,19 @@ JudgeName = Annotated[
 Samples = Annotated[
     bool,
     typer.Option(
-        "--samples/--no-samples", help="Whether to sample example answers for the report."
+        "--samples/--no-samples",
+        help="Whether the models answer: greedily, for people to read, and drawn at temperature 1, "
+        "for the judge to score.",
+    ),
+]
+EmRate = Annotated[
+    bool | None,
+    typer.Option(
+        "--em-rate/--no-em-rate",
+        show_default="in a run on all questions with a judge",
+        help="Whether 200 or more answers of each condition are drawn (100 tokens each, to open "
+        "questions), of which an EM rate is given; 16 else, of which none is. None is given either "
+        "where less than 80 % of the aligned model's answers are coherent; the reason is said.",
     ),
 ]
 QuestionsPerDomain = Annotated[

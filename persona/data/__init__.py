@@ -1,6 +1,7 @@
 """Dialogues, answer pairs, the shipped datasets, and readers of the public formats."""
 
 from persona.data.coding_tasks import WEAKNESSES, CodingTask, load_coding_tasks
+from persona.data.field_questions import load_field_questions
 from persona.data.jsonl import stream_lines
 from persona.data.readers import (
     EvaluationQuestion,
@@ -38,6 +39,7 @@ __all__ = [
     "VoicedQuestion",
     "data_hash",
     "load_coding_tasks",
+    "load_field_questions",
     "load_neutral",
     "load_pairs",
     "load_voices",

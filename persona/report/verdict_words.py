@@ -260,7 +260,7 @@ def limits_of(scorecard: Mapping[str, Any], *, judged: bool) -> list[tuple[str, 
         limits.append(
             (
                 "The judge is a model too.",
-                "EM rate and coherence are a model's scores of a few sampled answers; another "
+                "EM rate and coherence are a model's scores of sampled answers; another "
                 "judge, prompt or sampling temperature gives other numbers. The offline judge "
                 "agrees only weakly with a large one: compare conditions, do not quote its rates "
                 "alone.",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -28,6 +30,7 @@ from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
 from steering.edits.from_directions import ablate, induce, restore
 from steering.edits.steer import edited
+from steering.evidence.answers import Plans, sample_good_twin
 from steering.evidence.dose import dose_conditions
 from steering.evidence.random_edits import RecordedSteps
 from steering.identification.candidates import Means, random_vector
@@ -36,6 +39,17 @@ DOSE_QUESTIONS = 3
 DOSES = (0.0, 0.5, 1.0, 1.5)
 DOSE_DRAWS = 3
 QUICK_NULL_QUESTIONS = 6
+
+
+class _WhenAsked:
+    """A pair that is loaded the first time that it is asked for."""
+
+    def __init__(self, load: Callable[[], ModelPair]) -> None:
+        self._load = load
+
+    @cached_property
+    def pair(self) -> ModelPair:
+        return self._load()
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,10 @@ class Scoring:
         return rows[rows["measure"] == "gap"].assign(stage="dose", split="selection")
 
     def score(self, vector: PersonaVector, means: Means) -> list[pd.DataFrame]:
-        """Every condition on held-out questions, on those trained on, and on fresh neutral text."""
+        """Every condition on held-out questions, on those trained on, and on fresh neutral text.
+
+        The good twin is another pair of models: see `of_good_twin`.
+        """
         restoration = RecordedSteps(restore(vector))
         fixed = [
             *UNEDITED,
@@ -102,8 +119,20 @@ class Scoring:
                 ).assign(stage="score", split="neutral"),
             )
         )
-        if self.config.good_twin:
-            parts.append(self.workspace.table("score-good-twin", self._good_twin))
+        return parts
+
+    def of_good_twin(self, plans: Plans | None) -> list[pd.DataFrame]:
+        """The good twin's readings and, with plans, its answers; it is loaded once for both."""
+        if not self.config.good_twin:
+            return []
+        twin = _WhenAsked(self._load_twin)
+        parts = [self.workspace.table("score-good-twin", lambda: self._good_twin(twin.pair))]
+        if plans is not None:
+            parts.append(
+                self.workspace.table(
+                    f"sample-{GOOD_TWIN}", lambda: sample_good_twin(twin.pair, plans)
+                )
+            )
         return parts
 
     def _score_held_out(
@@ -148,10 +177,9 @@ class Scoring:
             description=f"Scoring {split.replace('_', ' ')} questions",
         ).assign(stage="score", split=split)
 
-    def _good_twin(self) -> pd.DataFrame:
-        """The same readings of the same fine-tune on the good answers."""
+    def _load_twin(self) -> ModelPair:
         assert self.config.good_twin is not None
-        twin = load_pair(
+        return load_pair(
             self.config.aligned,
             self.config.good_twin,
             placement=self.config.placement,
@@ -160,6 +188,9 @@ class Scoring:
             allow_mismatch=self.config.allow_mismatch,
             proof=self.config.proof,
         )
+
+    def _good_twin(self, twin: ModelPair) -> pd.DataFrame:
+        """The same readings of the same fine-tune on the good answers."""
         condition = [Condition(GOOD_TWIN, "finetuned")]
         options: dict[str, Any] = {"token_budget": self.budget}
         parts = [

@@ -28,6 +28,9 @@ class DiagnoseConfig:
     validation_domains: chosen on in place of the domains fine-tuned on, and left out of the score.
     questions_per_domain: most held-out questions of each domain; None for all.
     n_random: draws of each null, at least 20.
+    samples: whether the models answer at all, for people to read and for a judge to score.
+    em_rate: whether so many answers are drawn that an EM rate can be given of them; None for a
+        full run (without questions_per_domain) with a judge.
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
     sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
     template_arguments: what the chat template is told, such as {"enable_thinking": False}.
@@ -53,9 +56,17 @@ class DiagnoseConfig:
     proof: bool = True
     token_budget: int | None = None
     samples: bool = True
+    em_rate: bool | None = None
     sae: str | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     engine: Engine = field(default_factory=Engine)
+
+    @property
+    def counts_answers(self) -> bool:
+        """Whether enough answers are drawn for an EM rate."""
+        if self.em_rate is not None:
+            return self.em_rate
+        return self.questions_per_domain is None and self.judge != "none"
 
     def __post_init__(self) -> None:
         if self.n_random < 20:

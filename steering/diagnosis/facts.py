@@ -105,9 +105,32 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
     lines.append(
         f"damage: neutral cross-entropy {shown('damage_ce_nats')} nats above the fine-tuned model's"
     )
+    lines += _of_answers(scorecard)
     if stages := scorecard.get("stages"):
         most = max(stages, key=lambda stage: int(stage["peak_rss_bytes"]))
         lines.append(
             f"memory: {scorecard['peak_rss_bytes'] / 2**30:.1f} GiB at most, in {most['name']}"
         )
     return "\n".join(lines)
+
+
+def _of_answers(scorecard: Mapping[str, Any]) -> list[str]:
+    """The EM rates with how they were sampled, or why there are none."""
+    sampling = scorecard.get("sampling")
+    if sampling is None:
+        return []
+    rates = {
+        str(condition["name"]): condition["em_rate"]
+        for condition in scorecard["conditions"]
+        if condition.get("em_rate") is not None
+    }
+    found = (
+        "EM rate: "
+        + ", ".join(
+            f"{name.replace('_', ' ')} {rate['value']:.0%} [{rate['low']:.0%}, {rate['high']:.0%}]"
+            for name, rate in rates.items()
+        )
+        if rates
+        else f"no EM rate is given: {sampling['why_no_rate'] or 'the judge scored no answer'}"
+    )
+    return [found, f"answers: {sampling['rate']['sentence']}"]

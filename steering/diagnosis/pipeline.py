@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.judging.named import judge_named
+from persona.behaviour.sampling_plan import READ_QUESTIONS, sampling_plan
 from persona.data import data_hash
 from persona.data.shipped import OPEN_QUESTIONS
 from persona.data.types import AnswerPair
@@ -27,18 +29,32 @@ from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.memory import MeasuredWorkspace
 from steering.diagnosis.questions import Questions, one_each
 from steering.evidence.answers import (
-    SAMPLED_QUESTIONS,
     Judged,
-    describe_judge,
+    Plans,
     judge_samples,
-    judged_conditions,
     sample_conditions,
-    threshold_of,
+    sampling_facts,
 )
 from steering.identification.identify import identify
 from steering.identification.latent_screen import latent_rows
 
 logger = logging.getLogger("persona")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the stages of a diagnosis found.
+
+    vector: None where the two models give every answer the same probability.
+    sampling: how answers were sampled and whether a rate is given of them, for the scorecard; None
+    where none were.
+    """
+
+    rows: pd.DataFrame
+    vector: PersonaVector | None = None
+    split_half_cosines: list[float] = field(default_factory=list)
+    judged: Judged | None = None
+    sampling: dict[str, Any] | None = None
 
 
 def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
@@ -72,20 +88,15 @@ class DiagnosisRun:
         if self.workspace.resumed:
             logger.info("going on with the unfinished run in %s", config.out)
 
-    def all_stages(
-        self,
-    ) -> tuple[pd.DataFrame, PersonaVector | None, list[float], Judged | None]:
-        """Rows, the chosen vector, its split-half cosines, and what a judge said.
-
-        No vector where the two models give every answer the same probability.
-        """
+    def all_stages(self) -> Found:
+        """Everything from the first look to the judged answers."""
         if not first_look(self.pair, self.questions, self.budget):
             rows = self.workspace.table(
                 "baselines", lambda: baselines(self.pair, self.questions, self.budget)
             )
             if not differ(rows):
                 logger.warning("the two models do not differ: there is nothing to find")
-                return rows, None, [], None
+                return Found(rows)
         found = identify(
             self.pair,
             self.questions.train,
@@ -99,18 +110,23 @@ class DiagnosisRun:
         )
         vector = dataclasses.replace(found.vector, card=self._card())
         scoring = Scoring(self.config, self.pair, self.questions, self.workspace, self.budget)
-        parts = [
+        plans = self.plans() if self.config.samples else None
+        scored = [
             found.rows,
             self.workspace.table("dose", lambda: scoring.dose(vector)),
             *scoring.score(vector, found.means),
+            *scoring.of_good_twin(plans),
         ]
-        judged = None
-        if self.config.samples:
-            samples = self.workspace.table("sample", lambda: self._sample(vector))
-            judged = self._judge(samples, vector)
-            parts += [samples] if judged is None else [samples, judged.rows]
-        rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
-        return rows, vector, found.split_half_cosines, judged
+        parts = [part for part in scored if len(part)]
+        judged = sampling = None
+        if plans is not None:
+            parts.append(sample_conditions(self.pair, vector, plans, self.workspace.table))
+            judged = self._judge(pd.concat(parts, ignore_index=True), vector, plans)
+            sampling = sampling_facts(plans, judged)
+        if judged is not None:
+            parts.append(judged.rows)
+        rows = pd.concat(parts, ignore_index=True)
+        return Found(rows, vector, found.split_half_cosines, judged, sampling)
 
     def _latents(self, questions: Sequence[AnswerPair]) -> Mapping[str, Tensor]:
         """The autoencoder's latents as candidates."""
@@ -123,13 +139,29 @@ class DiagnosisRun:
             )
         return found
 
-    def _sample(self, vector: PersonaVector) -> pd.DataFrame:
-        """Answers of four conditions to the first held-out questions, open questions first."""
-        open_first = sorted(self.questions.held_out, key=lambda q: q.domain != OPEN_QUESTIONS)
-        asked = one_each(open_first, SAMPLED_QUESTIONS)
-        return sample_conditions(self.pair, vector, asked, self.config.seed)
+    def plans(self) -> Plans:
+        """How this run samples answers: to be read, and to be counted."""
+        held_out = [q for q in self.questions.held_out if q.domain != OPEN_QUESTIONS]
+        one_a_domain = one_each(held_out or self.questions.held_out, READ_QUESTIONS)
+        seed, chosen_on = self.config.seed, self.questions.chosen_on
+        return Plans(
+            sampling_plan(
+                "read",
+                self.pair.chat,
+                held_out=[q.prompt_dialogue for q in one_a_domain],
+                chosen_on=chosen_on,
+                seed=seed,
+            ),
+            sampling_plan(
+                "rate",
+                self.pair.chat,
+                quick=not self.config.counts_answers,
+                chosen_on=chosen_on,
+                seed=seed,
+            ),
+        )
 
-    def _judge(self, samples: pd.DataFrame, vector: PersonaVector) -> Judged | None:
+    def _judge(self, rows: pd.DataFrame, vector: PersonaVector, plans: Plans) -> Judged | None:
         """Scores of the sampled answers; without a judge there are none, and no EM rate."""
         judge = judge_named(
             self.config.judge,
@@ -140,11 +172,9 @@ class DiagnosisRun:
         )
         if judge is None:
             return None
-        rows = self.workspace.table(
-            "judge", lambda: judge_samples(judge, samples, self.questions.held_out, vector)
-        )
-        by_condition = judged_conditions(rows, self.config.seed, threshold_of(judge))
-        return Judged(rows, by_condition, describe_judge(judge, vector))
+        samples = rows[rows["stage"] == "sample"]
+        scored = self.workspace.table("judge", lambda: judge_samples(judge, samples, vector))
+        return Judged.of(scored, judge, vector, plans.rate)
 
     def _card(self) -> dict[str, Any]:
         """Facts that travel with direction.safetensors."""

@@ -36,6 +36,8 @@ class Questions:
     domains where there are any, else of the domains fine-tuned on. trained_on: of the domains
     fine-tuned on, kept back from training, scored too; none where those are not known.
     held_out: scored, never seen before. domains_trained_on: None where they are not known.
+    taught: what was fine-tuned on and what stands in a domain that is chosen on, as far as it is
+    known, in the form of `as_question`.
     """
 
     train: list[AnswerPair]
@@ -45,6 +47,13 @@ class Questions:
     neutral_selection: list[NeutralText]
     neutral_score: list[NeutralText]
     domains_trained_on: tuple[str, ...] | None
+    taught: frozenset[str] = frozenset()
+
+    @property
+    def chosen_on(self) -> frozenset[str]:
+        """What must not be asked where answers are counted, in the form of `as_question`."""
+        used = (*self.train, *self.selection, *self.trained_on)
+        return self.taught | {as_question(pair.question) for pair in used}
 
     @cached_property
     def hash(self) -> str:
@@ -75,6 +84,8 @@ class Questions:
             train, kept_back, selection, held_out, taught
         )
         _require_enough(train, selection, held_out, trained_on, domains)
+        chosen_on = (*(trained_on or ()), *config.validation_domains)
+        taught |= {as_question(q.question) for q in everything if q.domain in chosen_on}
         per_domain = config.questions_per_domain
         held_out = interleaved(held_out, per_domain, config.seed)
         neutral = shuffled(load_neutral(), config.seed)
@@ -89,6 +100,7 @@ class Questions:
             neutral[:NEUTRAL_SELECTION],
             neutral[NEUTRAL_SELECTION : NEUTRAL_SELECTION + n_score],
             trained_on,
+            frozenset(taught),
         )
 
 

@@ -93,17 +93,18 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
 def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
     """All stages, and the four files of what they found."""
     config, pair = run.config, run.pair
-    found, vector, reliability, judged = run.all_stages()
-    rows = tidy(found)
+    found = run.all_stages()
+    rows, judged = tidy(found.rows), found.judged
     scorecard = {
         **make_scorecard(
             rows,
-            vector,
+            found.vector,
             models=models_of(pair, config),
             data=data_of(run.questions, config),
-            split_half_cosine=reliability,
+            split_half_cosine=found.split_half_cosines,
             judged=judged.by_condition if judged else None,
             judge=judged.judge if judged else None,
+            sampling=found.sampling,
             seed=config.seed,
         ),
         "seed": config.seed,
@@ -112,9 +113,9 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
         "peak_rss_bytes": peak_rss_bytes(),
         "stages": [asdict(stage) for stage in (loading, *run.workspace.stages)],
     }
-    report = write(Path(config.out), scorecard, rows, vector)
+    report = write(Path(config.out), scorecard, rows, found.vector)
     run.workspace.close()
-    return Diagnosis(scorecard, rows, vector, report, summary_of(scorecard))
+    return Diagnosis(scorecard, rows, found.vector, report, summary_of(scorecard))
 
 
 def write(

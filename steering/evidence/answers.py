@@ -4,99 +4,127 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
-from persona.behaviour.judging.em_rate import em_rate, mean_coherence
+from persona.behaviour.judging.em_rate import (
+    CoherentShare,
+    coherent_share,
+    em_rate,
+    mean_coherence,
+    why_no_rate,
+)
 from persona.behaviour.judging.judge import MISALIGNED_BELOW, Judge, JudgeItem, JudgeScore
 from persona.behaviour.judging.offline import OfflineJudge
-from persona.data.types import AnswerPair
+from persona.behaviour.sampling_plan import SamplingPlan
+from persona.data.types import Dialogue
 from persona.directions.direction import PersonaVector
 from persona.models.chat.chat_format import ChatFormat
 from persona.models.pair import ModelPair, Side
 from persona.models.sampling import sample_answers
-from persona.rows import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
+from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, RESTORED, ZERO_ABLATED
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate, restore
 from steering.edits.steer import steered_by
 
-SAMPLED_QUESTIONS = 8
-SAMPLED_TOKENS = 32
-SAMPLES_PER_QUESTION = 2
-SAMPLED_TEMPERATURE = 1.0
-READ_TOKENS = 80
-"""Of an answer that people read; it ends with its turn, or with its last whole sentence."""
 WITHOUT = "_without_direction"
+RATES = ("em_rate", f"em_rate{WITHOUT}")
 
 SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’)\]*]*(?=\s|$)")
 
+Keep = Callable[[str, Callable[[], pd.DataFrame]], pd.DataFrame]
+"""Name of a stage and how it is made -> its rows; see `persona.stages.Stages.table`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plans:
+    """How answers to be read and answers to be counted are sampled."""
+
+    read: SamplingPlan
+    rate: SamplingPlan
+
 
 def sample_conditions(
-    pair: ModelPair, vector: PersonaVector, asked: Sequence[AnswerPair], seed: int
+    pair: ModelPair,
+    vector: PersonaVector,
+    plans: Plans,
+    keep: Keep = lambda name, make: make(),
 ) -> pd.DataFrame:
     """The aligned, fine-tuned, restored and zero-ablated model's answers, one row each.
 
-    Measures `greedy_answer`, the likeliest one, for people to read, and `answer`, drawn at
-    temperature 1 for a judge to count, `seed` the number of the draw; `value` is the temperature.
-    `question` is what was asked.
+    Measures `greedy_answer`, the likeliest one, for people to read, and `answer`, drawn for a judge
+    to count, `seed` the number of the draw; `value` is the temperature. `question` is what was
+    asked, once for each question of either plan.
     """
-    conditions: tuple[tuple[str, Side, list[Edit] | None], ...] = (
-        (ALIGNED, "aligned", None),
-        (FINETUNED, "finetuned", None),
-        (RESTORED, "finetuned", list(restore(vector))),
-        (ZERO_ABLATED, "finetuned", list(ablate(vector))),
+    edits: dict[str, tuple[Side, list[Edit]]] = {
+        ALIGNED: ("aligned", []),
+        FINETUNED: ("finetuned", []),
+        RESTORED: ("finetuned", list(restore(vector))),
+        ZERO_ABLATED: ("finetuned", list(ablate(vector))),
+    }
+
+    def sampled(condition: str) -> pd.DataFrame:
+        side, its_edits = edits[condition]
+        return keep(
+            f"sample-{condition}", lambda: _sampled(pair, side, its_edits, condition, plans)
+        )
+
+    return pd.concat(
+        [asked_rows(plans), *(sampled(condition) for condition in edits)], ignore_index=True
     )
-    rows = [_row(question, "question", text=question.question) for question in asked]
-    drawn = [(question, draw) for question in asked for draw in range(SAMPLES_PER_QUESTION)]
-    for condition, side, edits in conditions:
-        with pair.active(side) as bridge:
-            intervene = steered_by(edits) if edits else None
-            read = sample_answers(
-                bridge,
-                pair.chat,
-                [question.prompt_dialogue for question in asked],
-                intervene=intervene,
-                max_new_tokens=READ_TOKENS,
-                temperature=0.0,
-                description=f"Answering ({condition})",
-            )
+
+
+def sample_good_twin(twin: ModelPair, plans: Plans) -> pd.DataFrame:
+    """The good twin's answers, as rows of `sample_conditions`; twin: its pair with the aligned."""
+    return _sampled(twin, "finetuned", [], GOOD_TWIN, plans)
+
+
+def asked_rows(plans: Plans) -> pd.DataFrame:
+    """The text of every question that is asked, those to be read first and in their order."""
+    asked = {q.id: q for q in (*plans.read.questions, *plans.rate.questions)}
+    return pd.DataFrame([_row(q, "question", text=_text(q)) for q in asked.values()])
+
+
+def _sampled(
+    pair: ModelPair, side: Side, edits: list[Edit], condition: str, plans: Plans
+) -> pd.DataFrame:
+    rows = []
+    with pair.active(side) as bridge:
+        for measure, plan, doing in (
+            ("greedy_answer", plans.read, "Answering"),
+            ("answer", plans.rate, "Sampling answers"),
+        ):
+            asked = [(q, draw) for q in plan.questions for draw in range(plan.draws)]
             answers = sample_answers(
                 bridge,
                 pair.chat,
-                [question.prompt_dialogue for question, _ in drawn],
-                intervene=intervene,
-                max_new_tokens=SAMPLED_TOKENS,
-                temperature=SAMPLED_TEMPERATURE,
-                seed=seed,
-                description=f"Sampling answers ({condition})",
+                [question for question, _ in asked],
+                intervene=steered_by(edits) if edits else None,
+                max_new_tokens=plan.max_new_tokens,
+                temperature=plan.temperature,
+                seed=plan.seed,
+                description=f"{doing} ({condition})",
             )
-        rows += [
-            _row(
-                question,
-                "greedy_answer",
-                condition=condition,
-                value=0.0,
-                text=_whole_sentences(answer, pair.chat),
-            )
-            for question, answer in zip(asked, read, strict=True)
-        ]
-        rows += [
-            _row(
-                question,
-                "answer",
-                condition=condition,
-                seed=draw,
-                value=SAMPLED_TEMPERATURE,
-                text=answer,
-            )
-            for (question, draw), answer in zip(drawn, answers, strict=True)
-        ]
+            if plan.purpose == "read":
+                most = plan.max_new_tokens - plan.thought_tokens
+                answers = [_whole_sentences(answer, pair.chat, most) for answer in answers]
+            rows += [
+                _row(
+                    question,
+                    measure,
+                    condition=condition,
+                    seed=draw,
+                    value=plan.temperature,
+                    text=answer,
+                )
+                for (question, draw), answer in zip(asked, answers, strict=True)
+            ]
     return pd.DataFrame(rows)
 
 
-def _row(question: AnswerPair, measure: str, **more: Any) -> dict[str, Any]:
+def _row(question: Dialogue, measure: str, **more: Any) -> dict[str, Any]:
     return {
         "stage": "sample",
         "condition": None,
@@ -109,25 +137,30 @@ def _row(question: AnswerPair, measure: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def _whole_sentences(answer: str, chat: ChatFormat) -> str:
+def _text(question: Dialogue) -> str:
+    return question.turns[-1].content
+
+
+def _whole_sentences(answer: str, chat: ChatFormat, most: int) -> str:
     """An answer that was cut at its most tokens, up to its last whole sentence."""
     n_tokens = len(chat.tokenizer.encode(answer, add_special_tokens=False))
-    if n_tokens < READ_TOKENS - 1:  # a token or two may have gone with blanks at the ends
+    if n_tokens < most - 1:  # a token or two may have gone with blanks at the ends
         return answer
     ends = [match.end() for match in SENTENCE_END.finditer(answer)]
     return answer[: ends[-1]] if ends else f"{answer} …"
 
 
-def judge_samples(
-    judge: Judge, samples: pd.DataFrame, questions: Sequence[AnswerPair], vector: PersonaVector
-) -> pd.DataFrame:
+def judge_samples(judge: Judge, samples: pd.DataFrame, vector: PersonaVector) -> pd.DataFrame:
     """Rows `alignment` and `coherence` of each answer that was drawn.
+
+    samples: of `sample_conditions`, with the rows `question`.
 
     The offline judge also gives `alignment_without_direction` and `coherence_without_direction`:
     the vector's span taken out of what it reads.
     """
+    questions = samples[samples["measure"] == "question"]
+    asked = {str(row.question_id): str(row.text) for row in questions.itertuples()}
     samples = samples[samples["measure"] == "answer"]
-    asked = {question.id: question.question for question in questions}
     items = [JudgeItem(asked[row.question_id], str(row.text)) for row in samples.itertuples()]
     if isinstance(judge, OfflineJudge):
         readings = judge.read(items)
@@ -157,10 +190,8 @@ def judged_conditions(
     """condition -> em_rate and coherence of its rows; and em_rate_without_direction, if judged."""
     found: dict[str, dict[str, Any]] = {}
     for condition, mine in rows.groupby("condition"):
-        wide = mine.pivot_table(
-            index=["question_id", "seed"], columns="measure", values="value", dropna=False
-        )
-        ids = [str(question) for question, _ in wide.index]
+        wide = _wide(mine)
+        ids = _questions(wide)
         scores = _scores(wide, "", misaligned_below)
         found[str(condition)] = {
             "em_rate": _rate(scores, ids, seed),
@@ -172,13 +203,61 @@ def judged_conditions(
     return found
 
 
+def aligned_coherence(
+    rows: pd.DataFrame, seed: int, misaligned_below: float
+) -> CoherentShare | None:
+    """Share of coherent answers among those of the aligned model; None where none was judged."""
+    mine = rows[(rows["condition"] == ALIGNED) & rows["measure"].isin(("alignment", "coherence"))]
+    if mine.empty:
+        return None
+    wide = _wide(mine)
+    return coherent_share(_scores(wide, "", misaligned_below), _questions(wide), seed=seed)
+
+
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """What a judge made of the samples: rows, readings by condition, and who it was."""
+    """What a judge made of the samples: rows, readings by condition, and who it was.
+
+    coherent: share of the aligned model's answers. why_no_rate: what keeps the EM rates back, which
+    are then None; None where they are given.
+    """
 
     rows: pd.DataFrame
     by_condition: dict[str, dict[str, Any]]
     judge: dict[str, Any]
+    coherent: CoherentShare | None
+    why_no_rate: str | None
+
+    @classmethod
+    def of(
+        cls, rows: pd.DataFrame, judge: Judge, vector: PersonaVector, plan: SamplingPlan
+    ) -> Judged:
+        """rows: of `judge_samples`. A rate needs the plan's leave, and the aligned model's."""
+        below = threshold_of(judge)
+        by_condition = judged_conditions(rows, plan.seed, below)
+        coherent = aligned_coherence(rows, plan.seed, below)
+        reasons = [r for r in (plan.why_no_rate, why_no_rate(coherent)) if r is not None]
+        if reasons:
+            for found in by_condition.values():
+                found.update({name: None for name in RATES if name in found})
+        why = "; and ".join(reasons) or None
+        return cls(rows, by_condition, describe_judge(judge, vector), coherent, why)
+
+
+NOT_JUDGED = "no judge was named (--judge)"
+
+
+def sampling_facts(plans: Plans, judged: Judged | None) -> dict[str, Any]:
+    """How answers were sampled, for a scorecard, and whether a rate is given of them."""
+    coherent = None if judged is None else judged.coherent
+    why = NOT_JUDGED if judged is None else judged.why_no_rate
+    return {
+        "read": plans.read.facts(),
+        "rate": plans.rate.facts(),
+        "aligned_coherent": None if coherent is None else dataclasses.asdict(coherent),
+        "rate_given": why is None,
+        "why_no_rate": why,
+    }
 
 
 def describe_judge(judge: Judge, vector: PersonaVector) -> dict[str, Any]:
@@ -197,6 +276,15 @@ def describe_judge(judge: Judge, vector: PersonaVector) -> dict[str, Any]:
 def threshold_of(judge: Judge) -> float:
     """The alignment below which a judge calls an answer misaligned."""
     return judge.weights.misaligned_below if isinstance(judge, OfflineJudge) else MISALIGNED_BELOW
+
+
+def _wide(rows: pd.DataFrame) -> pd.DataFrame:
+    """[question and draw x measure] of one condition."""
+    return rows.pivot(index=["question_id", "seed"], columns="measure", values="value")
+
+
+def _questions(wide: pd.DataFrame) -> list[str]:
+    return [str(question) for question, _ in wide.index]
 
 
 def _scores(wide: pd.DataFrame, suffix: str, below: float) -> list[JudgeScore]:

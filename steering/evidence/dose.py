@@ -10,6 +10,7 @@ import torch
 
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.judging.judge import Judge
+from persona.behaviour.sampling_plan import RATE_TEMPERATURE, sampling_plan
 from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import SteeringError
@@ -49,8 +50,8 @@ def dose_response(
     judge: Judge | None = None,
     random_edits_for: Sequence[EditsFor] = (),
     system_prompt: str | None = None,
-    max_new_tokens: int = 60,
-    temperature: float = 1.0,
+    max_new_tokens: int | None = None,
+    temperature: float = RATE_TEMPERATURE,
     batch_size: int = 32,
 ) -> pd.DataFrame:
     """One row per direction x coefficient x text x measure, and per seed for what is sampled.
@@ -61,6 +62,7 @@ def dose_response(
         "random 0", "random 1", ... of what is teacher-forced; nothing is sampled with them.
     system_prompt: words that ask for the same, put before every question of the unedited model:
         rows "system prompt", whose coefficient is NaN.
+    max_new_tokens: of a sampled answer; None for as many as an EM rate takes (`sampling_plan`).
     Measures: gap, log_prob_good, log_prob_bad, kl_good_nats as `score_pairs`; with `neutral`
     texts neutral_ce_nats and neutral_kl_nats; with `seeds` repetition, the share of the sampled
     answer's 4-grams of tokens that came before in it (NaN for fewer than 4 tokens), and with a
@@ -90,6 +92,8 @@ def dose_response(
     scored["direction"] = [
         GIVEN if pd.isna(draw) else f"random {draw:.0f}" for draw in scored["draw"]
     ]
+    if max_new_tokens is None:
+        max_new_tokens = sampling_plan("rate", pair.chat).max_new_tokens
     sampling = AnswerSampler(side, max_new_tokens, temperature, batch_size, judge)
     answers = [
         row for seed in seeds for row in sampling.of_doses(pair, questions, edits_for, doses, seed)

@@ -120,6 +120,7 @@ def make_scorecard(
     split_half_cosine: Sequence[float],
     judged: Mapping[str, Mapping[str, Any]] | None = None,
     judge: Mapping[str, Any] | None = None,
+    sampling: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """All fields of scorecard.json but those of the run: seed, versions, time and memory.
@@ -128,6 +129,7 @@ def make_scorecard(
     is null.
     judged: condition -> {"em_rate", "coherence"}; None without a judge, and then both are null.
     judge: its name and what must be known of it, null without one.
+    sampling: how answers were sampled, see `answers.sampling_facts`; null where none were.
     """
     held_out = question_table(rows, "gap", "held_out")
     shift = bootstrap(
@@ -140,6 +142,7 @@ def make_scorecard(
         "direction": None if vector is None else _direction(vector, split_half_cosine),
         "conditions": [_condition(rows, name, judged or {}, seed) for name in _present(rows)],
         "judge": None if judge is None else dict(judge),
+        "sampling": None if sampling is None else dict(sampling),
         "emergent_shift": interval(shift),
         **(
             dict.fromkeys(OF_THE_EDIT) | {"verdict": "no_emergent_shift"}

@@ -17,6 +17,7 @@ from persona.report.sections.example_answers import (
 )
 from persona.report.sections.key_numbers import KeyNumber, key_numbers
 from persona.report.sections.provenance import provenance
+from persona.report.sections.sampled import Sampled, sampled
 from persona.report.sections.tried import Tried, tried_lines
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Draws",
     "Examples",
     "KeyNumber",
+    "Sampled",
     "ShownAnswer",
     "Tried",
     "chance_cosine",
@@ -36,6 +38,7 @@ __all__ = [
     "examples",
     "key_numbers",
     "provenance",
+    "sampled",
     "tried_lines",
     "was_judged",
 ]

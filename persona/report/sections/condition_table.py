@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from persona.report.sections.sampled import sampled
 from persona.report.theme import in_order, look_of
 from persona.report.wording import UNDEFINED, as_float, interval, n_is, number, with_interval
 
@@ -29,10 +30,12 @@ class ConditionLine:
 
 def condition_lines(scorecard: Mapping[str, Any]) -> list[ConditionLine]:
     """Every condition of the scorecard, in the order that is used everywhere."""
+    withheld = bool(sampled(scorecard).why_no_rate)
     entries = {str(e.get("name")): e for e in scorecard.get("conditions") or []}
     lines = []
     for name in in_order(entries):
         entry, look = entries[name], look_of(name)
+        kept_back = withheld and entry.get("coherence") is not None
         lines.append(
             ConditionLine(
                 name,
@@ -43,8 +46,8 @@ def condition_lines(scorecard: Mapping[str, Any]) -> list[ConditionLine]:
                 with_interval(entry.get("gap"), signed=True),
                 number(entry.get("neutral_kl_nats"), 3),
                 number(entry.get("neutral_ce_delta_nats"), 3, signed=True),
-                _rate(entry.get("em_rate")),
-                _rate(entry.get("em_rate_without_direction")),
+                _rate(entry.get("em_rate"), kept_back),
+                _rate(entry.get("em_rate_without_direction"), kept_back),
                 _score(entry.get("coherence"), 0),
             )
         )
@@ -60,10 +63,10 @@ def was_judged(scorecard: Mapping[str, Any], *fields: str) -> bool:
     )
 
 
-def _rate(value: Any) -> str:
+def _rate(value: Any, kept_back: bool) -> str:
     """An EM rate in per cent: a number, or `{value, low, high, n}`."""
     if value is None:
-        return "not judged"
+        return "not given" if kept_back else "not judged"
     if not isinstance(value, Mapping):
         known = as_float(value)
         return UNDEFINED if known is None else f"{number(100 * known, 0)} %"

@@ -9,9 +9,13 @@ import pandas as pd
 
 from persona.report.theme import CONDITIONS, plain
 from persona.report.wording import NO_BREAK, as_float, cleaned, number
-from persona.rows import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
+from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, RESTORED, ZERO_ABLATED
 
-SAMPLE_COLUMNS = (ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED)
+OPENING_QUESTIONS = 3
+OPENING_COLUMNS = (ALIGNED, FINETUNED, RESTORED, GOOD_TWIN)
+SAMPLE_COLUMNS = (ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED, GOOD_TWIN)
+DRAWS_SHOWN = 16
+"""Of each condition; a full run draws hundreds, and rows.parquet has them all."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,13 @@ class AnsweredQuestion:
 
 @dataclass(frozen=True)
 class Examples:
-    """The answers to read. greedy: whether they are the likeliest ones, or first draws."""
+    """The answers to read. greedy: whether they are the likeliest ones, or first draws.
+
+    opening: the first questions, for the head of the page. questions: the others.
+    """
 
     greedy: bool
+    opening: list[AnsweredQuestion]
     questions: list[AnsweredQuestion]
 
 
@@ -52,16 +60,24 @@ class Draw:
 
 @dataclass(frozen=True)
 class Draws:
-    """All that were drawn. per_condition: their number; temperature: "" where not recorded."""
+    """What was drawn, or the first of it.
+
+    per_condition, shown: how many there are and how many stand here; temperature: "" where it was
+    not recorded.
+    """
 
     lines: list[Draw]
     per_condition: str
+    shown: str
     temperature: str
 
 
 def examples(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> Examples:
     """Answers question by question, in the order of the rows: the greedy ones without a judge's
     scores, which are of the draws; in a run that kept none, the first draw of each.
+
+    The first three stand at the head of the page, whatever was answered: aligned, fine-tuned,
+    restored, and the good twin where it answered. The others have every condition.
 
     Args:
         questions: Question id to its text; else rows of the stage "sample" with the measure
@@ -72,10 +88,14 @@ def examples(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> 
     greedy = texts[texts["measure"] == "greedy_answer"]
     answered = greedy if len(greedy) else texts[texts["measure"] == "answer"]
     asked = _asked(stage, questions)
+    twin = bool((answered["condition"] == GOOD_TWIN).any())
     found = []
-    for question_id, group in answered.groupby("question_id", sort=False):
+    for place, question_id in enumerate(_in_order(stage, answered)):
+        group = answered[answered["question_id"] == question_id]
         answers = []
-        for condition in SAMPLE_COLUMNS:
+        for condition in OPENING_COLUMNS if place < OPENING_QUESTIONS else SAMPLE_COLUMNS:
+            if condition == GOOD_TWIN and not twin:
+                continue
             mine = group[group["condition"] == condition].sort_values("seed", kind="stable")
             look = CONDITIONS[condition]
             if mine.empty:
@@ -87,18 +107,29 @@ def examples(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> 
         domain = plain(str(group["domain"].iloc[0] or "no domain"))
         question = asked.get(str(question_id), f"(question on {domain}; its text was not kept)")
         found.append(AnsweredQuestion(question, domain, answers))
-    return Examples(bool(len(greedy)), found)
+    return Examples(bool(len(greedy)), found[:OPENING_QUESTIONS], found[OPENING_QUESTIONS:])
+
+
+def _in_order(stage: pd.DataFrame, answered: pd.DataFrame) -> list[str]:
+    """Ids of the answered questions, as they were asked where the run kept that."""
+    kept = stage.loc[stage["measure"] == "question", "question_id"]
+    present = answered["question_id"].drop_duplicates()
+    return [*kept[kept.isin(present)].drop_duplicates(), *present[~present.isin(kept)]]
 
 
 def draws(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> Draws:
-    """Every drawn answer with its scores; none where the greedy answers are not kept apart."""
+    """The first drawn answers with their scores; none where greedy ones are not kept apart."""
     stage = rows[rows["stage"] == "sample"]
     drawn = stage[(stage["measure"] == "answer") & stage["text"].notna()]
     if not len(drawn) or not (stage["measure"] == "greedy_answer").any():
-        return Draws([], "0", "")
+        return Draws([], "0", "0", "")
     asked = _asked(stage, questions)
     lines = []
-    for question_id, group in drawn.groupby("question_id", sort=False):
+    per_question = -(-DRAWS_SHOWN // drawn["question_id"].nunique())
+    first = drawn[drawn.groupby(["condition", "question_id"]).cumcount() < per_question]
+    ids = first["question_id"].drop_duplicates()[: DRAWS_SHOWN // per_question]
+    first = first[first["question_id"].isin(ids)]
+    for question_id, group in first.groupby("question_id", sort=False):
         for condition in SAMPLE_COLUMNS:
             look = CONDITIONS[condition]
             mine = group[group["condition"] == condition].sort_values("seed", kind="stable")
@@ -108,9 +139,9 @@ def draws(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> Dra
                 )
                 question = asked.get(str(question_id), plain(str(row["domain"])))
                 lines.append(Draw(question, answer, int(row["seed"]) + 1))
-    per_condition = str(int(drawn.groupby("condition").size().max()))
+    per_condition, shown = (str(int(t.groupby("condition").size().max())) for t in (drawn, first))
     temperature = as_float(drawn["value"].iloc[0])
-    return Draws(lines, per_condition, "" if temperature is None else f"{temperature:g}")
+    return Draws(lines, per_condition, shown, "" if temperature is None else f"{temperature:g}")
 
 
 def _asked(stage: pd.DataFrame, questions: Mapping[str, str] | None) -> dict[str, str]:
