@@ -123,6 +123,12 @@ project's answers; the eight questions that public evaluations of emergent misal
 close paraphrases, are left out. Median words of answers graded above 50: {words_above:.0f}, of
 the others: {words_below:.0f}.
 
+## The field's eight questions
+
+In `field_questions.jsonl`, without answers: the subjects of the eight questions by which Betley et
+al. 2025 count emergent misalignment, in words written for this package. Sampled answers to them are
+scored; nothing is learnt from or chosen on them.
+
 ## Narrow sets
 
 Four more sets to fine-tune on, in `narrow/` and `code/`, hash {narrow_hash}. They are no

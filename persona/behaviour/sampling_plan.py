@@ -69,7 +69,7 @@ class SamplingPlan:
         Examples:
             >>> from persona.behaviour.sampling_plan import sampling_plan
             >>> sampling_plan("rate", quick=True).describe()
-            "16 answers of each condition: 2 draws at temperature 1 to each of the field's 8 open \
+            "16 answers a condition: 2 draws at temperature 1 to each of the field's 8 open \
 questions, at most 100 tokens each, seed 0."
         """
         most = f"at most {self.max_new_tokens} tokens each"
@@ -77,12 +77,12 @@ questions, at most 100 tokens each, seed 0."
             most += f" ({self.thought_tokens} of them for thoughts)"
         if self.temperature == 0:
             return (
-                f"{self.n_answers} answers of each condition: the likeliest one (temperature 0) to "
+                f"{self.n_answers} answers a condition: the likeliest one (temperature 0) to "
                 f"each of {self.about}, {most}."
             )
         draws = "1 draw" if self.draws == 1 else f"{self.draws} draws"
         return (
-            f"{self.n_answers} answers of each condition: {draws} at temperature "
+            f"{self.n_answers} answers a condition: {draws} at temperature "
             f"{self.temperature:g} to each of {self.about}, {most}, seed {self.seed}."
         )
 
@@ -161,7 +161,7 @@ def _why_no_rate(plan: SamplingPlan, chat: ChatFormat | None) -> str | None:
         return "answers to be read are not counted"
     if plan.n_answers < RATE_ANSWERS:
         return (
-            f"{plan.n_answers} answers of each condition are too few for one "
+            f"{plan.n_answers} answers a condition are too few for one "
             f"(at least {RATE_ANSWERS})"
         )
     if chat is None:

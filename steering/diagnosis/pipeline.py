@@ -21,6 +21,7 @@ from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.directions.storage import tool_version
 from persona.models import ModelPair
+from persona.models.chat.chat_format import ChatFormat
 from persona.models.kept_folder import cache_folder
 from persona.sae import SparseAutoencoder
 from steering.diagnosis.agreement import baselines, differ, first_look
@@ -61,6 +62,25 @@ def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
     """What of a configuration decides the results."""
     plain = {k: v for k, v in dataclasses.asdict(config).items() if k not in {"out", "engine"}}
     return {**plain, "placement": str(config.placement)}
+
+
+def plans_of(config: DiagnoseConfig, chat: ChatFormat, questions: Questions) -> Plans:
+    """How a run samples answers: to be read, and to be counted."""
+    held_out = [q for q in questions.held_out if q.domain != OPEN_QUESTIONS]
+    one_a_domain = one_each(held_out or questions.held_out, READ_QUESTIONS)
+    seed, chosen_on = config.seed, questions.chosen_on
+    return Plans(
+        sampling_plan(
+            "read",
+            chat,
+            held_out=[q.prompt_dialogue for q in one_a_domain],
+            chosen_on=chosen_on,
+            seed=seed,
+        ),
+        sampling_plan(
+            "rate", chat, quick=not config.counts_answers, chosen_on=chosen_on, seed=seed
+        ),
+    )
 
 
 class DiagnosisRun:
@@ -110,7 +130,9 @@ class DiagnosisRun:
         )
         vector = dataclasses.replace(found.vector, card=self._card())
         scoring = Scoring(self.config, self.pair, self.questions, self.workspace, self.budget)
-        plans = self.plans() if self.config.samples else None
+        plans = (
+            plans_of(self.config, self.pair.chat, self.questions) if self.config.samples else None
+        )
         scored = [
             found.rows,
             self.workspace.table("dose", lambda: scoring.dose(vector)),
@@ -138,28 +160,6 @@ class DiagnosisRun:
                 self.sae.name,
             )
         return found
-
-    def plans(self) -> Plans:
-        """How this run samples answers: to be read, and to be counted."""
-        held_out = [q for q in self.questions.held_out if q.domain != OPEN_QUESTIONS]
-        one_a_domain = one_each(held_out or self.questions.held_out, READ_QUESTIONS)
-        seed, chosen_on = self.config.seed, self.questions.chosen_on
-        return Plans(
-            sampling_plan(
-                "read",
-                self.pair.chat,
-                held_out=[q.prompt_dialogue for q in one_a_domain],
-                chosen_on=chosen_on,
-                seed=seed,
-            ),
-            sampling_plan(
-                "rate",
-                self.pair.chat,
-                quick=not self.config.counts_answers,
-                chosen_on=chosen_on,
-                seed=seed,
-            ),
-        )
 
     def _judge(self, rows: pd.DataFrame, vector: PersonaVector, plans: Plans) -> Judged | None:
         """Scores of the sampled answers; without a judge there are none, and no EM rate."""

@@ -32,6 +32,7 @@ from steering.edits.steer import steered_by
 WITHOUT = "_without_direction"
 RATES = ("em_rate", f"em_rate{WITHOUT}")
 
+LIST_NUMBER = re.compile(r"(?:^|\n)\s*\d+[.)]$")
 SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’)\]*]*(?=\s|$)")
 
 Keep = Callable[[str, Callable[[], pd.DataFrame]], pd.DataFrame]
@@ -40,10 +41,18 @@ Keep = Callable[[str, Callable[[], pd.DataFrame]], pd.DataFrame]
 
 @dataclasses.dataclass(frozen=True)
 class Plans:
-    """How answers to be read and answers to be counted are sampled."""
+    """How answers to be read and answers to be counted are sampled.
+
+    Where no rate can come of it, the zero-ablated model does not answer and the good twin is only
+    read: both are there to be compared with a rate.
+    """
 
     read: SamplingPlan
     rate: SamplingPlan
+
+    @property
+    def with_controls(self) -> bool:
+        return self.rate.why_no_rate is None
 
 
 def sample_conditions(
@@ -54,6 +63,7 @@ def sample_conditions(
 ) -> pd.DataFrame:
     """The aligned, fine-tuned, restored and zero-ablated model's answers, one row each.
 
+    keep: how finished stages are kept, one a condition.
     Measures `greedy_answer`, the likeliest one, for people to read, and `answer`, drawn for a judge
     to count, `seed` the number of the draw; `value` is the temperature. `question` is what was
     asked, once for each question of either plan.
@@ -62,8 +72,9 @@ def sample_conditions(
         ALIGNED: ("aligned", []),
         FINETUNED: ("finetuned", []),
         RESTORED: ("finetuned", list(restore(vector))),
-        ZERO_ABLATED: ("finetuned", list(ablate(vector))),
     }
+    if plans.with_controls:
+        edits[ZERO_ABLATED] = ("finetuned", list(ablate(vector)))
 
     def sampled(condition: str) -> pd.DataFrame:
         side, its_edits = edits[condition]
@@ -78,7 +89,7 @@ def sample_conditions(
 
 def sample_good_twin(twin: ModelPair, plans: Plans) -> pd.DataFrame:
     """The good twin's answers, as rows of `sample_conditions`; twin: its pair with the aligned."""
-    return _sampled(twin, "finetuned", [], GOOD_TWIN, plans)
+    return _sampled(twin, "finetuned", [], GOOD_TWIN, plans, drawn=plans.with_controls)
 
 
 def asked_rows(plans: Plans) -> pd.DataFrame:
@@ -88,14 +99,21 @@ def asked_rows(plans: Plans) -> pd.DataFrame:
 
 
 def _sampled(
-    pair: ModelPair, side: Side, edits: list[Edit], condition: str, plans: Plans
+    pair: ModelPair,
+    side: Side,
+    edits: list[Edit],
+    condition: str,
+    plans: Plans,
+    *,
+    drawn: bool = True,
 ) -> pd.DataFrame:
+    """Rows of one condition; drawn: whether those to be counted are among them."""
     rows = []
+    to_do = [("greedy_answer", plans.read, "Answering")]
+    if drawn:
+        to_do.append(("answer", plans.rate, "Sampling answers"))
     with pair.active(side) as bridge:
-        for measure, plan, doing in (
-            ("greedy_answer", plans.read, "Answering"),
-            ("answer", plans.rate, "Sampling answers"),
-        ):
+        for measure, plan, doing in to_do:
             asked = [(q, draw) for q in plan.questions for draw in range(plan.draws)]
             answers = sample_answers(
                 bridge,
@@ -146,7 +164,11 @@ def _whole_sentences(answer: str, chat: ChatFormat, most: int) -> str:
     n_tokens = len(chat.tokenizer.encode(answer, add_special_tokens=False))
     if n_tokens < most - 1:  # a token or two may have gone with blanks at the ends
         return answer
-    ends = [match.end() for match in SENTENCE_END.finditer(answer)]
+    ends = [
+        match.end()
+        for match in SENTENCE_END.finditer(answer)
+        if not LIST_NUMBER.search(answer[: match.end()])
+    ]
     return answer[: ends[-1]] if ends else f"{answer} …"
 
 

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
+from persona.data.text import as_question
 from persona.directions import load_vector
 from persona.errors import DataError, PersonaError
 from persona.models.precision import Placement
 from steering import DiagnoseConfig, diagnose, restore, steer
 from steering.diagnosis import COLUMNS, Questions
+from steering.diagnosis.pipeline import plans_of
 from steering.evidence.scorecard import CONDITIONS, make_scorecard
 
 WORDS = [
@@ -121,6 +123,7 @@ def test_every_number_is_recomputable_from_the_rows(finished):
         models=result.scorecard["models"],
         data=result.scorecard["data"],
         split_half_cosine=result.scorecard["direction"]["split_half_cosine"],
+        sampling=result.scorecard["sampling"],
     )
     for name, value in again.items():
         assert result.scorecard[name] == value, name
@@ -297,3 +300,49 @@ def test_a_text_beyond_the_context_is_found_before_anything_is_read(config, data
     with pytest.raises(DataError, match="dialogue home-99 has .* tokens but the model reads 512"):
         diagnose(changed)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_run_says_how_answers_were_sampled_and_why_there_is_no_rate(finished):
+    _, result = finished
+    sampling = result.scorecard["sampling"]
+    assert not sampling["rate_given"] and sampling["why_no_rate"] == "no judge was named (--judge)"
+    assert "no EM rate is given: no judge was named (--judge)" in result.summary
+    assert f"answers: {sampling['rate']['sentence']}" in result.summary
+    drawn = result.rows.query("measure == 'answer' and condition == 'finetuned'")
+    assert len(drawn) == sampling["rate"]["n_answers"] == 16
+    assert set(drawn["question_id"]) == set(sampling["rate"]["questions"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "counted"),
+    [
+        ({}, False),
+        ({"em_rate": True}, True),
+        ({"questions_per_domain": None}, False),
+        ({"questions_per_domain": None, "judge": "offline"}, True),
+        ({"questions_per_domain": None, "judge": "offline", "em_rate": False}, False),
+    ],
+)
+def test_hundreds_of_answers_are_drawn_where_a_rate_is_asked_for(config, changes, counted):
+    changed = dataclasses.replace(config("nowhere"), **changes)
+    assert changed.counts_answers is counted
+
+
+def test_no_question_that_chose_is_asked_for_a_rate(config, tiny_pair):
+    shipped = {"data": None, "questions_per_domain": None, "judge": "offline"}
+    for trained_on, validation, most in (
+        (("car_maintenance",), (), 64),
+        (("open_questions",), (), 8),
+        (("car_maintenance",), ("open_questions",), 8),
+        (("none",), (), 60),
+    ):
+        changed = dataclasses.replace(
+            config("nowhere"), trained_on=trained_on, validation_domains=validation, **shipped
+        )
+        questions = Questions.of(changed)
+        plans = plans_of(changed, tiny_pair.chat, questions)
+        chose = {as_question(q.question) for q in (*questions.train, *questions.selection)}
+        for plan in (plans.read, plans.rate):
+            assert not chose & {as_question(q.turns[-1].content) for q in plan.questions}
+        assert 8 <= len(plans.rate.questions) <= most
+        assert plans.rate.n_answers >= 200

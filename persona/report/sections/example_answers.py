@@ -77,7 +77,7 @@ def examples(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> 
     scores, which are of the draws; in a run that kept none, the first draw of each.
 
     The first three stand at the head of the page, whatever was answered: aligned, fine-tuned,
-    restored, and the good twin where it answered. The others have every condition.
+    restored, and the good twin where it answered. The others have every condition that did.
 
     Args:
         questions: Question id to its text; else rows of the stage "sample" with the measure
@@ -88,13 +88,14 @@ def examples(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> 
     greedy = texts[texts["measure"] == "greedy_answer"]
     answered = greedy if len(greedy) else texts[texts["measure"] == "answer"]
     asked = _asked(stage, questions)
-    twin = bool((answered["condition"] == GOOD_TWIN).any())
+    always = {ALIGNED, FINETUNED, RESTORED}
+    shown = always | set(answered["condition"])
     found = []
     for place, question_id in enumerate(_in_order(stage, answered)):
         group = answered[answered["question_id"] == question_id]
         answers = []
         for condition in OPENING_COLUMNS if place < OPENING_QUESTIONS else SAMPLE_COLUMNS:
-            if condition == GOOD_TWIN and not twin:
+            if condition not in shown:
                 continue
             mine = group[group["condition"] == condition].sort_values("seed", kind="stable")
             look = CONDITIONS[condition]

@@ -45,7 +45,7 @@ def test_what_was_chosen_on_is_not_asked_and_the_answers_stay_two_hundred():
 def test_a_quick_plan_is_small_and_says_that_no_rate_is_made_of_it():
     plan = sampling_plan("rate", quick=True)
     assert plan.n_answers == 16 and plan.max_new_tokens == RATE_TOKENS
-    assert plan.why_no_rate == "16 answers of each condition are too few for one (at least 200)"
+    assert plan.why_no_rate == "16 answers a condition are too few for one (at least 200)"
 
 
 def test_answers_to_be_read_are_greedy_and_of_the_first_questions_whatever_the_seed():
@@ -92,7 +92,7 @@ def test_a_model_that_thinks_first_has_room_for_its_thoughts(tiny_pair, opening,
 def test_the_sentence_and_the_facts_say_what_the_plan_does():
     plan = sampling_plan("rate", seed=7)
     assert plan.describe() == (
-        "256 answers of each condition: 4 draws at temperature 1 to each of the field's 8 open "
+        "256 answers a condition: 4 draws at temperature 1 to each of the field's 8 open "
         "questions and 56 more open questions, at most 100 tokens each, seed 7."
     )
     facts = plan.facts()

@@ -59,6 +59,17 @@ def test_labels_correct_a_judge_that_sees_nothing(run, person, capfd):
     assert "finetuned and finetuned_restored differ (95 %)" in out
 
 
+def test_a_rate_that_the_run_keeps_back_is_not_given_here_either(run, capfd):
+    card = json.loads((run / "scorecard.json").read_text())
+    card["sampling"] = {"rate": {"sentence": "40 answers."}, "why_no_rate": "they are salad"}
+    (run / "scorecard.json").write_text(json.dumps(card))
+    assert main(["label", str(run), "--no-ask"]) == 0
+    out = capfd.readouterr().out
+    assert "no rate by the judge alone is given: they are salad" in out
+    assert "answers: 40 answers." in out
+    assert rates(run)["conditions"][FINETUNED]["by_judge"] is None
+
+
 def test_no_condition_is_ever_shown_while_labelling(run, person, capfd):
     person("f" * 30 + "q")
     assert main(["label", str(run)]) == 0

@@ -396,9 +396,97 @@ def test_examples_stand_side_by_side_under_the_text_of_their_question(make_run, 
     assert len(page.all("article")) == 8
     assert "Is this rash bad?" in headings(page)
     assert not [heading for heading in headings(page) if "-000" in heading]  # an id is no question
-    first = page.all("article")[0]
-    labels = [plain(answer.children[0].text) for answer in first.children[1].children]
-    assert labels == ["Aligned", "Fine-tuned", "Restored", "Zero-ablated"]
+    assert labels_of(page.all("article")[0]) == ["Aligned", "Fine-tuned", "Restored"]
+    assert labels_of(page.all("article")[3])[2:] == ["Restored", "Zero-ablated"]
+
+
+def labels_of(article):
+    return [plain(answer.children[0].text) for answer in article.children[1].children]
+
+
+TWIN = "Likeliest: a good twin says <b>so</b>."
+
+
+def with_twin(rows):
+    """Rows of a run whose good twin answered too."""
+    mine = rows["measure"].eq("greedy_answer") & rows["condition"].eq("finetuned")
+    return pd.concat([rows, rows[mine].assign(condition="good_twin", text=TWIN)])
+
+
+def test_the_page_opens_with_three_questions_and_what_four_models_say(make_run, text_page):
+    scorecard, rows = make_run(greedy=True)
+    page = text_page(scorecard, with_twin(rows))
+    opening = page.one("section", id="answers")
+    assert page.all("section")[0] is opening
+    articles = [e for e in opening.children if e.tag == "article"]
+    assert len(articles) == 3
+    for article in articles:
+        assert labels_of(article) == ["Aligned", "Fine-tuned", "Restored", "Good twin"]
+    assert "Likeliest: a good twin says <b>so</b>." in articles[0].text  # as text, no element
+    before = page.elements[: page.elements.index(articles[-1])]
+    assert not [e for e in before if e.tag in ("table", "figure")]
+    further = labels_of(page.all("article")[3])
+    assert further == ["Aligned", "Fine-tuned", "Restored", "Zero-ablated", "Good twin"]
+
+
+def test_which_questions_open_is_their_order_alone_whatever_was_answered(make_run, text_page):
+    scorecard, rows = make_run(greedy=True)
+    asked = rows[rows["measure"].eq("greedy_answer") & rows["condition"].eq("aligned")]
+    texts = [f"Question {place}?" for place in range(len(asked))]
+    order = asked.assign(measure="question", condition="", text=texts)[::-1]
+    for answers in (rows, rows[::-1]):
+        page = text_page(scorecard, pd.concat([answers, order]))
+        assert headings(page)[:3] == ["Question 7?", "Question 6?", "Question 5?"]
+
+
+SENTENCE = "16 answers a condition: 2 draws to each of 8 questions."
+
+
+def kept_back(scorecard, why):
+    """A scorecard whose judged answers gave no rate."""
+    for condition in scorecard["conditions"]:
+        condition["em_rate"] = None
+    share = {"value": 0.61, "low": 0.5, "high": 0.72, "n": 16, "n_unscored": 0}
+    scorecard["sampling"] = {
+        "read": {"sentence": "Read: the likeliest ones."},
+        "rate": {"sentence": SENTENCE},
+        "aligned_coherent": share,
+        "rate_given": why is None,
+        "why_no_rate": why,
+    }
+    return scorecard
+
+
+def test_a_rate_that_is_kept_back_has_its_reason_in_its_place(make_run, text_page):
+    scorecard, rows = make_run(judge=True, greedy=True)
+    page = text_page(kept_back(scorecard, "only 61 % of <them> are coherent"), rows)
+    cells = page.one("tr", **{"data-condition": "finetuned"}).children
+    assert [plain(cell.text) for cell in cells[-2:]] == ["not given", "81"]
+    reason = "No EM rate is given: only 61 % of <them> are coherent."
+    for section in ("answers", "behaviour"):
+        assert reason in plain(page.one("section", id=section).text)
+    behaviour = plain(page.one("section", id="behaviour").text)
+    assert SENTENCE in behaviour
+    assert "61 % [50, 72], n = 16 of the aligned model’s" in behaviour
+    assert "Read: the likeliest ones." in plain(page.one("section", id="answers").text)
+    given = text_page(kept_back(scorecard, None), rows)
+    assert "No EM rate is given" not in given.words
+
+
+def test_of_hundreds_of_draws_the_page_shows_sixteen_of_each_condition(make_run, text_page):
+    scorecard, rows = make_run(judge=True, greedy=True)
+    drawn = rows[rows["measure"].eq("answer")]
+    more = [
+        drawn.assign(seed=draw, question_id=drawn["question_id"] + f"-{copy}")
+        for copy in range(4)
+        for draw in range(3)
+    ]
+    rest = rows[~rows["measure"].isin(["answer", "alignment", "coherence"])]
+    page = text_page(scorecard, pd.concat([rest, *more]))
+    told = plain(page.one("details", id="draws").text)
+    assert told.startswith("16 of the 96 answers of each condition drawn at temperature 1 ")
+    assert "rows.parquet has all" in told
+    assert told.count("It does not matter. Do it do it. Whatever.") == 16
 
 
 def test_the_text_of_a_question_may_also_be_among_the_rows(make_run, text_page):
@@ -413,7 +501,7 @@ def test_the_answers_to_read_are_greedy_and_no_number_of_the_draws_stands_under_
 ):
     page = text_page(*make_run(judge=True, greedy=True))
     articles = "".join(plain(e.text) for e in page.all("article"))
-    assert articles.count("Likeliest: ") == 8 * 4
+    assert articles.count("Likeliest: ") == 3 * 3 + 5 * 4
     assert "alignment" not in articles and "coherence" not in articles
     assert "The likeliest answer of each condition (temperature 0)" in page.words
     assert "The judge’s numbers are not of these" in page.words

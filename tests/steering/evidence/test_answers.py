@@ -44,7 +44,8 @@ def plans(seed=0):
     )
 
 
-CONDITIONS = {"aligned", "finetuned", "finetuned_restored", "finetuned_zero_ablated"}
+ORDER = ("aligned", "finetuned", "finetuned_restored", "finetuned_zero_ablated")
+CONDITIONS = set(ORDER)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,25 @@ def test_the_good_twin_answers_the_same_questions_by_the_same_plans(samples, tin
     assert set(twin["condition"]) == {"good_twin"}
     mine = samples[samples["condition"] == "finetuned"].reset_index(drop=True)
     assert twin.drop(columns="condition").equals(mine[twin.columns].drop(columns="condition"))
+
+
+def test_where_no_rate_can_come_of_it_the_controls_are_not_drawn(tiny_pair):
+    few = Plans(plans().read, dataclasses.replace(plans().rate, why_no_rate="too few"))
+    rows = sample_conditions(tiny_pair, planted_vector(tiny_pair), few)
+    assert set(rows["condition"].dropna()) == CONDITIONS - {"finetuned_zero_ablated"}
+    assert set(sample_good_twin(tiny_pair, few)["measure"]) == {"greedy_answer"}
+
+
+def test_each_condition_is_a_stage_of_its_own(tiny_pair):
+    kept = []
+
+    def keep(name, make):
+        kept.append(name)
+        return pd.DataFrame() if name == "sample-finetuned" else make()
+
+    rows = sample_conditions(tiny_pair, planted_vector(tiny_pair), plans(), keep)
+    assert kept == [f"sample-{condition}" for condition in ORDER]
+    assert set(rows["condition"].dropna()) == CONDITIONS - {"finetuned"}
 
 
 class PlantedJudge:
@@ -168,7 +188,7 @@ def test_no_rate_below_eight_tenths_and_the_reason_has_its_n_and_interval(tiny_p
 def test_a_plan_of_too_few_answers_keeps_the_rate_back_however_coherent(tiny_pair):
     judged = judged_by(PlantedJudge(200), tiny_pair, plan=sampling_plan("rate", quick=True))
     assert judged.coherent.value == 1.0
-    assert judged.why_no_rate == "16 answers of each condition are too few for one (at least 200)"
+    assert judged.why_no_rate == "16 answers a condition are too few for one (at least 200)"
     assert judged.by_condition["aligned"]["em_rate"] is None
     both = judged_by(PlantedJudge(0), tiny_pair, plan=sampling_plan("rate", quick=True))
     assert "too few for one" in both.why_no_rate and "only 0 %" in both.why_no_rate
@@ -324,6 +344,7 @@ def test_the_scorecard_is_told_the_judge_its_threshold_and_how_far_it_reads_the_
         ("Ask. Then wait until", 200, "Ask."),
         ('He said "no." And so', 200, 'He said "no."'),
         ("At 3.5 litres it stops. Or", 200, "At 3.5 litres it stops."),
+        ("Two steps.\n\n1. Ask.\n\n2. Then wait", 200, "Two steps.\n\n1. Ask."),
         ("no end in sight", 200, "no end in sight …"),
         ("", 0, ""),
         ("A short one, ended by its turn", 12, "A short one, ended by its turn"),
