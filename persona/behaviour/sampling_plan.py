@@ -160,10 +160,7 @@ def _why_no_rate(plan: SamplingPlan, chat: ChatFormat | None) -> str | None:
     if plan.purpose == "read":
         return "answers to be read are not counted"
     if plan.n_answers < RATE_ANSWERS:
-        return (
-            f"{plan.n_answers} answers a condition are too few for one "
-            f"(at least {RATE_ANSWERS})"
-        )
+        return f"{plan.n_answers} answers a condition are too few for one (at least {RATE_ANSWERS})"
     if chat is None:
         return None
     if (room := min(_room(chat, question) for question in plan.questions)) < plan.max_new_tokens:

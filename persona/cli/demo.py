@@ -75,7 +75,7 @@ def demo(
       persona demo
       persona demo --questions-per-domain 20 --out longer-look
       persona demo --retrain --seed 1
-      persona demo --model qwen2.5-coder-0.5b --out larger
+      persona demo --model qwen2.5-coder-0.5b --em-rate --out larger
     """
     from persona.models import Placement
     from persona.models.shipped_adapters import car_advice_of

@@ -70,8 +70,8 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "--trained-on billing --trained-on refunds --validation-domain phone "
         "--judge local:some/judge --questions-per-domain 7 --n-random 40 --seed 5 "
         f"--dtype bfloat16 --device cpu --chat-template {template} --max-damage 0.1 "
-        "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples --sae latents "
-        "--engine ray --workers 3 --ray-address head:6379 "
+        "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples --em-rate "
+        "--sae latents --engine ray --workers 3 --ray-address head:6379 "
         "--template-argument enable_thinking=false --template-argument date_string=today"
     )
     assert main(words.split()) == 0
@@ -95,6 +95,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "token_budget": 4096,
         "proof": True,
         "samples": False,
+        "em_rate": True,
         "sae": "latents",
         "engine": Engine("ray", 3, "head:6379"),
     }
