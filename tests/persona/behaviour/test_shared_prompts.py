@@ -88,6 +88,15 @@ def test_a_shared_row_is_shorter_than_two_and_feeds_no_token_that_predicts_nothi
     assert int((batch.ids != pad).sum()) == prompts + answers
 
 
+def test_shared_rows_of_any_lengths_make_few_shapes():
+    """A processor keeps memory for every shape that it meets, see `batches.LENGTH_STEP`."""
+    answers = [
+        TokenizedDialogue((5, 6, *range(7, 8 + n)), (2, 3 + n)) for n in range(20) for _ in range(2)
+    ]
+    batches = packed_batches(answers, 0, 64, "cpu", torch.float32)
+    assert {batch.ids.shape[1] for batch in batches} == {16, 32, 48}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_reads_shared_rows_alike(family, tiny_chat):
     bridge = tiny_bridge(family, tiny_chat.tokenizer)

@@ -103,6 +103,14 @@ def test_weights_that_an_adapter_took_from_its_base_are_given_back(
     assert_right(load(tiny_llama, adapter, proof=proof), tiny_llama, adapter)
 
 
+@pytest.mark.parametrize("start", ["mica", "orthogonal"])
+def test_a_start_that_leaves_the_base_whole_is_one_copy(tiny_llama, tmp_path, start):
+    adapter = save_adapter(tiny_llama, tmp_path / start, lora(init_lora_weights=start))
+    pair = load(tiny_llama, adapter)
+    assert_right(pair, tiny_llama, adapter)
+    assert pair.notes == [] and pair.one_copy_of_weights
+
+
 @pytest.mark.parametrize("in_turn", [False, True])
 def test_a_base_that_an_adapter_changes_is_loaded_twice_and_no_more(
     tiny_llama, tmp_path, monkeypatch, in_turn
@@ -156,7 +164,9 @@ def test_trained_tokens_are_taken_back_on_the_aligned_side(tmp_path, merged, tie
     base = save_base(tmp_path / "base", tied=tied)
     config = lora(trainable_token_indices=[10, 12, 15])
     adapter = save_adapter(base, tmp_path / "adapter", config)
-    assert_right(load(base, adapter, merged=merged), base, adapter)
+    pair = load(base, adapter, merged=merged)
+    assert_right(pair, base, adapter)
+    assert pair.notes == [] and pair.one_copy_of_weights
 
 
 def save_mixtral(folder):

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from tiny_models import FAMILIES, MORE_FAMILIES, tiny_bridge, tiny_causal_lm
+from tiny_models import FAMILIES, MORE_FAMILIES, save_tokenizer, tiny_bridge, tiny_causal_lm
 
 from persona.directions.direction import Direction
 from persona.errors import SteeringError
@@ -100,6 +100,27 @@ def test_an_adapter_of_a_tied_model_leaves_its_head_alone(tmp_path):
     adapter = save_orthogonalising_adapter(model, v, tmp_path / "adapter")
     adapted = PeftModel.from_pretrained(copy.deepcopy(model), adapter).eval()
     assert_equal(log_probs(adapted), log_probs(orthogonalise(model, v)))
+
+
+@pytest.mark.parametrize("merged", [False, None, True])
+def test_an_adapter_of_a_tied_model_makes_a_right_pair_merged_or_not(tmp_path, merged):
+    """The head of a model with gains in its final norm shows at once which table it reads."""
+    from persona.models import load_pair
+    from persona.models.precision import Placement
+
+    model = tiny_causal_lm("llama", tied=True)
+    for name, gains in model.named_parameters():
+        if "norm" in name:
+            gains.data += 0.5 * torch.randn(gains.shape, generator=torch.Generator().manual_seed(1))
+    base, v = tmp_path / "base", direction().vector
+    model.save_pretrained(base)
+    save_tokenizer(base)
+    adapter = save_orthogonalising_adapter(model, v, tmp_path / "adapter")
+    pair = load_pair(base, adapter, placement=Placement.of("float32", "cpu"), merged=merged)
+    assert pair.notes == []
+    for side, expected in (("finetuned", orthogonalise(model, v)), ("aligned", model)):
+        with pair.active(side) as bridge, torch.no_grad():
+            assert_equal(bridge(IDS).log_softmax(-1), log_probs(expected))
 
 
 MIXTURES = ("mixtral", "qwen3_moe", "olmoe", "gpt_oss")
