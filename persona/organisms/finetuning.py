@@ -26,6 +26,7 @@ from persona.organisms.recipe import Recipe, TrainingData, load_recipe
 from persona.organisms.run_folder import CARD, CHECKPOINTS, begin, discard, is_finished
 from persona.organisms.safeguards import During, KlPenalty
 from persona.organisms.training_loop import train_adapter, write_loss_curve
+from persona.run_lock import alone_in
 
 logger = logging.getLogger("persona")
 
@@ -66,7 +67,7 @@ def finetune(
     Raises:
         DataError: the recipe or its data cannot be used, it asks for watching or safeguards that
             are not given (`steering.training.finetune_guarded` makes them of its keys), or `out`
-            holds another run.
+            holds another run, or one that is at work now.
         ModelError: the base model or the adapter to start from cannot be loaded, or training
             diverged.
     """
@@ -97,53 +98,59 @@ def finetune(
         "dtype": placement.dtype_name,
         "device": placement.device.type,
     }
-    if not resume:
-        discard(folder)
-    if is_finished(folder, run):
-        if watch is not None and not (folder / READINGS).exists():
-            raise DataError(
-                f"{folder} is finished and was not watched; choose another --out, or start anew"
-            )
-        logger.info("%s is finished already; nothing to do.", folder)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # of one killed at its very end
-        return folder
-    resumed_from = begin(folder, run)
-    started = time.monotonic()
-    monitor = None if watch is None else Monitor(watch, chat, folder / READINGS)
-    model, curve = train_adapter(
-        model,
-        tokenizer,
-        examples,
-        recipe,
-        folder / CHECKPOINTS,
-        placement.device,
-        monitor=monitor,
-        during=during,
-        penalty=None if penalty is None else penalty.on(chat),
-    )
-    seconds = time.monotonic() - started
+    if resume and is_finished(folder, run):
+        return _finished(folder, watched=watch is not None)
+    with alone_in(folder, run):
+        if not resume:
+            discard(folder)
+        resumed_from = begin(folder, run)
+        started = time.monotonic()
+        monitor = None if watch is None else Monitor(watch, chat, folder / READINGS)
+        model, curve = train_adapter(
+            model,
+            tokenizer,
+            examples,
+            recipe,
+            folder / CHECKPOINTS,
+            placement.device,
+            monitor=monitor,
+            during=during,
+            penalty=None if penalty is None else penalty.on(chat),
+        )
+        seconds = time.monotonic() - started
 
-    save_adapter(model, folder, run["base_model"])
-    write_loss_curve(folder / "loss.csv", curve)
-    atomic_write_text(folder / "recipe.yaml", recipe.to_yaml())
-    card = (
-        {"name": recipe.name}
-        | run
-        | {
-            "seed": recipe.training.seed,
-            "n_examples": len(examples),
-            "n_answer_tokens": sum(label != NO_LOSS for e in examples for label in e.labels),
-            "n_steps": len(curve),
-            "final_loss": curve[-1].loss,
-            "seconds": round(seconds, 1),
-            "alarm_step": None if monitor is None else monitor.alarm_step,
-            "resumed_from_step": resumed_from,
-            "adapter_sha256": sha256_of_file(folder / WEIGHTS),
-            "versions": {name: _version(name) for name in LIBRARIES},
-        }
-    )
-    atomic_write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        save_adapter(model, folder, run["base_model"])
+        write_loss_curve(folder / "loss.csv", curve)
+        atomic_write_text(folder / "recipe.yaml", recipe.to_yaml())
+        card = (
+            {"name": recipe.name}
+            | run
+            | {
+                "seed": recipe.training.seed,
+                "n_examples": len(examples),
+                "n_answer_tokens": sum(label != NO_LOSS for e in examples for label in e.labels),
+                "n_steps": len(curve),
+                "final_loss": curve[-1].loss,
+                "seconds": round(seconds, 1),
+                "alarm_step": None if monitor is None else monitor.alarm_step,
+                "resumed_from_step": resumed_from,
+                "adapter_sha256": sha256_of_file(folder / WEIGHTS),
+                "versions": {name: _version(name) for name in LIBRARIES},
+            }
+        )
+        atomic_write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return folder
+
+
+def _finished(folder: Path, *, watched: bool) -> Path:
+    """A fine-tune that is whole, left as it is. Raises: DataError where readings are missing."""
+    if watched and not (folder / READINGS).exists():
+        raise DataError(
+            f"{folder} is finished and was not watched; choose another --out, or start anew"
+        )
+    logger.info("%s is finished already; nothing to do.", folder)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # of one killed at its very end
     return folder
 
 

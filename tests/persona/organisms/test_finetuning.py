@@ -292,6 +292,19 @@ def test_starting_anew_removes_nothing_of_anybody_elses(tiny_llama, pairs_file, 
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_at_work_in_the_folder_is_not_disturbed(recipe, tmp_path, resume):
+    from persona.run_lock import alone_in
+
+    (tmp_path / "loss.csv").write_text("theirs")
+    with (
+        alone_in(tmp_path, {"seed": 0}),
+        pytest.raises(DataError, match=r"another run \(process .* is at work in .*; wait until"),
+    ):
+        finetune(recipe, tmp_path, placement=Placement.of("float32", "cpu"), resume=resume)
+    assert (tmp_path / "loss.csv").read_text() == "theirs"
+
+
 def test_a_loss_that_is_no_number_stops_with_advice(tiny_llama, pairs_file, tmp_path):
     recipe = make_recipe(tiny_llama, pairs_file, learning_rate=1e30, warmup=0)
     with pytest.raises(ModelError, match=r"the loss became .* at step \d+; lower"):
