@@ -49,7 +49,7 @@ from persona.models.sides import (
     weight_bytes,
 )
 from persona.models.sources import Source, base_of, resolve, shipped_or_ref
-from persona.models.whole import require_whole, without_load_report
+from persona.models.whole import require_blocks, require_whole, without_load_report
 
 logger = logging.getLogger("persona")
 
@@ -487,6 +487,7 @@ def load_bridge(
 def _load_checkpoint(source: Source, placement: Placement) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
+    require_blocks(source)
     with _one_clear_line(source) as where:
         with without_load_report():
             model, found = AutoModelForCausalLM.from_pretrained(
@@ -515,6 +516,7 @@ def _describe(source: Source) -> tuple[Any, Any]:
     """Config and tokenizer of a checkpoint whose weights stay on the disk."""
     from transformers import AutoConfig
 
+    require_blocks(source)
     with _one_clear_line(source) as where:
         config = AutoConfig.from_pretrained(**where)
         tokenizer = _tokenizer(**where)

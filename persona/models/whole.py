@@ -7,11 +7,12 @@ know, and only logs a table of both.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from persona.errors import ModelError
+from persona.errors import ModelError, shown
 from persona.models.sources import Source
 
 PREFIXES = {
@@ -23,6 +24,35 @@ PREFIXES = {
 
 BUFFERS = (".inv_freq", ".position_ids", ".attn.bias", ".masked_bias", ".attention.bias")
 """Tables that older releases saved along and newer ones compute."""
+
+
+N_BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""What families call the number of their blocks in config.json."""
+
+
+def require_blocks(source: Source) -> None:
+    """Before a model is built: its blocks take memory and time before a weight of them is missed.
+
+    Raises: ModelError where config.json asks for more blocks than the files have tensors. Files
+        that cannot be read are left to what loads them.
+    """
+    from safetensors import safe_open
+
+    n_tensors = 0
+    try:
+        config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
+        for path in source.path.glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                n_tensors += len(list(file.keys()))
+        parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
+    except Exception:  # damaged files raise anything from OSError to SafetensorError
+        return
+    for key, number in ((key, part.get(key)) for part in parts for key in N_BLOCKS):
+        if isinstance(number, int) and number > n_tensors:
+            raise ModelError(
+                f"config.json of {source.name} says {key} is {shown(number, 20)}, but its files "
+                f"hold {n_tensors} tensors, at least one for each block; mend config.json"
+            )
 
 
 @contextlib.contextmanager

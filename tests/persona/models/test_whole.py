@@ -84,6 +84,15 @@ def test_an_absurd_config_is_one_line(changed, config):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer"])
+@pytest.mark.timeout(120)
+def test_more_blocks_than_the_files_have_tensors_take_no_memory(tiny_llama, changed, key):
+    folder = changed(**{key: 100_000_000})
+    for aligned, finetuned in ((tiny_llama, folder), (folder, tiny_llama)):
+        with pytest.raises(ModelError, match=f"says {key} is 100000000, but its files hold 39"):
+            load(aligned, finetuned)
+
+
 def test_a_tied_head_that_is_not_saved_is_not_missing(tmp_path):
     from tiny_models import save_tokenizer, tiny_causal_lm
 
