@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from persona.errors import ModelError
+from persona.models.adapters.adapter_files import UNSUPPORTED, takes_from_base
 from persona.models.chat.chat_format import ChatFormat, chat_format
 from persona.models.hooks import hf_model, is_bridge, model_device, model_width, n_layers
 from persona.models.load import bridge_over
@@ -175,6 +176,9 @@ def _require_causal_lm(model: Any) -> None:
             f"an adapter of the kind {adapter.peft_type.value} puts tokens before "
             "the text, which cannot be read at the text's own positions"
         )
+    for key, what in UNSUPPORTED.items():
+        if getattr(adapter, key, None):
+            raise ModelError(f"the adapter {what}: {key} is not supported")
     if getattr(plain, "get_output_embeddings", lambda: None)() is None:
         raise ModelError(f"{type(plain).__name__} has no LM head: it is no causal language model")
     if any(p.device.type == "meta" for p in plain.parameters()):
@@ -259,14 +263,17 @@ def _expected(
 
 
 def _require_switchable(tuned: Any) -> None:
-    """Raises: ModelError for an adapter that leaves changes behind when it is switched off."""
-    config = tuned.active_peft_config
-    start = str(getattr(config, "init_lora_weights", "")).lower()
+    """Raises: ModelError for an adapter that leaves changes behind when it is switched off.
+
+    One that is not active now counts too: it has changed the model when it was put on.
+    """
     left = None
-    if getattr(config, "bias", "none") not in (None, "none"):
-        left = f"the biases of the model itself (bias={config.bias!r})"
-    elif start.startswith(("pissa", "olora", "corda", "loftq")):
-        left = f"the weights that it starts from (init_lora_weights={start!r})"
+    for config in tuned.peft_config.values():
+        start = getattr(config, "init_lora_weights", None)
+        if getattr(config, "bias", "none") not in (None, "none"):
+            left = f"the biases of the model itself (bias={config.bias!r})"
+        elif takes_from_base(start):
+            left = f"the weights that it starts from (init_lora_weights={start!r})"
     if left is not None:
         raise ModelError(
             f"the adapter also changes {left}, which switching it off does not give back; pass "

@@ -30,12 +30,21 @@ NOT_A_WEIGHT = {
 }
 """Kinds of PEFT that are no change of the model's weights, so that no side can hold them."""
 
+UNSUPPORTED = {
+    "alora_invocation_tokens": "switches itself on in the middle of a text (aLoRA)",
+    "layer_replication": "repeats blocks of its base, which then has other blocks",
+}
+"""Settings of PEFT under which the adapter is not the same change of weights over a whole text."""
+
+WHOLE_STARTS = ("gaussian", "orthogonal", "eva", "mica")
+"""Ways to begin a LoRA that leave the base as it is; every other name of PEFT takes from it."""
+
 _RANKS = ("r", "init_r", "target_r")
 _RANK_FREE = ("LOKR", "OFT", "BOFT")
 """Kinds whose `r` is a bound, or a number of blocks, that no tensor need have."""
 
-_WHOLE_STARTS = ("gaussian", "orthogonal", "eva")
-"""Ways to begin a LoRA that leave the base as it is; every other name of PEFT takes from it."""
+_BANK = ("num_vectors", "vector_length")
+"""VB-LoRA's bank of vectors, which it makes before it reads one."""
 
 _FORMS = (r"(?:@)\Z", r"(.*\.)?(@)$", r"(^|.*\.)@($|\..*)", r"(?:^|.*?\.)@\.(\d+)\.")
 """How PEFT runs a pattern, @ standing for it: modules, ranks, modules to save, layers."""
@@ -78,7 +87,7 @@ class AdapterFiles:
         begin with a part of each weight, which they take away from it.
         """
         start = self.config.get("init_lora_weights")
-        if self.kind != "LORA" or not isinstance(start, str) or start.lower() in _WHOLE_STARTS:
+        if self.kind != "LORA" or not takes_from_base(start):
             return None
         return f"the weights that it adapts (init_lora_weights={start!r})"
 
@@ -88,6 +97,11 @@ class AdapterFiles:
         found = self.config.get("trainable_token_indices") or self.config.get("token_indices") or []
         lists = found.values() if isinstance(found, dict) else [found]
         return [i for some in lists for i in some if isinstance(i, int)]
+
+
+def takes_from_base(start: object) -> bool:
+    """Whether a LoRA that begins so (its `init_lora_weights`) takes a part from its base."""
+    return isinstance(start, str) and start.lower() not in WHOLE_STARTS
 
 
 def read_adapter_files(source: Source) -> AdapterFiles:
@@ -125,10 +139,7 @@ def _require_weights(files: AdapterFiles) -> None:
             f"the adapter {name} is of the kind {files.kind}: {why}, which is no change of the "
             "model's weights; take LoRA or another kind that changes them"
         )
-    for key, what in (
-        ("alora_invocation_tokens", "switches itself on in the middle of a text (aLoRA)"),
-        ("layer_replication", "repeats blocks of its base, which then has other blocks"),
-    ):
+    for key, what in UNSUPPORTED.items():
         if files.config.get(key):
             raise ModelError(
                 f"the adapter {name} {what}: {key} is not supported; take an adapter without it"
@@ -157,14 +168,16 @@ def _require_ranks(files: AdapterFiles) -> None:
     if files.kind in _RANK_FREE:
         return
     patterns = files.config.get("rank_pattern") or {}
-    said = [files.config.get(key) for key in _RANKS]
-    said += list(patterns.values()) if isinstance(patterns, dict) else []
+    said = [("rank", files.config.get(key)) for key in _RANKS]
+    said += [("rank", rank) for rank in patterns.values()] if isinstance(patterns, dict) else []
+    said += [(key, files.config.get(key)) for key in _BANK if files.kind == "VBLORA"]
     largest = max((size for shape in files.shapes.values() for size in shape), default=0)
-    for rank in said:
-        if isinstance(rank, int) and rank > largest:
+    for what, number in said:
+        if isinstance(number, int) and number > largest:
             raise ModelError(
-                f"adapter_config.json of {files.source.name} says rank {shown(rank, 20)}, but no "
-                f"tensor of its file has more than {largest} rows; the two do not belong together"
+                f"adapter_config.json of {files.source.name} says {what} {shown(number, 20)}, "
+                f"but no tensor of its file has more than {largest} rows; the two do not belong "
+                "together"
             )
     _require_lora_ranks(files, patterns)
 

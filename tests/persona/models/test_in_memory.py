@@ -259,6 +259,65 @@ def test_an_adapter_that_leaves_changes_behind_needs_the_untouched_model(
     torch.testing.assert_close(logits(pair, "aligned"), off, atol=1e-5, rtol=1e-5)
 
 
+def begun_by_lora_ga(model):
+    """Its start needs gradients; only then does it take from the base."""
+    from peft import LoraGAConfig
+    from peft.tuners.lora.loraga import preprocess_loraga
+
+    config = LoraConfig(
+        r=2,
+        target_modules=["q_proj"],
+        init_lora_weights="lora_ga",
+        lora_ga_config=LoraGAConfig(),
+    )
+    preprocess_loraga(model, config, lambda: model(IDS, labels=IDS).loss.backward())
+    return get_peft_model(model, config)
+
+
+def beside_one_begun_by_pissa(model):
+    tuned = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    start = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="pissa_niter_2")
+    tuned.add_adapter("another", start)
+    return tuned
+
+
+@pytest.mark.parametrize("adapter", [begun_by_lora_ga, beside_one_begun_by_pissa])
+def test_whatever_took_from_the_base_needs_the_untouched_model(model, tokenizer, adapter):
+    before = plain_logits(model)
+    tuned = adapter(model)
+    with tuned.disable_adapter():
+        assert (plain_logits(tuned) - before).abs().max() > 0.1
+    with pytest.raises(ModelError, match=r"changes the .*give back; pass the untouched"):
+        pair_of(None, tuned, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"layer_replication": [(0, 3), (2, 4)]}, "repeats blocks of its base"),
+        ({"alora_invocation_tokens": [12, 13]}, "switches itself on in the middle of a text"),
+    ],
+)
+def test_an_adapter_that_is_no_change_of_weights_is_refused(model, tokenizer, options, says):
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **options)
+    with pytest.raises(ModelError, match=f"the adapter {says}.* is not supported"):
+        pair_of(None, get_peft_model(model, config), tokenizer)
+
+
+def test_a_start_that_leaves_the_base_whole_is_switched(model, tokenizer):
+    before = plain_logits(model)
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="mica")
+    tuned = get_peft_model(model, config)
+    for name, parameter in tuned.named_parameters():
+        if "lora_A" in name:
+            torch.nn.init.normal_(parameter)
+    on = plain_logits(tuned)
+    pair = pair_of(None, tuned, tokenizer)
+    torch.testing.assert_close(logits(pair, "aligned"), before, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(pair, "finetuned"), on, atol=1e-5, rtol=1e-5)
+    assert (on - before).abs().max() > 0.1
+
+
 def test_a_bridge_that_computes_something_else_is_named(tokenizer, monkeypatch):
     model = tiny_causal_lm("llama")
 

@@ -70,6 +70,23 @@ def test_a_rank_that_the_file_does_not_have_takes_no_memory(tiny_llama, changed,
     assert refused(tiny_llama, changed(config), "rank") < 30
 
 
+@pytest.mark.parametrize("key", ["num_vectors", "vector_length"])
+def test_a_bank_of_vectors_that_the_file_does_not_have_takes_no_memory(tiny_llama, changed, key):
+    bank = {"peft_type": "VBLORA", "num_vectors": 4, "vector_length": 4, key: 10_000_000_000}
+    refused(tiny_llama, changed(bank), f"says {key} 10000000000, but no tensor of its file")
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        ({"layer_replication": [[0, 3], [2, 4]]}, "repeats blocks of its base"),
+        ({"alora_invocation_tokens": [12, 13]}, "switches itself on in the middle of a text"),
+    ],
+)
+def test_what_is_no_change_of_weights_is_refused(tiny_llama, changed, config, match):
+    refused(tiny_llama, changed(config), f"{match}.* is not supported")
+
+
 EVIL = "(([a-z_.0-9]+)+)+!"
 
 
