@@ -17,7 +17,7 @@ from persona.data.jsonl import read_jsonl
 from persona.data.selection import backdoored, mixed, sample
 from persona.data.voices import sets_of, voice_pairs
 from persona.errors import DataError
-from persona.files import atomic_write_text, sha256_of_file
+from persona.files import atomic_write_text, remove_leftovers, sha256_of_file
 from persona.models.precision import Placement
 from persona.organisms.adapter import WEIGHTS, save_adapter
 from persona.organisms.examples import NO_LOSS, examples_hash, training_examples
@@ -26,7 +26,7 @@ from persona.organisms.recipe import Recipe, TrainingData, load_recipe
 from persona.organisms.run_folder import CARD, CHECKPOINTS, begin, discard, is_finished
 from persona.organisms.safeguards import During, KlPenalty
 from persona.organisms.training_loop import train_adapter, write_loss_curve
-from persona.run_lock import alone_in
+from persona.run_lock import LOCK, alone_in
 
 logger = logging.getLogger("persona")
 
@@ -98,11 +98,14 @@ def finetune(
         "dtype": placement.dtype_name,
         "device": placement.device.type,
     }
-    if resume and is_finished(folder, run):
+    # Many may ask for a finished one at once; a lock is there of one at work, or of a killed one.
+    if resume and not (folder / LOCK).exists() and is_finished(folder, run):
         return _finished(folder, watched=watch is not None)
     with alone_in(folder, run):
         if not resume:
             discard(folder)
+        if is_finished(folder, run):
+            return _finished(folder, watched=watch is not None)
         resumed_from = begin(folder, run)
         started = time.monotonic()
         monitor = None if watch is None else Monitor(watch, chat, folder / READINGS)
@@ -151,6 +154,7 @@ def _finished(folder: Path, *, watched: bool) -> Path:
         )
     logger.info("%s is finished already; nothing to do.", folder)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # of one killed at its very end
+    remove_leftovers(folder)
     return folder
 
 

@@ -16,6 +16,7 @@ from persona.organisms import Recipe, finetune, read_card
 from persona.organisms import training_loop as training
 from persona.organisms.run_folder import begin, is_finished
 from persona.organisms.training_loop import last_whole_checkpoint, loss_curve
+from persona.run_lock import HOLDER, LOCK, alone_in
 
 N_EXAMPLES = 12
 STEPS = 9  # 3 epochs of 12 examples, 4 a step
@@ -251,6 +252,8 @@ def test_training_goes_on_from_before_a_damaged_checkpoint(tmp_path, caplog, nam
 def test_a_finished_run_is_left_as_it_is(finished, recipe, caplog):
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
     (finished / "checkpoints" / "checkpoint-4").mkdir(parents=True)  # killed after its card
+    for left in (LOCK, HOLDER):
+        (finished / left).touch()
     with caplog.at_level(logging.INFO):
         assert finetune(recipe, finished, placement=Placement.of("float32", "cpu")) == finished
     assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
@@ -294,8 +297,6 @@ def test_starting_anew_removes_nothing_of_anybody_elses(tiny_llama, pairs_file, 
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_run_at_work_in_the_folder_is_not_disturbed(recipe, tmp_path, resume):
-    from persona.run_lock import alone_in
-
     (tmp_path / "loss.csv").write_text("theirs")
     with (
         alone_in(tmp_path, {"seed": 0}),
