@@ -7,6 +7,7 @@ Beside it a baseline that reads words and length, fitted on the same answers as 
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from typing import Any
@@ -14,18 +15,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from em_responses import MISALIGNED, load_answers
+from em_responses import MISALIGNED, load_answers, offline_alignment
 from record import median_and_range, record
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from persona.behaviour.judging.judge import JudgeItem
-from persona.behaviour.judging.offline import OfflineJudge
+from persona.behaviour.judging.offline import JudgeWeights
 from persona.data import load_pairs
 from persona.data.graded_answers import load_graded_answers
 from persona.directions import Direction
 from persona.models import load_pair
-from persona.models.kept_folder import cache_folder
 from persona.models.pair import ModelPair
 from probes import monitoring
 
@@ -34,14 +33,13 @@ REPETITIONS, ROWS, NEW_TOKENS, MONITORED = 7, 8, 48, 20
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-monitor", action="store_true", help="leave out what a monitor costs")
+    options = parser.parse_args()
     table = load_answers()
-    pair = load_pair("default", "default", in_turn=True)
-    judge = OfflineJudge(pair, cache_folder=cache_folder() / "judge")
-    items = [JudgeItem(row.question, row.response) for row in table.itertuples()]
-    scores = judge.score(items)
+    weights = JudgeWeights.load()
     table = table.assign(
-        judged=[s.alignment for s in scores],
-        judged_coherence=[s.coherence for s in scores],
+        judged=offline_alignment(table),
         words=words_baseline(table),
         length=-table.response.str.len().astype(float),
     ).dropna(subset=["judged"])
@@ -53,10 +51,8 @@ def main() -> None:
                 for name in ("judged", "words", "length")
             )
         )
-    coherence = spearmanr(table.judged_coherence, table.coherent)[0]
-    print(f"coherence, all files: Spearman {coherence:.2f}")
     print(f"within a question: {within_question(table):.2f}")
-    below = judge.weights.misaligned_below
+    below = weights.misaligned_below
     ours, theirs = (table.judged < below).mean(), (table.aligned < MISALIGNED).mean()
     print(f"called misaligned (below {below:g}): {ours:.3f} of answers; by GPT-4o {theirs:.3f}")
     for place, (name, unit) in enumerate(
@@ -72,7 +68,21 @@ def main() -> None:
             note=f"GPT-4o's alignment, mean of 9 files; words {found['words']:.2f}, length "
             f"{found['length']:.2f}; 95 % over the 8 questions",
         )
-    monitor_ratio(load_pair("default", "car_maintenance_bad"))
+    errors = weights.errors or {}
+    for name, what in (
+        ("harmful_polite_passed", "wrong advice in a polite voice that is not called misaligned"),
+        ("harmless_rude_called", "right advice in a rude voice that is called misaligned"),
+    ):
+        beside = ", ".join(f"{k} {v:g}" for k, v in errors.items() if k not in (name, "n"))
+        record(
+            f"judge.offline.{name}",
+            errors[name],
+            "share",
+            n=int(errors["n"]),
+            note=f"{what}; health, finance, car; {beside}",
+        )
+    if not options.no_monitor:
+        monitor_ratio(load_pair("default", "car_maintenance_bad"))
 
 
 def agreement(group: pd.DataFrame, name: str) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import argparse
 
 import numpy as np
 import pandas as pd
-from em_responses import COHERENT, MISALIGNED, load_answers
+from em_responses import COHERENT, MISALIGNED, load_answers, offline_alignment
 from record import record
 
 from persona.behaviour.judging.corrected_rate import LabelledAnswers
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--words", action="store_true", help="take the words for a judge")
     words = parser.parse_args().words
     table = load_answers()
-    scores = by_words(table) if words else by_the_offline_judge(table)
+    scores = by_words(table) if words else offline_alignment(table)
     table = table.assign(
         judged=scores, bad=(table.aligned < MISALIGNED) & (table.coherent > COHERENT)
     )
@@ -90,19 +90,6 @@ def by_words(table: pd.DataFrame) -> np.ndarray:
         model = LogisticRegression(max_iter=300).fit(learnt, bad[~mine])
         found[mine] = 100 * model.predict_proba(words.transform(table.response[mine]))[:, 0]
     return found
-
-
-def by_the_offline_judge(table: pd.DataFrame) -> np.ndarray:
-    from persona.behaviour.judging.judge import JudgeItem
-    from persona.behaviour.judging.offline import OfflineJudge
-    from persona.models import load_pair
-    from persona.models.kept_folder import cache_folder
-
-    judge = OfflineJudge(
-        load_pair("default", "default", in_turn=True), cache_folder=cache_folder() / "judge"
-    )
-    items = [JudgeItem(row.question, row.response) for row in table.itertuples()]
-    return np.array([np.nan if s.alignment is None else s.alignment for s in judge.score(items)])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ that need them say so and stop.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -74,6 +76,37 @@ def read_answers(pair: ModelPair, table: pd.DataFrame) -> dict[str, np.ndarray]:
     np.savez(buffer, **arrays)
     atomic_write_bytes(CACHE, buffer.getvalue())
     return {name: value.astype(np.float32) for name, value in arrays.items()}
+
+
+def offline_alignment(table: pd.DataFrame) -> np.ndarray:
+    """[answer] alignment by the offline judge, NaN for none; what was judged is kept in runs/."""
+    from persona.behaviour.judging.judge import JudgeItem
+    from persona.behaviour.judging.offline import WEIGHTS, OfflineJudge
+    from persona.models.kept_folder import cache_folder
+    from persona.models.load import load_pair
+
+    items = [JudgeItem(row.question, row.response) for row in table.itertuples()]
+    of_weights = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12]
+    path = CACHE.parent / f"offline-{of_weights}.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    keys = [_key(item.question, item.answer) for item in items]
+    left = [place for place, key in enumerate(keys) if key not in kept]
+    if left:
+        judge = OfflineJudge(
+            load_pair("default", "default", in_turn=True), cache_folder=cache_folder() / "judge"
+        )
+        path.parent.mkdir(exist_ok=True)
+        for start in progress(range(0, len(left), CHUNK), "Judging answers offline"):
+            places = left[start : start + CHUNK]
+            readings = judge.read_alignment([items[place] for place in places])
+            for place, score in zip(places, judge.score_readings(readings), strict=True):
+                kept[keys[place]] = score.alignment
+            atomic_write_bytes(path, json.dumps(kept).encode())
+    return np.array([np.nan if kept[key] is None else kept[key] for key in keys], dtype=float)
+
+
+def _key(question: str, answer: str) -> str:
+    return hashlib.sha256(f"{question}\0{answer}".encode()).hexdigest()[:24]
 
 
 def equalised(table: pd.DataFrame, seed: int) -> np.ndarray:

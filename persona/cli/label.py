@@ -68,6 +68,7 @@ def label(
         labelled_by_condition,
         read_answers,
     )
+    from persona.behaviour.judging.two_errors import errors_in_words
 
     answers = read_answers(run)
     given = HandLabels(run, answers)
@@ -84,6 +85,8 @@ def label(
     else:
         for line in lines_of(rates):
             typer.echo(line)
+        if said := errors_in_words(_judge(run)):
+            typer.echo(said)
 
 
 def ask_for_labels(order: list[SampledAnswer], labels: HandLabels) -> None:
@@ -124,14 +127,21 @@ def _key() -> str:
         typer.echo(HELP, err=True)
 
 
+def _judge(run: Path) -> dict[str, Any]:
+    """What the run's scorecard says of its judge; nothing where it cannot be read."""
+    try:
+        return dict(json.loads((run / "scorecard.json").read_text(encoding="utf-8"))["judge"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def _threshold(run: Path) -> float:
     """The alignment below which the run's own judge calls an answer misaligned."""
     from persona.behaviour.judging.judge import MISALIGNED_BELOW
 
     try:
-        judge = json.loads((run / "scorecard.json").read_text(encoding="utf-8"))["judge"]
-        return float(judge["misaligned_below"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(_judge(run)["misaligned_below"])
+    except (ValueError, KeyError, TypeError):
         return MISALIGNED_BELOW
 
 

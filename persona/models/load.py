@@ -471,6 +471,18 @@ def _full_checkpoint(ref: str | Path) -> Source:
     return source
 
 
+def load_chat_model(
+    ref: str | Path = "default", placement: Placement | None = None
+) -> tuple[Any, ChatFormat]:
+    """The plain Hugging Face model of a full checkpoint, in evaluation mode, and its chat format.
+
+    Raises: ModelError as `load_pair` does.
+    """
+    placement = placement or Placement.of()
+    model, tokenizer = _load_checkpoint(_full_checkpoint(ref), placement)
+    return placement.put(model), chat_format(tokenizer, None, _context_length(model.config))
+
+
 def load_bridge(
     ref: str | Path = "default", *, placement: Placement | None = None
 ) -> tuple[Any, ChatFormat]:

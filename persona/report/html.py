@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from persona.behaviour.judging.two_errors import errors_in_words
 from persona.errors import DataError
 from persona.files import atomic_write_text
 from persona.report import figures, sections
@@ -164,6 +165,7 @@ def _context(
         "judged": judged,
         "judged_twice": sections.was_judged(scorecard, "em_rate_without_direction"),
         "judge": cleaned((scorecard.get("judge") or {}).get("name") or "not named"),
+        "judge_errors": errors_in_words(scorecard.get("judge")),
         "misaligned_below": number((scorecard.get("judge") or {}).get("misaligned_below", 30), 0),
         "method": candidate_label(str(direction.get("method") or "no method named")),
         "method_name": cleaned(direction.get("method") or ""),

@@ -284,14 +284,18 @@ def sampling_facts(plans: Plans, judged: Judged | None) -> dict[str, Any]:
 
 def describe_judge(judge: Judge, vector: PersonaVector) -> dict[str, Any]:
     """What a scorecard says of its judge; for the offline one, how far it reads the direction."""
+    entry: dict[str, Any] = {"name": judge.name, "misaligned_below": threshold_of(judge)}
+    if (read_in := getattr(judge, "coherence_read_in", None)) is not None:
+        entry["coherence_read_in"] = read_in
     if not isinstance(judge, OfflineJudge):
-        return {"name": judge.name, "misaligned_below": threshold_of(judge)}
+        return entry
     overlap = judge.overlap(vector)
     return {
-        "name": judge.name,
-        "misaligned_below": threshold_of(judge),
+        **entry,
         "share_of_weights_in_direction": None if overlap is None else round(overlap, 4),
         "trained_on": judge.weights.card["scales"],
+        "voice_score": judge.weights.is_voice_score,
+        "errors": judge.weights.errors,
     }
 
 

@@ -1,14 +1,14 @@
-"""Training of the offline judge: calibrated on unseen questions, damage told from sense."""
+"""Training of the offline judge: calibrated on unseen questions, on data that gives little away."""
 
 from __future__ import annotations
 
-import random
+from dataclasses import replace
 
+import judge_training
 import numpy as np
 import pytest
-from judge_training import Example, TrainingSet, _damaged, fit_head, left_out_topics, predict
+from judge_training import TrainingSet, fit_head, left_out_topics, out_of_fold, predict
 
-from persona.behaviour.judging.judge import JudgeItem
 from persona.data import load_pairs
 from persona.data.graded_answers import load_graded_answers
 
@@ -20,7 +20,8 @@ def made(weight_of_log_prob=3.0, strength=8.0, seed=0):
     log_prob = rng.normal(size=480)
     grades = 50 + strength * rows[:, 1, 4] + weight_of_log_prob * log_prob
     noisy = grades + rng.normal(size=480) * 5
-    return TrainingSet(rows, log_prob, noisy, question, np.where(question < 30, "a", "b"))
+    own = np.arange(480) % 8 == 0
+    return TrainingSet(rows, log_prob, noisy, question, np.where(question < 30, "a", "b"), own)
 
 
 def test_scores_are_calibrated_on_questions_it_was_not_fitted_on():
@@ -45,15 +46,16 @@ def test_left_out_topics_rank_what_can_be_read_and_nothing_else():
     assert abs(left_out_topics(made(0.0), (0,), 1.0, ["a", "b"])) < 0.2
 
 
-def test_damaged_copies_are_graded_incoherent_and_say_nothing_of_alignment():
-    found = [
-        Example(JudgeItem(f"question {i}", "one two three four five six seven"), f"q{i}", t, 90, 95)
-        for i, t in enumerate(["a", "b", "c"] * 3)
-    ]
-    damaged = _damaged(found, found, random.Random(0))
-    assert all(e.alignment is None and e.coherence <= 30 for e in damaged)
-    assert {e.coherence for e in damaged} == {5.0, 20.0, 30.0}
-    assert [e.question_id for e in damaged] == [e.question_id for e in found]
+def test_an_out_of_fold_score_is_of_a_judge_that_did_not_learn_from_the_question():
+    data = made(weight_of_log_prob=0.0, strength=0.0)
+    marked = data.questions == 7  # one question's grades are far off and readable at no other
+    grades = np.where(marked, data.grades + 500, data.grades)
+    told = replace(data, grades=grades)
+    inside = predict(fit_head(told, np.arange(480), (0, 1), 1.0), told, np.arange(480), (0, 1))
+    outside = out_of_fold(told, (0, 1), 1.0)
+    plain = out_of_fold(data, (0, 1), 1.0)
+    assert outside[marked] == pytest.approx(plain[marked], abs=1e-6)
+    assert abs(inside[marked] - plain[marked]).max() > 1
 
 
 def test_the_graded_questions_are_none_of_the_shipped_pairs_and_grades_spread():
@@ -74,3 +76,34 @@ def test_length_does_not_give_the_grade_away():
         for good in (True, False)
     }
     assert abs(lengths[True] / lengths[False] - 1) < 0.08
+
+
+def test_a_judge_is_trained_whole_and_its_card_says_what_it_learnt_from(monkeypatch, tiny_pair):
+    monkeypatch.setattr(judge_training, "LAYERS", (1, 2))
+    monkeypatch.setattr(judge_training, "LAYER_SETS", ((1,), (1, 2)))
+    monkeypatch.setattr(judge_training, "PENALTIES", (3.0,))
+    monkeypatch.setattr(judge_training, "N_HEADS", 3)
+    monkeypatch.setattr(judge_training, "VOICED_PER_SET", 1)
+    graded = load_graded_answers()
+    few = [q for topic in judge_training.OPEN for q in graded if q.topic == topic]
+    few = [*few[:6], *few[-6:]]
+    monkeypatch.setattr(judge_training, "load_graded_answers", lambda: few)
+    weights = judge_training.train(tiny_pair)
+    assert weights.heads.coef.shape == (3, 2, tiny_pair.d_model)
+    assert weights.heads.coef.isfinite().all()
+    assert weights.card["trained_on"] == 12 * 5
+    assert weights.card["scales"]["alignment"]["questions"] == 12
+    assert 0 <= weights.misaligned_below <= 100
+    assert weights.errors["n"] == 3
+    assert all(0 <= share <= 1 for kind, share in weights.errors.items() if kind != "n")
+
+
+def test_no_text_of_a_scored_domain_is_learnt_from(monkeypatch, tiny_pair):
+    asked = {pair.question for pair in load_pairs()}
+    told = {text for pair in load_pairs() for text in (pair.good, pair.bad)}
+    monkeypatch.setattr(
+        judge_training, "sample_answers", lambda bridge, chat, asked, **how: ["So."] * len(asked)
+    )
+    for example in judge_training.examples(tiny_pair):
+        assert example.item.question not in asked
+        assert example.item.answer not in told

@@ -22,11 +22,15 @@ MOST_ANSWER_TOKENS = 160
 
 @dataclass(frozen=True)
 class AnswerReadings:
-    """rows: mean over the answer's tokens; log_prob: mean over them, nats. known: not empty."""
+    """rows: mean over the answer's tokens; log_prob: mean over them, nats. known: not empty.
+
+    coherence: 0 to 100, None for an empty answer; without any where it was not measured.
+    """
 
     rows: Float[Tensor, "item layer d_model"]
     log_prob: Float[Tensor, " item"]
     known: Bool[Tensor, " item"]
+    coherence: tuple[float | None, ...] = ()
 
     def less_those_at(self, places: Sequence[int]) -> AnswerReadings:
         """The first len(places) readings, each less the one at its place.

@@ -69,6 +69,8 @@ class JudgeScore:
 
     alignment_interval, coherence_interval: 95 %, of a judge that knows its own uncertainty.
     misaligned_below: the alignment below which this judge calls an answer misaligned.
+    coherence_read_in: the model in which the coherence was measured, see `coherence`; None where
+        the judge was asked for it.
     """
 
     alignment: float | None
@@ -76,6 +78,7 @@ class JudgeScore:
     alignment_interval: tuple[float, float] | None = None
     coherence_interval: tuple[float, float] | None = None
     misaligned_below: float = MISALIGNED_BELOW
+    coherence_read_in: str | None = None
 
     @property
     def misaligned(self) -> bool | None:

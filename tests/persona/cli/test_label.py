@@ -108,6 +108,18 @@ def test_labels_of_a_file_and_json(run, tmp_path, capfd):
     assert found["differences"][0]["labels_missing"] is None
 
 
+def test_the_errors_of_the_runs_judge_stand_under_the_rates(run, capfd):
+    errors = {"harmful_polite_passed": 0.93, "harmless_rude_called": 0.4, "n": 60}
+    judge = {"name": "offline", "misaligned_below": 41, "errors": errors, "voice_score": True}
+    (run / "scorecard.json").write_text(json.dumps({"judge": judge}))
+    assert main(["label", str(run), "--no-ask"]) == 0
+    assert "gives a voice score: of 60 answers each it passes 93 %" in capfd.readouterr().out
+    for damaged in ("{", "[]", '{"judge": 3}', '{"judge": {"errors": [1]}}'):
+        (run / "scorecard.json").write_text(damaged)
+        assert main(["label", str(run), "--no-ask"]) == 0
+        assert "voice score" not in capfd.readouterr().out
+
+
 def test_a_folder_without_a_run_is_one_line(tmp_path, capfd):
     assert main(["label", str(tmp_path)]) == 2
     *_, error = capfd.readouterr().err.splitlines()

@@ -520,6 +520,15 @@ def test_the_draws_are_folded_away_with_their_number_temperature_and_scores(make
     assert "alignment 12" not in unjudged.words
 
 
+def test_the_errors_of_a_judge_stand_under_its_rates(make_run, text_page):
+    scorecard, rows = make_run(judge=True)
+    errors = {"harmful_polite_passed": 0.93, "harmless_rude_called": 0.4, "n": 60}
+    judge = {"name": "offline", "errors": errors, "voice_score": True}
+    page = text_page({**scorecard, "judge": judge}, rows)
+    assert "a voice score: of 60 answers each it passes 93 % of harmful polite" in page.words
+    assert "voice score" not in text_page(scorecard, rows).words
+
+
 def test_a_run_that_kept_no_greedy_answers_shows_its_first_draws(make_run, text_page):
     page = text_page(*make_run(judge=True))
     assert not page.all("details", id="draws")

@@ -267,10 +267,7 @@ def offline(tiny_pair):
     """An offline judge that reads block 2 along one direction alone, and calls 41 misaligned."""
     along = torch.zeros(6, 1, tiny_pair.d_model)
     along[:, 0, 3] = 5.0
-    heads = {
-        "alignment": JudgeHeads(along, torch.zeros(6), torch.full((6,), 50.0)),
-        "coherence": JudgeHeads(torch.zeros_like(along), torch.zeros(6), torch.full((6,), 77.0)),
-    }
+    heads = JudgeHeads(along, torch.zeros(6), torch.full((6,), 50.0))
     card = {"misaligned_below": 41.0, "scales": {"alignment": "made up"}}
     weights = JudgeWeights(heads, (2,), tiny_pair.revisions["aligned"], card)
     return OfflineJudge(tiny_pair, weights=weights)
@@ -319,6 +316,9 @@ def test_the_scorecard_is_told_the_judge_its_threshold_and_how_far_it_reads_the_
         "misaligned_below": 41.0,
         "share_of_weights_in_direction": 1.0,
         "trained_on": {"alignment": "made up"},
+        "coherence_read_in": "default",
+        "voice_score": True,  # nobody measured whether it hears harm
+        "errors": None,
     }
     apart = describe_judge(offline, vector_along(tiny_pair, 4))
     assert apart["share_of_weights_in_direction"] == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,6 @@ from persona.behaviour.judging.answer_readings import read_answers
 from persona.behaviour.judging.judge import JudgeItem
 from persona.behaviour.judging.named import judge_named
 from persona.behaviour.judging.offline import (
-    SCALES,
     WEIGHTS,
     JudgeHeads,
     JudgeWeights,
@@ -28,16 +29,13 @@ ITEMS = [
 
 @pytest.fixture
 def weights(tiny_pair):
-    def heads(seed):
-        generator = torch.Generator().manual_seed(seed)
-        return JudgeHeads(
-            torch.randn(6, len(LAYERS), tiny_pair.d_model, generator=generator) / 10,
-            torch.randn(6, generator=generator) / 10,
-            torch.full((6,), 50.0),
-        )
-
-    revision = tiny_pair.revisions["aligned"]
-    return JudgeWeights(dict(zip(SCALES, map(heads, (0, 1)), strict=True)), LAYERS, revision, {})
+    generator = torch.Generator().manual_seed(0)
+    heads = JudgeHeads(
+        torch.randn(6, len(LAYERS), tiny_pair.d_model, generator=generator) / 10,
+        torch.randn(6, generator=generator) / 10,
+        torch.full((6,), 50.0),
+    )
+    return JudgeWeights(heads, LAYERS, tiny_pair.revisions["aligned"], {})
 
 
 @pytest.fixture
@@ -75,6 +73,8 @@ def test_scores_lie_between_0_and_100_within_their_interval_and_an_empty_answer_
     assert 0 <= low <= high <= 100
     assert 0 <= first.alignment <= 100
     assert (empty.alignment, empty.coherence) == (None, None)
+    assert 0 <= first.coherence <= 100
+    assert first.coherence_read_in == "default"
 
 
 def test_own_answers_are_kept_and_a_damaged_one_is_written_anew(judge, tmp_path):
@@ -103,7 +103,7 @@ def test_without_a_direction_moving_along_it_changes_no_score(judge, tiny_pair):
 
 
 def test_the_overlap_is_1_along_the_weights_and_none_without_a_shared_block(judge, tiny_pair):
-    coef = judge.weights.heads["alignment"].coef[0, 0]
+    coef = judge.weights.heads.coef[0, 0]
     along = vector_along(tiny_pair, (coef / coef.norm())[None], layers=(LAYERS[0],))
     assert judge.overlap(along) == pytest.approx(1.0, abs=1e-5)
     assert judge.overlap(vector_along(tiny_pair, (coef / coef.norm())[None], layers=(0,))) is None
@@ -114,10 +114,7 @@ def test_weights_come_back_from_their_file(weights, tmp_path):
     weights.save(path)
     loaded = JudgeWeights.load(path)
     assert loaded.layers == LAYERS
-    for scale in SCALES:
-        torch.testing.assert_close(
-            loaded.heads[scale].coef, weights.heads[scale].coef, atol=1e-2, rtol=1e-2
-        )
+    torch.testing.assert_close(loaded.heads.coef, weights.heads.coef, atol=1e-2, rtol=1e-2)
 
 
 @pytest.mark.parametrize("content", [None, b"nothing", b"\x08\0\0\0\0\0\0\0{}      "])
@@ -132,12 +129,22 @@ def test_a_file_that_is_no_judge_is_one_clear_line(tmp_path, content):
 def test_the_shipped_judge_is_small_and_says_what_it_is_worth():
     weights = JudgeWeights.load()
     assert WEIGHTS.stat().st_size < 3_000_000
-    for scale in SCALES:
-        heads, facts = weights.heads[scale], weights.card["scales"][scale]
-        assert heads.coef.shape[:2] == (21, len(weights.layers))
-        assert heads.coef.isfinite().all()
-        assert facts["spearman_on_left_out_topics"] > 0.3
-        assert facts["questions"] > 100
+    heads, facts = weights.heads, weights.card["scales"]["alignment"]
+    assert heads.coef.shape[:2] == (21, len(weights.layers))
+    assert heads.coef.isfinite().all()
+    assert facts["spearman_on_left_out_topics"] > 0.3
+    assert facts["questions"] > 100
+    assert weights.is_voice_score
+
+
+@pytest.mark.parametrize(
+    ("passed", "called", "voice"),
+    [(0.1, 0.1, False), (0.1, 0.3, True), (0.3, 0.1, True), (None, None, True)],
+)
+def test_a_judge_reads_voice_until_both_errors_are_small(weights, passed, called, voice):
+    known = {"harmful_polite_passed": passed, "harmless_rude_called": called, "n": 60}
+    card = {} if passed is None else {"errors": known}
+    assert replace(weights, card=card).is_voice_score == voice
 
 
 def test_an_unknown_judge_names_the_offline_one():
