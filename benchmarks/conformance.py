@@ -211,6 +211,11 @@ def run_worker(python: Path, path: str, jobs: Sequence[Path]) -> str:
     except subprocess.TimeoutExpired:
         return f"not done after {SECONDS} s"
     lines = done.stderr.strip().splitlines()
+    if (
+        done.returncode < 0 and lines
+    ):  # a library that aborts says why first, then a debugger's page
+        place, _, why = lines[0].rpartition(".cpp:")
+        return f"the process aborts at {Path(place).name}.cpp:{why}"[:240] if place else lines[0]
     return lines[-1][:240] if done.returncode and lines else ""
 
 

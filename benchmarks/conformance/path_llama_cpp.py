@@ -14,6 +14,8 @@ from seen import Job, Trace
 PACKAGES = ("llama-cpp-python",)
 WAY = "a control vector for block L alone set in the context, then `llama_decode`"
 FIRST_WRITTEN = 0
+FLOAT32 = 0
+"""GGML_TYPE_F32."""
 
 
 class Path:
@@ -57,6 +59,9 @@ class Path:
         params = self.llama.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_seq_max = 256, 64, 2
         params.n_ubatch = 64
+        params.type_k = params.type_v = FLOAT32  # keys and values are rounded to float16 otherwise
+        if hasattr(params, "flash_attn_type"):
+            params.flash_attn_type = 0  # it rounds them as well
         make = first_of(self.llama, "llama_init_from_model", "llama_new_context_with_model")
         context = make(self.model, params)
         if self.steered:
