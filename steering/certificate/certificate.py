@@ -4,7 +4,7 @@ Each check has a bound and a measurement, in tokens (how many were written wrong
 (the largest difference of a log-probability between two ways that must agree). Agreement is
 limited by the number format: its bound is 1e-4 nats, one unit of rounding of a typical
 log-probability, and 4 times the difference that the unsteered model itself shows between the two
-ways; never above 0.5.
+ways; never above 0.5, or twice that difference where this is more, as it is in bfloat16.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ def test_an_unknown_name_is_one_line_that_names_the_others(run, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # on one core of a slow machine, with others at work beside it
 @pytest.mark.real_model
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_on_the_default_models(run, tmp_path, name):

@@ -19,6 +19,7 @@ from tiny_models import (
 from persona.errors import SteeringError
 from persona.models.hooks import hooked, resid_post
 from steering.certificate.certificate import certify
+from steering.certificate.checks import CheckedModel
 from steering.edits.from_directions import edits_at
 from steering.edits.position_tracker import PositionTracker
 
@@ -53,6 +54,25 @@ def test_half_precision_is_certified_and_its_bounds_still_see_a_swallowed_hook(
         "none at any step of cached decoding",
         "edits without effect on what is predicted",
     } <= failed
+
+
+@pytest.mark.parametrize(
+    ("unsteered", "bound"),
+    [(0.0, 1e-4), (0.05, 0.2), (0.2, 0.5), (1.1, 2.2)],
+)
+def test_a_format_excuses_what_the_unsteered_model_shows_and_little_more(
+    unsteered, bound, tiny_chat, monkeypatch
+):
+    """Measured on the default model where the processor has bfloat16: 1.1 nats unsteered."""
+
+    def differs(model, edits):
+        return 1.05 * bound if edits else unsteered
+
+    monkeypatch.setattr(CheckedModel, "paddings", differs)
+    certificate = certify(tiny_causal_lm("llama", n_layers=2), tiny_chat, layers=[1], batch=3)
+    [check] = [c for c in certificate.checks if c.check == "left padding is right padding"]
+    assert check.bound == pytest.approx(bound, rel=0.02)
+    assert not check.passed
 
 
 def swallowed(model, hooks):
