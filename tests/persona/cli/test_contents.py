@@ -133,7 +133,7 @@ def test_every_command_that_prints_a_result_prints_it_for_machines_too(words):
         ("persona lab sublim", ["subliminal_numbers", "subliminal_maths"]),
         ("persona sae rank --contrast ", ["model", "answer"]),
         ("persona sae rank --domain he", ["health"]),
-        ("persona diagnose --finetuned car_maintenance_b", ["car_maintenance_bad"]),
+        ("persona diagnose --finetuned car_maintenance_bad_", ["car_maintenance_bad_0.5b"]),
         ("persona diagnose --judge o", ["offline", "openai:"]),
         ("persona certify --device c", ["cpu", "cuda"]),
         ("persona certify --model de", ["default"]),
