@@ -29,6 +29,7 @@ from persona.behaviour.judging.judge import (
 from persona.data.types import Dialogue, Turn
 from persona.errors import JudgeError, ModelError
 from persona.models.chat.chat_format import ChatFormat, own_template
+from persona.models.load import load_chat_model
 from persona.models.precision import Placement
 from persona.progress import progress
 
@@ -88,20 +89,13 @@ class LocalJudge:
         Raises:
             ModelError: the model cannot be loaded, or its tokenizer cannot spell the numbers.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         self.name = f"local:{reference}"
         placement = placement or Placement.of()
-        source = _folder_of(reference)
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
-            model: Any = AutoModelForCausalLM.from_pretrained(source, **placement.loading())
-        except (OSError, ValueError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"the judge {reference} cannot be loaded: {first}") from error
+        # As every model here is loaded: with the tokenizer of a GGUF, and without random weights.
+        self._model, chat = load_chat_model(reference, placement)
+        self._tokenizer: Any = chat.tokenizer
         template = own_template(self._tokenizer)
         self._chat = None if template is None else ChatFormat(self._tokenizer, template)
-        self._model = placement.put(model).eval()
         self._device = placement.device
         self._numbers = SpelledNumbers(self._ids_of_numbers())
         self._paths = [path for path in self._numbers.goes_on if path]
@@ -188,9 +182,3 @@ class LocalJudge:
 def _last_probabilities(logits: Tensor) -> Tensor:
     """Probabilities ["vocabulary"] in float32 on the CPU."""
     return torch.softmax(logits.float(), dim=-1).cpu()
-
-
-def _folder_of(reference: str | Path) -> str:
-    from persona.models.sources import resolve
-
-    return str(resolve(reference).path)

@@ -1,7 +1,10 @@
 """The local judge on a tiny random model: its reading equals the slow one token by token."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -153,3 +156,13 @@ def test_ten_is_not_counted_as_one():
 def test_a_tokenizer_that_spells_two_numbers_alike_is_refused():
     with pytest.raises(ModelError, match="number 2"):
         SpelledNumbers({1: [5], 2: [5]})
+
+
+def test_a_judge_that_lacks_a_weight_is_refused_not_filled_at_random(tiny_llama, tmp_path):
+    folder = tmp_path / "judge"
+    shutil.copytree(tiny_llama, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"not whole: .*model\.norm\.weight"):
+        LocalJudge(folder)
