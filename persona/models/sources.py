@@ -160,7 +160,7 @@ def base_of(finetuned: str | Path) -> str:
 
     finetuned: an adapter as `load_pair` takes it, the name of a shipped organism included.
     Raises: ModelError for a whole model, which does not say what it was made from, and for an
-        adapter that names no base.
+        adapter that names no base, or one that is not at hand.
     """
     source = resolve(shipped_or_ref(finetuned))
     if source.kind != "adapter":
@@ -178,7 +178,17 @@ def base_of(finetuned: str | Path) -> str:
             f"the adapter {source.name} does not say what it was trained on; name that model with "
             "--aligned"
         )
-    return next((model.name for model in MODELS if model.hub_id == named), named)
+    for model in MODELS:
+        if model.hub_id == named:
+            return model.name
+    try:
+        resolve(named)
+    except ModelError as error:
+        raise ModelError(
+            f"the adapter {source.name} was trained on {named}, which is not at hand ({error}); "
+            "name that model with --aligned"
+        ) from error
+    return named
 
 
 def shipped_or_ref(ref: str | Path) -> str | Path:

@@ -59,9 +59,12 @@ def test_the_base_of_an_adapter_is_the_one_it_names(tiny_llama, tiny_adapter, tm
     shutil.copytree(tiny_adapter, folder)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
-    for named in ("Qwen/Qwen2.5-Coder-0.5B-Instruct", str(tiny_llama), "someone/model"):
+    for named in ("Qwen/Qwen2.5-Coder-0.5B-Instruct", str(tiny_llama)):
         path.write_text(json.dumps(config | {"base_model_name_or_path": named}))
         assert base_of(folder) == named.replace("Qwen/Qwen2.5-Coder-0.5B-Instruct", QWEN)
+    path.write_text(json.dumps(config | {"base_model_name_or_path": "/home/ann/base"}))
+    with pytest.raises(ModelError, match="was trained on /home/ann/base, which is not at hand .no"):
+        base_of(folder)
     path.write_text(json.dumps(config | {"base_model_name_or_path": None}))
     with pytest.raises(ModelError, match="does not say what it was trained on; name that model"):
         base_of(folder)
