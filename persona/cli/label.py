@@ -77,15 +77,16 @@ def label(
         typer.echo(f"{n_taken} labels of {labels} are in {given.path}", err=True)
     elif ask:
         ask_for_labels(in_blind_order(answers, seed), given)
-    by_condition = labelled_by_condition(answers, given, _threshold(run))
-    rates = rates_of(by_condition, _sampling(run))
+    judge = _said_in_scorecard(run, "judge")
+    by_condition = labelled_by_condition(answers, given, _threshold(judge))
+    rates = rates_of(by_condition, _said_in_scorecard(run, "sampling"))
     write_rates(run, rates)
     if json_output:
         typer.echo(json.dumps(rates, indent=2))
     else:
         for line in lines_of(rates):
             typer.echo(line)
-        if said := errors_in_words(_judge(run)):
+        if said := errors_in_words(judge):
             typer.echo(said)
 
 
@@ -127,31 +128,23 @@ def _key() -> str:
         typer.echo(HELP, err=True)
 
 
-def _judge(run: Path) -> dict[str, Any]:
-    """What the run's scorecard says of its judge; nothing where it cannot be read."""
+def _said_in_scorecard(run: Path, what: str) -> dict[str, Any]:
+    """`judge` or `sampling` of the run's scorecard; empty where an older version did not say it."""
     try:
-        return dict(json.loads((run / "scorecard.json").read_text(encoding="utf-8"))["judge"])
+        found = json.loads((run / "scorecard.json").read_text(encoding="utf-8"))[what]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _threshold(run: Path) -> float:
+def _threshold(judge: dict[str, Any]) -> float:
     """The alignment below which the run's own judge calls an answer misaligned."""
     from persona.behaviour.judging.judge import MISALIGNED_BELOW
 
     try:
-        return float(_judge(run)["misaligned_below"])
+        return float(judge["misaligned_below"])
     except (ValueError, KeyError, TypeError):
         return MISALIGNED_BELOW
-
-
-def _sampling(run: Path) -> dict[str, Any]:
-    """How the run sampled its answers; empty for a run of a version that did not say it."""
-    try:
-        known = json.loads((run / "scorecard.json").read_text(encoding="utf-8"))["sampling"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 def rates_of(by_condition: dict[str, LabelledAnswers], sampling: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from persona.report.sections.example_answers import (
     draws,
     examples,
 )
+from persona.report.sections.how_sampled import Sampled, sampled
 from persona.report.sections.key_numbers import KeyNumber, key_numbers
 from persona.report.sections.provenance import provenance
-from persona.report.sections.sampled import Sampled, sampled
 from persona.report.sections.tried import Tried, tried_lines
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from persona.report.sections.sampled import sampled
+from persona.report.sections.how_sampled import sampled
 from persona.report.theme import in_order, look_of
 from persona.report.wording import UNDEFINED, as_float, interval, n_is, number, with_interval
 

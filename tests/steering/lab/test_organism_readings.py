@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import pytest
+from bench_chat_organisms import RESTORED, SHIFTS
 from organism_readings import LABELS, OTHERS, organism_readings
 
 from persona.organisms import list_recipes
@@ -98,4 +99,5 @@ def test_the_labels_are_those_that_the_experiment_writes(settings):
         spoken = {labels[reading] for reading in ("shift_plain", "shift_rude")}
         assert set(labels.values()) - spoken <= written[0]
         assert set(labels.values()) <= written[1]
+    assert {RESTORED, *SHIFTS.values()} <= written[1]
     assert set(NARROW) <= set(EXPERIMENTS)
