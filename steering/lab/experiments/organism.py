@@ -1,7 +1,7 @@
 """One narrow fine-tune and its good twin: what changed, where, and does removing it restore it?
 
-Of the default model both are watched on their way; of a larger one they come along ready made, and
-are asked in a plain and in a rude voice too.
+Of the default model both are watched on their way. Those of a larger one are taken ready made where
+they come along, and are asked in a plain and in a rude voice too.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Narrow:
     spoken: bool = False
 
     def adapter(self, bench: Workbench, answers: str) -> Path:
-        """Watched on its way, or as it comes along."""
+        """Watched on its way, or ready made where it comes along."""
         name = f"{self.organism}_{answers}{self.ending}"
         return bench.shipped(name) if self.spoken else bench.organism(name)
 
