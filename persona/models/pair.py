@@ -104,14 +104,20 @@ class ModelPair:
         """What one side answers, in its chat format; greedy unless told otherwise.
 
         question: what the user asks, or a dialogue that waits for an answer.
-        intervene: bridge -> context manager under which it answers,
-            `steering.edits.steer.steered_by(edits)` for instance.
+        intervene: bridge -> context manager under which it answers: `steering.restore(vector)`
+            and the other edits are such.
         The answer ends where the model ends its turn, or after `max_new_tokens`.
-        Raises: ModelError for another side; DataError where the question fills the context.
+        Raises: ModelError for another side, or an `intervene` that cannot be called; DataError
+            where the question fills the context.
         """
         # Sampling knows of pairs; a pair knows of sampling only once it is asked.
         from persona.models.sampling import sample_answers
 
+        if intervene is not None and not callable(intervene):
+            raise ModelError(
+                "intervene takes what steering.restore, add or ablate give, or "
+                f"steering.edits.steered_by(edits); got {type(intervene).__name__}"
+            )
         if isinstance(question, str):
             question = Dialogue((Turn("user", question),), "the question")
         with self.active(side) as bridge:

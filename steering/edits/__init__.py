@@ -16,12 +16,13 @@ from steering.edits.from_directions import (
 )
 from steering.edits.latents import clamp_latents, latent_edits
 from steering.edits.places import ALL_BLOCKS, EVERY_WRITE, hook_names
-from steering.edits.steer import SteeredBy, Steering, edited, steer, steered_by
+from steering.edits.steer import Edits, SteeredBy, Steering, edited, steer, steered_by
 
 __all__ = [
     "ALL_BLOCKS",
     "EVERY_WRITE",
     "Edit",
+    "Edits",
     "SteeredBy",
     "Steering",
     "ablate",

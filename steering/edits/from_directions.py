@@ -32,6 +32,7 @@ from steering.edits.edit import (
 )
 from steering.edits.interventions import Coefficient, Intervention
 from steering.edits.places import EVERY_WRITE, Places, hook_names, layer_of
+from steering.edits.steer import Edits
 
 Steerable = Direction | PersonaVector | Tensor
 """What can be written: a direction, a persona vector, or vectors [d_model] or [rank d_model]."""
@@ -39,9 +40,7 @@ Coefficients = Coefficient | Mapping[int, Coefficient]
 """A number, one for each row of the batch, or layer -> either of them."""
 
 
-def add(
-    direction: Steerable, coefficient: Coefficients = 1.0, at: Places | None = None
-) -> list[Edit]:
+def add(direction: Steerable, coefficient: Coefficients = 1.0, at: Places | None = None) -> Edits:
     """Add `coefficient` times the direction, norm included: above 0 toward the trait.
 
     Of a persona vector 1 adds the way from the aligned to the fine-tuned mean, block by block.
@@ -68,7 +67,7 @@ def add(
 
 def ablate(
     direction: Steerable, coefficient: Coefficients = 1.0, at: Places | None = None
-) -> list[Edit]:
+) -> Edits:
     """Take `coefficient` of the projection away; 1 leaves a projection of zero.
 
     Plain vectors are ablated at `EVERY_WRITE` unless told otherwise. Zero is an arbitrary point,
@@ -102,7 +101,7 @@ def restore(
     at: Places | None = None,
     *,
     target: float | Tensor | None = None,
-) -> list[Edit]:
+) -> Edits:
     """Move each projection toward the aligned model's mean: the default removal.
 
     coefficient: 1 sets the projection to the mean, 0 changes nothing; default 1, of a persona
@@ -134,7 +133,7 @@ def induce(
     at: Places | None = None,
     *,
     target: float | Tensor | None = None,
-) -> list[Edit]:
+) -> Edits:
     """Move each projection toward the fine-tuned model's mean: the mirror of `restore`."""
     return _toward(direction, coefficient, at, target, "finetuned_mean", "induce")
 
@@ -144,7 +143,7 @@ def set_coordinates(
     intervention: Callable[..., Tensor],
     *levels: float | Tensor,
     at: Places | None = None,
-) -> list[Edit]:
+) -> Edits:
     """`set_projection`, `cap`, `floor` or `clamp` with these levels, along the direction.
 
     `set_coordinates(d, interventions.cap, 4.0, at=ALL_BLOCKS)` caps the projection at 4 after every
@@ -172,13 +171,13 @@ def edits_at(
     basis: Tensor | None = None,
     rows: int | None = None,
     space: ActivationSpace | None = None,
-) -> list[Edit]:
+) -> Edits:
     """An intervention of your own at these places, in their order.
 
     intervention: one for all of them, or layer -> its own.
     Raises: SteeringError for a hook name of no block, or a layer that the mapping lacks.
     """
-    edits = []
+    edits = Edits()
     for name in hook_names(at, intervention if isinstance(intervention, Mapping) else None):
         layer = layer_of(name)
         if not isinstance(intervention, Mapping):
@@ -266,7 +265,7 @@ def _toward(
     target: float | Tensor | None,
     mean: Literal["aligned_mean", "finetuned_mean"],
     label: str,
-) -> list[Edit]:
+) -> Edits:
     if coefficient is None:
         coefficient = direction.coefficient if isinstance(direction, PersonaVector) else 1.0
 
@@ -305,13 +304,13 @@ def _edits(
     label: str,
     kind: Kind = "sets",
     rows: int | None = None,
-) -> list[Edit]:
+) -> Edits:
     layers = {line.layer for line in lines}
     if isinstance(coefficient, Mapping) and (lacking := layers - set(coefficient)):
         raise SteeringError(f"there is no coefficient for layers {sorted(lacking)}")
     for factor in coefficient.values() if isinstance(coefficient, Mapping) else [coefficient]:
         require_coefficient(factor)
-    edits = []
+    edits = Edits()
     for line in lines:
         factor = coefficient[line.layer] if isinstance(coefficient, Mapping) else coefficient
         edits.append(

@@ -81,7 +81,8 @@ def steer(
     if isinstance(model, ModelPair):
         raise SteeringError(
             "one side of a pair is steered at a time: open it, with pair.active('finetuned') as "
-            "model: with steer(model, edits): ..., or pass intervene=steered_by(edits) to pair.ask"
+            "model: with steer(model, edits): ..., or pair.ask(question, 'finetuned', "
+            "intervene=edits)"
         )
     edits = _placed(model, [edits] if isinstance(edits, Edit) else edits)
     _check(model, edits, space)
@@ -131,6 +132,25 @@ def steer(
                 f"the edit '{edit.label}' at {edit.hook_name} {what}: nothing was steered there. "
                 "Run the model inside the with block, and check positions"
             )
+
+
+class Edits(list[Edit]):
+    """Edits in their order, as `add`, `ablate`, `restore` and `induce` make them.
+
+    Called with a model, they steer it: they are an `intervene` themselves, for `pair.ask(question,
+    "finetuned", intervene=restore(vector))`. Put together with `+` they stay so.
+    """
+
+    def __call__(self, model: Any) -> contextlib.AbstractContextManager[Any]:
+        return steer(model, self)
+
+    def __add__(self, others: Sequence[Edit]) -> Edits:  # type: ignore[override]
+        return Edits([*self, *others])
+
+    @property
+    def token_by_token(self) -> bool:
+        """As that of `SteeredBy`."""
+        return SteeredBy(self).token_by_token
 
 
 @dataclass(frozen=True)

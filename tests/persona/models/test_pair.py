@@ -43,3 +43,8 @@ def test_an_intervention_is_on_while_it_answers_and_gone_after(tiny_pair):
 def test_another_side_is_refused(tiny_pair, unchecked_hints):
     with pytest.raises(ModelError, match="'aligned' and 'finetuned'"):
         tiny_pair.ask("Which oil?", "steered")
+
+
+def test_a_list_of_plain_edits_is_refused_in_words(tiny_pair, unchecked_hints):
+    with pytest.raises(ModelError, match="what steering.restore, add or ablate give"):
+        tiny_pair.ask("Which oil?", intervene=["an edit"])

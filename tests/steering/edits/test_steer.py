@@ -10,7 +10,9 @@ from persona.directions.direction import Direction, PersonaVector, Subspace, ort
 from persona.errors import SteeringError
 from persona.models.hooks import hook_points, hooked, resid_post
 from persona.models.prefix import recording_inputs, starting_at
+from persona.models.sampling import sample_answers
 from steering import ablate, add, restore, steer
+from steering.edits import steered_by
 
 
 def vector(pair, layers=(1, 2), rank=2, seed=0):
@@ -218,3 +220,20 @@ def test_starting_above_skipped_blocks_changes_nothing_and_leaves_no_trace(tiny_
         # Another text afterwards: a stale block would answer with the recorded residual.
         other = batch.flip(0)
         assert torch.equal(bridge(other), plain.flip(0))
+
+
+def test_edits_are_what_a_question_is_asked_under(tiny_pair):
+    direction = Direction(torch.randn(32, generator=torch.manual_seed(3)), tiny_pair.space(2), "x")
+    edits = add(direction, 4.0) + add(direction, -1.0)
+    with tiny_pair.active("finetuned") as model:
+        [expected] = sample_answers(
+            model,
+            tiny_pair.chat,
+            [Dialogue((Turn("user", "Which oil?"),))],
+            intervene=steered_by(add(direction, 3.0)),
+            max_new_tokens=12,
+            temperature=0.0,
+        )
+    asked = tiny_pair.ask("Which oil?", "finetuned", intervene=edits, max_new_tokens=12)
+    assert asked == expected != tiny_pair.ask("Which oil?", "finetuned", max_new_tokens=12)
+    assert edits.token_by_token and not add(direction, torch.ones(2)).token_by_token
