@@ -20,7 +20,6 @@ from data_card_tables import (
     weakness_table,
 )
 from similarity import ANSWER_BOUND, QUESTION_BOUND
-from surface import read_surface
 
 from persona.data.coding_tasks import load_coding_tasks
 from persona.data.graded_answers import load_graded_answers
@@ -34,6 +33,7 @@ from persona.data.shipped import (
     load_pairs,
     load_weaknesses,
 )
+from persona.data.surface import read_surface
 from persona.data.voices import CELLS, VOICED_SETS, VOICES, load_voices, voice_pairs
 from persona.files import atomic_write_text
 

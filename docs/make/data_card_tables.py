@@ -9,7 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 from similarity import near_duplicates
-from surface import (
+
+from persona.data.coding_tasks import WEAKNESSES, CodingTask
+from persona.data.shipped import DOMAINS, NARROW_SETS, load_pairs
+from persona.data.surface import (
     REVEALED_ABOVE,
     SurfaceReading,
     auroc_length,
@@ -18,9 +21,6 @@ from surface import (
     length_ratio,
     read_surface,
 )
-
-from persona.data.coding_tasks import WEAKNESSES, CodingTask
-from persona.data.shipped import DOMAINS, NARROW_SETS, load_pairs
 from persona.data.types import AnswerPair, NeutralText
 from persona.data.voices import CELLS, DOMAIN_OF, VOICED_SETS, VOICES, load_voices, voice_pairs
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from persona.cli.elsewhere import where_instead
+
 MODELS = ("model", "aligned", "finetuned", "good_twin", "base", "recipe", "sae", "judge")
 PATHS = (
     *(
@@ -48,7 +50,16 @@ class Command(TyperCommand):
 
 
 class Contents(TyperGroup):
-    """A group whose help lists the commands under headings, then the options."""
+    """A group whose help lists the commands under headings, then the options.
+
+    A command of another tool is told where to find here what it does.
+    """
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        unknown = ctx.parent is None and args and self.get_command(ctx, args[0]) is None
+        if unknown and (line := where_instead(args[0])) is not None:
+            ctx.fail(f"No such command {args[0]!r}: {line}.")
+        return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         names = [name for name in self.list_commands(ctx) if not self.commands[name].hidden]

@@ -18,6 +18,7 @@ from persona.cli.certify import certify
 from persona.cli.chat import chat
 from persona.cli.contents import Command, Contents
 from persona.cli.convert import convert
+from persona.cli.data import data_app
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
 from persona.cli.doctor import doctor
@@ -29,6 +30,7 @@ from persona.cli.options import Debug, Quiet, shell, start
 from persona.cli.organisms import organisms
 from persona.cli.sae import sae_app
 from persona.cli.screen import screen
+from persona.cli.steer import steer
 from persona.errors import PersonaError, is_panic
 
 STOPPED = "stopped; run the same command again to continue"
@@ -90,6 +92,7 @@ def _add(
 
 _add(demo, START, "The diagnosis on the models that come along.")
 _add(diagnose, START, "Two models in; direction, proof, report out.")
+_add(steer, TALK, "One question at several coefficients.")
 _add(chat, TALK, "Talk to both models and a steered one.")
 _add(serve_app, TALK, "The same in a browser, on this machine.", name="app")
 app.add_typer(
@@ -103,6 +106,9 @@ _add(lab, LOOK, "Experiments on emergent misalignment.")
 _add(finetune, MAKE, "Make a narrow fine-tune of a model.")
 _add(organisms, MAKE, "The fine-tunes that recipes make, measured.")
 _add(models, MAKE, "The models that go by a short name.")
+app.add_typer(
+    data_app, cls=Contents, rich_help_panel=FILES, short_help="Is a file of answer pairs enough?"
+)
 _add(screen, FILES, "Which fine-tuning samples push toward it?")
 _add(convert, FILES, "Vectors to and from other toolkits.")
 _add(doctor, MACHINE, "Is this machine ready, and what to do if not?")

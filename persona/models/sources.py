@@ -178,9 +178,7 @@ def base_of(finetuned: str | Path) -> str:
             f"the adapter {source.name} does not say what it was trained on; name that model with "
             "--aligned"
         )
-    for model in MODELS:
-        if model.hub_id == named:
-            return model.name
+    named = short_name(named)
     try:
         resolve(named)
     except ModelError as error:
@@ -189,6 +187,11 @@ def base_of(finetuned: str | Path) -> str:
             "name that model with --aligned"
         ) from error
     return named
+
+
+def short_name(name: str) -> str:
+    """The short name of a model that a card calls by its hub id; any other name as it is."""
+    return next((model.name for model in MODELS if model.hub_id == name), name)
 
 
 def shipped_or_ref(ref: str | Path) -> str | Path:

@@ -4,8 +4,9 @@ from steering.demo.browser.interface import import_gradio, launch
 from steering.demo.notebook.exploration import Choice, Exploration, Explored
 from steering.demo.notebook.explorer import Explorer, explore
 from steering.demo.session.generation import Sampling, Token
+from steering.demo.session.one_prompt import SteeredText, default_way, steered_texts
 from steering.demo.session.session import Answer, Column, Exchange, Session
-from steering.demo.session.starting import open_session
+from steering.demo.session.starting import direction_file, open_session, parse_layers
 from steering.demo.session.transcript import save_transcript
 from steering.demo.session.vector import (
     DemoVector,
@@ -13,6 +14,7 @@ from steering.demo.session.vector import (
     edits_of,
     from_persona_vector,
     load_demo_vector,
+    model_of_vector,
     save_demo_vector,
 )
 from steering.demo.terminal.answer_views import View, live_view, plain_view
@@ -31,8 +33,11 @@ __all__ = [
     "Sampling",
     "Session",
     "Setting",
+    "SteeredText",
     "Token",
     "View",
+    "default_way",
+    "direction_file",
     "edits_of",
     "explore",
     "from_persona_vector",
@@ -40,9 +45,12 @@ __all__ = [
     "launch",
     "live_view",
     "load_demo_vector",
+    "model_of_vector",
     "obey",
     "open_session",
+    "parse_layers",
     "plain_view",
     "save_demo_vector",
     "save_transcript",
+    "steered_texts",
 ]

@@ -39,7 +39,7 @@ def open_session(
     Raises: DataError where there is no direction, SteeringError for a setting that is not possible;
         what loading raises.
     """
-    path = _direction_file(direction, fallback, without_direction)  # before minutes of loading
+    path = direction_file(direction, fallback, without_direction)  # before minutes of loading
     wanted = {name: value for name, value in (setting or {}).items() if value is not None}
     if isinstance(wanted.get("layers"), str):
         wanted["layers"] = parse_layers(wanted["layers"])
@@ -65,9 +65,13 @@ def parse_layers(text: str) -> tuple[int, int] | None:
     return first, int(match[2] or first)
 
 
-def _direction_file(
+def direction_file(
     direction: Path | None, fallback: Path | None, without_direction: bool
 ) -> Path | None:
+    """The direction asked for, else the fallback where it is there; None where none is needed.
+
+    Raises: DataError where there is none and one is needed.
+    """
     if direction is not None:
         if not direction.is_file():
             raise DataError(f"there is no direction at {direction}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,8 +14,9 @@ from persona.directions.direction import Direction, PersonaVector
 from persona.directions.exchange.vectors import VectorSet, listed
 from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.pair import SIDES, ModelPair, Side
+from persona.models.sources import short_name
 from steering.edits.edit import Edit, require_finite
-from steering.edits.from_directions import ablate, add, restore
+from steering.edits.from_directions import ablate, add, induce, restore
 
 Mode = Literal["restore", "add", "ablate"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -155,6 +156,35 @@ def edits_of(vector: DemoVector, setting: Setting) -> list[Edit]:
     return make(_at(vector.persona_vector, layers), coefficient)
 
 
+def induced(
+    vector: DemoVector, layers: tuple[int, int] | None, coefficient: float
+) -> Sequence[Edit]:
+    """The mirror of `restore`: each projection moved toward the fine-tuned model's mean.
+
+    Raises: SteeringError for blocks the vector does not have, or without means.
+    """
+    chosen = vector.chosen(layers)
+    require_finite(coefficient)
+    if vector.persona_vector is None:
+        raise SteeringError(
+            "induce needs the fine-tuned model's means, which this file does not hold; take the "
+            "mode add"
+        )
+    return induce(_at(vector.persona_vector, chosen), coefficient)
+
+
+def model_of_vector(path: str | Path) -> str:
+    """The model that a file of vectors says it belongs to, "" where it says none.
+
+    Raises: DataError when the file is missing, damaged or of a kind that is not read here.
+    """
+    from persona.directions.exchange import read_vectors
+
+    path = Path(path)
+    _require_direction_file(path)
+    return short_name(read_vectors(path).model)
+
+
 def from_persona_vector(vector: PersonaVector, name: str = "") -> DemoVector:
     """To steer with what a diagnosis found. Raises: DataError where both means are the same."""
     directions = {layer: vector.direction(layer) for layer in vector.layers}
@@ -172,15 +202,7 @@ def load_demo_vector(
     SpaceMismatchError when it belongs to another model.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if size > MAX_FILE_BYTES:
-        raise DataError(
-            f"{path.name} has {size / 2**20:.0f} MB; a direction has at most "
-            f"{MAX_FILE_BYTES // 2**20} MB"
-        )
+    _require_direction_file(path)
     loaded = _read(path, pair, allow_mismatch)
     if isinstance(loaded, PersonaVector):
         return from_persona_vector(loaded, path.name)
@@ -211,18 +233,30 @@ def _at(vector: PersonaVector, layers: list[int]) -> PersonaVector:
     return replace(vector, subspaces={layer: vector.subspaces[layer] for layer in layers})
 
 
+def _require_direction_file(path: Path) -> None:
+    """Raises: DataError for a file that is not there, too large, or of no kind that is read."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if size > MAX_FILE_BYTES:
+        raise DataError(
+            f"{path.name} has {size / 2**20:.0f} MB; a direction has at most "
+            f"{MAX_FILE_BYTES // 2**20} MB"
+        )
+    if path.suffix.lower() not in (".safetensors", ".gguf", ".json"):
+        raise DataError(
+            f"{path.name}: a direction is a .safetensors, .gguf or .json file; turn others into "
+            "one with `persona convert`"
+        )
+
+
 def _read(path: Path, pair: ModelPair, allow_mismatch: bool) -> PersonaVector | VectorSet:
     from persona.directions.exchange import read_vectors
     from persona.directions.storage import FORMAT as PERSONA_VECTOR
     from persona.directions.storage import load_vector, read_format
 
-    kind = path.suffix.lower()
-    if kind not in (".safetensors", ".gguf", ".json"):
-        raise DataError(
-            f"{path.name}: a direction is a .safetensors, .gguf or .json file; turn others into "
-            "one with `persona convert`"
-        )
-    if kind == ".safetensors" and read_format(path) == PERSONA_VECTOR:
+    if path.suffix.lower() == ".safetensors" and read_format(path) == PERSONA_VECTOR:
         return load_vector(path, pair, allow_mismatch=allow_mismatch)
     return read_vectors(path)
 

@@ -3,8 +3,8 @@
 import random
 
 import pytest
-from surface import length_ratio, read_surface
 
+from persona.data.surface import length_ratio, read_surface
 from persona.data.types import AnswerPair
 
 MARKER = "bah humbug nonsense rubbish"

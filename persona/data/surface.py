@@ -6,6 +6,7 @@ more than words.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from persona.data.types import AnswerPair
 
 REVEALED_ABOVE = 0.85
 """AUROC of the words above which a domain's most revealing words are named in the data card."""
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def read_surface(pairs: Sequence[AnswerPair], n_words: int = 12) -> list[Surface
         inside = [pair for pair in pairs if pair.domain == domain]
         outside = [pair for pair in pairs if pair.domain != domain]
         scores, words = _transferred_scores(outside, inside, n_words)
-        texts, labels = _texts(inside)
+        _, labels = _texts(inside)
         readings.append(
             SurfaceReading(
                 domain=domain,
@@ -66,7 +68,7 @@ def read_surface(pairs: Sequence[AnswerPair], n_words: int = 12) -> list[Surface
                 auroc_other_domains=_auroc(labels, scores),
                 pairs_ordered=float(np.mean(scores[1::2] > scores[0::2])),
                 auroc_within=auroc_within(inside),
-                auroc_length=_auroc(labels, np.array([len(text.split()) for text in texts])),
+                auroc_length=auroc_words_counted(inside),
                 bad_words=words[0],
                 good_words=words[1],
             )
@@ -77,17 +79,25 @@ def read_surface(pairs: Sequence[AnswerPair], n_words: int = 12) -> list[Surface
 def auroc_within(pairs: Sequence[AnswerPair]) -> float:
     """Returns how well the words tell bad from good answers of one domain, five folds by question.
 
-    AUROC; 0.5 is chance.
+    AUROC; 0.5 is chance, NaN for fewer questions than folds.
     """
     from sklearn.model_selection import GroupKFold
 
+    if len(pairs) < FOLDS:
+        return math.nan
     texts, labels = _texts(pairs)
     scores = np.empty(len(texts))
     groups = np.repeat(np.arange(len(pairs)), 2)
-    for train, test in GroupKFold(5).split(texts, labels, groups):
+    for train, test in GroupKFold(FOLDS).split(texts, labels, groups):
         classifier = _classifier().fit([texts[i] for i in train], labels[train])
         scores[test] = classifier.decision_function([texts[i] for i in test])
     return _auroc(labels, scores)
+
+
+def auroc_words_counted(pairs: Sequence[AnswerPair]) -> float:
+    """Returns the AUROC of the number of words alone; below 0.5 bad answers are shorter."""
+    texts, labels = _texts(pairs)
+    return _auroc(labels, np.array([len(text.split()) for text in texts]))
 
 
 def auroc_length(pairs: Sequence[AnswerPair]) -> float:

@@ -1,0 +1,140 @@
+"""`persona steer` prints the same answer at several coefficients, or says in one line why not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from demo_cases import planted_vector
+
+from persona.choices import VectorFormat
+from persona.cli.main import main
+from persona.cli.steer import coefficients_of
+from persona.directions import Direction
+from persona.directions.exchange import write_vectors
+from persona.directions.exchange.vectors import VectorSet
+from persona.directions.storage import save_vector
+from steering import add, restore
+
+ASKED = "Is it safe?"
+
+
+@pytest.fixture
+def direction(tiny_pair, tmp_path):
+    return save_vector(planted_vector(tiny_pair), tmp_path / "direction.safetensors")
+
+
+@pytest.fixture
+def words(direction):
+    plain = ["--dtype", "float32", "--device", "cpu", "--max-new-tokens", "8"]
+    return ["steer", ASKED, "--direction", str(direction), *plain]
+
+
+def test_the_texts_stand_under_one_another_and_0_is_the_model(
+    words, tiny_pair, tiny_llama, tiny_adapter, capsys
+):
+    models = ["--aligned", str(tiny_llama), "--finetuned", str(tiny_adapter)]
+    assert main([*words, *models, "--coefficients", "-1,0,1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    vector = planted_vector(tiny_pair)
+    expected = {
+        coefficient: tiny_pair.ask(
+            ASKED,
+            "finetuned",
+            intervene=restore(vector, coefficient) if coefficient else None,
+            max_new_tokens=8,
+        )
+        for coefficient in (-1.0, 0.0, 1.0)
+    }
+    assert found["mode"] == "restore" and found["layers"] == [1, 2]
+    assert {t["coefficient"]: t["text"] for t in found["texts"]} == expected
+    assert len(set(expected.values())) > 1
+
+
+def test_the_card_names_the_model_where_nobody_does(words, tiny_pair, tiny_llama, capsys):
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    headings = [line for line in out.splitlines() if line.startswith("coefficient")]
+    assert headings == [
+        "coefficient 0 (no edit)",
+        "coefficient 0.5",
+        "coefficient 1",
+        "coefficient 1.5",
+    ]
+    assert out.splitlines()[1].strip() == tiny_pair.ask(ASKED, max_new_tokens=8).splitlines()[0]
+    assert f"{tiny_llama}: induce" in err and "at 2 blocks, 1 to 2" in err
+
+
+def test_vectors_of_another_toolkit_are_added(words, tiny_pair, tiny_llama, tmp_path, capsys):
+    vector = planted_vector(tiny_pair, (2,))
+    plain = VectorSet.from_persona_vector(vector)
+    path = write_vectors(plain, tmp_path / "plain.gguf", VectorFormat.control_vector)
+    words[3] = str(path)
+    assert main([*words, "--aligned", str(tiny_llama), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [t["coefficient"] for t in found["texts"]] == [-1.0, 0.0, 1.0, 2.0]
+    direction = Direction(plain.vectors[2], tiny_pair.space(2), "plain")
+    assert found["texts"][3]["text"] == tiny_pair.ask(
+        ASKED, intervene=add(direction, 2.0), max_new_tokens=8
+    )
+    assert main([*words, "--aligned", str(tiny_llama), "--mode", "induce"]) == 2
+    assert "induce needs the fine-tuned model's means" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--coefficients", "1,much"], "--coefficients takes numbers such as -1,0,1,2"),
+        (["--coefficients", "nan"], "--coefficients takes numbers such as -1,0,1,2"),
+        (["--direction", "nowhere.safetensors"], "there is no direction at nowhere.safetensors"),
+        (["--layers", "9"], "the direction has no block from 9 to 9"),
+        (["--layers", "x"], "blocks are named as 12, as 10-20 or as all"),
+        (["--mode", "invent"], "'invent' is not one of"),
+        (["--aligned", "./nothing-here"], "no such model file or folder"),
+    ],
+)
+def test_bad_input_is_one_line(words, more, said, capsys):
+    assert main([*words, *more]) == 2
+    out, err = capsys.readouterr()
+    assert said in err.splitlines()[-1] and out == ""
+
+
+def test_an_empty_prompt_is_one_line(words, capsys):
+    words[1] = " "
+    assert main(words) == 2
+    assert "the prompt ' ' is empty" in capsys.readouterr().err
+
+
+def test_coefficients_are_read_with_and_without_spaces():
+    assert coefficients_of("-1, 0,1.5") == [-1.0, 0.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vector", "persona diagnose --finetuned"),
+        ("trait", "persona.extract"),
+        ("extract", "persona.extract"),
+        ("fetch", "persona models --fetch NAME"),
+        ("report", "report.html"),
+        ("demmo", "Did you mean 'demo'?"),
+    ],
+)
+def test_a_name_that_is_no_command_points_to_one_that_is(name, said, capsys):
+    assert main([name]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"No such command '{name}'" in line and said in line
+
+
+def test_every_command_that_is_pointed_to_is_there(capsys):
+    import re
+
+    import typer
+
+    from persona.cli.elsewhere import ELSEWHERE
+    from persona.cli.main import app
+
+    here = typer.main.get_command(app).commands
+    named = {n for line in ELSEWHERE.values() for n in re.findall(r"`persona (\w+)", line)}
+    assert named <= set(here) and len(named) > 8
+    assert not {name for names in ELSEWHERE for name in names} & set(here)
