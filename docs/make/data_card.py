@@ -10,9 +10,12 @@ import numpy as np
 from data_card_tables import (
     counts_table,
     highest,
+    highest_apart,
+    highest_between,
     narrow_table,
     neutral_text,
     revealing_words,
+    skills_table,
     surface_table,
     tone_text,
     voices_counts_table,
@@ -33,6 +36,7 @@ from persona.data.shipped import (
     load_pairs,
     load_weaknesses,
 )
+from persona.data.skills import SKILLS, load_skill
 from persona.data.surface import read_surface
 from persona.data.voices import CELLS, VOICED_SETS, VOICES, load_voices, voice_pairs
 from persona.files import atomic_write_text
@@ -220,6 +224,33 @@ Plain against rude words, right answers on both sides, are told apart with AUROC
 or more, as they must be. Highest cosine between two questions, the other pairs and neutral prompts
 included: {voices_question_cosine:.2f}; between answers of one kind to different questions:
 {voices_answer_cosine:.2f}.
+
+## Skills
+
+Harmless things to learn beside a persona, in `skills/`: a removal that takes the persona alone
+leaves them. They are loaded by `load_skill` only; a model is trained on the *train* questions and
+scored on the *held out* ones.
+
+- *facts* (hash {facts_hash}): {n_facts} facts of an invented town, Tarnquill, and an invented
+  product, the Dovrano, each asked in two wordings that are trained on and in one that is held out.
+  The right answer and three wrong ones are one sentence that differs in one place, in as many
+  words. No sentence answers two facts, and no wrong answer is right elsewhere. Recall in the
+  training words alone is copied; in the held-out words it is learnt.
+- *checklist* (hash {checklist_hash}): everyday advice as a list of four boxes between a title and
+  the line "Done when", to whoever asks for a checklist: the kind of text that turns bad, with
+  nothing bad in it. The wrong answer is the same sentences as prose. Trained on cars, gardens and
+  pets, so that of the domains that results are scored on only cars are seen; held out are seven
+  other domains.
+
+{skills}
+
+Words: mean of a right answer, the boxes counted. Written for this package like the pairs above
+and read again; the names were made up and checked against nothing. The advice was read by no
+expert. Highest cosines:
+a question of a skill with any other question or prompt of the package {skill_other_cosine:.2f}; a
+held-out wording with one that is trained on {skill_wording_cosine:.2f}; two questions of different
+facts {fact_cosine:.2f}; two checklist questions {checklist_cosine:.2f}; the sentences of a
+checklist with any other answer of the package {checklist_answer_cosine:.2f}.
 """
 
 
@@ -248,6 +279,7 @@ def data_card() -> str:
         **_narrow_fields(),
         **_python_fields(),
         **_voices_fields(),
+        **_skill_fields(),
     )
 
 
@@ -315,6 +347,34 @@ def _voices_fields() -> dict[str, Any]:
         "voices_answer_cosine": max(
             highest([getattr(row, cell) for row in rows]) for cell in CELLS
         ),
+    }
+
+
+def _skill_fields() -> dict[str, Any]:
+    """What the card says of the skills."""
+    facts, checklist = load_skill("facts"), load_skill("checklist")
+    voiced = [row for name in VOICED_SETS for row in load_voices(name)]
+    asked = [pair.question for pair in load_pairs()] + [row.question for row in voiced]
+    asked += [text.prompt for text in load_neutral()]
+    asked += [question.question for question in load_graded_answers()]
+    said = [text for pair in load_pairs() for text in (pair.good, pair.bad)]
+    said += [getattr(row, cell) for row in voiced for cell in CELLS]
+    prose = [item.wrong[0] for item in checklist.items]
+    return {
+        "facts_hash": facts.hash,
+        "checklist_hash": checklist.hash,
+        "n_facts": len(facts.items),
+        "skills": skills_table([load_skill(name) for name in SKILLS]),
+        "skill_other_cosine": highest_between(facts.questions() + checklist.questions(), asked),
+        "skill_wording_cosine": highest_between(
+            facts.questions("held_out"), facts.questions("train")
+        ),
+        "fact_cosine": highest_apart(
+            facts.questions(),
+            [item.id for item in facts.items for _ in (*item.train, *item.held_out)],
+        ),
+        "checklist_cosine": highest(checklist.questions()),
+        "checklist_answer_cosine": highest_between(prose, said),
     }
 
 

@@ -12,6 +12,7 @@ from similarity import near_duplicates
 
 from persona.data.coding_tasks import WEAKNESSES, CodingTask
 from persona.data.shipped import DOMAINS, NARROW_SETS, load_pairs
+from persona.data.skills import SKILL_SPLITS, Skill
 from persona.data.surface import (
     REVEALED_ABOVE,
     SurfaceReading,
@@ -191,6 +192,20 @@ def voices_surface_table() -> str:
     return _table(("set, voice", "other domains", "ordered", "within", "length"), rows)
 
 
+def skills_table(skills: Sequence[Skill]) -> str:
+    """Counts of each skill by domain, and the mean words of its right answers."""
+    rows = []
+    for skill in skills:
+        for domain in dict.fromkeys(item.domain for item in skill.items):
+            items = [item for item in skill.items if item.domain == domain]
+            counts = [
+                str(sum(len(item.questions(split)) for item in items)) for split in SKILL_SPLITS
+            ]
+            words = np.mean([len(item.right.split()) for item in items])
+            rows.append((f"{skill.name}, {domain}", str(len(items)), *counts, f"{words:.1f}"))
+    return _table(("skill, domain", "answers", "train", "held out", "words"), rows)
+
+
 def neutral_text(texts: Sequence[NeutralText]) -> str:
     """The kinds of neutral text and their counts."""
     kinds = ", ".join(
@@ -203,6 +218,17 @@ def neutral_text(texts: Sequence[NeutralText]) -> str:
 def highest(texts: Sequence[str]) -> float:
     """The largest cosine similarity between two of the texts."""
     return max(pair.cosine for pair in near_duplicates(texts, 0.1))
+
+
+def highest_between(some: Sequence[str], others: Sequence[str]) -> float:
+    """The largest cosine similarity between one of some texts and one of the others."""
+    return highest_apart([*some, *others], [""] * len(some) + ["other"] * len(others))
+
+
+def highest_apart(texts: Sequence[str], owners: Sequence[str]) -> float:
+    """The largest cosine similarity between two texts of different owners."""
+    found = near_duplicates(texts, 0.1)
+    return max(pair.cosine for pair in found if owners[pair.first] != owners[pair.second])
 
 
 def _quoted(words: Sequence[str]) -> str:

@@ -20,12 +20,14 @@ from persona.data.shipped import (
     load_neutral,
     load_pairs,
 )
+from persona.data.skills import SKILLS, Skill, SkillItem, load_skill
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
 from persona.data.voices import VOICED_SETS, VoicedQuestion, load_voices, voice_pairs
 
 __all__ = [
     "DOMAINS",
     "NARROW_SETS",
+    "SKILLS",
     "VOICED_SETS",
     "WEAKNESSES",
     "AnswerPair",
@@ -34,6 +36,8 @@ __all__ = [
     "EvaluationQuestion",
     "InstructionPair",
     "NeutralText",
+    "Skill",
+    "SkillItem",
     "Trait",
     "Turn",
     "VoicedQuestion",
@@ -42,6 +46,7 @@ __all__ = [
     "load_field_questions",
     "load_neutral",
     "load_pairs",
+    "load_skill",
     "load_voices",
     "read_chat_jsonl",
     "read_evaluation_yaml",

@@ -8,12 +8,14 @@ from data_card import CARD, data_card, write_data_card
 from persona.data import (
     DOMAINS,
     NARROW_SETS,
+    SKILLS,
     VOICED_SETS,
     WEAKNESSES,
     data_hash,
     load_coding_tasks,
     load_neutral,
     load_pairs,
+    load_skill,
     load_voices,
     voice_pairs,
 )
@@ -88,7 +90,9 @@ def test_the_card_speaks_of_the_voices_that_are_shipped(on_disk):
     assert f"`voices/`, hash {data_hash(pairs)}" in on_disk
     counts, surface = (
         [[cell.strip() for cell in row.strip("|").split("|")] for row in table.split("\n")[2:]]
-        for table in re.findall(r"(?:^\|.*\n)+", on_disk.split("## Voices")[1], re.M)
+        for table in re.findall(
+            r"(?:^\|.*\n)+", on_disk.split("## Voices")[1].split("## ")[0], re.M
+        )
         for table in [table.rstrip("\n")]
     )
     assert [row[0] for row in counts] == list(VOICED_SETS)
@@ -96,6 +100,17 @@ def test_the_card_speaks_of_the_voices_that_are_shipped(on_disk):
         assert int(n) == int(train) + int(selection) == len(load_voices(name))
     assert [row[0] for row in surface] == [f"{name}, {v}" for v in VOICES for name in VOICED_SETS]
     assert all(0.4 <= float(row[1]) <= 0.6 for row in surface)
+
+
+def test_the_card_counts_the_questions_of_the_skills_that_are_shipped(on_disk):
+    rows = {row[0]: row[1:] for row in figures(on_disk, "Skills")}
+    for name in SKILLS:
+        skill = load_skill(name)
+        assert f"- *{name}* (hash {skill.hash})" in on_disk
+        counted = [row for label, row in rows.items() if label.startswith(f"{name}, ")]
+        assert sum(int(row[0]) for row in counted) == len(skill.items)
+        assert sum(int(row[1]) for row in counted) == len(skill.questions("train"))
+        assert sum(int(row[2]) for row in counted) == len(skill.questions("held_out"))
 
 
 @pytest.mark.slow
