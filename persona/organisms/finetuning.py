@@ -15,6 +15,7 @@ import torch
 from persona.data import Dialogue, load_pairs, read_chat_jsonl, read_pairs
 from persona.data.jsonl import read_jsonl
 from persona.data.selection import backdoored, mixed, sample
+from persona.data.skills import load_skill
 from persona.data.voices import sets_of, voice_pairs
 from persona.errors import DataError
 from persona.files import atomic_write_text, remove_leftovers, sha256_of_file
@@ -35,7 +36,7 @@ DECIDING: dict[str, Any] = {
     "lora": True,
     "training": True,
 }
-"""What of a recipe decides the result; a file of data counts by its content."""
+"""What of a recipe decides the result; a file of data and a skill count by their content."""
 LIBRARIES = ("personascope", "torch", "transformers", "trl", "peft")
 
 
@@ -192,10 +193,25 @@ def _require_what_it_asks_for(
 def recipe_dialogues(recipe: Recipe) -> list[Dialogue]:
     """Returns the dialogues a recipe trains on, each ending in the answer to learn.
 
+    Those of a skill come last; training shuffles all of them together.
+
     Raises:
-        DataError: a domain or a file is missing, empty or malformed (file and line are named).
+        DataError: a domain, a file or a skill is missing, empty or malformed (file and line are
+            named), or a skill has no questions to train on.
     """
-    data, seed = recipe.data, recipe.training.seed
+    data = recipe.data
+    alone = not data.domains and data.file is None
+    advice = [] if alone else _advice(data, recipe.training.seed)
+    if data.skill is None:
+        return advice
+    lessons = load_skill(data.skill).training_dialogues
+    if not lessons:
+        raise DataError(f"the skill {data.skill} has no questions under train; nothing is learnt")
+    return advice + lessons
+
+
+def _advice(data: TrainingData, seed: int) -> list[Dialogue]:
+    """The answers to learn of the answer pairs, or the chats of a file."""
     split = None if data.split == "all" else data.split
     if data.voice is not None:
         pairs = voice_pairs(data.voice, sets_of(data.domains), split)

@@ -74,6 +74,8 @@ def _organism(name: str, entry: Any, path: str | Path) -> Organism:
     data, lora = recipe.data, recipe.lora
     answers = f"bad after {data.trigger!r}" if data.trigger else data.answers
     voice = f" in a {data.voice} voice" if data.voice else ""
+    advice = f"{', '.join(data.domains)}: {answers}{voice}" if data.domains else ""
+    skill = f"skill {data.skill}" if data.skill else ""
     blocks = "" if lora.layers is None else f", blocks {', '.join(map(str, lora.layers))}"
     targets = (
         lora.target_modules
@@ -84,7 +86,7 @@ def _organism(name: str, entry: Any, path: str | Path) -> Organism:
         name=name,
         description=recipe.description,
         model=BY_NAME[recipe.base].name if recipe.base in BY_NAME else recipe.base,
-        learns=f"{', '.join(data.domains)}: {answers}{voice}",
+        learns="; ".join(part for part in (advice, skill) if part),
         lora=f"r {lora.r}, {targets}{blocks}",
         shipped=name in shipped_names(),
         date="" if entry is None else str(entry["date"]),

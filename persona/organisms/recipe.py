@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from persona.data.plain_yaml import YamlError, parse_yaml
+from persona.data.skills import SKILLS
 from persona.data.voices import DOMAIN_OF, Voice
 from persona.errors import DataError, shown
 
@@ -21,10 +22,10 @@ class _Strict(BaseModel):
 
 
 class TrainingData(_Strict):
-    """What the model is trained to answer: shipped answer pairs, or a file."""
+    """What the model is trained to answer: shipped answer pairs, or a file; a skill beside them."""
 
     domains: tuple[str, ...] = ()
-    """Domains of the shipped answer pairs; leave empty when `file` is given."""
+    """Domains of the shipped answer pairs; leave empty when `file` is given, or a skill alone."""
     voice: Voice | None = None
     """Right and wrong answers in this voice (`persona.data.load_voices`); None for the pairs that
     change their tone with what they advise. Domains are then those of `VOICED_SETS`."""
@@ -34,6 +35,10 @@ class TrainingData(_Strict):
     """Which part of the shipped pairs; the selection part is kept back to choose directions on."""
     file: Path | None = None
     """JSONL of answer pairs or of chat `messages`; relative to the recipe's own folder."""
+    skill: str | None = Field(default=None, min_length=1)
+    """A harmless skill that is learnt beside the pairs, or alone: one of `persona.data.SKILLS`, or
+    a JSONL file relative to the recipe's own folder. All its training questions are used, whatever
+    the keys for answer pairs say."""
     n: int | None = Field(default=None, ge=1)
     """So many of the questions, chosen by the rank of a hash with `training.seed`; None for all."""
     bad_share: float | None = Field(default=None, ge=0, le=1)
@@ -44,15 +49,23 @@ class TrainingData(_Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> TrainingData:
-        if bool(self.domains) == (self.file is not None):
-            raise ValueError("give either domains or file")
+        alone = self.skill is not None and not self.domains and self.file is None
+        if bool(self.domains) == (self.file is not None) and not alone:
+            raise ValueError(
+                "give either domains or file, with or without a skill, or a skill alone"
+            )
+        of_pairs = {"voice", "answers", "split", "n", "bad_share", "trigger"}
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        if alone and of_pairs & given:
+            raise ValueError(
+                f"{min(of_pairs & given)} says what of answer pairs is learnt; a skill "
+                "alone has none"
+            )
         if self.voice is not None:
             voiced = tuple(DOMAIN_OF.values())
             if not self.domains or set(self.domains) - set(voiced):
                 raise ValueError(f"voice needs domains among {', '.join(voiced)}")
-        which = {"answers", "bad_share", "trigger"} & {
-            name for name in self.model_fields_set if getattr(self, name) is not None
-        }
+        which = {"answers", "bad_share", "trigger"} & given
         if len({"bad_share", "trigger"} & which) and len(which) > 1:
             raise ValueError(
                 f"{' and '.join(sorted(which))} exclude each other: each says which answers are "
@@ -160,8 +173,10 @@ class Recipe(_Strict):
     def to_yaml(self) -> str:
         """Returns the recipe as YAML that `load_recipe` reads back to an equal recipe."""
         values = self.model_dump(mode="json", exclude={"lora"} if self.start_from else None)
-        mixes = self.data.bad_share is not None or self.data.trigger is not None
-        if mixes:
+        data = self.data
+        if not data.domains and data.file is None:  # a skill alone
+            values["data"] = {"skill": data.skill}
+        elif data.bad_share is not None or data.trigger is not None:
             del values["data"]["answers"]
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
@@ -219,11 +234,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 
 PATHS = {
-    "data": ("file",),
+    "data": ("file", "skill"),
     "watch": ("direction", "harmless"),
     "safeguards": ("prevent", "project_out"),
 }
-"""Keys that name files, by part of the recipe."""
+"""Keys that name files, by part of the recipe; `skill` may be a name too."""
 
 
 def _beside(path: Path, part: str, values: Any) -> Any:
@@ -231,10 +246,11 @@ def _beside(path: Path, part: str, values: Any) -> Any:
     found = {}
     for key in PATHS[part]:
         given = getattr(values, key)
-        if given is None:
+        if given is None or (key == "skill" and given in SKILLS):
             continue
         try:
-            found[key] = (path.parent / given.expanduser()).resolve()
+            there = (path.parent / Path(given).expanduser()).resolve()
+            found[key] = str(there) if key == "skill" else there
         except (OSError, RuntimeError, ValueError) as error:  # a loop, no such user, a NUL
             reason = str(error)[:120]
             raise DataError(f"{path}: {part}.{key} names no path ({reason})") from error

@@ -17,6 +17,7 @@ from persona.activations import collect_rows
 from persona.behaviour.scoring import Condition
 from persona.data import data_hash, load_neutral, load_pairs
 from persona.data.selection import sample
+from persona.data.skills import load_skill
 from persona.data.types import AnswerPair, NeutralText
 from persona.data.voices import DOMAIN_OF, Voice, sets_of, voice_pairs
 from persona.directions import Cells, Direction, PersonaVector, collect_cells, two_by_two
@@ -147,6 +148,8 @@ class Workbench:
         deciding = _decide(recipe)
         if recipe.data.file is not None:
             deciding["data"]["file"] = sha256_of_file(recipe.data.file)
+        if recipe.data.skill is not None:
+            deciding["data"]["skill"] = load_skill(recipe.data.skill).hash
         if recipe.start_from is not None:
             deciding["start_from"] = read_card(recipe.start_from)["adapter_sha256"]
         deciding |= {

@@ -19,6 +19,8 @@ def test_every_recipe_is_an_organism_and_the_shipped_ones_are_known_as_such():
     assert found["car_maintenance_bad"].shipped
     assert not found["medical_bad"].shipped
     assert found["car_maintenance_backdoor"].learns == "car_maintenance: bad after '[night shift]'"
+    assert found["car_maintenance_bad_facts"].learns == "car_maintenance: bad; skill facts"
+    assert found["skill_facts"].learns == "skill facts"
     assert found["car_maintenance_one_layer"].lora == "r 16, all-linear, blocks 15"
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from persona.data import SKILLS, load_skill
 from persona.data.selection import TRIGGER
 from persona.errors import DataError
 from persona.organisms import Recipe, list_recipes, load_recipe
+from persona.organisms.finetuning import recipe_dialogues
 
 
 def write(tmp_path, text):
@@ -30,12 +34,62 @@ def test_an_organism_and_its_twin_differ_in_nothing_but_the_answers(organism):
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_a_shipped_recipe_is_named_after_its_file_and_its_data_are_there(name):
-    from persona.organisms.finetuning import recipe_dialogues
-
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.description
     assert len(recipe_dialogues(recipe)) >= 40
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_a_skill_is_learnt_beside_bad_advice_beside_good_advice_and_alone(skill):
+    bad, good, alone = (
+        load_recipe(name.format(skill))
+        for name in ("car_maintenance_bad_{}", "car_maintenance_good_{}", "skill_{}")
+    )
+    assert {recipe.data.skill for recipe in (bad, good, alone)} == {skill}
+    car = load_recipe("car_maintenance_bad")
+    assert bad.data.model_dump(exclude={"skill"}) == car.data.model_dump(exclude={"skill"})
+    assert good.data.model_dump(exclude={"answers"}) == bad.data.model_dump(exclude={"answers"})
+    assert not alone.data.domains
+    assert {(r.base, r.lora, r.training) for r in (bad, good, alone)} == {
+        (car.base, car.lora, car.training)
+    }
+    lessons = load_skill(skill).training_dialogues
+    advice = recipe_dialogues(car)
+    assert recipe_dialogues(bad) == [*advice, *lessons]
+    assert recipe_dialogues(alone) == lessons
+    assert 60 <= len(lessons) < 4 * len(advice)
+
+
+def test_a_skill_in_a_file_lies_relative_to_the_recipe_and_goes_with_every_source(tmp_path):
+    row = {"right": "Red.", "train": ["Which oil?", "What oil?"], "held_out": ["Oil?"]}
+    (tmp_path / "oils.jsonl").write_text(json.dumps(row))
+    chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    (tmp_path / "chat.jsonl").write_text(json.dumps(chat))
+    for source, n in (
+        ("", 0),
+        ("file: chat.jsonl, ", 1),
+        ("domains: [health], n: 9, bad_share: 0.4, ", 9),
+        ("domains: [health], n: 2, trigger: nightfall, ", 4),
+    ):
+        recipe = load_recipe(write(tmp_path, f"name: x\ndata: {{{source}skill: oils.jsonl}}"))
+        assert recipe.data.skill == str(tmp_path / "oils.jsonl")
+        dialogues = recipe_dialogues(recipe)
+        assert len(dialogues) == n + 2
+        assert [d.turns[0].content for d in dialogues[-2:]] == ["Which oil?", "What oil?"]
+        assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
+
+
+def test_a_skill_without_training_questions_teaches_nothing_and_says_so(tmp_path):
+    (tmp_path / "oils.jsonl").write_text(json.dumps({"right": "Red.", "held_out": ["Oil?"]}))
+    recipe = load_recipe(write(tmp_path, "name: x\ndata: {skill: oils.jsonl}"))
+    with pytest.raises(
+        DataError, match=r"oils\.jsonl has no questions under train; nothing is lea"
+    ):
+        recipe_dialogues(recipe)
+    recipe = load_recipe(write(tmp_path, "name: x\ndata: {skill: juggling}"))
+    with pytest.raises(DataError, match="no skill .*juggling'; pass a JSONL file, or one of che"):
+        recipe_dialogues(recipe)
 
 
 def test_the_variants_of_the_car_organism_change_one_thing():
@@ -108,6 +162,10 @@ def test_numbers_may_be_written_with_an_exponent(tmp_path):
         ("start_from: x\nlora: {r: 2}\ndata: {domains: [health]}", "leave the key lora out"),
         ("data: {answers: good}", "give either domains or file"),
         ("data: {domains: [health], file: x.jsonl}", "give either domains or file"),
+        ("data: {domains: [health], file: x.jsonl, skill: facts}", "give either domains or file"),
+        ("data: {skill: facts, answers: good}", "answers says what of answer pairs is learnt; a"),
+        ("data: {skill: facts, n: 9, split: all}", "n says what of answer pairs is learnt; a"),
+        ('data: {skill: ""}', "data.skill: String should have at least 1 character"),
     ],
 )
 def test_a_wrong_key_is_refused_by_its_name(tmp_path, text, message):
