@@ -4,6 +4,7 @@ from persona.behaviour.file_scores import score_files
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.sampling_plan import SamplingPlan, sampling_plan
 from persona.behaviour.scoring import UNEDITED, Condition, score_dialogues
+from persona.behaviour.skill_scores import SkillKept, score_skill, skill_kept
 from persona.intervals import Estimate, bootstrap
 from persona.models.sampling import sample_answers
 
@@ -12,6 +13,7 @@ __all__ = [
     "Condition",
     "Estimate",
     "SamplingPlan",
+    "SkillKept",
     "bootstrap",
     "sample_answers",
     "sampling_plan",
@@ -19,4 +21,6 @@ __all__ = [
     "score_files",
     "score_neutral",
     "score_pairs",
+    "score_skill",
+    "skill_kept",
 ]
