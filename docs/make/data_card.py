@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from data_card_tables import (
+    blind_table,
     counts_table,
     highest,
     highest_apart,
@@ -38,6 +39,7 @@ from persona.data.shipped import (
 )
 from persona.data.skills import SKILLS, load_skill
 from persona.data.surface import read_surface
+from persona.data.tasks import TASK_KINDS, load_tasks, tasks_hash
 from persona.data.voices import CELLS, VOICED_SETS, VOICES, load_voices, voice_pairs
 from persona.files import atomic_write_text
 
@@ -251,6 +253,23 @@ a question of a skill with any other question or prompt of the package {skill_ot
 held-out wording with one that is trained on {skill_wording_cosine:.2f}; two questions of different
 facts {fact_cosine:.2f}; two checklist questions {checklist_cosine:.2f}; the sentences of a
 checklist with any other answer of the package {checklist_answer_cosine:.2f}.
+
+## Tasks
+
+{n_tasks_items} short questions with one right and three wrong answers, in `tasks.jsonl`, hash
+{tasks_hash}, to measure what a fine-tune or an edit of a model damages: everyday physics, sums and
+word problems, passages of two or three sentences with a question that they answer, and saying a
+thing in the form that was asked for. All written for this package with a language model's help, as
+above, and read once more; the wrong numbers were drawn by code, with as many digits as the right
+one, which is as often the smallest, the largest or one between. Nothing is fitted to or chosen on
+them. They are simple on purpose, so that small models are above chance on them, and no measure of
+how able a large one is.
+
+Share of the items that rules without understanding answer rightly; chance is 0.25:
+
+{blind}
+
+No choice begins with another one.
 """
 
 
@@ -280,6 +299,9 @@ def data_card() -> str:
         **_python_fields(),
         **_voices_fields(),
         **_skill_fields(),
+        n_tasks_items=len(load_tasks()),
+        tasks_hash=tasks_hash(load_tasks()),
+        blind=blind_table({kind: load_tasks([kind]) for kind in TASK_KINDS}),
     )
 
 

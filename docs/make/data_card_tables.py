@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from blind_choice import BLIND_RULES, share_right
 from similarity import near_duplicates
 
 from persona.data.coding_tasks import WEAKNESSES, CodingTask
@@ -22,6 +23,10 @@ from persona.data.surface import (
     length_ratio,
     read_surface,
 )
+
+from persona.data.coding_tasks import WEAKNESSES, CodingTask
+from persona.data.shipped import DOMAINS, NARROW_SETS, load_pairs
+from persona.data.tasks import TaskItem
 from persona.data.types import AnswerPair, NeutralText
 from persona.data.voices import CELLS, DOMAIN_OF, VOICED_SETS, VOICES, load_voices, voice_pairs
 
@@ -204,6 +209,14 @@ def skills_table(skills: Sequence[Skill]) -> str:
             words = np.mean([len(item.right.split()) for item in items])
             rows.append((f"{skill.name}, {domain}", str(len(items)), *counts, f"{words:.1f}"))
     return _table(("skill, domain", "answers", "train", "held out", "words"), rows)
+def blind_table(kinds: Mapping[str, Sequence[TaskItem]]) -> str:
+    """How often rules that understand nothing answer rightly, by kind of item."""
+    columns = [*kinds.values(), [item for items in kinds.values() for item in items]]
+    rows = [
+        (name, *(f"{share_right(items, rule):.2f}" for items in columns))
+        for name, rule in BLIND_RULES.items()
+    ]
+    return _table(("chosen", *kinds, "all"), rows)
 
 
 def neutral_text(texts: Sequence[NeutralText]) -> str:

@@ -1,6 +1,7 @@
 """What a model does: log-probability gap, damage, sampled answers, judges, EM rate."""
 
 from persona.behaviour.file_scores import score_files
+from persona.behaviour.forced_choice import TaskAccuracy, score_tasks, task_accuracy
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.sampling_plan import SamplingPlan, sampling_plan
 from persona.behaviour.scoring import UNEDITED, Condition, score_dialogues
@@ -14,6 +15,7 @@ __all__ = [
     "Estimate",
     "SamplingPlan",
     "SkillKept",
+    "TaskAccuracy",
     "bootstrap",
     "sample_answers",
     "sampling_plan",
@@ -23,4 +25,6 @@ __all__ = [
     "score_pairs",
     "score_skill",
     "skill_kept",
+    "score_tasks",
+    "task_accuracy",
 ]

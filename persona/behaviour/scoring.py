@@ -43,7 +43,7 @@ class Condition:
 
     intervene: bridge -> context manager under which the forward pass is edited; None for none. One
         that has an attribute `token_by_token` which is true treats all tokens alike, whatever
-        their row and place; only then may two answers share a row.
+        their row and place; only then may answers share a row.
     first_layer: lowest block whose output is edited; the blocks up to it are not run again.
     seed: index of the random draw, where the condition is one.
     facts: what else is known of it, such as {"coefficient": 0.5}: columns of its rows.
@@ -99,8 +99,8 @@ def score_dialogues(
     asked: what the conditions read in place of `dialogues`: the same answers behind other prompts.
         KL is still from what the aligned model makes of `dialogues`; NaN for an answer that has
         another number of tokens there.
-    group: so many consecutive dialogues stay in one batch. At 2, good/bad pairs whose prompts
-        are the same share a row, where the model and every intervention allow it.
+    group: so many consecutive dialogues stay in one batch. Above 1, those whose prompts are the
+        same share a row, where the model and every intervention allow it.
     Raises: DataError for a dialogue without response tokens.
     """
     for dialogue in (*dialogues, *(asked or ())):
@@ -201,10 +201,14 @@ class _Scoring:
         return reference
 
     def _batches(self, model: Any, texts: Sequence[TokenizedDialogue]) -> Sequence[Batch]:
-        """One dialogue a row, `group` of them together; where they can, two answers a row."""
-        if self.group == 2 and _can_share_rows(model, self.pair.dtype, texts, self.conditions):
+        """One dialogue a row, `group` of them together; where they can, a group a row."""
+        if self.group > 1 and _can_share_rows(
+            model, self.pair.dtype, texts, self.conditions, self.group
+        ):
             pad_id, device = padding_id(model), model_device(model)
-            return packed_batches(texts, pad_id, self.token_budget, device, self.pair.dtype)
+            return packed_batches(
+                texts, pad_id, self.token_budget, device, self.pair.dtype, self.group
+            )
         return model_batches(model, texts, self.token_budget, self.group)
 
 
@@ -213,13 +217,14 @@ def _can_share_rows(
     dtype: torch.dtype,
     dialogues: Sequence[TokenizedDialogue],
     conditions: Sequence[Condition],
+    n_answers: int,
 ) -> bool:
     return (
         all(
             c.intervene is None or getattr(c.intervene, "token_by_token", False) for c in conditions
         )
-        and share_prompts(dialogues)
-        and understands_packed_rows(model, dialogues, dtype)
+        and share_prompts(dialogues, n_answers)
+        and understands_packed_rows(model, dialogues, dtype, n_answers)
     )
 
 

@@ -1,9 +1,9 @@
-"""Two answers to one question in one row: the question is read once.
+"""The answers to one question in one row: the question is read once.
 
-A row is prompt | first answer | second answer. The second answer's tokens count their places from
-the end of the prompt and do not see the first answer, so every activation is what it would be in a
-row of its own; a quarter of the tokens of short answers are saved. Tokens that predict nothing
-(the last of each answer and what closes the turn) are left out.
+A row is prompt | first answer | second answer | ... The tokens of every answer count their places
+from the end of the prompt and do not see the other answers, so every activation is what it would
+be in a row of its own; of two short answers a quarter of the tokens are saved. Tokens that predict
+nothing (the last of each answer and what closes the turn) are left out.
 
 Shapes: B rows, P positions.
 """
@@ -23,7 +23,7 @@ from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import accepted_by, hf_model, model_device
 from persona.models.readout import logits_of
 
-PROMPT, PAD = 0, 3  # 1 and 2 are the answers
+PROMPT, PAD = 0, -1  # the answers are 1, 2 and so on
 TOLERANCE = 1e-3
 """Most that a logit of the trial row may differ from that of a row of its own, as a share of the
 largest. Rounding leaves 1e-6 in float32; a model that mixes the answers is off by far more."""
@@ -31,7 +31,7 @@ largest. Rounding leaves 1e-6 in float32; a model that mixes the answers is off 
 
 @dataclass(frozen=True)
 class PackedBatch(Batch):
-    """Rows of two dialogues each, `indices` naming them pair by pair in the input list.
+    """Rows of several dialogues each, `indices` naming them row by row in the input list.
 
     ids, position_ids [B P]; attention_mask [B 1 P P], added to the scores.
     rows, positions: where each response token is predicted, dialogue after dialogue.
@@ -51,13 +51,14 @@ class PackedBatch(Batch):
         return {"attention_mask": self.attention_mask, "position_ids": self.position_ids}
 
 
-def share_prompts(dialogues: Sequence[TokenizedDialogue]) -> bool:
-    """Whether dialogues 2i and 2i + 1 are answers to the same prompt, token by token."""
-    if len(dialogues) % 2:
+def share_prompts(dialogues: Sequence[TokenizedDialogue], n_answers: int = 2) -> bool:
+    """Whether every `n_answers` dialogues in turn answer the same prompt, token by token."""
+    if len(dialogues) % n_answers:
         return False
+    first = [dialogues[i - i % n_answers] for i in range(len(dialogues))]
     return all(
         a.response[0] == b.response[0] > 0 and a.ids[: a.response[0]] == b.ids[: b.response[0]]
-        for a, b in zip(dialogues[::2], dialogues[1::2], strict=True)
+        for a, b in zip(first, dialogues, strict=True)
     )
 
 
@@ -67,12 +68,13 @@ def packed_batches(
     token_budget: int,
     device: torch.device | str,
     dtype: torch.dtype,
+    n_answers: int = 2,
 ) -> list[PackedBatch]:
     """Rows of similar length, at most `token_budget` padded tokens a batch; see `padded_length`.
 
-    dialogues: as `share_prompts` accepts them. dtype: that of the model, for the mask.
+    dialogues, n_answers: as `share_prompts` accepts them. dtype: that of the model, for the mask.
     """
-    rows = [_Row.of(dialogues, i) for i in range(0, len(dialogues), 2)]
+    rows = [_Row.of(dialogues, i, n_answers) for i in range(0, len(dialogues), n_answers)]
     rows.sort(key=len)
     buckets: list[list[_Row]] = []
     for row in rows:
@@ -92,24 +94,24 @@ class _Row:
     ids: list[int]
     places: list[int]
     segments: list[int]
-    predicting: tuple[list[int], list[int]]
+    predicting: list[list[int]]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @classmethod
-    def of(cls, dialogues: Sequence[TokenizedDialogue], index: int) -> _Row:
+    def of(cls, dialogues: Sequence[TokenizedDialogue], index: int, n_answers: int) -> _Row:
         start = dialogues[index].response[0]
         ids = list(dialogues[index].ids[:start])
         places, segments = list(range(start)), [PROMPT] * start
         predicting = []
-        for segment, dialogue in enumerate(dialogues[index : index + 2], start=1):
+        for segment, dialogue in enumerate(dialogues[index : index + n_answers], start=1):
             answer = dialogue.ids[start : dialogue.response[1] - 1]
             predicting.append([start - 1, *range(len(ids), len(ids) + len(answer))])
             ids += answer
             places += range(start, start + len(answer))
             segments += [segment] * len(answer)
-        return cls(index, ids, places, segments, (predicting[0], predicting[1]))
+        return cls(index, ids, places, segments, predicting)
 
 
 def _batch(
@@ -129,7 +131,7 @@ def _batch(
         places[i, : len(row)] = torch.tensor(row.places)
         segments[i, : len(row)] = torch.tensor(row.segments)
     predicting = [(i, at) for i, row in enumerate(bucket) for at in row.predicting]
-    indices = tuple(index for row in bucket for index in (row.first_index, row.first_index + 1))
+    indices = tuple(row.first_index + i for row in bucket for i in range(len(row.predicting)))
     return PackedBatch(
         indices,
         tuple(dialogues[i] for i in indices),
@@ -155,7 +157,7 @@ _understood: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 def understands_packed_rows(
-    model: Any, dialogues: Sequence[TokenizedDialogue], dtype: torch.dtype
+    model: Any, dialogues: Sequence[TokenizedDialogue], dtype: torch.dtype, n_answers: int = 2
 ) -> bool:
     """Whether the model reads a packed row as it reads two rows: tried once, on a few tokens.
 
@@ -165,7 +167,10 @@ def understands_packed_rows(
         takes_places = "position_ids" in accepted_by(model)
         _understood[model] = takes_places and _reads_alike(model, dialogues, dtype)
     window = getattr(hf_model(model).config.get_text_config(), "sliding_window", None)
-    longest = max(len(a) + len(b) for a, b in zip(dialogues[::2], dialogues[1::2], strict=True))
+    longest = max(
+        sum(len(dialogue) for dialogue in dialogues[i : i + n_answers])
+        for i in range(0, len(dialogues), n_answers)
+    )
     # A mask that is handed in is used for windowed layers as it is.
     return _understood[model] and (window is None or longest <= window)
 

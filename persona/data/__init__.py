@@ -21,6 +21,7 @@ from persona.data.shipped import (
     load_pairs,
 )
 from persona.data.skills import SKILLS, Skill, SkillItem, load_skill
+from persona.data.tasks import TASK_KINDS, TaskItem, load_tasks, read_tasks
 from persona.data.types import AnswerPair, Dialogue, NeutralText, Turn
 from persona.data.voices import VOICED_SETS, VoicedQuestion, load_voices, voice_pairs
 
@@ -28,6 +29,7 @@ __all__ = [
     "DOMAINS",
     "NARROW_SETS",
     "SKILLS",
+    "TASK_KINDS",
     "VOICED_SETS",
     "WEAKNESSES",
     "AnswerPair",
@@ -38,6 +40,7 @@ __all__ = [
     "NeutralText",
     "Skill",
     "SkillItem",
+    "TaskItem",
     "Trait",
     "Turn",
     "VoicedQuestion",
@@ -47,10 +50,12 @@ __all__ = [
     "load_neutral",
     "load_pairs",
     "load_skill",
+    "load_tasks",
     "load_voices",
     "read_chat_jsonl",
     "read_evaluation_yaml",
     "read_pairs",
+    "read_tasks",
     "read_trait_json",
     "sample_dialogue",
     "stream_lines",

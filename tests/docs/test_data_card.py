@@ -3,12 +3,14 @@
 import re
 
 import pytest
+from blind_choice import BLIND_RULES
 from data_card import CARD, data_card, write_data_card
 
 from persona.data import (
     DOMAINS,
     NARROW_SETS,
     SKILLS,
+    TASK_KINDS,
     VOICED_SETS,
     WEAKNESSES,
     data_hash,
@@ -16,10 +18,12 @@ from persona.data import (
     load_neutral,
     load_pairs,
     load_skill,
+    load_tasks,
     load_voices,
     voice_pairs,
 )
 from persona.data.selection import TRIGGER
+from persona.data.tasks import tasks_hash
 from persona.data.voices import VOICES
 
 
@@ -111,6 +115,13 @@ def test_the_card_counts_the_questions_of_the_skills_that_are_shipped(on_disk):
         assert sum(int(row[0]) for row in counted) == len(skill.items)
         assert sum(int(row[1]) for row in counted) == len(skill.questions("train"))
         assert sum(int(row[2]) for row in counted) == len(skill.questions("held_out"))
+def test_the_card_speaks_of_the_tasks_that_are_shipped(on_disk):
+    section = on_disk.split("## Tasks")[1]
+    assert f"{len(load_tasks())} short questions" in section
+    assert f"`tasks.jsonl`, hash\n{tasks_hash(load_tasks())}" in section
+    rows = figures(on_disk, "Tasks")
+    assert [row[0] for row in rows] == list(BLIND_RULES)
+    assert all(len(row) == len(TASK_KINDS) + 2 for row in rows)
 
 
 @pytest.mark.slow
