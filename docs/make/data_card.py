@@ -257,13 +257,14 @@ checklist with any other answer of the package {checklist_answer_cosine:.2f}.
 ## Tasks
 
 {n_tasks_items} short questions with one right and three wrong answers, in `tasks.jsonl`, hash
-{tasks_hash}, to measure what a fine-tune or an edit of a model damages: everyday physics, sums and
-word problems, passages of two or three sentences with a question that they answer, and saying a
+{tasks_hash}, to measure what a fine-tune or an edit of a model damages: everyday physics, sums
+and word problems, passages of two or three sentences with a question that they answer, and saying a
 thing in the form that was asked for. All written for this package with a language model's help, as
-above, and read once more; the wrong numbers were drawn by code, with as many digits as the right
-one, which is as often the smallest, the largest or one between. Nothing is fitted to or chosen on
-them. They are simple on purpose, so that small models are above chance on them, and no measure of
-how able a large one is.
+above, and read once more. The wrong numbers were drawn by code, with as many digits as the right
+one, which is as often the smallest, the largest or one between. Questions of physics and reading
+end with "Answer in a few words.", since a chat model otherwise expects whole sentences. Nothing is
+fitted to or chosen on them. They are simple on purpose, so that small models are above chance on
+them, and no measure of how able a large one is.
 
 Share of the items that rules without understanding answer rightly; chance is 0.25:
 

@@ -4,8 +4,11 @@ The answers to a question are read as chat answers, as in `score_pairs`; nothing
 is correct where the right choice has a higher log-probability than every wrong one, and its margin
 is by how much: log p(right) - max log p(wrong). A tie is not correct.
 
-Two log-probabilities of a choice: of the whole answer (the sum over its tokens, nats) and per token
-(their mean, nats per token).
+Two log-probabilities of a choice: of the whole answer (the sum over its tokens, nats), and per
+token (their mean, nats per token). The sum is the default: it is the probability that the model
+says this, the shipped choices are about equally long and none begins with another, and on them the
+default aligned model answers more items rightly by it. Choices of unequal length are better
+compared per token, since a sum prefers the short ones.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from persona.intervals import Estimate, bootstrap
 from persona.models.pair import ModelPair
 from persona.rows import ALIGNED, FINETUNED
 
-TaskMeasure = Literal["task_correct", "task_margin", "task_correct_sum", "task_margin_sum"]
+TaskMeasure = Literal[
+    "task_correct", "task_margin", "task_correct_per_token", "task_margin_per_token"
+]
 MOST_ITEMS_AT_ONCE = 256
 """Items whose tokens are held together; more are scored in turns."""
 
@@ -41,10 +46,8 @@ def score_tasks(
 ) -> pd.DataFrame:
     """One row per condition x item x measure.
 
-    Measures: task_correct (1 or 0) and task_margin (nats per token), by the mean log-probability of
-    a token of each choice; task_correct_sum and task_margin_sum (nats), by that of the whole
-    choice. The mean is the default because choices differ in tokens where they do not in letters,
-    and a sum then prefers the one that the tokenizer knows as fewer.
+    Measures: task_correct (1 or 0) and task_margin (nats), by the log-probability of each whole
+    choice; task_correct_per_token and task_margin_per_token (nats per token), by its tokens' mean.
     Columns: condition, seed, question_id, domain (the item's kind), measure, value, and the
     conditions' facts. The choices of an item share a row of their question where the model and
     every intervention allow it; no logits are kept.
@@ -84,8 +87,8 @@ def score_tasks(
 TASK_MEASURES: tuple[TaskMeasure, ...] = (
     "task_correct",
     "task_margin",
-    "task_correct_sum",
-    "task_margin_sum",
+    "task_correct_per_token",
+    "task_margin_per_token",
 )
 
 
@@ -114,7 +117,7 @@ def task_accuracy(
     """Condition -> its accuracy on the items, and how far it lies from both models.
 
     rows: of `score_tasks`, other measures beside them. Draws of one condition are averaged.
-    measure: task_correct gives shares of items, task_margin nats per token. kind: only these items.
+    measure: task_correct gives shares of items, task_margin nats. kind: only these items.
     Intervals are 95 % bootstraps over items.
     Raises: DataError where there are no such rows, one is not a number, or a condition was read on
         an item that one of the two models was not.
@@ -172,7 +175,7 @@ def _readings(
     n_tokens = np.array([d.response[1] - d.response[0] for d in dialogues]).reshape(shape[1:])
     answers = np.array([item.answer for item in items])
     measures = []
-    for log_probs in (per_token, per_token * n_tokens):
+    for log_probs in (per_token * n_tokens, per_token):
         margins = _margins(log_probs, answers)
         measures += [np.where(np.isnan(margins), np.nan, margins > 0), margins]
     return np.stack(measures, axis=-1)

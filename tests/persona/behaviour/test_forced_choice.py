@@ -79,7 +79,7 @@ def test_margins_equal_a_slow_textbook_over_rows_of_their_own(tiny_pair, tiny_ll
             of_tokens = logits.double().log_softmax(-1).gather(1, targets[:, None])
             sums.append(float(of_tokens.sum()))
             means.append(float(of_tokens.mean()))
-        for measure, found in (("task_margin", means), ("task_margin_sum", sums)):
+        for measure, found in (("task_margin", sums), ("task_margin_per_token", means)):
             best_wrong = max(p for place, p in enumerate(found) if place != item.answer)
             expected = found[item.answer] - best_wrong
             assert value(rows, "aligned", item.id, measure) == pytest.approx(expected, abs=1e-4)
