@@ -23,9 +23,6 @@ from persona.data.surface import (
     length_ratio,
     read_surface,
 )
-
-from persona.data.coding_tasks import WEAKNESSES, CodingTask
-from persona.data.shipped import DOMAINS, NARROW_SETS, load_pairs
 from persona.data.tasks import TaskItem
 from persona.data.types import AnswerPair, NeutralText
 from persona.data.voices import CELLS, DOMAIN_OF, VOICED_SETS, VOICES, load_voices, voice_pairs
@@ -209,6 +206,8 @@ def skills_table(skills: Sequence[Skill]) -> str:
             words = np.mean([len(item.right.split()) for item in items])
             rows.append((f"{skill.name}, {domain}", str(len(items)), *counts, f"{words:.1f}"))
     return _table(("skill, domain", "answers", "train", "held out", "words"), rows)
+
+
 def blind_table(kinds: Mapping[str, Sequence[TaskItem]]) -> str:
     """How often rules that understand nothing answer rightly, by kind of item."""
     columns = [*kinds.values(), [item for items in kinds.values() for item in items]]

@@ -24,7 +24,7 @@ __all__ = [
     "score_neutral",
     "score_pairs",
     "score_skill",
-    "skill_kept",
     "score_tasks",
+    "skill_kept",
     "task_accuracy",
 ]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,9 +28,6 @@ from persona.intervals import Estimate, bootstrap
 from persona.models.pair import ModelPair
 from persona.rows import ALIGNED, FINETUNED
 
-TaskMeasure = Literal[
-    "task_correct", "task_margin", "task_correct_per_token", "task_margin_per_token"
-]
 MOST_ITEMS_AT_ONCE = 256
 """Items whose tokens are held together; more are scored in turns."""
 
@@ -84,7 +80,7 @@ def score_tasks(
     )
 
 
-TASK_MEASURES: tuple[TaskMeasure, ...] = (
+TASK_MEASURES = (
     "task_correct",
     "task_margin",
     "task_correct_per_token",
@@ -110,7 +106,7 @@ class TaskAccuracy:
 def task_accuracy(
     rows: pd.DataFrame,
     *,
-    measure: TaskMeasure = "task_correct",
+    measure: str = "task_correct",
     kind: str | None = None,
     seed: int = 0,
 ) -> dict[str, TaskAccuracy]:

@@ -115,6 +115,8 @@ def test_the_card_counts_the_questions_of_the_skills_that_are_shipped(on_disk):
         assert sum(int(row[0]) for row in counted) == len(skill.items)
         assert sum(int(row[1]) for row in counted) == len(skill.questions("train"))
         assert sum(int(row[2]) for row in counted) == len(skill.questions("held_out"))
+
+
 def test_the_card_speaks_of_the_tasks_that_are_shipped(on_disk):
     section = on_disk.split("## Tasks")[1]
     assert f"{len(load_tasks())} short questions" in section
