@@ -40,10 +40,22 @@ RESTORED, ZERO_ABLATED = "finetuned_restored", "finetuned_zero_ablated"
 RANDOM, RANDOM_MATCHED = "finetuned_random_restored", "finetuned_random_matched"
 GOOD_TWIN = "good_twin"
 NULLS = (RANDOM, RANDOM_MATCHED)
+NULL_ISOTROPIC, NULL_COVARIANCE = "finetuned_null_isotropic", "finetuned_null_covariance_matched"
+NULL_PRINCIPAL = "finetuned_null_principal_components"
+NULL_SWAPPED, NULL_SELECTION = "finetuned_null_swapped_labels", "finetuned_null_selection"
+STRONG_NULLS = (NULL_ISOTROPIC, NULL_COVARIANCE, NULL_PRINCIPAL, NULL_SWAPPED, NULL_SELECTION)
+"""Nulls that could have worked; the column seed holds the number of the draw."""
+NULL_SCREEN = "null_screen"
+"""Stage of the first-order predictions of all random subspaces, run or not."""
 
 RESTORED_AT_LEAST = 0.7
 """Lower end of the restoration's interval, for the verdict `restored`."""
 KL_RESTORED_AT_LEAST = 0.5
+
+
+def on_aligned(condition: str) -> str:
+    """The same edit on the aligned model: what a net effect takes off."""
+    return condition.replace("finetuned_", "aligned_", 1)
 
 
 def is_beyond_chance(over_all_low: float, on_those: float, of_draws: float) -> bool:

@@ -17,6 +17,8 @@ from persona.models.space import ActivationSpace
 
 INDEPENDENT_ABOVE = 1e-5
 """Least length that a unit vector keeps outside the span of those before it."""
+SHRINKAGE = 0.1
+"""Share of the mean variance that a covariance gets in every direction before it is inverted."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def _qr(vectors: Float[Tensor, "rank d_model"]) -> tuple[Tensor, Tensor]:
 def whitened_readout(
     basis: Float[Tensor, "rank d_model"],
     covariance: Float[Tensor, "d_model d_model"],
-    shrinkage: float = 0.1,
+    shrinkage: float = SHRINKAGE,
 ) -> Float[Tensor, "rank d_model"]:
     """Rows R that read coordinates on `basis` with the least noise: R basis^T = 1.
 
@@ -249,8 +251,15 @@ def whitened_readout(
         >>> whitened_readout(torch.tensor([[1.0, 0.0]]), covariance, shrinkage=0.0)
         tensor([[ 1., -1.]])
     """
-    d_model = covariance.shape[0]
-    wide = covariance.double()
-    wide = wide + shrinkage * wide.diagonal().mean() * torch.eye(d_model, dtype=torch.float64)
-    solved = torch.linalg.solve(wide, basis.double().T)
+    solved = torch.linalg.solve(shrunk(covariance, shrinkage), basis.double().T)
     return torch.linalg.solve(basis.double() @ solved, solved.T).float().contiguous()
+
+
+def shrunk(
+    covariance: Float[Tensor, "d_model d_model"], shrinkage: float = SHRINKAGE
+) -> Float[Tensor, "d_model d_model"]:
+    """covariance + shrinkage * mean variance * 1, float64: what a whitened readout inverts."""
+    wide = covariance.double()
+    return wide + shrinkage * wide.diagonal().mean() * torch.eye(
+        len(wide), dtype=torch.float64, device=wide.device
+    )

@@ -3,6 +3,8 @@
 from persona.rows import random_restorations
 from steering.evidence.answers import describe_judge, judge_samples, judged_conditions
 from steering.evidence.dose import coefficient_at_kl, dose_response, report_rows, summarise_doses
+from steering.evidence.first_order_null import first_order_null, predicted_falls
+from steering.evidence.null_summary import null_of_draws, null_of_first_order
 from steering.evidence.random_edits import RecordedSteps, random_directions
 from steering.evidence.scorecard import (
     make_scorecard,
@@ -17,9 +19,13 @@ __all__ = [
     "coefficient_at_kl",
     "describe_judge",
     "dose_response",
+    "first_order_null",
     "judge_samples",
     "judged_conditions",
     "make_scorecard",
+    "null_of_draws",
+    "null_of_first_order",
+    "predicted_falls",
     "question_table",
     "random_directions",
     "random_restorations",

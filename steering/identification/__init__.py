@@ -1,5 +1,6 @@
 """Which direction is the persona: candidates, a first-order screen, real trials."""
 
+from steering.identification.attribution import attribution_moments
 from steering.identification.candidates import (
     Means,
     build_vector,
@@ -10,20 +11,35 @@ from steering.identification.candidates import (
 from steering.identification.first_order import effect_rows
 from steering.identification.identify import Identification, identify, within_covariance
 from steering.identification.latent_screen import promising, screen_table, verify_latents
+from steering.identification.null_vectors import (
+    construction,
+    null_conditions,
+    principal_vectors,
+    screened_draws,
+    selection_vectors,
+    swapped_label_vectors,
+)
 from steering.identification.refit import refit_block_by_block
 
 __all__ = [
     "Identification",
     "Means",
+    "attribution_moments",
     "build_vector",
+    "construction",
     "differing_blocks",
     "effect_rows",
     "from_bases",
     "identify",
+    "null_conditions",
+    "principal_vectors",
     "promising",
     "random_vector",
     "refit_block_by_block",
     "screen_table",
+    "screened_draws",
+    "selection_vectors",
+    "swapped_label_vectors",
     "verify_latents",
     "within_covariance",
 ]

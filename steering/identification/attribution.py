@@ -65,9 +65,29 @@ def attribution_matrices(
 
     centres: layer -> the aligned model's mean residual [d_model].
     """
+    moments = attribution_moments(pair, questions, centres, objective, token_budget)
+    return {layer: (matrix + matrix.T) / 2 for layer, matrix in moments.items()}
+
+
+def attribution_moments(
+    pair: ModelPair,
+    questions: Sequence[AnswerPair],
+    centres: Mapping[int, Float[Tensor, " d_model"]],
+    objective: Objective = "gap",
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    *,
+    side: Side = "finetuned",
+) -> dict[int, Float[Tensor, "d_model d_model"]]:
+    """layer -> M = sum over tokens (h - m) (dJ/dh)^T, averaged over questions; S is its symmetric
+    part.
+
+    Restoring a subspace of basis B and readout R alone changes J by -coefficient tr(R M B^T), nats
+    per token, which takes M itself where R is not B.
+    centres: layer -> the aligned model's mean residual m [d_model]. side: the model that is edited.
+    """
     d_model = pair.d_model
     total = {layer: torch.zeros(d_model, d_model, dtype=torch.float64) for layer in centres}
-    for part in gradients(pair, questions, list(centres), objective, token_budget):
+    for part in gradients(pair, questions, list(centres), objective, token_budget, side):
         for layer, centre in centres.items():
             resid_BPD = part.resid[layer]
             mask = part.writable.to(resid_BPD.device)[..., None]
@@ -75,9 +95,7 @@ def attribution_matrices(
             slope = part.grad[layer].float() * mask
             outer = einsum(offset, slope, "batch pos row, batch pos column -> row column")
             total[layer] += outer.double().cpu()
-    return {
-        layer: ((matrix + matrix.T) / 2 / len(questions)).float() for layer, matrix in total.items()
-    }
+    return {layer: (matrix / len(questions)).float() for layer, matrix in total.items()}
 
 
 def first_order_effects(
