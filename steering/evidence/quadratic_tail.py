@@ -212,5 +212,5 @@ def _tilt(weights: Sequence[NDArray[np.float64]]) -> float:
 
     if mean(0.0) >= 0:
         return 0.0
-    edge = 1 / (2 * top)
-    return float(brentq(mean, 0.0, (1 - 1e-9) * edge))
+    edge = (1 - 1e-9) / (2 * top)
+    return edge if mean(edge) < 0 else float(brentq(mean, 0.0, edge))

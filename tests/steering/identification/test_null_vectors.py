@@ -214,7 +214,7 @@ def test_swapping_takes_the_answers_away_and_leaves_the_model_effect(pair, means
         found = swapped_label_vectors(pair, like, means, TRAIN, cells, make, n=6, seed=1)
         assert list(found) == list(range(6))
         cosines[name] = torch.tensor(
-            [float(like.direction(LAST).cosine(v.direction(LAST))) for v in found.values()]
+            [float(like.subspaces[LAST].basis @ v.subspaces[LAST].basis.T) for v in found.values()]
         )
     # The plant is the same on both answers: what needs no bad answer survives the swap.
     assert cosines["model_effect_good"].min() > 0.99
