@@ -26,6 +26,7 @@ from steering import restore
 from steering.edits.steer import edited
 from steering.evidence.first_order_null import predicted_falls
 from steering.evidence.null_summary import null_of_draws
+from steering.identification import null_vectors
 from steering.identification.attribution import attribution_moments, first_order_effects
 from steering.identification.candidates import (
     MODEL_AND_ANSWER_REFIT,
@@ -35,6 +36,7 @@ from steering.identification.candidates import (
     from_bases,
     refit_candidates,
 )
+from steering.identification.first_order import screen
 from steering.identification.identify import within_covariance
 from steering.identification.null_vectors import (
     construction,
@@ -46,6 +48,7 @@ from steering.identification.null_vectors import (
     swapped_cells,
     swapped_label_vectors,
 )
+from steering.identification.search import best_blocks
 
 LAST = N_LAYERS - 1
 WORDS = ("oil", "tyre", "lamp", "road", "door", "seat", "fuel", "wire", "bolt", "hose", "belt")
@@ -228,11 +231,34 @@ def test_what_is_not_made_of_pairs_has_no_swapped_labels(pair, means, cells, cho
 
 
 def test_the_selection_null_picks_by_screen_what_swapped_questions_favour(
-    pair, means, cells, chosen, baseline
+    pair, means, cells, chosen, baseline, monkeypatch
 ):
+    made, ranked = [], []
+
+    def screening(pair, questions, candidates, means, token_budget):
+        made.append(candidates)
+        return screen(pair, questions, candidates, means, token_budget)
+
+    def ranking(table, shift):
+        ranked.append((table, shift))
+        return best_blocks(table, shift)
+
+    monkeypatch.setattr(null_vectors, "screen", screening)
+    monkeypatch.setattr(null_vectors, "best_blocks", ranking)
     found = selection_vectors(
-        pair, chosen, means, TRAIN, cells, SELECTION, baseline, n=2, n_attributed=4
+        pair, chosen, means, TRAIN, cells, SELECTION, baseline, n=2, n_attributed=4, seed=1
     )
+    # The same as if the swapped questions themselves were screened and scored.
+    swap = null_vectors._coins(len(TRAIN) + len(SELECTION), 1, 0)[len(TRAIN) :]
+    assert swap.any() and not swap.all()
+    turned = swapped(SELECTION, swap)
+    again = screen(pair, turned, made[0], means)
+    assert ranked[0][0]["value"].to_list() == pytest.approx(
+        again["value"].to_list(), rel=1e-2, abs=1e-4
+    )
+    gaps = score_pairs(pair, turned, UNEDITED, kl=False).query("measure == 'gap'")
+    gap = gaps.groupby("condition")["value"].mean()
+    assert ranked[0][1] == pytest.approx(gap["finetuned"] - gap["aligned"], abs=1e-4)
     assert list(found) == [0, 1]
     for vector in found.values():
         assert (vector.layers, vector.rank, vector.coefficient) == ([LAST], 1, 1.0)
