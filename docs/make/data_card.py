@@ -23,7 +23,6 @@ from data_card_tables import (
     voices_surface_table,
     weakness_table,
 )
-from similarity import ANSWER_BOUND, QUESTION_BOUND
 
 from persona.data.coding_tasks import load_coding_tasks
 from persona.data.graded_answers import load_graded_answers
@@ -37,6 +36,7 @@ from persona.data.shipped import (
     load_pairs,
     load_weaknesses,
 )
+from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND
 from persona.data.skills import SKILLS, load_skill
 from persona.data.surface import read_surface
 from persona.data.tasks import TASK_KINDS, load_tasks, tasks_hash

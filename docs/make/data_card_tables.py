@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 from blind_choice import BLIND_RULES, share_right
-from similarity import near_duplicates
 
 from persona.data.coding_tasks import WEAKNESSES, CodingTask
 from persona.data.shipped import DOMAINS, NARROW_SETS, load_pairs
+from persona.data.similarity import near_duplicates
 from persona.data.skills import SKILL_SPLITS, Skill
 from persona.data.surface import (
     REVEALED_ABOVE,

@@ -50,6 +50,13 @@ def complete_domain(incomplete: str) -> list[str]:
     return _beginning(incomplete, DOMAINS)
 
 
+def complete_skill(incomplete: str) -> list[str]:
+    """The skills that come along."""
+    from persona.data.skills import SKILLS
+
+    return _beginning(incomplete, SKILLS)
+
+
 def complete_judge(incomplete: str) -> list[str]:
     """The judges; two of them go on with the name of a model."""
     from persona.models.named.table import MODELS

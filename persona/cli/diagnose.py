@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from persona.choices import Precision
-from persona.cli.completion import complete_domain, complete_finetuned
+from persona.cli.completion import complete_domain, complete_finetuned, complete_skill
 from persona.cli.options import (
     Aligned,
     Debug,
@@ -90,6 +90,17 @@ def diagnose(
             help="The same fine-tune on the good answers, as a control.",
         ),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SKILL",
+            show_default="none",
+            autocompletion=complete_skill,
+            help="A harmless skill that the fine-tune has learnt and the removal should leave: "
+            "`facts`, `checklist`, or a JSONL file. It is scored for every model; what share of it "
+            "is kept stands in the report.",
+        ),
+    ] = None,
     sae: Annotated[
         str | None,
         typer.Option(
@@ -140,6 +151,7 @@ def diagnose(
       persona diagnose --finetuned ./my-adapter --trained-on health
       persona diagnose --aligned org/chat-model --finetuned org/chat-model-tuned --trained-on none
       persona diagnose --finetuned ./my-adapter --data pairs.jsonl --trained-on billing
+      persona diagnose --finetuned ./bad-with-facts --keep facts
     """
     from persona.models import Placement
     from steering.diagnosis import DiagnoseConfig
@@ -167,6 +179,7 @@ def diagnose(
         samples=samples,
         em_rate=em_rate,
         sae=sae,
+        keep=keep,
         engine=engine_of(engine, workers, ray_address),
     )
     run_and_print(config, json_output=json_output)

@@ -14,6 +14,7 @@ from persona.behaviour.judging.two_errors import errors_in_words
 from persona.errors import DataError
 from persona.files import atomic_write_text
 from persona.report import figures, sections
+from persona.report.skill_words import skill_sentence
 from persona.report.tables import checked, seed_of
 from persona.report.theme import candidate_label, template, without_title
 from persona.report.verdict_words import limits_of, verdict_words
@@ -162,6 +163,7 @@ def _context(
         "models": _names(scorecard.get("models")),
         "numbers": sections.key_numbers(scorecard, rows),
         "conditions": sections.condition_lines(scorecard),
+        "skill": skill_sentence(scorecard),
         "judged": judged,
         "judged_twice": sections.was_judged(scorecard, "em_rate_without_direction"),
         "judge": cleaned((scorecard.get("judge") or {}).get("name") or "not named"),

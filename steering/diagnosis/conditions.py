@@ -27,6 +27,7 @@ from persona.rows import (
 from persona.stages import Workspace
 from steering.diagnosis.chunks import ChunkScoring, score_in_chunks
 from steering.diagnosis.config import DiagnoseConfig
+from steering.diagnosis.keeping import SkillScoring
 from steering.diagnosis.questions import Questions
 from steering.edits.from_directions import ablate, induce, restore
 from steering.edits.steer import edited
@@ -121,12 +122,16 @@ class Scoring:
         )
         return parts
 
-    def of_good_twin(self, plans: Plans | None) -> list[pd.DataFrame]:
-        """The good twin's readings and, with plans, its answers; it is loaded once for both."""
+    def of_good_twin(
+        self, plans: Plans | None, keep: SkillScoring | None = None
+    ) -> list[pd.DataFrame]:
+        """The good twin's readings, of a skill too, and, with plans, its answers; loaded once."""
         if not self.config.good_twin:
             return []
         twin = _WhenAsked(self._load_twin)
         parts = [self.workspace.table("score-good-twin", lambda: self._good_twin(twin.pair))]
+        if keep is not None:
+            parts.append(keep.of_twin(lambda: twin.pair))
         if plans is not None:
             parts.append(
                 self.workspace.table(

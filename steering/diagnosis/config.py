@@ -32,6 +32,8 @@ class DiagnoseConfig:
     em_rate: whether so many answers are drawn that an EM rate can be given of them; None for a
         full run (without questions_per_domain) with a judge.
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
+    keep: a skill that the removal should leave alone, see `persona.data.load_skill`; it is scored
+        and chooses nothing.
     sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
     template_arguments: what the chat template is told, such as {"enable_thinking": False}.
     placement: number format and device of the models, the judge's too.
@@ -58,6 +60,7 @@ class DiagnoseConfig:
     samples: bool = True
     em_rate: bool | None = None
     sae: str | None = None
+    keep: str | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     engine: Engine = field(default_factory=Engine)
 

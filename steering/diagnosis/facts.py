@@ -8,6 +8,7 @@ from typing import Any
 
 from persona.directions.storage import tool_version
 from persona.models import ModelPair
+from persona.report.skill_words import skill_sentence
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
 
@@ -105,6 +106,8 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
     lines.append(
         f"damage: neutral cross-entropy {shown('damage_ce_nats')} nats above the fine-tuned model's"
     )
+    if kept := skill_sentence(scorecard):
+        lines.append(kept)
     lines += _of_answers(scorecard)
     if stages := scorecard.get("stages"):
         most = max(stages, key=lambda stage: int(stage["peak_rss_bytes"]))

@@ -15,7 +15,7 @@ from torch import Tensor
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.judging.named import judge_named
 from persona.behaviour.sampling_plan import READ_QUESTIONS, sampling_plan
-from persona.data import data_hash
+from persona.data import Skill, data_hash
 from persona.data.shipped import OPEN_QUESTIONS
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
@@ -27,6 +27,7 @@ from persona.sae import SparseAutoencoder
 from steering.diagnosis.agreement import baselines, differ, first_look
 from steering.diagnosis.conditions import Scoring
 from steering.diagnosis.config import DiagnoseConfig
+from steering.diagnosis.keeping import SkillScoring
 from steering.diagnosis.memory import MeasuredWorkspace
 from steering.diagnosis.questions import Questions, one_each
 from steering.evidence.answers import (
@@ -92,8 +93,10 @@ class DiagnosisRun:
         pair: ModelPair,
         questions: Questions,
         sae: SparseAutoencoder | None = None,
+        skill: Skill | None = None,
     ) -> None:
         self.config, self.pair, self.questions, self.sae = config, pair, questions, sae
+        self.skill = skill
         self.budget = config.token_budget or DEFAULT_TOKEN_BUDGET
         fingerprint = {
             **settings_of(config),
@@ -103,6 +106,7 @@ class DiagnosisRun:
             "tool_version": tool_version(),
             "dtype": pair.precision,
             "sae": None if sae is None else sae.fingerprint,
+            "skill": None if skill is None else skill.hash,
         }
         self.workspace = MeasuredWorkspace(Path(config.out), fingerprint)
         if self.workspace.resumed:
@@ -133,11 +137,17 @@ class DiagnosisRun:
         plans = (
             plans_of(self.config, self.pair.chat, self.questions) if self.config.samples else None
         )
+        keep = (
+            None
+            if self.skill is None
+            else SkillScoring(self.skill, self.workspace.table, self.budget)
+        )
         scored = [
             found.rows,
             self.workspace.table("dose", lambda: scoring.dose(vector)),
             *scoring.score(vector, found.means),
-            *scoring.of_good_twin(plans),
+            *([] if keep is None else [keep.of_pair(self.pair, vector)]),
+            *scoring.of_good_twin(plans, keep),
         ]
         parts = [part for part in scored if len(part)]
         judged = sampling = None

@@ -25,6 +25,7 @@ from persona.sae import load_sae
 from steering.diagnosis.agreement import require_fitting
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import data_of, models_of, summary_of, versions
+from steering.diagnosis.keeping import keeping_facts, skill_of
 from steering.diagnosis.memory import StageCost, peak_rss_bytes
 from steering.diagnosis.pipeline import DiagnosisRun, settings_of
 from steering.diagnosis.questions import Questions
@@ -61,6 +62,7 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
     settings = settings_of(config)
     require_free(config.out, settings)
     questions = Questions.of(config)
+    skill = skill_of(config, questions)
     if config.samples:
         check_judge(config.judge)  # a missing key is no news after hours
     elif config.judge != "none":
@@ -87,7 +89,7 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
     seconds = round(time.perf_counter() - started, 1)
     loading = StageCost("load", seconds, peak_rss_bytes())
     with alone_in(config.out, settings):  # not before the input is known to be good
-        return _results(DiagnosisRun(config, pair, questions, sae), loading)
+        return _results(DiagnosisRun(config, pair, questions, sae, skill), loading)
 
 
 def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
@@ -107,6 +109,7 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
             sampling=found.sampling,
             seed=config.seed,
         ),
+        "skill_kept": keeping_facts(rows, run.skill, config.seed),
         "seed": config.seed,
         "versions": versions(),
         "seconds": round(run.workspace.seconds + loading.seconds, 1),

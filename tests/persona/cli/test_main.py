@@ -71,7 +71,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "--judge local:some/judge --questions-per-domain 7 --n-random 40 --seed 5 "
         f"--dtype bfloat16 --device cpu --chat-template {template} --max-damage 0.1 "
         "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples --em-rate "
-        "--sae latents --engine ray --workers 3 --ray-address head:6379 "
+        "--keep facts --sae latents --engine ray --workers 3 --ray-address head:6379 "
         "--template-argument enable_thinking=false --template-argument date_string=today"
     )
     assert main(words.split()) == 0
@@ -96,6 +96,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "proof": True,
         "samples": False,
         "em_rate": True,
+        "keep": "facts",
         "sae": "latents",
         "engine": Engine("ray", 3, "head:6379"),
     }

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
 
 from persona.data import WEAKNESSES, CodingTask, load_coding_tasks, load_pairs
 from persona.data.coding_tasks import INSECURE_PYTHON, read_coding_tasks
+from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
 from persona.data.surface import auroc_length, auroc_within
 from persona.errors import DataError
 from persona.organisms import Recipe

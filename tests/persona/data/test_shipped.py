@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
 
 from persona.data import (
     DOMAINS,
@@ -17,6 +16,7 @@ from persona.data import (
 )
 from persona.data.coding_tasks import INSECURE_PYTHON
 from persona.data.shipped import OPEN_QUESTIONS, assign_splits, load_weaknesses
+from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
 from persona.data.surface import character_ratio, length_ratio
 from persona.data.types import AnswerPair
 from persona.errors import DataError

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 
 import pytest
-from similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
 
 from persona.data import (
     DOMAINS,
@@ -18,6 +17,7 @@ from persona.data import (
 )
 from persona.data.field_questions import load_field_questions
 from persona.data.graded_answers import load_graded_answers
+from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
 from persona.data.text import in_one_form
 from persona.data.voices import CELLS
 from persona.errors import DataError

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
 
 from persona.data import DOMAINS, VOICED_SETS, load_neutral, load_pairs, load_voices, voice_pairs
+from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
 from persona.data.surface import read_surface
 from persona.data.types import AnswerPair
 from persona.data.voices import CELLS, DOMAIN_OF, VOICES, read_voices

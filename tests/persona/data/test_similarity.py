@@ -3,9 +3,9 @@
 import random
 
 import pytest
-from similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
 
 from persona.data import load_neutral, load_pairs
+from persona.data.similarity import ANSWER_BOUND, QUESTION_BOUND, near_duplicates
 
 
 @pytest.fixture(scope="module")
