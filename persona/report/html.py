@@ -17,6 +17,7 @@ from persona.report import figures, sections
 from persona.report.skill_words import skill_sentence
 from persona.report.tables import checked, seed_of
 from persona.report.theme import candidate_label, template, without_title
+from persona.report.verdict_checks import check_lines
 from persona.report.verdict_words import limits_of, verdict_words
 from persona.report.wording import as_float, blocks, cleaned, duration, memory, number
 
@@ -162,6 +163,10 @@ def _context(
         "verdict": verdict_words(scorecard),
         "models": _names(scorecard.get("models")),
         "numbers": sections.key_numbers(scorecard, rows),
+        "checks": check_lines(scorecard),
+        "placebos": sections.placebo_lines(scorecard),
+        "above_neutral_text": sections.above_neutral_text(scorecard),
+        "induction_controls": sections.induction_in_words(scorecard),
         "conditions": sections.condition_lines(scorecard),
         "skill": skill_sentence(scorecard),
         "judged": judged,

@@ -15,7 +15,7 @@ import pandas as pd
 from persona.errors import DataError
 from persona.intervals import Estimate, bootstrap
 from persona.report.wording import as_float
-from persona.rows import COLUMNS
+from persona.rows import COLUMNS, PLACEBOS
 
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def readings(
     split: str | None = None,
     conditions: Iterable[str] | None = None,
 ) -> pd.DataFrame:
-    """Rows of one measure with a finite value.
+    """Rows of one measure with a finite value, without the placebos, which have their own table.
 
     Raises: DataError when there are none, naming what was looked for.
     """
@@ -43,6 +43,8 @@ def readings(
         chosen = chosen[chosen["split"] == split]
     if conditions is not None:
         chosen = chosen[chosen["condition"].isin(list(conditions))]
+    else:
+        chosen = chosen[~chosen["condition"].isin(PLACEBOS)]
     chosen = chosen[np.isfinite(chosen["value"].to_numpy(dtype=np.float64, na_value=np.nan))]
     if chosen.empty:
         where = f" of the split {split!r}" if split else ""

@@ -43,6 +43,7 @@ class Look:
     meaning: str = ""
 
 
+# A control of another condition has that one's colour and another mark.
 CONDITIONS = {
     rows.ALIGNED: Look("Aligned", "#2a5bee", "circle", meaning="the model before the fine-tune"),
     rows.FINETUNED: Look(
@@ -59,6 +60,36 @@ CONDITIONS = {
         "#b034a9",
         "triangle-up",
         meaning="aligned, its projection moved to the fine-tuned model's mean",
+    ),
+    rows.NOOP: Look(
+        "Aligned, restored",
+        "#2a5bee",
+        "diamond-open",
+        meaning="control: the restoring edit in the aligned model, which it should leave alone",
+    ),
+    rows.INDUCED_TWIN: Look(
+        "Aligned + twin's direction",
+        "#b034a9",
+        "triangle-up-open",
+        meaning="control: aligned, moved to the good twin's mean along the twin's direction",
+    ),
+    rows.INDUCED_RANDOM: Look(
+        "Aligned + random",
+        "#62666e",
+        "triangle-down",
+        meaning="control: aligned, random directions, moved as far as the induction moves",
+    ),
+    rows.PLACEBO: Look(
+        "Placebo restored",
+        "#2f9f64",
+        "pentagon-open",
+        meaning="control: restored along a direction that holds no bad persona",
+    ),
+    rows.PLACEBO_NOOP: Look(
+        "Aligned, placebo restored",
+        "#2a5bee",
+        "square-open",
+        meaning="control: the placebo's edit in the aligned model",
     ),
     rows.ZERO_ABLATED: Look(
         "Zero-ablated",

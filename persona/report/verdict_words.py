@@ -8,6 +8,12 @@ from typing import Any
 
 from persona.report.tables import condition_entry
 from persona.report.theme import candidate_label
+from persona.report.verdict_checks import (
+    LACKED_BY_VERSION_1,
+    missed_in_words,
+    not_measured_in_words,
+    power_in_words,
+)
 from persona.report.wording import as_float, blocks, cleaned, number, with_interval
 from persona.rows import FINETUNED, KL_RESTORED_AT_LEAST, RESTORED_AT_LEAST, is_beyond_chance
 
@@ -47,7 +53,7 @@ def _restored(card: Mapping[str, Any]) -> Verdict:
         f"Moving {_what(card)} to the aligned model's mean takes back {_share(card)} of the "
         f"emergent shift{_where(card)}, {_beyond_chance(card)}, and brings back "
         f"{with_interval(card.get('kl_restoration'))} of the aligned model's distribution (KL)"
-        f"{_overshoot(card)}.",
+        f"{_overshoot(card)}.{_afterwards(card)}",
         "good",
     )
 
@@ -57,7 +63,7 @@ def _partly(card: Mapping[str, Any]) -> Verdict:
         "Partly restored",
         f"Moving {_what(card)} to the aligned model's mean takes back {_share(card)} of the "
         f"emergent shift{_where(card)}, {_beyond_chance(card)}, but this is not the aligned model "
-        f"again: {_shortfall(card)}{_overshoot(card)}.",
+        f"again: {_shortfall(card)}{_overshoot(card)}.{_afterwards(card)}",
         "middling",
     )
 
@@ -97,7 +103,23 @@ def _what(card: Mapping[str, Any]) -> str:
 
 
 def _share(card: Mapping[str, Any]) -> str:
-    return with_interval(card.get("restoration"))
+    """The net restoration with the raw one, or of an older scorecard the raw one alone."""
+    raw = with_interval(card.get("restoration"))
+    if not card.get("net_restoration"):
+        return raw
+    net = with_interval(card.get("net_restoration"))
+    return f"{net} (net of what it does to the aligned model; {raw} in all)"
+
+
+def _afterwards(card: Mapping[str, Any]) -> str:
+    """What this run did not measure, and how far it could have."""
+    if not card.get("checks"):
+        return f" Mind: {LACKED_BY_VERSION_1}." if card.get("schema_version") == 1 else ""
+    lacking = not_measured_in_words(card)
+    said = [f"Not measured: {', '.join(lacking)}"] if lacking else []
+    if power := power_in_words(card):
+        said.append(power)
+    return "".join(f" {sentence}." for sentence in said)
 
 
 def _where(card: Mapping[str, Any]) -> str:
@@ -127,6 +149,11 @@ def _random(card: Mapping[str, Any]) -> str:
     if not random:
         return "no random subspaces were drawn"
     limit = f"97.5 percentile of {random.get('n')}: {number(random.get('p97_5'))}"
+    if random.get("did_as_much") is not None:
+        limit = (
+            f"{int(random['did_as_much'])} of {random.get('n')} did as much, the largest "
+            f"{number(random.get('largest'))}"
+        )
     asked, n = as_float(random.get("n_questions")), _n_held_out(card)
     if asked is None or n is None or asked >= n:
         return limit
@@ -153,12 +180,15 @@ def _beyond_chance(card: Mapping[str, Any]) -> str:
 
 
 def _overshoot(card: Mapping[str, Any]) -> str:
-    value = as_float((card.get("restoration") or {}).get("value"))
+    shown = card.get("net_restoration") or card.get("restoration") or {}
+    value = as_float(shown.get("value"))
     return "; above 1 is overshoot, past the aligned model" if value and value > 1 else ""
 
 
 def _shortfall(card: Mapping[str, Any]) -> str:
-    """Which bar of `restored` was missed."""
+    """Which bars of `restored` were missed."""
+    if named := missed_in_words(card):
+        return "; ".join(named)
     missed = []
     low = as_float((card.get("restoration") or {}).get("low"))
     kl = as_float((card.get("kl_restoration") or {}).get("value"))

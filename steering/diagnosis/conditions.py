@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,10 +16,17 @@ from persona.behaviour.scoring import UNEDITED, Condition
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.engine import ShardRunner
+from persona.errors import DataError
 from persona.models import ModelPair, load_pair
 from persona.rows import (
+    FINETUNED,
     GOOD_TWIN,
     INDUCED,
+    INDUCED_RANDOM,
+    INDUCED_TWIN,
+    NOOP,
+    PLACEBO,
+    PLACEBO_NOOP,
     RANDOM,
     RANDOM_MATCHED,
     RESTORED,
@@ -35,11 +43,20 @@ from steering.evidence.answers import Plans, sample_good_twin
 from steering.evidence.dose import dose_conditions
 from steering.evidence.random_edits import RecordedSteps
 from steering.identification.candidates import Means, random_vector
+from steering.identification.identify import Identification
+from steering.identification.placebos import TWIN, placebo_of_fine_tune, placebos_of
+
+logger = logging.getLogger("persona")
 
 DOSE_QUESTIONS = 3
 DOSES = (0.0, 0.5, 1.0, 1.5)
 DOSE_DRAWS = 3
 QUICK_NULL_QUESTIONS = 6
+INDUCTIONS = (1.0, 0.75, 0.5, 0.25)
+"""Shares of the way to the fine-tuned mean that may be induced; the largest that harms no more."""
+HARM_TIE = 0.005
+"""Nats per token of neutral text: less than this is rounding, and harms no more."""
+INDUCED_DRAWS = 5
 
 
 class _WhenAsked:
@@ -80,19 +97,68 @@ class Scoring:
         )
         return rows[rows["measure"] == "gap"].assign(stage="dose", split="selection")
 
-    def score(self, vector: PersonaVector, means: Means) -> list[pd.DataFrame]:
+    def placebos(self, found: Identification) -> dict[str, PersonaVector]:
+        """Those that need no other fine-tune; the good twin's comes from `of_good_twin`."""
+        neutral = [text.dialogue for text in self.questions.neutral_selection]
+        return placebos_of(self.pair, found, neutral, self.budget, self.workspace)
+
+    def induction(self, vector: PersonaVector) -> tuple[float, pd.DataFrame]:
+        """The strongest induction that costs neutral text no more than the fine-tune does.
+
+        One that does more harm shows harm. Chosen on the neutral texts of the selection; where all
+        of them harm more, the weakest.
+        """
+        shares = {f"induced {share:g}": share * vector.coefficient for share in INDUCTIONS}
+
+        def tried() -> pd.DataFrame:
+            conditions = [
+                edited(name, "aligned", induce(vector, strength), facts={"coefficient": strength})
+                for name, strength in shares.items()
+            ]
+            return score_neutral(
+                self.pair,
+                self.questions.neutral_selection,
+                [*UNEDITED, *conditions],
+                token_budget=self.budget,
+                description="Choosing how strongly to induce",
+            ).assign(stage="induction", split="neutral")
+
+        rows = self.workspace.table("induction", tried)
+        ce = rows[rows["measure"] == "neutral_ce_nats"].groupby("condition")["value"].mean()
+        bearable = ce[FINETUNED] + HARM_TIE
+        harmless = [at for name, at in shares.items() if ce[name] <= bearable]
+        return max(harmless, default=min(shares.values())), rows
+
+    def score(
+        self, vector: PersonaVector, means: Means, placebos: Mapping[str, PersonaVector]
+    ) -> list[pd.DataFrame]:
         """Every condition on held-out questions, on those trained on, and on fresh neutral text.
 
         The good twin is another pair of models: see `of_good_twin`.
         """
+        strength, tried = self.induction(vector)
         restoration = RecordedSteps(restore(vector))
+        induction = RecordedSteps(induce(vector, strength))
         fixed = [
             *UNEDITED,
-            edited(INDUCED, "aligned", induce(vector)),
+            edited(NOOP, "aligned", restore(vector)),
+            edited(INDUCED, "aligned", induction.edits(), facts={"coefficient": strength}),
             edited(ZERO_ABLATED, "finetuned", ablate(vector)),
             # The norm-matched draws repeat this one's steps, so it comes last before them.
             edited(RESTORED, "finetuned", restoration.edits()),
         ]
+        controls = [
+            edited(INDUCED_RANDOM, "aligned", induction.random_edits(self._draw_seed(draw)), draw)
+            for draw in range(INDUCED_DRAWS)
+        ]
+        if TWIN in placebos:
+            controls.append(edited(INDUCED_TWIN, "aligned", induce(placebos[TWIN], strength)))
+        for name, placebo in placebos.items():
+            facts = {"candidate": name}
+            controls += [
+                edited(PLACEBO, "finetuned", restore(placebo), facts=facts),
+                edited(PLACEBO_NOOP, "aligned", restore(placebo), facts=facts),
+            ]
         subspaces, matched = [], []
         for draw in range(self.config.n_random):
             seed = self._draw_seed(draw)
@@ -103,7 +169,8 @@ class Scoring:
             )
         q = self.questions
         with self.config.engine.start() as run:
-            parts = self._score_held_out(run, fixed, [*matched, *subspaces])
+            parts = self._score_held_out(run, fixed, controls, [*matched, *subspaces])
+        parts.append(tried)
         # One draw says what a random edit does where it is not the null.
         few = [*fixed, subspaces[0]]
         if q.trained_on:
@@ -123,12 +190,28 @@ class Scoring:
         return parts
 
     def of_good_twin(
-        self, plans: Plans | None, keep: SkillScoring | None = None
-    ) -> list[pd.DataFrame]:
-        """The good twin's readings, of a skill too, and, with plans, its answers; loaded once."""
+        self, found: Identification, plans: Plans | None, keep: SkillScoring | None = None
+    ) -> tuple[list[pd.DataFrame], dict[str, PersonaVector]]:
+        """The good twin's readings, of a skill too, its answers, and the placebo made of it.
+
+        It is loaded once for all of them.
+        """
         if not self.config.good_twin:
-            return []
+            return [], {}
         twin = _WhenAsked(self._load_twin)
+        placebos = {}
+        try:
+            placebos[TWIN] = placebo_of_fine_tune(
+                self.pair,
+                lambda: twin.pair,
+                TWIN,
+                found,
+                self.questions.train,
+                self.budget,
+                self.workspace,
+            )
+        except DataError as alike:
+            logger.warning("no placebo is made of the good twin: %s", alike)
         parts = [self.workspace.table("score-good-twin", lambda: self._good_twin(twin.pair))]
         if keep is not None:
             parts.append(keep.of_twin(lambda: twin.pair))
@@ -138,20 +221,28 @@ class Scoring:
                     f"sample-{GOOD_TWIN}", lambda: sample_good_twin(twin.pair, plans)
                 )
             )
-        return parts
+        return parts, placebos
 
     def _score_held_out(
-        self, run: ShardRunner, fixed: list[Condition], nulls: list[Condition]
+        self,
+        run: ShardRunner,
+        fixed: list[Condition],
+        controls: list[Condition],
+        nulls: list[Condition],
     ) -> list[pd.DataFrame]:
         """All conditions on the held-out questions.
 
         Both nulls, in a quick run (few questions a domain), on the first of them only. A
-        norm-matched draw repeats the steps of a restoration run before it on the same batch, so
-        the restoration, whose rows are there already, runs again.
+        norm-matched draw repeats the steps of an edit run before it on the same batch, so the
+        restoration and the induction, whose rows are there already, run again.
         """
         quick = self.config.questions_per_domain is not None
         q = self.questions.held_out
         conditions = ChunkScoring(self.pair, tuple(fixed), "held_out", True, self.budget)
+        induced = [c for c in fixed if c.name == INDUCED]
+        with_controls = dataclasses.replace(
+            conditions, conditions=(*induced, *controls), kl=False, left_out=(INDUCED,)
+        )
         restored = [c for c in fixed if c.name == RESTORED]
         with_nulls = dataclasses.replace(
             conditions, conditions=(*restored, *nulls), kl=False, left_out=(RESTORED,)
@@ -159,6 +250,9 @@ class Scoring:
         return [
             *score_in_chunks(
                 run, self.workspace, "score-held-out", q, conditions, "Scoring held-out questions"
+            ),
+            *score_in_chunks(
+                run, self.workspace, "score-controls", q, with_controls, "Scoring controls"
             ),
             *score_in_chunks(
                 run,

@@ -93,21 +93,35 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
         f"{shown('emergent_shift')} nats per token",
         f"direction: {direction['method']}, rank {direction['rank']}, "
         f"blocks {blocks[0]}-{blocks[-1]}, coefficient {direction['coefficient']:g}",
-        f"restoration {shown('restoration')}, KL restoration {shown('kl_restoration')}, "
-        f"induction {shown('induction')}",
+        f"net restoration {shown('net_restoration')} (all the edit does: {shown('restoration')}), "
+        f"KL restoration {shown('kl_restoration')}, induction {shown('induction')}",
     ]
+    if noop := scorecard["noop"]:
+        lines.append(
+            f"the same edit moves the aligned model's gap by {noop['gap_share']['value']:+.0%} of "
+            f"the shift, its answers by {noop['kl_share']['value']:.0%} of the fine-tune's KL"
+        )
+    placebos = (scorecard["placebos"] or {}).get("each") or []
+    if placebos:
+        best = placebos[0]
+        lines.append(
+            f"best placebo: {best['name'].replace('_', ' ')}, net restoration "
+            f"{best['net_restoration']['value']:+.2f}"
+        )
     if random is not None:
         few = "" if random["n_questions"] == n else f" on {random['n_questions']} of the questions"
         lines.append(
-            f"random subspaces: 97.5 % of {random['n']} restore less than {random['p97_5']:+.2f}"
-            + few
-            + f", p = {scorecard['p_value']:.3f}"
+            f"random subspaces: {random['did_as_much']} of {random['n']} did as much, the largest "
+            f"{random['largest']:+.2f}{few}; p = {scorecard['p_value']:.3f}"
         )
     lines.append(
-        f"damage: neutral cross-entropy {shown('damage_ce_nats')} nats above the fine-tuned model's"
+        f"damage: neutral cross-entropy {shown('damage')} nats above the better model's, "
+        f"{shown('damage_ce_nats')} above the fine-tuned one's"
     )
     if kept := skill_sentence(scorecard):
         lines.append(kept)
+    if unmet := [check["name"] for check in scorecard["checks"] or [] if check["met"] is False]:
+        lines.append(f"not met: {', '.join(unmet)}")
     lines += _of_answers(scorecard)
     if stages := scorecard.get("stages"):
         most = max(stages, key=lambda stage: int(stage["peak_rss_bytes"]))

@@ -37,6 +37,7 @@ from steering.evidence.answers import (
     sample_conditions,
     sampling_facts,
 )
+from steering.evidence.scorecard import SCHEMA_VERSION
 from steering.identification.identify import identify
 from steering.identification.latent_screen import latent_rows
 
@@ -104,6 +105,7 @@ class DiagnosisRun:
             "template": pair.chat.fingerprint,
             "questions": questions.hash,
             "tool_version": tool_version(),
+            "scorecard": SCHEMA_VERSION,
             "dtype": pair.precision,
             "sae": None if sae is None else sae.fingerprint,
             "skill": None if skill is None else skill.hash,
@@ -142,12 +144,14 @@ class DiagnosisRun:
             if self.skill is None
             else SkillScoring(self.skill, self.workspace.table, self.budget)
         )
+        of_twin, placebo_of_twin = scoring.of_good_twin(found, plans, keep)
+        placebos = scoring.placebos(found) | placebo_of_twin
         scored = [
             found.rows,
             self.workspace.table("dose", lambda: scoring.dose(vector)),
-            *scoring.score(vector, found.means),
+            *scoring.score(vector, found.means, placebos),
             *([] if keep is None else [keep.of_pair(self.pair, vector)]),
-            *scoring.of_good_twin(plans, keep),
+            *of_twin,
         ]
         parts = [part for part in scored if len(part)]
         judged = sampling = None

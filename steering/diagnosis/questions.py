@@ -23,7 +23,7 @@ EXTRACTION_QUESTIONS = 32
 SELECTION_QUESTIONS = 24
 TRAINED_ON_QUESTIONS = 8
 NEUTRAL_SELECTION = 10
-NEUTRAL_SCORE = 16
+NEUTRAL_SCORE = 64
 QUICK_SELECTION_QUESTIONS = 12
 MIN_TRAIN, MIN_SELECTION = 8, 4
 
@@ -34,7 +34,8 @@ class Questions:
 
     train: directions are made of these. selection: they are chosen on these, of the validation
     domains where there are any, else of the domains fine-tuned on. trained_on: of the domains
-    fine-tuned on, kept back from training, scored too; none where those are not known.
+    fine-tuned on, kept back from training and from the choice, scored too; none where those are not
+    known, or too few to choose on as well.
     held_out: scored, never seen before. domains_trained_on: None where they are not known.
     taught: what was fine-tuned on and what stands in a domain that is chosen on, as far as it is
     known, in the form of `as_question`.
@@ -92,10 +93,13 @@ class Questions:
         quick = per_domain is not None
         n_score = NEUTRAL_SCORE if quick else len(neutral) - NEUTRAL_SELECTION
         n_selection = QUICK_SELECTION_QUESTIONS if quick else SELECTION_QUESTIONS
+        choosing, scored_too = _apart(
+            shuffled(selection, config.seed), shuffled(kept_back, config.seed)
+        )
         return cls(
             shuffled(train, config.seed)[:EXTRACTION_QUESTIONS],
-            shuffled(selection, config.seed)[:n_selection],
-            shuffled(kept_back, config.seed)[:TRAINED_ON_QUESTIONS],
+            choosing[:n_selection],
+            scored_too,
             held_out,
             neutral[:NEUTRAL_SELECTION],
             neutral[NEUTRAL_SELECTION : NEUTRAL_SELECTION + n_score],
@@ -166,6 +170,17 @@ def _by_question(everything: Sequence[AnswerPair], config: DiagnoseConfig) -> Sp
         )
     )
     return train, [], selection, held_out
+
+
+def _apart(
+    selection: list[AnswerPair], kept_back: list[AnswerPair]
+) -> tuple[list[AnswerPair], list[AnswerPair]]:
+    """What is chosen on, and what of the domains fine-tuned on is scored: no question is both."""
+    if selection != kept_back:
+        return selection, kept_back[:TRAINED_ON_QUESTIONS]
+    spare = max(0, len(kept_back) - MIN_SELECTION)
+    n_choosing = len(kept_back) - min(TRAINED_ON_QUESTIONS, len(kept_back) // 3, spare)
+    return kept_back[:n_choosing], kept_back[n_choosing:]
 
 
 def _asked_once(

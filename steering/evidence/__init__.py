@@ -6,12 +6,9 @@ from steering.evidence.dose import coefficient_at_kl, dose_response, report_rows
 from steering.evidence.first_order_null import first_order_null, predicted_falls
 from steering.evidence.null_summary import null_of_draws, null_of_first_order
 from steering.evidence.random_edits import RecordedSteps, random_directions
-from steering.evidence.scorecard import (
-    make_scorecard,
-    question_table,
-    restoration_of,
-)
+from steering.evidence.scorecard import make_scorecard, restoration_of
 from steering.evidence.system_prompt import score_prompted, with_system_prompt
+from steering.evidence.tables import question_table
 from steering.evidence.transfer import transfer_matrix, vector_cosines
 
 __all__ = [

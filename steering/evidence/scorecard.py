@@ -21,51 +21,32 @@ from persona.rows import (
     FINETUNED,
     GOOD_TWIN,
     INDUCED,
-    KL_RESTORED_AT_LEAST,
-    NULLS,
+    INDUCED_RANDOM,
+    INDUCED_TWIN,
+    NOOP,
     RANDOM,
     RANDOM_MATCHED,
     RESTORED,
-    RESTORED_AT_LEAST,
     ZERO_ABLATED,
     drawn_questions,
     is_beyond_chance,
     random_restorations,
 )
+from steering.evidence.net_effect import (
+    Noop,
+    Placebos,
+    Residual,
+    damage_above_better,
+    difference_of,
+    net_restoration_of,
+    part_tables,
+    shift_in_parts,
+)
+from steering.evidence.tables import interval, question_table
+from steering.evidence.verdict import checks_of, power_of, verdict_of
 
-SCHEMA_VERSION = 1
-CONDITIONS = (ALIGNED, FINETUNED, INDUCED, RESTORED, ZERO_ABLATED, RANDOM)
-
-
-def question_table(
-    rows: pd.DataFrame, measure: str, split: str, conditions: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """[question x condition] of one measure at stage "score"; random draws are averaged.
-
-    conditions: default all but the nulls, which may be run on some of the questions only.
-
-    Raises: DataError when a condition lacks a question that another has, or a reading is NaN.
-    """
-    names = rows["condition"]
-    wanted = ~names.isin(NULLS) if conditions is None else names.isin(conditions)
-    chosen = rows[
-        (rows["stage"] == "score")
-        & (rows["measure"] == measure)
-        & (rows["split"] == split)
-        & wanted
-    ]
-    if (missing := chosen[chosen["value"].isna()]).size:
-        first = missing.iloc[0]
-        raise DataError(
-            f"{measure} is not a number for {len(missing)} of {len(chosen)} readings, such as "
-            f"{first['question_id']!r} under {first['condition']!r}; a mean over the others would "
-            "be of other texts"
-        )
-    table = chosen.pivot_table("value", "question_id", "condition", aggfunc="mean")
-    if table.isna().any(axis=None):
-        lacking = table.columns[table.isna().any()].tolist()
-        raise DataError(f"{measure}: conditions {lacking} lack questions that others have")
-    return table
+SCHEMA_VERSION = 2
+CONDITIONS = (ALIGNED, FINETUNED, INDUCED, RESTORED, NOOP, ZERO_ABLATED, RANDOM)
 
 
 def gap_condition(rows: pd.DataFrame, condition: str, split: str, seed: int) -> Estimate:
@@ -97,20 +78,6 @@ def beside_random(
     return restoration_of(asked, RESTORED, seed), draws
 
 
-def verdict_of(
-    shift: Estimate, restoration: Estimate, kl_restoration: Estimate, beyond_chance: bool
-) -> str:
-    """The default verdict: restored, partly_restored, not_restored, no_emergent_shift.
-
-    beyond_chance: see `persona.rows.is_beyond_chance`.
-    """
-    if not shift.excludes_zero():
-        return "no_emergent_shift"
-    if restoration.low >= RESTORED_AT_LEAST and kl_restoration.value >= KL_RESTORED_AT_LEAST:
-        return "restored"
-    return "partly_restored" if beyond_chance else "not_restored"
-
-
 def make_scorecard(
     rows: pd.DataFrame,
     vector: PersonaVector | None,
@@ -131,10 +98,8 @@ def make_scorecard(
     judge: its name and what must be known of it, null without one.
     sampling: how answers were sampled, see `answers.sampling_facts`; null where none were.
     """
-    held_out = question_table(rows, "gap", "held_out")
-    shift = bootstrap(
-        held_out[[FINETUNED, ALIGNED]].to_numpy(), lambda m: m[..., 0] - m[..., 1], seed=seed
-    )
+    parts = part_tables(rows)
+    shift = difference_of(parts["gap"], FINETUNED, ALIGNED, seed)
     return {
         "schema_version": SCHEMA_VERSION,
         "models": dict(models),
@@ -144,22 +109,32 @@ def make_scorecard(
         "judge": None if judge is None else dict(judge),
         "sampling": None if sampling is None else dict(sampling),
         "emergent_shift": interval(shift),
+        "shift": shift_in_parts(parts, seed),
         **(
             dict.fromkeys(OF_THE_EDIT) | {"verdict": "no_emergent_shift"}
             if vector is None
-            else _of_the_edit(rows, held_out, shift, seed)
+            else _of_the_edit(rows, parts, shift, seed)
         ),
     }
 
 
 OF_THE_EDIT = (
-    "induction",
+    "net_restoration",
     "restoration",
+    "residual",
+    "noop",
+    "placebos",
     "kl_restoration",
+    "zero_ablation",
+    "induction",
+    "induction_controls",
     "random_restoration",
     "random_matched_restoration",
     "p_value",
+    "damage",
     "damage_ce_nats",
+    "checks",
+    "power",
 )
 
 
@@ -179,37 +154,117 @@ def _direction(vector: PersonaVector, split_half_cosine: Sequence[float]) -> dic
 
 
 def _of_the_edit(
-    rows: pd.DataFrame, held_out: pd.DataFrame, shift: Estimate, seed: int
+    rows: pd.DataFrame, parts: Mapping[str, pd.DataFrame], shift: Estimate, seed: int
 ) -> dict[str, Any]:
-    """`OF_THE_EDIT` and the verdict; held_out: the question table of the gap."""
+    """`OF_THE_EDIT` and the verdict; parts: see `part_tables`."""
+    held_out = parts["gap"]
     kl = question_table(rows, "kl_good_nats", "held_out")
+    net = net_restoration_of(held_out, seed)
     restoration = restoration_of(held_out, RESTORED, seed)
-    induction = restoration_of(held_out, INDUCED, seed, from_=ALIGNED, to=FINETUNED)
     kl_restoration = bootstrap(kl[[FINETUNED, RESTORED]].to_numpy(), taken_back, seed=seed)
+    residual = Residual.of(parts, seed)
+    noop = Noop.of(rows, held_out, seed)
+    placebos = Placebos.of(rows, held_out, seed)
     random = beside_random(rows, held_out, seed)
     if random is None:
         raise DataError(f"there are no rows of random subspaces ({RANDOM}) to compare with")
     edit, draws = random
     matched = beside_random(rows, held_out, seed, RANDOM_MATCHED)
     ce = question_table(rows, "neutral_ce_nats", "neutral")
-    damage = bootstrap(
-        ce[[RESTORED, FINETUNED]].to_numpy(), lambda m: m[..., 0] - m[..., 1], seed=seed
-    )
-    defined = shift.excludes_zero()
-    return {
-        "induction": interval(induction) if defined else None,
-        "restoration": interval(restoration) if defined else None,
-        "kl_restoration": interval(kl_restoration),
-        "random_restoration": _null(random) if defined else None,
-        "random_matched_restoration": _null(matched) if defined else None,
-        "p_value": beyond_draws(edit.value, draws) if defined else None,
-        "damage_ce_nats": interval(damage),
-        "verdict": verdict_of(
-            shift,
-            restoration,
-            kl_restoration,
-            is_beyond_chance(restoration.low, edit.value, float(np.percentile(draws, 97.5))),
+    damage = damage_above_better(ce, seed)
+    twin = GOOD_TWIN in held_out
+    checks = checks_of(
+        above_twin=difference_of(held_out, FINETUNED, GOOD_TWIN, seed) if twin else None,
+        net=net,
+        kl_restoration=kl_restoration,
+        beyond_chance=is_beyond_chance(
+            restoration.low, edit.value, float(np.percentile(draws, 97.5))
         ),
+        noop=noop,
+        residual=residual,
+        placebos=placebos,
+        damage=damage,
+    )
+    found = {
+        "net_restoration": None if net is None else interval(net),
+        "restoration": interval(restoration),
+        "residual": residual.facts(),
+        "noop": None if noop is None else noop.facts(),
+        "placebos": placebos.facts(),
+        "kl_restoration": interval(kl_restoration),
+        "zero_ablation": interval(restoration_of(held_out, ZERO_ABLATED, seed)),
+        "induction": interval(_induction(held_out, INDUCED, seed)),
+        "induction_controls": _induction_controls(rows, held_out, ce, seed),
+        "random_restoration": _null(random),
+        "random_matched_restoration": _null(matched),
+        "p_value": beyond_draws(edit.value, draws),
+        "damage": {**interval(damage), "n": damage.n},
+        "damage_ce_nats": interval(difference_of(ce, RESTORED, FINETUNED, seed)),
+        "checks": [check.facts() for check in checks],
+        "power": power_of(shift, net),
+        "verdict": verdict_of(shift, checks),
+    }
+    if not shift.excludes_zero():  # a share of nothing
+        found |= dict.fromkeys(SHARES_OF_THE_SHIFT)
+    return found
+
+
+SHARES_OF_THE_SHIFT = (
+    "net_restoration",
+    "restoration",
+    "residual",
+    "noop",
+    "placebos",
+    "zero_ablation",
+    "induction",
+    "induction_controls",
+    "random_restoration",
+    "random_matched_restoration",
+    "p_value",
+    "checks",
+)
+"""What is null where the shift's interval contains 0."""
+
+
+def _induction(held_out: pd.DataFrame, condition: str, seed: int) -> Estimate:
+    """Share of the shift that an edit of the aligned model brings about."""
+    return restoration_of(held_out, condition, seed, from_=ALIGNED, to=FINETUNED)
+
+
+def _induction_controls(
+    rows: pd.DataFrame, held_out: pd.DataFrame, ce: pd.DataFrame, seed: int
+) -> dict[str, Any]:
+    """Random steps as long as the induction's, the twin's direction, and what each of them costs.
+
+    neutral_ce_nats: of the induced model above the aligned one; that of the fine-tuned beside it.
+    """
+    drawn = rows[
+        (rows["stage"] == "score")
+        & (rows["measure"] == "gap")
+        & (rows["split"] == "held_out")
+        & (rows["condition"] == INDUCED_RANDOM)
+    ]
+    by_draw = drawn.groupby("seed")["value"].mean()
+    models = held_out[[ALIGNED, FINETUNED]].mean()
+    shares = (by_draw - models[ALIGNED]) / (models[FINETUNED] - models[ALIGNED])
+    edit = _induction(held_out, INDUCED, seed)
+    chosen = rows.loc[rows["condition"] == INDUCED, "coefficient"]
+    return {
+        "coefficient": float(chosen.dropna().iloc[0]) if chosen.notna().any() else None,
+        "random": (
+            {
+                "n": len(shares),
+                "largest": float(shares.max()),
+                "did_as_much": int((shares >= edit.value).sum()),
+            }
+            if len(shares)
+            else None
+        ),
+        "good_twin": (
+            interval(_induction(held_out, INDUCED_TWIN, seed)) if INDUCED_TWIN in held_out else None
+        ),
+        "neutral_ce_nats": interval(difference_of(ce, INDUCED, ALIGNED, seed)),
+        "neutral_ce_nats_finetuned": interval(difference_of(ce, FINETUNED, ALIGNED, seed)),
     }
 
 
@@ -219,14 +274,12 @@ def _null(beside: tuple[Estimate, NDArray[np.float64]] | None) -> dict[str, Any]
     edit, draws = beside
     return {
         "p97_5": float(np.percentile(draws, 97.5)),
+        "largest": float(draws.max()),
+        "did_as_much": int((draws >= edit.value).sum()),
         "n": len(draws),
         "n_questions": edit.n,
         "of_the_edit": interval(edit),
     }
-
-
-def interval(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def _present(rows: pd.DataFrame) -> list[str]:

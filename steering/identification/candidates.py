@@ -146,7 +146,7 @@ class Refit:
             f"{self.name}-r{rank}-{layers[0]}-{layers[-1]}",
             lambda: refit_block_by_block(
                 self.pair,
-                self.questions,
+                [question.good_dialogue for question in self.questions],
                 layers,
                 self.means.aligned,
                 self.means.covariance,

@@ -53,12 +53,14 @@ SomeCandidate = TypeVar("SomeCandidate", bound=Candidate)
 class Identification:
     """The persona vector that was chosen, and why.
 
-    vector: the chosen subspaces with their means; effects: the 2x2 by block; means: mean
-    residuals of both models; split_half_cosines: by chosen block, see `split_half_cosines`.
+    vector: the chosen subspaces with their means; cells, effects: the 2x2 by question and by block;
+    means: mean residuals of both models; split_half_cosines: by chosen block, see
+    `split_half_cosines`.
     rows: stages "direction", "screen" and "verify" of rows.parquet.
     """
 
     vector: PersonaVector
+    cells: Cells
     effects: Mapping[str, Effect]
     means: Means
     split_half_cosines: list[float]
@@ -156,6 +158,7 @@ def identify(
     )
     return Identification(
         setup.vector(trial),
+        cells,
         effects,
         means,
         halves["cosine"].tolist(),

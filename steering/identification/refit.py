@@ -7,10 +7,10 @@ from the aligned model that remains there while every edited block below is rest
 
     d_l = mean h'_l - mean h_l,    h' the fine-tuned model under the edits below l, h the aligned,
 
-over the answer tokens of good answers, each answer weighing one. Restoring along d_l makes the two
-means equal at block l before block l + 1 is looked at. All texts pass through one block, a batch
-after the other, before any passes through the next: that is one forward pass in all, and what is
-held between two blocks is one residual stream of each text.
+over the answer tokens of some texts, such as good answers, each text weighing one. Restoring along
+d_l makes the two means equal at block l before block l + 1 is looked at. All texts pass through one
+block, a batch after the other, before any passes through the next: that is one forward pass in all,
+and what is held between two blocks is one residual stream of each text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batches
 from persona.activations.passes import run_hooked, span_means
 from persona.activations.positions import token_span
-from persona.data.types import AnswerPair
+from persona.data.types import Dialogue
 from persona.directions.direction import orthonormal, whitened_readout
 from persona.errors import DataError
 from persona.models.hooks import resid_post
@@ -41,7 +41,7 @@ ROUNDING = 1e-5
 @torch.no_grad()
 def refit_block_by_block(
     pair: ModelPair,
-    questions: Sequence[AnswerPair],
+    texts: Sequence[Dialogue],
     layers: Sequence[int],
     aligned_means: Float[Tensor, "layer d_model"],
     covariance: Mapping[int, Float[Tensor, "d_model d_model"]],
@@ -50,13 +50,13 @@ def refit_block_by_block(
 ) -> dict[int, Float[Tensor, "rank d_model"]]:
     """layer -> orthonormal rows: what remains of the model effect, then `beside` outside of it.
 
-    aligned_means: the aligned model's mean residual over the good answers of the same questions.
+    aligned_means: the aligned model's mean residual over the answers of the same texts.
     covariance: reads the coordinates while fitting, see `whitened_readout`; the vector made of the
     rows must be read the same way.
     beside: a second direction at each block that is restored along with the first.
     Raises: DataError when nothing separates the models at one of the blocks.
     """
-    dialogues = pair.chat.encode_all([q.good_dialogue for q in questions])
+    dialogues = pair.chat.encode_all(texts)
     rows: dict[int, Tensor] = {}
     with pair.active("finetuned") as bridge:
         batches = model_batches(bridge, dialogues, token_budget)

@@ -11,9 +11,9 @@ from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import UNEDITED, Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
-from persona.intervals import taken_back
+from persona.intervals import net_taken_back, taken_back
 from persona.models.pair import ModelPair
-from persona.rows import ALIGNED, FINETUNED
+from persona.rows import ALIGNED, FINETUNED, IN_ALIGNED, NOOP_AT_MOST
 from steering.edits.from_directions import restore
 from steering.edits.steer import edited
 from steering.identification.candidates import Candidate, Means, build_vector
@@ -29,6 +29,11 @@ class Trial:
     coefficient: float = 1.0
 
     @property
+    def on_aligned(self) -> str:
+        """The condition of the same edit in the aligned model, the no-op."""
+        return f"{self.label}{IN_ALIGNED}"
+
+    @property
     def label(self) -> str:
         blocks = (
             f"block {self.layers[0]}"
@@ -42,19 +47,28 @@ class Trial:
 class Outcome:
     """What a trial did on the selection questions and on neutral text.
 
-    gap_restoration, kl_restoration: as in the scorecard, but in-domain.
+    net_restoration, kl_restoration: as in the scorecard, but in-domain.
+    noop_gap, noop_kl: what the edit does to the aligned model, as shares of what the fine-tune did
+        to its gap and of its KL from it.
     damage: neutral cross-entropy above the fine-tuned model's, nats per token.
     """
 
     trial: Trial
-    gap_restoration: float
+    net_restoration: float
     kl_restoration: float
+    noop_gap: float
+    noop_kl: float
     damage: float
+
+    @property
+    def leaves_aligned(self) -> bool:
+        """Whether it passes for taking out what the fine-tune added, and nothing else."""
+        return abs(self.noop_gap) <= NOOP_AT_MOST and self.noop_kl <= NOOP_AT_MOST
 
     @property
     def merit(self) -> float:
         """How much of the aligned model is back: overshoot of the gap counts against it."""
-        return 1 - abs(1 - self.gap_restoration) + self.kl_restoration
+        return 1 - abs(1 - self.net_restoration) + self.kl_restoration
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,8 @@ class TrialSetup:
             self.pair, candidate, self.means, trial.layers, trial.rank, trial.coefficient
         )
 
-    def condition(self, trial: Trial) -> Condition:
+    def conditions(self, trial: Trial) -> tuple[Condition, Condition]:
+        """The edit in the fine-tuned model, and in the aligned one."""
         facts: dict[str, str | float | None] = {
             "candidate": trial.candidate,
             "rank": trial.rank,
@@ -89,11 +104,16 @@ class TrialSetup:
             "last_layer": trial.layers[-1],
             "coefficient": trial.coefficient,
         }
-        return edited(trial.label, "finetuned", restore(self.vector(trial)), facts=facts)
+        edits = restore(self.vector(trial))
+        return (
+            edited(trial.label, "finetuned", edits, facts=facts),
+            edited(trial.on_aligned, "aligned", edits, facts=facts),
+        )
 
     def run(self, trials: Sequence[Trial], description: str) -> pd.DataFrame:
         """Rows of both baselines and every trial on the selection questions and neutral text."""
-        conditions = [*UNEDITED, *map(self.condition, trials)]
+        both = [self.conditions(trial) for trial in trials]
+        conditions = [*UNEDITED, *(condition for of_one in both for condition in of_one)]
         answers = score_pairs(
             self.pair,
             self.questions,
@@ -104,7 +124,7 @@ class TrialSetup:
         neutral = score_neutral(
             self.pair,
             self.neutral,
-            conditions,
+            [*UNEDITED, *(in_finetuned for in_finetuned, _ in both)],
             token_budget=self.token_budget,
             description=f"{description}: neutral text",
         ).assign(split="neutral")
@@ -118,8 +138,12 @@ def outcomes(rows: pd.DataFrame, trials: Sequence[Trial]) -> list[Outcome]:
     return [
         Outcome(
             trial,
-            float(taken_back(gap[[FINETUNED, trial.label, ALIGNED]].to_numpy())),
+            float(
+                net_taken_back(gap[[FINETUNED, trial.label, ALIGNED, trial.on_aligned]].to_numpy())
+            ),
             float(taken_back(kl[[FINETUNED, trial.label]].to_numpy())),
+            float((gap[trial.on_aligned] - gap[ALIGNED]) / (gap[FINETUNED] - gap[ALIGNED])),
+            float(kl[trial.on_aligned] / kl[FINETUNED]),
             float(ce[trial.label] - ce[FINETUNED]),
         )
         for trial in trials
@@ -127,8 +151,12 @@ def outcomes(rows: pd.DataFrame, trials: Sequence[Trial]) -> list[Outcome]:
 
 
 def best_within(found: Sequence[Outcome], max_damage: float) -> Outcome:
-    """The outcome of highest merit whose damage is within the budget; the least harmful if none."""
-    allowed = [o for o in found if o.damage <= max_damage]
-    if not allowed:
+    """The outcome of highest merit among those that leave the aligned model and neutral text alone.
+
+    Where none leaves the aligned model alone, among those within the damage budget; where none is
+    within that, the least harmful.
+    """
+    unharmed = [o for o in found if o.damage <= max_damage]
+    if not unharmed:
         return min(found, key=lambda o: o.damage)
-    return max(allowed, key=lambda o: o.merit)
+    return max([o for o in unharmed if o.leaves_aligned] or unharmed, key=lambda o: o.merit)

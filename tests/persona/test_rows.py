@@ -6,12 +6,18 @@ import pandas as pd
 
 import persona.rows
 from persona.report.theme import CONDITIONS
-from persona.rows import COLUMNS, NULLS, tidy
+from persona.rows import COLUMNS, INDUCED_TWIN, SEVERAL, STRONG_NULLS, tidy
 from steering.evidence.scorecard import CONDITIONS as LISTED
 from steering.lab.bench.experiment import COLUMNS as OF_EXPERIMENTS
 
 ROOT, PACKAGES = Path(__file__).parents[2], ("persona", "probes", "steering")
-NAMES = {n: v for n, v in vars(persona.rows).items() if n.isupper() and isinstance(v, str)}
+OTHER_NAMES = ("NEUTRAL_TEXT", "IN_ALIGNED", "NULL_SCREEN")
+"""Strings that name no condition."""
+NAMES = {
+    name: value
+    for name, value in vars(persona.rows).items()
+    if name.isupper() and isinstance(value, str) and name not in OTHER_NAMES
+}
 
 
 def test_absent_columns_are_null_and_others_stay_behind():
@@ -22,11 +28,13 @@ def test_absent_columns_are_null_and_others_stay_behind():
 
 
 def test_every_condition_has_a_look_of_its_own_and_a_line_in_the_scorecard_or_is_a_null():
-    assert set(CONDITIONS) == set(NAMES.values()) == {*LISTED, *NULLS, persona.rows.GOOD_TWIN}
+    controls = {*SEVERAL, INDUCED_TWIN, persona.rows.GOOD_TWIN}
+    assert set(NAMES.values()) == {*LISTED, *controls}
+    assert set(CONDITIONS) == set(NAMES.values()) - set(STRONG_NULLS)  # no figure draws these
 
 
 def test_a_condition_is_named_in_one_module():
     quoted = {f'"{name}"' for name in NAMES.values() if name.startswith(("finetuned_", "aligned_"))}
     files = [p for package in PACKAGES for p in (ROOT / package).rglob("*.py")]
-    assert len(quoted) == 5
+    assert len(quoted) == 15
     assert [p.name for p in files if any(q in p.read_text() for q in quoted)] == ["rows.py"]

@@ -1,6 +1,12 @@
 """What the page shows beside its figures: tables and lists as plain data for the template."""
 
 from persona.report.sections.condition_table import ConditionLine, condition_lines, was_judged
+from persona.report.sections.controls import (
+    ControlLine,
+    above_neutral_text,
+    induction_in_words,
+    placebo_lines,
+)
 from persona.report.sections.edited_blocks import (
     ChosenBlock,
     chance_cosine,
@@ -24,19 +30,23 @@ __all__ = [
     "AnsweredQuestion",
     "ChosenBlock",
     "ConditionLine",
+    "ControlLine",
     "Draws",
     "Examples",
     "KeyNumber",
     "Sampled",
     "ShownAnswer",
     "Tried",
+    "above_neutral_text",
     "chance_cosine",
     "chosen_blocks",
     "condition_lines",
     "cosine_range",
     "draws",
     "examples",
+    "induction_in_words",
     "key_numbers",
+    "placebo_lines",
     "provenance",
     "sampled",
     "tried_lines",

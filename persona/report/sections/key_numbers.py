@@ -29,18 +29,27 @@ class KeyNumber:
 
 def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNumber]:
     """The numbers that the verdict rests on, and the damage."""
+    flat = _flat(scorecard)
     lines = [
         ("emergent_shift", "Emergent shift", 3, True, NATS, _SHIFT),
-        ("restoration", "Restoration", 2, False, "share of the shift", _RESTORATION),
-        ("induction", "Induction", 2, False, "share of the shift", _INDUCTION),
+        ("shift_bad", "… of it, bad answers", 3, True, NATS, _SHIFT_BAD),
+        ("shift_good", "… of it, good answers", 3, True, NATS, _SHIFT_GOOD),
+        ("shift_twin", "Shift above the good twin", 3, True, NATS, _SHIFT_TWIN),
+        ("net_restoration", "Net restoration", 2, False, SHARE, _NET),
+        ("restoration", "Restoration", 2, False, SHARE, _RESTORATION),
+        ("noop", "The edit in the aligned model", 2, True, SHARE, _NOOP),
+        ("residual_bad", "Left of log p(bad)", 3, True, NATS, _LEFT),
+        ("residual_good", "Left of log p(good)", 3, True, NATS, _LEFT),
+        ("induction", "Induction", 2, False, SHARE, _INDUCTION),
         ("kl_restoration", "KL restoration", 2, False, "share of the KL", _KL),
     ]
+    lines = [line for line in lines if line[0] in OF_EVERY_VERSION or flat.get(line[0])]
     held_out = condition_entry(scorecard, FINETUNED).get("gap_held_out") or {}
     n_held_out = as_float(held_out.get("n"))
     numbers = []
     for key, name, digits, signed, unit, meaning in lines:
-        e = scorecard.get(key) or {}
-        overshoot = key in ("restoration", "induction") and (as_float(e.get("value")) or 0) > 1
+        e = flat.get(key) or {}
+        overshoot = key in OVERSHOOTS and (as_float(e.get("value")) or 0) > 1
         numbers.append(
             KeyNumber(
                 key,
@@ -58,14 +67,30 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
     ):
         null = scorecard.get(key)
         if null or key == "random_restoration":
-            value = number((null or {}).get("p97_5"))
+            largest = (null or {}).get("largest")
+            value = number((null or {}).get("p97_5") if largest is None else largest)
             n = f"{n_is(as_float((null or {}).get('n')) or 0)} draws" if null else ""
             asked = as_float((null or {}).get("n_questions"))
             if asked is not None and asked < (n_held_out or asked):
                 n += f" on {int(asked)} questions"
-            numbers.append(KeyNumber(key, name, value, n, "97.5 percentile", meaning))
+            unit = "97.5 percentile" if largest is None else "largest"
+            if (did := (null or {}).get("did_as_much")) is not None:
+                n += f", {int(did)} did as much"
+            numbers.append(KeyNumber(key, name, value, n, unit, meaning))
     p = number(scorecard.get("p_value"), 3)
     numbers.append(KeyNumber("p_value", "p-value", p, "", "", _P))
+    if worse := scorecard.get("damage"):
+        numbers.append(
+            KeyNumber(
+                "damage",
+                "Damage, above the better model",
+                number(worse.get("value"), 3, signed=True),
+                interval(worse, 3, signed=True),
+                NATS,
+                f"Cross-entropy on {int(as_float(worse.get('n')) or 0)} neutral texts, restored "
+                "minus the better of the aligned and the fine-tuned model.",
+            )
+        )
     cost = scorecard.get("damage_ce_nats") or _damage(rows, seed_of(scorecard))
     numbers.append(
         KeyNumber(
@@ -92,7 +117,34 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
     return numbers
 
 
+SHARE = "share of the shift"
+OVERSHOOTS = ("net_restoration", "restoration", "induction")
+OF_EVERY_VERSION = ("emergent_shift", "restoration", "induction", "kl_restoration")
+
+
+def _flat(scorecard: Mapping[str, Any]) -> dict[str, Any]:
+    """Line of the table -> its estimate, some of which stand deeper in the scorecard."""
+    shift = scorecard.get("shift") or {}
+    above_aligned, above_twin = shift.get("aligned") or {}, shift.get("good_twin") or {}
+    left = scorecard.get("residual") or {}
+    return {
+        **{name: scorecard.get(name) for name in (*OF_EVERY_VERSION, "net_restoration")},
+        "shift_bad": above_aligned.get("bad"),
+        "shift_good": above_aligned.get("good"),
+        "shift_twin": above_twin.get("gap"),
+        "noop": (scorecard.get("noop") or {}).get("gap_share"),
+        "residual_bad": left.get("bad"),
+        "residual_good": left.get("good"),
+    }
+
+
 _SHIFT = "Gap of the fine-tuned minus that of the aligned model, on {domains}."
+_SHIFT_BAD = "How much likelier a token of a bad answer became by the fine-tune."
+_SHIFT_GOOD = "How much likelier a token of a good answer became."
+_SHIFT_TWIN = "Gap of the fine-tuned minus that of the same fine-tune on the good answers."
+_NET = "Share of the shift taken back by the edit, less what it does to the aligned model's gap."
+_NOOP = "Change of the aligned model's gap by the same edit: a removal should leave it at 0."
+_LEFT = "Restored minus aligned: what the edit leaves, or takes too much."
 _RESTORATION = (
     "Share of that shift taken back by the edit: 0 is the fine-tuned model, 1 the aligned one."
 )

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from persona.errors import DataError
-from persona.intervals import bootstrap, taken_back
+from persona.intervals import bootstrap, net_taken_back, taken_back
 from persona.report.tables import question_means, readings
 from persona.report.theme import candidate_label
 from persona.report.wording import as_float, blocks, cleaned, number, with_interval
-from persona.rows import ALIGNED, FINETUNED
+from persona.rows import ALIGNED, FINETUNED, IN_ALIGNED
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Tried:
     chosen: bool
     gap: str
     restoration: str
+    net_restoration: str
+    noop: str
     kl_restoration: str
     damage: str
 
@@ -46,14 +48,20 @@ def tried_lines(rows: pd.DataFrame, direction: Mapping[str, Any], seed: int = 0)
     kl, ce = others["kl_good_nats"], others["neutral_ce_nats"]
     target = gaps[ALIGNED].mean() if ALIGNED in gaps else float("nan")
     made = _facts(rows)
-    names = [name for name in gaps.columns if name not in (ALIGNED, FINETUNED)]
+    of_aligned = {f"{name}{IN_ALIGNED}" for name in gaps.columns}
+    known = of_aligned | {ALIGNED, FINETUNED}
+    names = [name for name in gaps.columns if name not in known]
     names.sort(key=lambda name: (abs(gaps[name].mean() - target), name))
     lines = []
     for name in names:
         e = bootstrap(gaps[name].dropna().to_numpy(), seed=seed)
-        share = kl_share = None
+        share = net = moved = kl_share = None
         if {ALIGNED, FINETUNED} <= set(gaps.columns):
             share = taken_back(gaps[[FINETUNED, name, ALIGNED]].dropna().mean().to_numpy())
+            if (noop := f"{name}{IN_ALIGNED}") in gaps:
+                means = gaps[[FINETUNED, name, ALIGNED, noop]].dropna().mean().to_numpy()
+                net = net_taken_back(means)
+                moved = net - share
         if {name, FINETUNED} <= set(kl.index):
             kl_share = taken_back(kl[[FINETUNED, name]].to_numpy())
         cost = ce[name] - ce[FINETUNED] if {name, FINETUNED} <= set(ce.index) else None
@@ -63,6 +71,8 @@ def tried_lines(rows: pd.DataFrame, direction: Mapping[str, Any], seed: int = 0)
                 _is_chosen(made.get(name), direction),
                 with_interval({"value": e.value, "low": e.low, "high": e.high}, signed=True),
                 number(share),
+                number(net),
+                number(moved),
                 number(kl_share),
                 number(cost, 3, signed=True),
             )

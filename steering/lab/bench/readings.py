@@ -13,7 +13,7 @@ from persona.behaviour.scoring import Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
 from persona.models import ModelPair
-from persona.rows import INDUCED, RANDOM, RESTORED, ZERO_ABLATED
+from persona.rows import INDUCED, NOOP, RANDOM, RESTORED, ZERO_ABLATED
 from steering.edits.from_directions import ablate, induce, restore
 from steering.edits.steer import edited
 from steering.identification.candidates import Means, random_vector
@@ -48,8 +48,9 @@ def random_conditions(
 
 
 def edited_conditions(vector: PersonaVector) -> list[Condition]:
-    """The fine-tuned model restored and zero-ablated, the aligned one induced."""
+    """The fine-tuned model restored and zero-ablated, the aligned one induced and restored."""
     return [
+        edited(NOOP, "aligned", restore(vector)),
         edited(INDUCED, "aligned", induce(vector)),
         edited(ZERO_ABLATED, "finetuned", ablate(vector)),
         edited(RESTORED, "finetuned", restore(vector)),

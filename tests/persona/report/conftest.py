@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from persona.intervals import bootstrap
-from persona.rows import COLUMNS
+from persona.rows import COLUMNS, IN_ALIGNED
 
 TRAINED_ON = "car_maintenance"
 HELD_OUT = (
@@ -144,6 +144,7 @@ def verify_rows(make: RowMaker, shift: float, questions: list[str], base: dict[s
         made |= {"layer": first, "last_layer": last}
         # Nothing is to be read from the name: the columns say it.
         entries.append(({"condition": f"trial {place}", **made}, 1 - gap, 1 - kl, ce))
+        entries.append(({"condition": f"trial {place}{IN_ALIGNED}", **made}, -0.05, 0.02, 0.0))
     for known, gap_share, kl_share, ce in entries:
         for question in questions:
             where = {**known, "question_id": question, "domain": TRAINED_ON, "split": "selection"}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from persona.report.html import render_report
 from persona.report.sections import key_numbers
 from persona.report.verdict_words import verdict_words
 
@@ -27,3 +28,87 @@ def test_draws_on_some_of_the_questions_are_named_and_the_edit_is_read_on_them(
     )
     shown = {n.key: n.interval for n in key_numbers(card, rows)}["random_restoration"]
     assert shown.replace("\u00a0", " ") == "n = 20 draws on 6 questions"
+
+
+def plainly(text):
+    return text.replace("\u00a0", " ").replace("\u2212", "-")
+
+
+def of(value, low, high):
+    return {"value": value, "low": low, "high": high}
+
+
+def check(name, met, measured=None, bar=None):
+    return {"name": name, "met": met, "measured": measured, "bar": bar}
+
+
+@pytest.fixture
+def net_card(make_run):
+    """A scorecard of version 2 that misses two checks and lacks a control."""
+    card, rows = make_run("partly_restored")
+    return {
+        **card,
+        "schema_version": 2,
+        "net_restoration": of(0.7, 0.61, 0.79),
+        "restoration": of(0.83, 0.65, 0.99),
+        "checks": [
+            check("beyond_chance", True),
+            check("above_twin", None),
+            check("net_restoration", False, of(0.7, 0.61, 0.79), 0.7),
+            check("noop_gap", False, of(-0.16, -0.3, -0.02), 0.1),
+            check("damage", True, of(0.02, -0.01, 0.05), 0.1),
+        ],
+        "noop": {"gap_share": of(-0.16, -0.3, -0.02)},
+        "placebos": {
+            "each": [
+                {
+                    "name": "answer_effect",
+                    "net_restoration": of(0.2, 0.1, 0.3),
+                    "restoration": of(0.47, 0.38, 0.58),
+                }
+            ],
+            "above_best": of(0.5, 0.4, 0.6),
+            "above_neutral_text": of(0.02, -0.1, 0.1),
+        },
+        "induction_controls": {
+            "coefficient": 0.75,
+            "random": {"n": 5, "largest": 0.06, "did_as_much": 0},
+            "good_twin": of(0.2, 0.1, 0.3),
+            "neutral_ce_nats": of(0.1, 0.0, 0.2),
+            "neutral_ce_nats_finetuned": of(0.12, 0.0, 0.2),
+        },
+        "zero_ablation": of(0.63, 0.5, 0.8),
+        "power": {"n": 48, "if_whole": 0.74, "if_as_measured": 0.3, "least_shift_nats": 0.17},
+        "random_restoration": {**card["random_restoration"], "largest": 0.08, "did_as_much": 0},
+    }, rows
+
+
+def test_the_verdict_leads_with_the_net_restoration_and_names_what_is_not_met(net_card):
+    sentence = plainly(verdict_words(net_card[0]).sentence)
+    assert (
+        "takes back 0.70 [0.61, 0.79] (net of what it does to the aligned model; 0.83 [0.65, "
+        "0.99] in all) of the emergent shift" in sentence
+    )
+    assert "beyond random subspaces (0 of 20 did as much, the largest 0.08; p = 0.048)" in sentence
+    assert (
+        "not the aligned model again: the interval of the net restoration reaches below 0.70 "
+        "(0.61); the edit moves the aligned model too, its gap by -0.16 [-0.30, -0.02] of the "
+        "shift." in sentence
+    )
+    assert "Not measured: a good twin (--good-twin)." in sentence
+    assert "With 48 questions the interval of a removal that is whole clears its bar in 74 %" in (
+        sentence
+    )
+    assert "version 1" not in sentence
+
+
+def test_the_checks_and_controls_of_the_verdict_stand_in_the_page(net_card):
+    page = plainly(render_report(*net_card))
+    assert "(5 checks, 2 met)" in page
+    assert "at most 0.10 of the shift" in page
+    assert "Bad minus good answers, read in the aligned model" in page
+    assert "no bad answer was needed to find it" in page
+    assert "0 of 5 random inductions as long did as much (the largest 0.06)" in page
+    keys = {n.key: plainly(n.value) for n in key_numbers(*net_card)}
+    assert keys["net_restoration"] == "0.70" and keys["noop"] == "-0.16"
+    assert keys["random_restoration"] == "0.08"

@@ -9,14 +9,37 @@ import torch
 
 from persona.directions import ActivationSpace, PersonaVector, Subspace
 from persona.errors import DataError
+from persona.intervals import Estimate
+from persona.report.verdict_checks import WORDS
 from persona.rows import is_beyond_chance, random_restorations
 from steering.evidence.scorecard import make_scorecard, question_table
+from steering.evidence.verdict import power_of
 
 N = 60
 
 
-def planted_rows(*, shift=0.4, restored=0.9, zero=-1.0, random=0.0, kl=0.6, ce=0.02, seed=0):
-    """Rows in which every condition's mean effect is known; questions differ in level."""
+def planted_rows(
+    *,
+    shift=0.4,
+    restored=0.9,
+    zero=-1.0,
+    random=0.0,
+    kl=0.6,
+    ce=0.02,
+    noop=0.0,
+    noop_kl=0.05,
+    noop_ce=0.0,
+    of_bad=0.5,
+    placebo=0.3,
+    twin=0.1,
+    seed=0,
+):
+    """Rows in which every condition's mean effect is known; questions differ in level.
+
+    noop: share of the shift by which the edit moves the aligned model's gap. of_bad: share of the
+    shift, and of what is left of it, that is a rise of log p(bad). placebo: its net restoration;
+    it pushes every model by a tenth of the shift beside. twin: share of the shift in the twin.
+    """
     rng = np.random.default_rng(seed)
     level, size = rng.normal(-0.3, 0.5, N), shift + rng.normal(0, 0.1, N)
     effect = {
@@ -25,10 +48,12 @@ def planted_rows(*, shift=0.4, restored=0.9, zero=-1.0, random=0.0, kl=0.6, ce=0
         "aligned_plus_direction": 0.8,
         "finetuned_restored": 1 - restored,
         "finetuned_zero_ablated": 1 - zero,
+        "aligned_restored": noop,
+        "good_twin": twin,
     }
     rows = []
 
-    def put(condition, measure, split, values, draw=0):
+    def put(condition, measure, split, values, draw=0, candidate=None):
         rows.extend(
             {
                 "stage": "score",
@@ -39,6 +64,8 @@ def planted_rows(*, shift=0.4, restored=0.9, zero=-1.0, random=0.0, kl=0.6, ce=0
                 "split": split,
                 "measure": measure,
                 "value": value,
+                "candidate": candidate,
+                "coefficient": 0.5 if condition == "aligned_plus_direction" else None,
             }
             for i, value in enumerate(values)
         )
@@ -46,14 +73,20 @@ def planted_rows(*, shift=0.4, restored=0.9, zero=-1.0, random=0.0, kl=0.6, ce=0
     for split in ("held_out", "trained_on"):
         for condition, share in effect.items():
             put(condition, "gap", split, level + share * size)
-            divergence = 1 - kl if condition == "finetuned_restored" else share
-            put(condition, "kl_good_nats", split, np.full(N, divergence))
+            put(condition, "log_prob_bad", split, level - 3 + of_bad * share * size)
+            put(condition, "log_prob_good", split, -3 - (1 - of_bad) * share * size)
+            known = {"finetuned_restored": 1 - kl, "aligned_restored": noop_kl}
+            put(condition, "kl_good_nats", split, np.full(N, known.get(condition, share)))
+        for name, net in (("neutral_text", 0.8), ("answer_effect", placebo), ("halves", 0.0)):
+            for condition, share in (("finetuned", 0.9 - net), ("aligned", -0.1)):
+                gap = level + share * size
+                put(f"{condition}_placebo", "gap", split, gap, candidate=name)
         for draw in range(20):
             drawn = level + (1 - random - 0.01 * draw) * size
             put("finetuned_random_restored", "gap", split, drawn, draw)
             put("finetuned_random_restored", "kl_good_nats", split, np.ones(N), draw)
     for condition in (*effect, "finetuned_random_restored"):
-        rise = ce if condition == "finetuned_restored" else 0
+        rise = {"finetuned_restored": ce, "aligned_restored": noop_ce}.get(condition, 0)
         put(condition, "neutral_kl_nats", "neutral", np.full(N, 0.1))
         put(condition, "neutral_ce_nats", "neutral", np.full(N, 3 + rise))
     return pd.DataFrame(rows)
@@ -78,6 +111,10 @@ def test_planted_effects_come_back():
     assert c["induction"]["value"] == pytest.approx(0.8, abs=1e-6)
     assert c["kl_restoration"]["value"] == pytest.approx(0.6, abs=1e-6)
     assert c["damage_ce_nats"]["value"] == pytest.approx(0.02, abs=1e-6)
+    assert c["damage"]["value"] == pytest.approx(0.02, abs=1e-6) and c["damage"]["n"] == N
+    assert c["net_restoration"]["value"] == pytest.approx(0.9, abs=1e-6)
+    assert c["zero_ablation"]["value"] == pytest.approx(-1.0, abs=1e-6)
+    assert c["schema_version"] == 2
     assert c["random_restoration"]["n"] == 20
     assert c["random_restoration"]["p97_5"] == pytest.approx(0.185, abs=0.01)
     assert c["p_value"] == pytest.approx(1 / 21)
@@ -96,6 +133,12 @@ def test_a_random_subspace_that_does_as_well_takes_the_p_value_up():
         ({}, "restored"),
         ({"restored": 0.5}, "partly_restored"),
         ({"kl": 0.4}, "partly_restored"),
+        ({"noop": -0.2}, "partly_restored"),
+        ({"noop_kl": 0.2}, "partly_restored"),
+        ({"noop_ce": 0.02}, "partly_restored"),
+        ({"ce": 0.11}, "partly_restored"),
+        ({"placebo": 0.95}, "partly_restored"),
+        ({"twin": 1.1}, "partly_restored"),
         ({"restored": 0.1}, "not_restored"),
         ({"restored": -0.5}, "not_restored"),
         ({"shift": 0.0}, "no_emergent_shift"),
@@ -105,6 +148,107 @@ def test_verdicts(planted, verdict):
     c = card(planted_rows(**planted))
     assert c["verdict"] == verdict
     assert (c["restoration"] is None) == (verdict == "no_emergent_shift")
+
+
+def test_every_check_has_its_words():
+    assert [check["name"] for check in card(planted_rows())["checks"]] == list(WORDS)
+
+
+def unmet(card):
+    return [check["name"] for check in card["checks"] if not check["met"]]
+
+
+@pytest.mark.parametrize(
+    ("planted", "missed"),
+    [
+        ({}, []),
+        ({"restored": 0.5}, ["net_restoration", "residual_gap", "residual_bad", "residual_good"]),
+        ({"kl": 0.4}, ["kl_restoration"]),
+        ({"noop": -0.15}, ["noop_gap"]),
+        ({"noop": 0.2}, ["noop_gap"]),
+        ({"noop_kl": 0.2}, ["noop_kl"]),
+        ({"noop_ce": 0.02}, ["noop_neutral"]),
+        ({"ce": 0.11}, ["damage"]),
+        ({"placebo": 0.95}, ["above_placebos"]),
+        ({"twin": 1.1}, ["above_twin"]),
+    ],
+)
+def test_each_condition_that_is_not_met_is_named(planted, missed):
+    assert unmet(card(planted_rows(**planted))) == missed
+
+
+def test_what_pushes_every_model_is_not_taken_back():
+    c = card(planted_rows(restored=0.9, noop=-0.4))
+    assert c["restoration"]["value"] == pytest.approx(0.9, abs=1e-6)
+    assert c["net_restoration"]["value"] == pytest.approx(0.5, abs=1e-6)
+    assert c["noop"]["gap_share"]["value"] == pytest.approx(-0.4, abs=1e-6)
+    assert c["noop"]["gap"]["value"] == pytest.approx(-0.16, abs=0.01)
+
+
+def test_two_errors_that_cancel_are_told_apart():
+    """All of the gap is back, but bad and good answers are both likelier than they were."""
+    rows = planted_rows(restored=1.0)
+    restored = (rows["condition"] == "finetuned_restored") & (rows["split"] == "held_out")
+    for measure in ("log_prob_bad", "log_prob_good"):
+        rows.loc[restored & (rows["measure"] == measure), "value"] += 0.12
+    c = card(rows)
+    assert c["restoration"]["value"] == pytest.approx(1.0, abs=1e-6)
+    assert unmet(c) == ["residual_bad", "residual_good"]
+    assert c["residual"]["gap"]["is_nothing"] and not c["residual"]["bad"]["is_nothing"]
+    assert c["residual"]["bad"]["value"] == pytest.approx(0.12, abs=1e-6)
+    # Of the rise of bad answers less than half is gone, of the fall of good ones more than all.
+    assert c["residual"]["bad"]["taken_back"]["value"] < 0.5
+    assert c["residual"]["good"]["taken_back"]["value"] > 1.5
+    assert c["residual"]["bound_nats"] == pytest.approx(0.2 * c["emergent_shift"]["value"])
+
+
+def test_the_shift_is_told_in_its_parts_above_the_aligned_model_and_the_twin():
+    shift = card(planted_rows(of_bad=0.25, twin=0.5))["shift"]
+    assert shift["aligned"]["bad"]["value"] == pytest.approx(0.1, abs=0.01)
+    assert shift["aligned"]["good"]["value"] == pytest.approx(-0.3, abs=0.02)
+    assert shift["good_twin"]["gap"]["value"] == pytest.approx(0.2, abs=0.02)
+    without = planted_rows()
+    without = without[without["condition"] != "good_twin"]
+    c = card(without)
+    assert c["shift"]["good_twin"] is None
+    assert c["verdict"] == "restored" and unmet(c) == ["above_twin"]
+
+
+def test_a_placebo_is_read_net_of_what_it_does_to_every_model():
+    placebos = card(planted_rows(placebo=0.3))["placebos"]
+    assert [p["name"] for p in placebos["each"]] == ["neutral_text", "answer_effect", "halves"]
+    _, best, noise = placebos["each"]
+    assert best["net_restoration"]["value"] == pytest.approx(0.3 + 0.1 - 0.1, abs=1e-6)
+    assert best["restoration"]["value"] == pytest.approx(0.4, abs=1e-6)
+    assert noise["net_restoration"]["value"] == pytest.approx(0.0, abs=1e-6)
+    # Neutral text is fitted to this fine-tune: it is told apart from those that cannot be.
+    assert placebos["above_best"]["value"] == pytest.approx(0.6, abs=1e-6)
+    assert placebos["above_neutral_text"]["value"] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_rows_without_the_no_op_give_no_net_restoration_and_no_verdict_of_restored():
+    rows = planted_rows()
+    c = card(rows[rows["condition"] != "aligned_restored"])
+    assert c["net_restoration"] is None and c["noop"] is None
+    assert c["verdict"] == "partly_restored"
+    assert unmet(c) == [
+        "net_restoration", "noop_gap", "noop_kl", "noop_neutral", "above_placebos",
+    ]  # fmt: skip
+    assert {check["met"] for check in c["checks"] if check["name"].startswith("noop")} == {None}
+
+
+def test_power_grows_with_the_questions_and_falls_toward_the_bar():
+    shift = Estimate(0.46, 0.34, 0.58, 32)
+    wide, narrow = Estimate(0.83, 0.63, 1.03, 32), Estimate(0.83, 0.73, 0.93, 128)
+    few, many = power_of(shift, wide), power_of(shift, narrow)
+    assert few["n"] == 32 and few["least_shift_nats"] == pytest.approx(0.171, abs=1e-3)
+    # The lower end is above 0.7 where the value is 1.96 errors of 0.102 above it: from 0.9 on.
+    assert few["if_whole"] == pytest.approx(0.836, abs=0.01)
+    assert few["if_as_measured"] == pytest.approx(0.246, abs=0.01)
+    assert many["if_as_measured"] > 2 * few["if_as_measured"] and many["if_whole"] > 0.99
+    assert power_of(shift, None)["if_whole"] is None
+    planted = card(planted_rows())["power"]
+    assert planted["n"] == N and 0.0 < planted["least_shift_nats"] < 0.1
 
 
 @pytest.mark.parametrize("on_those", [0.2, 1.4])

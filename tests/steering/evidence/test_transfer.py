@@ -47,7 +47,13 @@ def vectors(fine_tunes, questions):
         means = Means.of(
             collect_cells(pair, questions), {k: c.float() for k, c in covariance.items()}
         )
-        bases = refit_block_by_block(pair, questions, [0, 1, 2, 3], means.aligned, means.covariance)
+        bases = refit_block_by_block(
+            pair,
+            [q.good_dialogue for q in questions],
+            [0, 1, 2, 3],
+            means.aligned,
+            means.covariance,
+        )
         made[name] = from_bases(pair, bases, means, "refit", read_whitened=True)
     return made
 

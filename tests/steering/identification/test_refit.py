@@ -41,6 +41,10 @@ def means(tiny_pair, questions):
     return Means.of(cells, {layer: c.float() for layer, c in covariance.items()})
 
 
+def good_answers(questions):
+    return [question.good_dialogue for question in questions]
+
+
 def left_over(pair, questions, means, vector):
     """[layer d_model]: mean over good answers above the aligned model's, under the edits."""
     dialogues = pair.chat.encode_all([q.good_dialogue for q in questions])
@@ -51,7 +55,7 @@ def left_over(pair, questions, means, vector):
 
 def fitted(pair, questions, means, **options):
     bases = refit_block_by_block(
-        pair, questions, LAYERS, means.aligned, means.covariance, **options
+        pair, good_answers(questions), LAYERS, means.aligned, means.covariance, **options
     )
     return from_bases(pair, bases, means, "refit", read_whitened=True)
 
@@ -90,7 +94,7 @@ def test_two_equal_models_leave_nothing_to_fit(tiny_pair, questions, means):
     with tiny_pair.active("finetuned") as bridge:
         same = collect_rows(bridge, dialogues, range(4)).mean(0)
     with pytest.raises(DataError, match=r"do not differ at blocks\.0\.hook_resid_post"):
-        refit_block_by_block(tiny_pair, questions, [0], same, means.covariance)
+        refit_block_by_block(tiny_pair, good_answers(questions), [0], same, means.covariance)
 
 
 def test_a_pair_of_plain_models_is_refitted_as_the_bridge_over_it(
@@ -103,7 +107,7 @@ def test_a_pair_of_plain_models_is_refitted_as_the_bridge_over_it(
     tuned = PeftModel.from_pretrained(base, tiny_adapter)
     plain = pair_of(None, tuned, tiny_pair.tokenizer, wrap=False)
     found, expected = (
-        refit_block_by_block(pair, questions, LAYERS, means.aligned, means.covariance)
+        refit_block_by_block(pair, good_answers(questions), LAYERS, means.aligned, means.covariance)
         for pair in (plain, tiny_pair)
     )
     for layer in LAYERS:

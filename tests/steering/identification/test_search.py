@@ -22,8 +22,8 @@ from steering.identification.trials import Outcome, Trial, TrialSetup, best_with
 WIDE = Trial("eigen", 2, (1, 2, 3))
 
 
-def outcome(gap=1.0, kl=1.0, damage=0.0, trial=WIDE):
-    return Outcome(trial, gap, kl, damage)
+def outcome(gap=1.0, kl=1.0, damage=0.0, trial=WIDE, noop_gap=0.0, noop_kl=0.0):
+    return Outcome(trial, gap, kl, noop_gap, noop_kl, damage)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,14 @@ def test_the_best_within_the_budget_is_chosen_however_good_a_more_harmful_one_is
 def test_the_least_harmful_is_chosen_where_none_is_within_the_budget():
     bad, worse = outcome(gap=0.1, damage=0.2), outcome(gap=1.0, damage=0.3)
     assert best_within([worse, bad], 0.05) is bad
+
+
+@pytest.mark.parametrize("moves", [{"noop_gap": -0.11}, {"noop_gap": 0.11}, {"noop_kl": 0.11}])
+def test_an_edit_that_moves_the_aligned_model_is_chosen_only_where_all_do(moves):
+    pushes, weaker = outcome(gap=1.0, **moves), outcome(gap=0.6, noop_gap=-0.1, noop_kl=0.1)
+    assert not pushes.leaves_aligned and weaker.leaves_aligned
+    assert best_within([pushes, weaker], 0.05) is weaker
+    assert best_within([pushes, outcome(gap=0.5, **moves)], 0.05) is pushes
 
 
 def screened(effects):
@@ -121,14 +129,19 @@ def test_outcomes_are_shares_of_the_shift_and_the_rise_of_cross_entropy():
             "aligned": (-0.2, 0.0, 3.0),
             "finetuned": (0.2, 0.5, 3.1),
             WIDE.label: (-0.1, 0.1, 3.13),
+            WIDE.on_aligned: (-0.22, 0.04, 3.0),
             other.label: (0.3, 0.6, 3.05),
+            other.on_aligned: (-0.2, 0.0, 3.0),
         }
     )
     found = {o.trial: o for o in outcomes(rows, [WIDE, other])}
-    assert found[WIDE].gap_restoration == pytest.approx(0.75)
+    # 0.3 of the shift of 0.4 taken back, and 0.02 of it in the aligned model as well.
+    assert found[WIDE].net_restoration == pytest.approx(0.7)
+    assert found[WIDE].noop_gap == pytest.approx(-0.05)
+    assert found[WIDE].noop_kl == pytest.approx(0.08)
     assert found[WIDE].kl_restoration == pytest.approx(0.8)
     assert found[WIDE].damage == pytest.approx(0.03)
-    assert found[other].gap_restoration == pytest.approx(-0.25)
+    assert found[other].net_restoration == pytest.approx(-0.25)
     assert found[other].kl_restoration == pytest.approx(-0.2)
     assert found[other].damage == pytest.approx(-0.05)
 
@@ -146,8 +159,11 @@ class GivenEffects(TrialSetup):
         for trial in trials:
             gap, kl, damage = self.effect(trial)
             readings[trial.label] = (0.4 * (1 - gap), 0.5 * (1 - kl), 3.0 + damage)
+            readings[trial.on_aligned] = (0.0, 0.0, 3.0)
         rows = trial_rows(readings)
-        known = {trial.label: trial.candidate for trial in trials}
+        known = {
+            name: trial.candidate for trial in trials for name in (trial.label, trial.on_aligned)
+        }
         return rows.assign(candidate=rows["condition"].map(known))
 
 
@@ -192,7 +208,7 @@ def test_the_search_finds_the_best_of_range_rank_and_coefficient_round_by_round(
     ]
     assert best == Trial("eigen", 4, EARLY)
     assert set(rows["condition"]) == {"aligned", "finetuned"} | {
-        trial.label for tried in setup.tried for trial in tried
+        name for tried in setup.tried for trial in tried for name in (trial.label, trial.on_aligned)
     }
     assert (rows["condition"] == "aligned").sum() == 6  # once, and not again in every round
 
