@@ -145,6 +145,15 @@ def scored_domains(scorecard: Mapping[str, Any]) -> str:
 
 
 def _random(card: Mapping[str, Any]) -> str:
+    nulls = card.get("nulls") or {}
+    if isotropic := nulls.get("isotropic"):
+        shaped = nulls.get("covariance_matched")
+        return f"{isotropic['said']}, the strongest takes back {number(isotropic['maximum'])}" + (
+            f"; of those shaped like the activations {shaped['said']}, the strongest "
+            f"{number(shaped['maximum'])}"
+            if shaped
+            else ""
+        )
     random = card.get("random_restoration")
     if not random:
         return "no random subspaces were drawn"
@@ -175,8 +184,16 @@ def _beyond_chance(card: Mapping[str, Any]) -> str:
         and limit is not None
         and is_beyond_chance(low, value, limit)
     )
+    for check in card.get("checks") or []:
+        if check.get("name") == "beyond_chance":
+            beyond = bool(check.get("met"))
     how = "beyond random subspaces" if beyond else "not clearly beyond random subspaces"
-    return f"{how} ({_random(card)}; p = {number(card.get('p_value'), 3)})"
+    p = (
+        ""
+        if (card.get("nulls") or {}).get("isotropic")
+        else f"; p = {number(card.get('p_value'), 3)}"
+    )
+    return f"{how} ({_random(card)}{p})"
 
 
 def _overshoot(card: Mapping[str, Any]) -> str:

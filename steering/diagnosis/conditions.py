@@ -25,6 +25,7 @@ from persona.rows import (
     INDUCED_RANDOM,
     INDUCED_TWIN,
     NOOP,
+    NULL_PRINCIPAL,
     PLACEBO,
     PLACEBO_NOOP,
     RANDOM,
@@ -41,9 +42,16 @@ from steering.edits.from_directions import ablate, induce, restore
 from steering.edits.steer import edited
 from steering.evidence.answers import Plans, sample_good_twin
 from steering.evidence.dose import dose_conditions
+from steering.evidence.first_order_null import Draws
 from steering.evidence.random_edits import RecordedSteps
+from steering.identification.attribution import attribution_moments
 from steering.identification.candidates import Means, random_vector
 from steering.identification.identify import Identification
+from steering.identification.null_vectors import (
+    null_conditions,
+    principal_vectors,
+    screened_draws,
+)
 from steering.identification.placebos import TWIN, placebo_of_fine_tune, placebos_of
 
 logger = logging.getLogger("persona")
@@ -56,7 +64,9 @@ INDUCTIONS = (1.0, 0.75, 0.5, 0.25)
 """Shares of the way to the fine-tuned mean that may be induced; the largest that harms no more."""
 HARM_TIE = 0.005
 """Nats per token of neutral text: less than this is rounding, and harms no more."""
-INDUCED_DRAWS = 5
+INDUCED_DRAWS = 3
+RUN_DRAWS, QUICK_RUN_DRAWS = 20, 3
+"""The strongest of so many screened draws that are run, of either kind; in a quick run."""
 
 
 class _WhenAsked:
@@ -129,6 +139,41 @@ class Scoring:
         harmless = [at for name, at in shares.items() if ce[name] <= bearable]
         return max(harmless, default=min(shares.values())), rows
 
+    def strong_nulls(
+        self, vector: PersonaVector, means: Means
+    ) -> tuple[list[Condition], pd.DataFrame]:
+        """The strongest of a thousand random subspaces of either kind, and principal components.
+
+        Ranked by their first-order effect on the very questions that score; rows: what was
+        predicted of every draw.
+        """
+        moments = self.workspace.by_layer(
+            "null-moments",
+            lambda: attribution_moments(
+                self.pair,
+                self.questions.held_out,
+                {layer: means.aligned[layer] for layer in vector.layers},
+                token_budget=self.budget,
+            ),
+        )
+        n_run = QUICK_RUN_DRAWS if self.quick else RUN_DRAWS
+        kinds: tuple[Draws, ...] = ("isotropic", "covariance")
+        screened = [
+            screened_draws(
+                self.pair, vector, means, moments, kind, n_run=n_run, seed=self.config.seed
+            )
+            for kind in kinds
+        ]
+        conditions = [c for one in screened for c in null_conditions(one.name, one.vectors)]
+        principal = principal_vectors(self.pair, vector, means)
+        conditions += null_conditions(NULL_PRINCIPAL, principal)
+        return conditions, pd.concat([one.rows() for one in screened], ignore_index=True)
+
+    @property
+    def quick(self) -> bool:
+        """Whether few questions of a domain are scored."""
+        return self.config.questions_per_domain is not None
+
     def score(
         self, vector: PersonaVector, means: Means, placebos: Mapping[str, PersonaVector]
     ) -> list[pd.DataFrame]:
@@ -137,6 +182,7 @@ class Scoring:
         The good twin is another pair of models: see `of_good_twin`.
         """
         strength, tried = self.induction(vector)
+        nulls, predicted = self.strong_nulls(vector, means)
         restoration = RecordedSteps(restore(vector))
         induction = RecordedSteps(induce(vector, strength))
         fixed = [
@@ -159,6 +205,7 @@ class Scoring:
                 edited(PLACEBO, "finetuned", restore(placebo), facts=facts),
                 edited(PLACEBO_NOOP, "aligned", restore(placebo), facts=facts),
             ]
+        controls += nulls
         subspaces, matched = [], []
         for draw in range(self.config.n_random):
             seed = self._draw_seed(draw)
@@ -170,7 +217,7 @@ class Scoring:
         q = self.questions
         with self.config.engine.start() as run:
             parts = self._score_held_out(run, fixed, controls, [*matched, *subspaces])
-        parts.append(tried)
+        parts += [tried, predicted]
         # One draw says what a random edit does where it is not the null.
         few = [*fixed, subspaces[0]]
         if q.trained_on:
@@ -236,7 +283,6 @@ class Scoring:
         norm-matched draw repeats the steps of an edit run before it on the same batch, so the
         restoration and the induction, whose rows are there already, run again.
         """
-        quick = self.config.questions_per_domain is not None
         q = self.questions.held_out
         conditions = ChunkScoring(self.pair, tuple(fixed), "held_out", True, self.budget)
         induced = [c for c in fixed if c.name == INDUCED]
@@ -258,7 +304,7 @@ class Scoring:
                 run,
                 self.workspace,
                 "score-nulls",
-                q[: QUICK_NULL_QUESTIONS if quick else None],
+                q[: QUICK_NULL_QUESTIONS if self.quick else None],
                 with_nulls,
                 "Scoring random directions",
             ),

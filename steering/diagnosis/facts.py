@@ -120,6 +120,12 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
     )
     if kept := skill_sentence(scorecard):
         lines.append(kept)
+    for name, null in (scorecard["nulls"] or {}).items():
+        if null is not None:
+            lines.append(
+                f"null, {name.replace('_', ' ')}: {null['said']}, the strongest of "
+                f"{null['n_run']} run {null['maximum']:+.2f}"
+            )
     if unmet := [check["name"] for check in scorecard["checks"] or [] if check["met"] is False]:
         lines.append(f"not met: {', '.join(unmet)}")
     lines += _of_answers(scorecard)

@@ -24,6 +24,9 @@ from persona.rows import (
     INDUCED_RANDOM,
     INDUCED_TWIN,
     NOOP,
+    NULL_COVARIANCE,
+    NULL_ISOTROPIC,
+    NULL_PRINCIPAL,
     RANDOM,
     RANDOM_MATCHED,
     RESTORED,
@@ -42,6 +45,7 @@ from steering.evidence.net_effect import (
     part_tables,
     shift_in_parts,
 )
+from steering.evidence.null_summary import null_of_draws
 from steering.evidence.tables import interval, question_table
 from steering.evidence.verdict import checks_of, power_of, verdict_of
 
@@ -118,6 +122,13 @@ def make_scorecard(
     }
 
 
+STRONG = {
+    "isotropic": NULL_ISOTROPIC,
+    "covariance_matched": NULL_COVARIANCE,
+    "principal_components": NULL_PRINCIPAL,
+}
+"""Name in scorecard.json -> condition, of the nulls that could have worked."""
+BEYOND_CHANCE = 0.05
 OF_THE_EDIT = (
     "net_restoration",
     "restoration",
@@ -131,6 +142,7 @@ OF_THE_EDIT = (
     "random_restoration",
     "random_matched_restoration",
     "p_value",
+    "nulls",
     "damage",
     "damage_ce_nats",
     "checks",
@@ -170,6 +182,7 @@ def _of_the_edit(
         raise DataError(f"there are no rows of random subspaces ({RANDOM}) to compare with")
     edit, draws = random
     matched = beside_random(rows, held_out, seed, RANDOM_MATCHED)
+    strong = {name: null_of_draws(rows, condition) for name, condition in STRONG.items()}
     ce = question_table(rows, "neutral_ce_nats", "neutral")
     damage = damage_above_better(ce, seed)
     twin = GOOD_TWIN in held_out
@@ -179,7 +192,8 @@ def _of_the_edit(
         kl_restoration=kl_restoration,
         beyond_chance=is_beyond_chance(
             restoration.low, edit.value, float(np.percentile(draws, 97.5))
-        ),
+        )
+        and all(null is None or _is_beaten(null) for null in strong.values()),
         noop=noop,
         residual=residual,
         placebos=placebos,
@@ -198,6 +212,7 @@ def _of_the_edit(
         "random_restoration": _null(random),
         "random_matched_restoration": _null(matched),
         "p_value": beyond_draws(edit.value, draws),
+        "nulls": strong,
         "damage": {**interval(damage), "n": damage.n},
         "damage_ce_nats": interval(difference_of(ce, RESTORED, FINETUNED, seed)),
         "checks": [check.facts() for check in checks],
@@ -221,6 +236,7 @@ SHARES_OF_THE_SHIFT = (
     "random_restoration",
     "random_matched_restoration",
     "p_value",
+    "nulls",
     "checks",
 )
 """What is null where the shift's interval contains 0."""
@@ -266,6 +282,11 @@ def _induction_controls(
         "neutral_ce_nats": interval(difference_of(ce, INDUCED, ALIGNED, seed)),
         "neutral_ce_nats_finetuned": interval(difference_of(ce, FINETUNED, ALIGNED, seed)),
     }
+
+
+def _is_beaten(null: Mapping[str, Any]) -> bool:
+    """Whether the edit did more than a null: of few draws none did as much, of many nearly none."""
+    return bool(null["p"] <= max(BEYOND_CHANCE, null["p_floor"]))
 
 
 def _null(beside: tuple[Estimate, NDArray[np.float64]] | None) -> dict[str, Any] | None:

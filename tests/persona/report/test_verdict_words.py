@@ -102,6 +102,20 @@ def test_the_verdict_leads_with_the_net_restoration_and_names_what_is_not_met(ne
     assert "version 1" not in sentence
 
 
+def test_a_thousand_screened_draws_are_told_by_how_many_did_as_much(net_card):
+    card, _ = net_card
+    card["nulls"] = {
+        "isotropic": {"said": "0 of 1,000 did as much", "maximum": 0.12},
+        "covariance_matched": {"said": "2 of 1,000 did as much", "maximum": 0.71},
+        "principal_components": None,
+    }
+    assert (
+        "beyond random subspaces (0 of 1,000 did as much, the strongest takes back 0.12; of those "
+        "shaped like the activations 2 of 1,000 did as much, the strongest 0.71)"
+        in plainly(verdict_words(card).sentence)
+    )
+
+
 def test_the_checks_and_controls_of_the_verdict_stand_in_the_page(net_card):
     page = plainly(render_report(*net_card))
     assert "(5 checks, 2 met)" in page

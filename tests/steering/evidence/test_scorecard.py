@@ -237,6 +237,20 @@ def test_rows_without_the_no_op_give_no_net_restoration_and_no_verdict_of_restor
     assert {check["met"] for check in c["checks"] if check["name"].startswith("noop")} == {None}
 
 
+def test_a_null_that_could_have_worked_stands_in_the_way_of_every_restoration():
+    rows = planted_rows()
+    assert set(card(rows)["nulls"].values()) == {None}
+    drawn = rows[(rows["condition"] == "finetuned_random_restored") & (rows["measure"] == "gap")]
+    weak = drawn.assign(condition="finetuned_null_isotropic")
+    strong = rows[(rows["condition"] == "finetuned_restored") & (rows["measure"] == "gap")]
+    strong = strong.assign(condition="finetuned_null_principal_components")
+    c = card(pd.concat([rows, weak]))
+    assert c["nulls"]["isotropic"]["said"] == "0 of 20 did as much" and c["verdict"] == "restored"
+    c = card(pd.concat([rows, weak, strong]))
+    assert c["nulls"]["principal_components"]["said"] == "1 of 1 did as much"
+    assert c["verdict"] == "not_restored" and unmet(c) == ["beyond_chance"]
+
+
 def test_power_grows_with_the_questions_and_falls_toward_the_bar():
     shift = Estimate(0.46, 0.34, 0.58, 32)
     wide, narrow = Estimate(0.83, 0.63, 1.03, 32), Estimate(0.83, 0.73, 0.93, 128)
