@@ -49,6 +49,30 @@ def main() -> None:
     record(f"{options.row}.seconds", seconds, "s", n=1, note=note)
     peak = float(scorecard["peak_rss_bytes"])
     record(f"{options.row}.peak_rss_bytes", peak, "bytes", n=1, note=note)
+    if options.row == "demo":
+        of_evidence("default", scorecard)
+
+
+def of_evidence(pair: str, scorecard: dict[str, Any]) -> None:
+    """What the removal does, net, beside the no-op, the placebos and the nulls; spread is 95 %."""
+
+    def add(name: str, found: dict[str, float], note: str, n: int) -> None:
+        spread = [found["low"], found["high"]]
+        record(
+            f"{name}.{pair}", found["value"], "share of the shift", n=n, spread=spread, note=note
+        )
+
+    n = scorecard["conditions"][0]["gap_held_out"]["n"]
+    direction = scorecard["direction"]
+    chosen = f"{direction['method']}, rank {direction['rank']}, verdict {scorecard['verdict']}"
+    add("net_restoration", scorecard["net_restoration"], chosen, n)
+    add("noop", scorecard["noop"]["gap_share"], "change of the aligned model's gap", n)
+    for place, each in enumerate(scorecard["placebos"]["each"]):
+        row = "placebo.best" if place == 0 else f"placebo.{each['name']}"
+        add(row, each["net_restoration"], f"net restoration of {each['name']}", n)
+    for name, null in scorecard["nulls"].items():
+        note = f"{null['said']}; the strongest takes back {null['maximum']:.3f}"
+        record(f"null.n_draws.{name}", null["n"], "draws", n=null["n_questions"], note=note)
 
 
 def arguments(options: argparse.Namespace, out: Path) -> list[str]:

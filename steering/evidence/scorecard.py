@@ -264,9 +264,10 @@ def _induction_controls(
     models = held_out[[ALIGNED, FINETUNED]].mean()
     shares = (by_draw - models[ALIGNED]) / (models[FINETUNED] - models[ALIGNED])
     edit = _induction(held_out, INDUCED, seed)
-    chosen = rows.loc[rows["condition"] == INDUCED, "coefficient"]
+    own = rows[rows["condition"] == INDUCED]
+    chosen = own["coefficient"].dropna() if "coefficient" in own else pd.Series(dtype=float)
     return {
-        "coefficient": float(chosen.dropna().iloc[0]) if chosen.notna().any() else None,
+        "coefficient": float(chosen.iloc[0]) if len(chosen) else None,
         "random": (
             {
                 "n": len(shares),

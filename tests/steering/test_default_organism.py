@@ -63,7 +63,17 @@ def test_the_demo_restores_good_behaviour_beyond_chance(tmp_path):
     assert main(["demo", "--out", str(tmp_path), "--quiet"]) == 0
     card = json.loads((tmp_path / "scorecard.json").read_text())
     assert card["emergent_shift"]["low"] > 0
-    assert card["restoration"]["value"] >= 0.7
-    assert card["restoration"]["low"] > card["random_restoration"]["p97_5"]
+    assert card["net_restoration"]["value"] >= 0.7
+    assert card["net_restoration"]["low"] > card["random_restoration"]["largest"]
+    assert {name: null["n_as_much"] for name, null in card["nulls"].items()} == {
+        "isotropic": 0,
+        "covariance_matched": 0,
+        "principal_components": 0,
+    }
+    assert card["nulls"]["isotropic"]["n"] == 1000
+    met = {check["name"]: check["met"] for check in card["checks"]}
+    # One direction leaves the aligned model alone and is neither the twin's nor the answers'.
+    for name in ("beyond_chance", "above_twin", "noop_gap", "noop_kl", "above_placebos", "damage"):
+        assert met[name], name
     assert card["kl_restoration"]["value"] >= 0.5
     assert card["damage_ce_nats"]["value"] <= 0.05

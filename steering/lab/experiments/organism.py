@@ -6,7 +6,7 @@ they come along, and are asked in a plain and in a rude voice too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,17 @@ import pandas as pd
 
 from persona.data.types import AnswerPair
 from persona.data.voices import VOICES, Voice
-from persona.intervals import Estimate, taken_back
+from persona.intervals import Estimate, net_taken_back, taken_back
 from persona.report.figures import dots, training_course
-from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, INDUCED, RESTORED, ZERO_ABLATED
+from persona.rows import (
+    ALIGNED,
+    FINETUNED,
+    GOOD_TWIN,
+    INDUCED,
+    NOOP,
+    RESTORED,
+    ZERO_ABLATED,
+)
 from steering.evidence.scorecard import make_scorecard
 from steering.lab.bench.course import alarm_step, course_rows, readings_of, rung
 from steering.lab.bench.estimates import UNDEFINED, difference, intervals, preference_rate, ratio
@@ -147,14 +155,23 @@ def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     if steps:
         notes.insert(0, f"Alarm on the way, calibrated on the good twin's: {rung(steps)}.")
     if null:
-        notes.append(
-            f"Restoring along random directions takes back at most {null['p97_5']:+.0%} "
-            f"(97.5 percentile of {null['n']} draws, first seed)."
-        )
+        notes.append(_random_note(null))
     figures = {"figure": _dots(rows)}
     if steps:
         figures["course"] = _course(rows)
     return Findings(figures, _numbers(rows, restored), headline, tuple(notes))
+
+
+def _random_note(null: Mapping[str, Any]) -> str:
+    if "largest" not in null:  # a page of before the scorecard counted
+        return (
+            f"97.5 % of {null['n']} random directions take back less than {null['p97_5']:+.0%} "
+            "(first seed)."
+        )
+    return (
+        f"{null['did_as_much']} of {null['n']} random directions took back as much, the largest "
+        f"{null['largest']:+.0%} (first seed)."
+    )
 
 
 def spread(questions: Sequence[AnswerPair], n: int) -> list[AnswerPair]:
@@ -186,6 +203,17 @@ def _course(rows: pd.DataFrame) -> Figure:
     return training_course({name: readings_of(rows, name) for name in (FINETUNED, GOOD_TWIN)})
 
 
+def _net(rows: pd.DataFrame, restored: Estimate) -> Estimate:
+    """Net restoration; undefined as the raw one, and where the no-op was not run."""
+    if restored is UNDEFINED:
+        return UNDEFINED
+    return ratio(rows, "gap", "held_out", (FINETUNED, RESTORED, ALIGNED, NOOP), net_taken_back)
+
+
+def _part(rows: pd.DataFrame, answers: str, first: str, second: str) -> Estimate:
+    return difference(rows, f"log_prob_{answers}", "held_out", first, second)
+
+
 def _voices(rows: pd.DataFrame) -> list[Voice]:
     return [voice for voice in VOICES if voice in set(rows["split"])]
 
@@ -209,6 +237,19 @@ def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
         shift("gap held out, restored", "gap", "held_out", RESTORED, nats),
         shift("gap held out, direction induced in aligned", "gap", "held_out", INDUCED, nats),
         Number("share of the held-out shift that restoring takes back", restored, "share"),
+        Number(
+            "… net of what the same edit does to the aligned model", _net(rows, restored), "share"
+        ),
+        shift("gap held out, aligned model restored", "gap", "held_out", NOOP, nats),
+        *(
+            Number(f"log p of {answers} answers held out, {name}", found, nats)
+            for answers in ("bad", "good")
+            for name, found in (
+                ("fine-tuned − aligned", _part(rows, answers, FINETUNED, ALIGNED)),
+                ("fine-tuned − good twin", _part(rows, answers, FINETUNED, GOOD_TWIN)),
+                ("restored − aligned", _part(rows, answers, RESTORED, ALIGNED)),
+            )
+        ),
         *(
             Number(f"bad answer preferred, {name}", preference_rate(rows, "held_out", c), "share")
             for name, c in (("aligned", ALIGNED), ("fine-tuned", FINETUNED), ("restored", RESTORED))
