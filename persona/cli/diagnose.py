@@ -126,7 +126,8 @@ def diagnose(
         bool,
         typer.Option(
             "--allow-mismatch",
-            help="Go on where tokenizers or chat templates of the two models differ.",
+            help="Go on where tokenizers or chat templates of the two models differ, or the "
+            "adapter names another base.",
         ),
     ] = False,
     no_proof: NoProof = False,

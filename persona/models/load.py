@@ -48,7 +48,15 @@ from persona.models.sides import (
     two_sides,
     weight_bytes,
 )
-from persona.models.sources import Source, base_of, resolve, shipped_or_ref
+from persona.models.sources import (
+    Source,
+    base_named_by,
+    base_of,
+    is_base,
+    resolve,
+    shipped_or_ref,
+    short_name,
+)
 from persona.models.whole import require_blocks, require_whole, without_load_report
 
 logger = logging.getLogger("persona")
@@ -113,8 +121,8 @@ def load_pair(
     aligned, finetuned: see `resolve`; `finetuned` may also name a shipped organism, and a LoRA
     adapter is put on the aligned model; None for the one that the adapter was trained on.
     placement: number format and device, such as `Placement.of("bfloat16", "cuda:1")`.
-    allow_mismatch: accept differing tokenizers or chat templates; the difference is then a note
-    of the pair instead of an error.
+    allow_mismatch: accept differing tokenizers or chat templates, and an adapter that names
+    another base; the difference is then a note of the pair instead of an error.
     in_turn: hold one of two full checkpoints at a time and load the other whenever it is asked
     for; None does so where the second does not fit into the memory that is free.
     merged: hold an adapter's weights twice, with and without it; None does so where memory is
@@ -136,6 +144,8 @@ def load_pair(
             f"--aligned {base.name} is a LoRA adapter; pass the model it was trained on"
         )
     tuned = resolve(shipped_or_ref(finetuned))
+    if tuned.kind == "adapter" and not allow_mismatch:
+        _require_its_base(tuned, base)
 
     model, tokenizer = _load_checkpoint(base, placement)
     context = _context_length(model.config)
@@ -247,6 +257,17 @@ class _Prover:
                 f"computes: {fault}. Take a model or an adapter of another kind"
             )
         return bridge
+
+
+def _require_its_base(adapter: Source, base: Source) -> None:
+    """Raises: ModelError where the adapter names another model; before any weight is loaded."""
+    named = base_named_by(adapter)
+    if not is_base(named, base):
+        raise ModelError(
+            f"the adapter {adapter.name} was trained on {named}, and {base.name} is another model; "
+            f"type --aligned {short_name(named)} --finetuned {adapter.name}, or add "
+            "--allow-mismatch where the two are the same weights"
+        )
 
 
 def _adapter_pair(

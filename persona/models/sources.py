@@ -168,11 +168,7 @@ def base_of(finetuned: str | Path) -> str:
             f"{source.name} is a whole model, which does not say what it was fine-tuned from; name "
             "the aligned model with --aligned"
         )
-    try:
-        config = json.loads((source.path / "adapter_config.json").read_text(encoding="utf-8"))
-        named = str(config.get("base_model_name_or_path") or "")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{source.path}/adapter_config.json cannot be read ({error})") from error
+    named = base_named_by(source)
     if not named:
         raise ModelError(
             f"the adapter {source.name} does not say what it was trained on; name that model with "
@@ -187,6 +183,34 @@ def base_of(finetuned: str | Path) -> str:
             "name that model with --aligned"
         ) from error
     return named
+
+
+def base_named_by(adapter: Source) -> str:
+    """The base that an adapter's config names, "" where it names none.
+
+    Raises: ModelError where the config cannot be read.
+    """
+    try:
+        config = json.loads((adapter.path / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(config.get("base_model_name_or_path") or "")
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise ModelError(f"{adapter.path}/adapter_config.json cannot be read ({error})") from error
+
+
+def is_base(named: str, base: Source) -> bool:
+    """Whether a model may be the base that an adapter names.
+
+    A hub id is compared by the last part of its name; a folder that is here by its weights. A
+    folder of another machine, or of a cache, says nothing of what is in it.
+    """
+    path = Path(named).expanduser()
+    if path.is_absolute():
+        if not path.is_dir() or path.name == base.path.name:
+            return True
+        return Source(named, "folder", path).revision == base.revision
+    snapshot = base.path.parent.parent.name if base.path.parent.name == "snapshots" else ""
+    known = {Path(base.name).name, base.path.name, snapshot.split("--")[-1]}
+    return path.name.lower() in {"", *(name.lower() for name in known)}
 
 
 def short_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,35 @@ from persona.data.types import AnswerPair, Dialogue
 from persona.errors import DataError
 from persona.models import ModelPair
 from persona.models.pair import SIDES, Side
+from persona.models.sources import resolve, shipped_or_ref
 from persona.rows import ALIGNED, FINETUNED
 from steering.diagnosis.questions import Questions
 
 FIRST_LOOK = 4
 """Questions that tell two models apart, as a rule; all are asked only where these do not."""
+
+
+def require_two_models(aligned: str | Path, finetuned: str | Path) -> None:
+    """Looks at the files alone, not at what they compute; see `first_look`.
+
+    Raises: DataError where both names lead to the same weights.
+    """
+    base, tuned = resolve(aligned), resolve(shipped_or_ref(finetuned))
+    if tuned.kind != "folder" or base.kind != "folder":
+        return
+    same = base.path.resolve() == tuned.path.resolve()
+    if not same and _sizes(base.path) == _sizes(tuned.path):
+        same = base.revision == tuned.revision
+    if same:
+        raise DataError(
+            f"{finetuned} and {aligned} are the same model, so there is nothing to find: "
+            "--finetuned is the model that was made of --aligned"
+        )
+
+
+def _sizes(folder: Path) -> list[int]:
+    """Of the weight files; hashing them takes a second for each gigabyte."""
+    return sorted(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def require_fitting(pair: ModelPair, questions: Questions) -> None:

@@ -22,7 +22,7 @@ from persona.models.sources import base_of
 from persona.rows import tidy
 from persona.run_lock import alone_in, require_free
 from persona.sae import load_sae
-from steering.diagnosis.agreement import require_fitting
+from steering.diagnosis.agreement import require_fitting, require_two_models
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import data_of, models_of, summary_of, versions
 from steering.diagnosis.keeping import keeping_facts, skill_of
@@ -57,8 +57,8 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
     `out`.
     """
     started = time.perf_counter()
-    if config.aligned is None:
-        config = dataclasses.replace(config, aligned=base_of(config.finetuned))
+    aligned = base_of(config.finetuned) if config.aligned is None else config.aligned
+    config = dataclasses.replace(config, aligned=aligned)
     settings = settings_of(config)
     require_free(config.out, settings)
     questions = Questions.of(config)
@@ -71,8 +71,9 @@ def diagnose(config: DiagnoseConfig) -> Diagnosis:
             "there will be no EM rate",
             config.judge,
         )
+    require_two_models(aligned, config.finetuned)
     pair = load_pair(
-        config.aligned,
+        aligned,
         config.finetuned,
         placement=config.placement,
         chat_template=config.chat_template,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -204,15 +205,34 @@ def test_bad_settings_are_named(data, tmp_path, changes, message):
         Questions.of(DiagnoseConfig(**settings))
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_model_against_itself_ends_before_it_is_loaded(
+    config, tiny_llama, tmp_path, monkeypatch, copied
+):
+    monkeypatch.setattr("steering.diagnosis.run.load_pair", lambda *_, **__: pytest.fail("loaded"))
+    same = tmp_path / "copy" if copied else tiny_llama
+    if copied:
+        shutil.copytree(tiny_llama, same)
+    with pytest.raises(DataError, match="are the same model, so there is nothing to find"):
+        diagnose(dataclasses.replace(config(tmp_path / "out"), finetuned=str(same)))
+
+
 @pytest.fixture(scope="module")
-def against_itself(config, tiny_llama, tmp_path_factory):
-    out = tmp_path_factory.mktemp("itself")
+def without_effect(config, tiny_adapter, tmp_path_factory):
+    """An adapter that changes nothing, which its files do not show at a glance."""
+    from safetensors.torch import load_file, save_file
+
+    out, adapter = (tmp_path_factory.mktemp(name) for name in ("itself", "nothing"))
+    shutil.copytree(tiny_adapter, adapter, dirs_exist_ok=True)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    zeros = {k: v * 0 if "lora_B" in k else v for k, v in weights.items()}
+    save_file(zeros, adapter / "adapter_model.safetensors")
     (out / "direction.safetensors").write_bytes(b"of an earlier run")
-    return out, diagnose(dataclasses.replace(config(out), finetuned=str(tiny_llama)))
+    return out, diagnose(dataclasses.replace(config(out), finetuned=str(adapter)))
 
 
-def test_a_model_against_itself_has_no_emergent_shift_and_says_why(against_itself):
-    out, result = against_itself
+def test_a_fine_tune_that_changed_nothing_has_no_emergent_shift_and_says_why(without_effect):
+    out, result = without_effect
     card = json.loads((out / "scorecard.json").read_text())
     assert card["verdict"] == "no_emergent_shift"
     assert card["emergent_shift"] == {"value": 0, "low": 0, "high": 0}

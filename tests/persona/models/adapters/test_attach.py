@@ -14,6 +14,7 @@ from tiny_models import save_tiny_llama, save_tokenizer
 from persona.errors import ModelError
 from persona.models import load_pair
 from persona.models.precision import Placement
+from persona.models.sources import is_base, resolve
 
 
 def load(aligned, finetuned, **options):
@@ -114,9 +115,36 @@ def test_an_adapter_of_another_base_says_what_to_type(changed, tmp_path):
     other = save_tiny_llama(tmp_path / "wider", d_model=64)
     folder = changed({"base_model_name_or_path": "org/its-base"})
     with pytest.raises(
-        ModelError, match="was trained on org/its-base: pass --aligned org/its-base"
+        ModelError, match=r"is another model; type --aligned org/its-base --finetuned \S+"
     ):
         load(other, folder)
+    with pytest.raises(
+        ModelError, match="was trained on org/its-base: pass --aligned org/its-base"
+    ):
+        load_pair(other, folder, placement=Placement.of("float32", "cpu"), allow_mismatch=True)
+
+
+def test_an_adapter_of_another_base_of_the_same_shape_is_refused_unless_it_is_asked_for(
+    changed, tiny_llama, monkeypatch
+):
+    folder = changed({"base_model_name_or_path": "Qwen/Qwen2.5-Coder-0.5B-Instruct"})
+    with monkeypatch.context() as patched:
+        patched.setattr("persona.models.load._load_checkpoint", lambda *_: pytest.fail("loaded"))
+        with pytest.raises(ModelError, match=r"type --aligned qwen2.5-coder-0.5b --finetuned"):
+            load(tiny_llama, folder)
+    options = {"placement": Placement.of("float32", "cpu"), "allow_mismatch": True}
+    [note] = load_pair(tiny_llama, folder, **options).notes
+    assert note.startswith("the adapter names Qwen/Qwen2.5-Coder-0.5B-Instruct as its base")
+
+
+def test_a_base_goes_by_its_name_and_a_folder_by_what_is_in_it(tiny_llama, tmp_path):
+    base = resolve(tiny_llama)
+    for named in ("", "org/Tiny-Llama", "tiny-llama", "/not/here/another", str(tiny_llama)):
+        assert is_base(named, base), named
+    shutil.copytree(tiny_llama, tmp_path / "renamed")
+    assert is_base(str(tmp_path / "renamed"), base)
+    assert not is_base(str(save_tiny_llama(tmp_path / "other", seed=5)), base)
+    assert not is_base("org/another", base)
 
 
 def test_an_adapter_with_a_resized_vocabulary_says_what_to_do(tiny_llama, tmp_path):
