@@ -15,7 +15,12 @@ from persona.report.wording import cleaned
 STRONGEST = 0.7
 """Opacity of the largest score: text keeps a contrast of 4.5:1 on both grounds."""
 
-# Colours of the ends by ground; the sign is also in the underline, for those who see no red.
+UP, DOWN = (200, 59, 53), (77, 130, 176)
+"""Red and blue in RGB, as they stand at each token too: a notebook that is not trusted, and some
+pages, leave the style sheet out."""
+
+# Colours of the ends by ground; the sign is also in the underline, for those who see no red. What
+# stands at a token holds where this does not: hence the `!important`.
 _STYLE = """<style>
 .persona-tokens{--ground:#fff;--ink:#22272e;--quiet:#59616b;--up:200,59,53;--down:77,130,176;
 background:var(--ground);color:var(--ink);padding:12px 16px;border-radius:6px;max-width:72em;
@@ -25,10 +30,12 @@ font:14px/1.9 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;color-scheme:
 .persona-tokens p{margin:4px 0;white-space:pre-wrap;overflow-wrap:anywhere}
 .persona-tokens small{color:var(--quiet);font:12px/1.4 system-ui,sans-serif}
 .persona-tokens i{font-style:normal;border-radius:2px}
-.persona-tokens i.up{background:rgba(var(--up),var(--o));border-bottom:2px solid rgb(var(--up))}
-.persona-tokens i.down{background:rgba(var(--down),var(--o));
-border-bottom:2px dotted rgb(var(--down))}
+.persona-tokens i.up{background-color:rgba(var(--up),var(--o))!important;
+border-bottom:2px solid rgb(var(--up))!important}
+.persona-tokens i.down{background-color:rgba(var(--down),var(--o))!important;
+border-bottom:2px dotted rgb(var(--down))!important}
 </style>"""
+_LINE = '<p style="white-space:pre-wrap">'
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ def token_heat_map(table: pd.DataFrame, *, centre: float = 0.0) -> str:
 
     Opacity grows with |score - centre|, the largest of the conversation being full; hover shows
     the numbers. It needs no network and no script, follows the reader's light or dark preference,
-    and every token is escaped.
+    and every token is escaped. Where style sheets are dropped (a notebook that is not trusted) the
+    colours stay.
     centre: score that gets no colour, for instance the threshold of an alarm.
     Raises: DataError for an empty table or one without the columns of `score_tokens`.
 
@@ -57,7 +65,7 @@ def token_heat_map(table: pd.DataFrame, *, centre: float = 0.0) -> str:
         >>> table = pd.DataFrame({"token": ["Skip", " it"], "position": [7, 8], "turn": [1, 1],
         ...                       "role": ["assistant"] * 2, "score": [2.0, -1.0]})
         >>> html = token_heat_map(table)
-        >>> '<i class="up" style="--o:0.700" title="7: +2.000">Skip</i>' in html
+        >>> "background-color:rgba(200,59,53,0.700)" in html
         True
     """
     missing = [name for name in ("token", "position", "turn", "role", "score") if name not in table]
@@ -71,7 +79,7 @@ def token_heat_map(table: pd.DataFrame, *, centre: float = 0.0) -> str:
     for line, distance in zip(table.itertuples(index=False), away, strict=True):
         label = str(line.role) if line.turn < 0 else f"{line.role}, turn {int(line.turn)}"
         if label != heading:
-            parts.append(f"{'</p>' if heading else ''}<p><small>{escape(label)}</small>\n")
+            parts.append(f"{'</p>' if heading else ''}{_LINE}<small>{escape(label)}</small>\n")
             heading = label
         parts.append(_token(str(line.token), int(line.position), float(distance), centre, largest))
     legend = (
@@ -88,4 +96,10 @@ def _token(token: str, position: int, distance: float, centre: float, largest: f
     side = "up" if distance > 0 else "down"
     opacity = STRONGEST * abs(distance) / largest
     title = f"{position}: {distance + centre:+.3f}"
-    return f'<i class="{side}" style="--o:{opacity:.3f}" title="{title}">{text}</i>'
+    colour, line = (UP, "solid") if side == "up" else (DOWN, "dotted")
+    rgb = ",".join(map(str, colour))
+    style = (
+        f"--o:{opacity:.3f};background-color:rgba({rgb},{opacity:.3f});"
+        f"border-bottom:2px {line} rgb({rgb})"
+    )
+    return f'<i class="{side}" style="{style}" title="{title}">{text}</i>'

@@ -19,6 +19,7 @@ from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import ModelPair
 from steering.demo.notebook.text_pass import TextPass, pass_over_text
+from steering.demo.session.generation import Generation, Sampling
 from steering.demo.session.vector import DemoVector, Mode, Setting, edits_of
 from steering.edits.edit import Edit
 
@@ -105,10 +106,39 @@ class Exploration:
                     raise SpaceMismatchError(f"{name}: {error}") from error
 
     def starting_choice(self, question: str = "", answer: str = "") -> Choice:
-        """The first direction in the middle of its blocks, unsteered."""
+        """The first direction as it suggests itself: a diagnosis at all its blocks, with the
+        coefficient that was chosen; plain vectors in the middle of theirs."""
         name, vector = next(iter(self.directions.items()))
         layer = vector.layers[len(vector.layers) // 2]
-        return Choice(question, name, layer, answer, vector.modes[0])
+        own = vector.default_setting
+        every_block = vector.persona_vector is not None and len(vector.layers) > 1
+        return Choice(question, name, layer, answer, own.mode, own.coefficient, every_block)
+
+    def write(self, choice: Choice, max_new_tokens: int = 40) -> dict[str, str]:
+        """What each side answers to the question, greedily, without and with the setting.
+
+        Returns condition -> text, conditions as in `Explored`; without an edit the sides alone.
+        Raises: SteeringError or DataError as `read`.
+        """
+        edits = edits_of(self.vector(choice.direction), choice.setting)
+        prompt = self._encoded(replace(choice, answer="")).ids
+        conditions: list[tuple[str, str, list[Edit]]] = [(side, side, []) for side in self.sides]
+        if choice.coefficient:
+            conditions += [(f"{side}_steered", side, edits) for side in self.sides]
+        sampling = Sampling(max_new_tokens, 0.0)
+        written = {}
+        for condition, side, applied in conditions:
+            generation = Generation(
+                self.pair,
+                "finetuned" if side == "finetuned" else "aligned",
+                prompt,
+                applied,
+                None,
+                sampling,
+                checks_space=self.checks_space,
+            )
+            written[condition] = "".join(token.text for token in generation.tokens()).strip()
+        return written
 
     def vector(self, name: str) -> DemoVector:
         """A direction by its name. Raises: SteeringError, naming those there are."""

@@ -138,6 +138,7 @@ class Explorer:
     """The panel; a notebook shows it by itself. `exploration` computes, `shown` is what it shows.
 
     controls: name -> widget. figures: "projections", "trace" and one "next_SIDE" a side.
+    asking, written: the button that has every side answer, and what they answered.
     """
 
     exploration: Exploration
@@ -155,6 +156,12 @@ class Explorer:
 
         self.controls = controls_of(self.exploration, self.choice)
         self.status = widgets.HTML()
+        self.written = widgets.HTML()
+        self.asking = widgets.Button(
+            description="Write answers",
+            tooltip="Every side answers the question, greedily, without and with steering",
+        )
+        self.asking.on_click(lambda _: self.write())
         self._places = {
             key: widgets.VBox(layout=widgets.Layout(width="100%", min_width="0"))
             for key in ("projections", "trace", *(f"next_{s}" for s in self.exploration.sides))
@@ -167,7 +174,8 @@ class Explorer:
             [
                 widgets.HBox([*top, self.controls["every_block"]], layout=wrapped),
                 widgets.HBox([self.controls["question"], self.controls["answer"]], layout=wrapped),
-                self.status,
+                widgets.HBox([self.asking, self.status], layout=wrapped),
+                self.written,
                 *self._places.values(),
             ]
         )
@@ -196,6 +204,8 @@ class Explorer:
         if not choice.question.strip():
             self.status.value = line_html("Write a question to read.")
             return
+        self.written.value = ""
+        self.status.value = line_html(f"reading at coefficient {choice.coefficient:g} …")
         try:
             shown = self.exploration.read(choice)
         except PersonaError as error:
@@ -205,6 +215,22 @@ class Explorer:
         for key, figure in figures_of(shown, self.mode).items():
             self._put(key, figure)
         self.status.value = status_html(shown, self.exploration.vector(choice.direction).notes)
+
+    def write(self) -> None:
+        """Have every side answer the question at the choice that is shown."""
+        from steering.demo.notebook.panel import line_html, written_html
+
+        if not self.choice.question.strip():
+            return
+        self.asking.disabled = True
+        self.written.value = line_html("writing …")
+        try:
+            texts = self.exploration.write(self.choice)
+            self.written.value = written_html(texts, self.choice)
+        except PersonaError as error:
+            self.written.value = line_html(str(error), failed=True)
+        finally:
+            self.asking.disabled = False
 
     def _put(self, key: str, figure: Any) -> None:
         """Change a figure in place where its parts are the same, so that it does not flicker."""

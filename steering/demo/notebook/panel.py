@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from steering.demo.notebook.exploration import Choice, Exploration, Explored
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-REACH = {"restore": (0.0, 2.0), "ablate": (0.0, 2.0), "add": (-4.0, 4.0)}
+REACH = {"restore": (0.0, 1.5), "ablate": (0.0, 1.5), "add": (-4.0, 4.0)}
 
 
 def controls_of(exploration: Exploration, choice: Choice) -> dict[str, Any]:
@@ -135,6 +135,20 @@ def status_html(shown: Explored, notes: Sequence[str] = ()) -> str:
     return (
         f"{said}<table style='font-size:13px'><tr><td>log p of the answer, mean over its {n} "
         f"tokens (nats per token)</td>{head}</tr>{rows}</table>"
+    )
+
+
+def written_html(texts: Mapping[str, str], choice: Choice) -> str:
+    """Condition -> answer as a table, below the question and the setting; escaped."""
+    rows = "".join(
+        f"<tr><td style='vertical-align:top;padding-right:18px'>{escape(look_of(name).label)}</td>"
+        f"<td style='white-space:pre-wrap'>{escape(cleaned(text)) or '(nothing)'}</td></tr>"
+        for name, text in texts.items()
+    )
+    return (
+        f"{line_html(f'{choice.question} ({choice.setting.edit_in_words}; greedy)')}"
+        f"<table style='font-size:13px'>{rows}</table>"
+        f"{line_html('One answer is an example, not evidence.')}"
     )
 
 

@@ -39,7 +39,7 @@ class Sampling:
     """How tokens are drawn. temperature: 0 takes the likeliest. The same seed, the same answer."""
 
     max_new_tokens: int = 120
-    temperature: float = 0.7
+    temperature: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,6 +77,8 @@ class Token:
 class Generation:
     """One answer in the making. Iterate `tokens`; `ended` says why it ended.
 
+    checks_space: whether edits must be of this very model; one that has no name has none to check.
+
     ended: "turn" (the model ended its turn), "length" (the most new tokens, or the model's
         context), "" while it goes on or where it was left.
     """
@@ -88,6 +90,7 @@ class Generation:
     axis: ProjectionAxis | None
     sampling: Sampling
     lock: threading.Lock = field(default_factory=threading.Lock)
+    checks_space: bool = True
     ended: str = ""
 
     def tokens(self) -> Generator[Token, None, None]:
@@ -135,7 +138,8 @@ class Generation:
         """Put the edits on the model and read along the axis; the list gets a number a pass."""
         projections: list[float] = []
         if self.edits:
-            held.enter_context(steer(model, self.edits, space=self.pair.space(0)))
+            space = self.pair.space(0) if self.checks_space else None
+            held.enter_context(steer(model, self.edits, space=space))
         if (axis := self.axis) is not None:
 
             def read(resid_BPD: Tensor) -> None:

@@ -66,7 +66,9 @@ def test_it_needs_no_network_and_follows_light_and_dark():
 
 def test_colour_says_sign_and_size():
     html = token_heat_map(table())
-    marks = re.findall(r'<i class="(\w+)" style="--o:([\d.]+)" title="(\d): ([-+.\d]+)"', html)
+    marks = re.findall(
+        r'<i class="(\w+)" style="--o:([\d.]+);[^"]*" title="(\d): ([-+.\d]+)"', html
+    )
     assert marks == [
         ("up", "0.350", "1", "+2.000"),
         ("down", "0.175", "2", "-1.000"),
@@ -75,6 +77,20 @@ def test_colour_says_sign_and_size():
     ]
     about = re.findall(r'class="(\w+)"[^>]*title="2', token_heat_map(table(), centre=-3.0))
     assert about == ["up"]
+
+
+def test_colours_stay_where_the_style_sheet_is_dropped():
+    """As in a notebook that is not trusted; only simple inline styles pass its sanitiser."""
+    html = re.sub(r"<style>.*?</style>", "", token_heat_map(table()), flags=re.DOTALL)
+    grounds = re.findall(r"background-color:rgba\((\d+,\d+,\d+),([\d.]+)\)", html)
+    assert grounds == [
+        ("200,59,53", "0.350"),
+        ("77,130,176", "0.175"),
+        ("200,59,53", "0.700"),
+        ("77,130,176", "0.000"),
+    ]
+    assert html.count('<p style="white-space:pre-wrap">') == 3
+    assert "var(" not in html and "!important" not in html
 
 
 def test_a_notebook_shows_the_same():

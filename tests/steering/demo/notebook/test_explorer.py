@@ -11,7 +11,7 @@ from demo_cases import planted_vector
 from persona.directions import Direction, save_vector
 from persona.errors import DataError, PersonaError, SpaceMismatchError, SteeringError
 from persona.report.theme import CONDITIONS, GROUND
-from steering import explore
+from steering import explore, restore
 from steering.demo.notebook.explorer import named_vectors
 
 QUESTION, ANSWER = "Is it safe?", "No. Never."
@@ -36,7 +36,44 @@ def heat(explorer):
     return explorer.figures["projections"].data[0]
 
 
+def test_it_opens_at_the_direction_s_own_coefficient_and_blocks(explorer, vector):
+    assert explorer.choice.coefficient == vector.coefficient == 1.0
+    assert explorer.choice.mode == "restore" and explorer.choice.every_block
+    assert explorer.controls["every_block"].value is True
+    assert len(heat(explorer).y) == 4
+
+
+def test_the_status_says_that_it_reads_before_it_does(explorer, monkeypatch):
+    seen = []
+    read = explorer.exploration.read
+    monkeypatch.setattr(
+        explorer.exploration, "read", lambda c: (seen.append(explorer.status.value), read(c))[1]
+    )
+    explorer.controls["coefficient"].value = 0.35
+    assert "reading at coefficient 0.35" in seen[0]
+    assert "reading" not in explorer.status.value
+
+
+def test_answers_are_written_when_they_are_asked_for(explorer, tiny_pair, vector):
+    assert explorer.written.value == ""
+    explorer.asking.click()
+    said = explorer.exploration.write(explorer.choice)
+    assert list(said) == ["aligned", "finetuned", "aligned_steered", "finetuned_steered"]
+    asked = {
+        name: tiny_pair.ask(QUESTION, "finetuned", intervene=edits, max_new_tokens=40)
+        for name, edits in {"finetuned": None, "finetuned_steered": restore(vector)}.items()
+    }
+    for name, text in asked.items():  # half a character at the end is not shown
+        assert said[name] == text.rstrip("\ufffd").strip()
+    assert asked["finetuned"] != asked["finetuned_steered"]
+    assert "restore, coefficient 1, all blocks; greedy" in explorer.written.value
+    explorer.controls["coefficient"].value = 0.0
+    assert explorer.written.value == ""  # they were of another setting
+    assert list(explorer.exploration.write(explorer.choice)) == ["aligned", "finetuned"]
+
+
 def test_a_pair_is_shown_side_by_side(explorer):
+    explorer.controls["coefficient"].value = 0.0
     assert list(heat(explorer).y) == ["Aligned", "Fine-tuned"]
     explorer.controls["coefficient"].value = 0.5
     assert list(heat(explorer).y) == [
@@ -132,6 +169,7 @@ def test_one_model_is_explored_alone(tiny_pair, ones):
         explorer = explore(bridge, {"mine": ones}, QUESTION, ANSWER, chat=tiny_pair.chat)
         explorer.controls["coefficient"].value = 1.0
         assert list(heat(explorer).y) == ["Model", "Steered"]
+        assert list(explorer.exploration.write(explorer.choice)) == ["model", "model_steered"]
         assert set(explorer.figures) == {"projections", "trace", "next_model"}
 
 
