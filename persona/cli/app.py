@@ -14,6 +14,7 @@ from persona.cli.demo_session import (
     AnswerSeed,
     CoefficientOption,
     DirectionFile,
+    KeepConversation,
     LayersOption,
     MaxNewTokens,
     ModeOption,
@@ -44,8 +45,9 @@ def app(
     mode: ModeOption = None,
     layers: LayersOption = None,
     max_new_tokens: MaxNewTokens = 120,
-    temperature: Temperature = 0.7,
+    temperature: Temperature = 0.0,
     seed: AnswerSeed = 0,
+    keep_conversation: KeepConversation = False,
     host: Annotated[
         str,
         typer.Option(
@@ -91,6 +93,7 @@ def app(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
+        remembers=keep_conversation,
         dtype=dtype,
         device=device,
         allow_mismatch=allow_mismatch,

@@ -19,6 +19,7 @@ from persona.cli.demo_session import (
     AnswerSeed,
     CoefficientOption,
     DirectionFile,
+    KeepConversation,
     LayersOption,
     MaxNewTokens,
     ModeOption,
@@ -52,8 +53,9 @@ def chat(
     mode: ModeOption = None,
     layers: LayersOption = None,
     max_new_tokens: MaxNewTokens = 120,
-    temperature: Temperature = 0.7,
+    temperature: Temperature = 0.0,
     seed: AnswerSeed = 0,
+    keep_conversation: KeepConversation = False,
     colour: Annotated[
         bool,
         typer.Option(
@@ -94,6 +96,7 @@ def chat(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
+        remembers=keep_conversation,
         dtype=dtype,
         device=device,
         allow_mismatch=allow_mismatch,

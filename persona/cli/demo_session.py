@@ -86,6 +86,16 @@ AnswerSeed = Annotated[
     ),
 ]  # fmt: skip
 
+KeepConversation = Annotated[
+    bool,
+    typer.Option(
+        "--keep-conversation",
+        help="Put each question after the questions and answers before it; else each begins a "
+        "dialogue of its own.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+
 
 def open_session(
     aligned: str | None,

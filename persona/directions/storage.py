@@ -142,7 +142,7 @@ def read_tensors_and_card(
             metadata: dict[str, Any] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise DataError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"cannot read {path}: {_reason(error)}") from error
     try:
         card = json.loads(metadata["card"])
         found, version_found = card["format"], card["schema_version"]
@@ -175,5 +175,13 @@ def read_format(path: str | Path) -> str:
     except (ValueError, RecursionError):
         return ""
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise DataError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"cannot read {path}: {_reason(error)}") from error
     return str(card.get("format", "")) if isinstance(card, dict) else ""
+
+
+def _reason(error: Exception) -> str:
+    """What a person can do something with; the library speaks of the header of what is no file."""
+    reason = " ".join(str(error).split())[:200]
+    if isinstance(error, OSError) or "header" not in reason.lower():
+        return reason
+    return f"it is no safetensors file, or a damaged one ({reason})"

@@ -47,6 +47,7 @@ class Controls:
     temperature: float
     max_new_tokens: float
     seed: float
+    remembers: bool = False
 
     def apply(self, session: Session) -> None:
         """Raises: SteeringError where they mean nothing; the session then stays as it was."""
@@ -55,6 +56,7 @@ class Controls:
             max_new_tokens=_whole("most tokens", self.max_new_tokens),
             seed=_whole("seed", self.seed),
         )
+        session.remembers = bool(self.remembers)
         if session.vector is not None:
             session.change(
                 coefficient=_number("coefficient", self.coefficient),
@@ -131,7 +133,14 @@ class Handlers:
     @staticmethod
     def _fresh(like: Session) -> Session:
         """An empty conversation at the same setting."""
-        return Session(like.pair, like.vector, like.setting, like.sampling, like.lock)
+        return Session(
+            like.pair,
+            like.vector,
+            like.setting,
+            like.sampling,
+            like.lock,
+            remembers=like.remembers,
+        )
 
     def ask(self, key: str, question: str, controls: Controls) -> Iterator[list[str]]:
         """Frames of `page` while every column answers. Raises: PersonaError."""

@@ -32,6 +32,12 @@ FILES = {"concurrency_limit": None, "show_progress": "hidden"}
 """Queued, because only what is queued can show a warning."""
 MOST_WAITING = 64
 """Events that wait for the model, of all tabs; one more is told that the queue is full."""
+REACH = {
+    "restore": (0.0, 1.5, "fine-tuned (0) ← coefficient → aligned (1)"),
+    "ablate": (0.0, 1.5, "as it is (0) ← coefficient → no projection (1)"),
+    "add": (-3.0, 3.0, "away from the trait ← coefficient → toward it"),
+}
+"""Mode -> ends and label of the coefficient's slider; beyond, texts fall apart."""
 PATIENCE_SECONDS = 60.0
 """So long a busy machine may take to answer its own page; gradio itself waits three seconds."""
 
@@ -135,6 +141,16 @@ def _answers(address: str, seconds: float) -> bool:
     return False
 
 
+def reach_of(mode: str, coefficient: float) -> dict[str, Any]:
+    """Ends and label of the coefficient's slider in a mode; wide enough for this coefficient."""
+    low, high, label = REACH.get(mode, REACH["add"])
+    return {
+        "minimum": min(low, coefficient),
+        "maximum": max(high, coefficient),
+        "label": label,
+    }
+
+
 def build(session: Session) -> Any:
     """The page as gradio Blocks. session: the pair, the direction and the setting to begin with."""
     gr = import_gradio()
@@ -151,8 +167,8 @@ def build(session: Session) -> Any:
                 _modes(session), value=setting.mode, label="Steering", min_width=270, scale=3
             )
             coefficient = gr.Slider(
-                -3, 3, setting.coefficient, step=0.05, label="Coefficient",
-                elem_id="coefficient", min_width=180, buttons=[], scale=3,
+                value=setting.coefficient, step=0.05, elem_id="coefficient", min_width=180,
+                buttons=[], scale=3, **reach_of(setting.mode, setting.coefficient),
             )  # fmt: skip
             reach = {"minimum": layers[0], "maximum": max(layers[-1], layers[0] + 1), "step": 1}
             narrow: dict[str, Any] = {"min_width": 150, "buttons": [], "scale": 2}
@@ -191,6 +207,10 @@ def build(session: Session) -> Any:
                 1, max(512, drawn.max_new_tokens), drawn.max_new_tokens, step=1, label="Most tokens"
             )
             seed = gr.Number(drawn.seed, label="Seed", precision=0, minimum=0)
+            keep = gr.Checkbox(
+                session.remembers, label="Keep the conversation", elem_id="keep", min_width=200,
+                info="Else each question begins a dialogue of its own.",
+            )  # fmt: skip
         with gr.Accordion("Direction", open=vector is None):
             about = gr.HTML(_about(session), elem_id="about")
             with gr.Row():
@@ -203,7 +223,7 @@ def build(session: Session) -> Any:
             measure = gr.Button("Measure: gap against coefficient", size="sm", elem_id="measure")
             plot = gr.Plot(show_label=False, visible=False, elem_id="dose")
 
-        values = [coefficient, mode, start, end, side, temperature, most, seed]
+        values = [coefficient, mode, start, end, side, temperature, most, seed, keep]
         page = [tab, *columns, legend]
 
         # Every event but stop and suggested gives the page its key: load may not have run.
@@ -236,8 +256,9 @@ def build(session: Session) -> Any:
             handlers.reset(key)
             return [key, *handlers.page(key)]
 
-        def suggested(key: str, name: str) -> float:
-            return handlers.suggested(key, name)
+        def suggested(key: str, name: str) -> Any:
+            wanted = handlers.suggested(key, name)
+            return gr.Slider(value=wanted, **reach_of(name, wanted))
 
         def loaded(key: str, path: str) -> dict[Any, Any]:
             key = handlers.own(key)
@@ -255,7 +276,10 @@ def build(session: Session) -> Any:
             return {
                 tab: key,
                 mode: gr.Radio(_modes(now), value=now.setting.mode),
-                coefficient: now.setting.coefficient,
+                coefficient: gr.Slider(
+                    value=now.setting.coefficient,
+                    **reach_of(now.setting.mode, now.setting.coefficient),
+                ),
                 start: gr.Slider(value=blocks[0], **bounds),
                 end: gr.Slider(value=blocks[-1], **bounds),
                 about: _about(now),

@@ -41,6 +41,7 @@ class Exchange:
 
     setting: how it was steered, None for the columns that are not.
     vector, layer: along what and after which block the projections were read, None where none were.
+    alone: whether the question began a dialogue of its own, or came after those before it.
     """
 
     column: Column
@@ -50,6 +51,7 @@ class Exchange:
     setting: Setting | None = None
     vector: DemoVector | None = None
     layer: int | None = None
+    alone: bool = True
 
 
 @dataclass
@@ -58,6 +60,8 @@ class Session:
 
     vector: what the third column is steered with; without it there are two columns.
     lock: held while a model answers; sessions over one pair share it.
+    remembers: whether a question comes after the questions and answers before it; else each begins
+        a dialogue of its own, so that one answer does not colour the next.
     """
 
     pair: ModelPair
@@ -66,6 +70,7 @@ class Session:
     sampling: Sampling = field(default_factory=Sampling)
     lock: threading.Lock = field(default_factory=threading.Lock)
     exchanges: list[Exchange] = field(default_factory=list)
+    remembers: bool = False
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -143,10 +148,11 @@ class Session:
             self.setting if column == "steered" else None,
             self.vector,
             None if axis is None else axis.layer,
+            alone=not (self.remembers and before),
         )
         side, edits = self._steering(column)
         unbounded = replace(self.pair.chat, max_length=None)  # Generation says it in better words
-        ids = unbounded.encode(_dialogue(before, question)).ids
+        ids = unbounded.encode(_dialogue([] if exchange.alone else before, question)).ids
         generation = Generation(self.pair, side, ids, edits, axis, self.sampling, self.lock)
         generation.most_tokens()  # raises now, not at the first token
 

@@ -26,6 +26,7 @@ def open_session(
     setting: Mapping[str, Any] | None = None,
     sampling: Sampling | None = None,
     without_direction: bool = False,
+    remembers: bool = False,
     allow_mismatch: bool = False,
     **loading: Any,
 ) -> Session:
@@ -35,6 +36,7 @@ def open_session(
     setting: coefficient, mode and layers to begin with; what is None is the direction's own, and
         layers may be words such as 10-20.
     without_direction: whether two columns are enough where no direction is found.
+    remembers: as of a Session.
     loading: as in `load_pair`.
     Raises: DataError where there is no direction, SteeringError for a setting that is not possible;
         what loading raises.
@@ -44,7 +46,7 @@ def open_session(
     if isinstance(wanted.get("layers"), str):
         wanted["layers"] = parse_layers(wanted["layers"])
     pair = load_pair(aligned, finetuned, allow_mismatch=allow_mismatch, merged=None, **loading)
-    session = Session(pair, sampling=sampling or Sampling())
+    session = Session(pair, sampling=sampling or Sampling(), remembers=remembers)
     if path is None:
         return session
     vector = load_demo_vector(path, pair, allow_mismatch=allow_mismatch)

@@ -36,6 +36,7 @@ def exchange_record(exchange: Exchange) -> dict[str, Any]:
         "question": exchange.question,
         "answer": exchange.answer.text.strip(),
         "ended": exchange.answer.ended,
+        "alone": exchange.alone,
         "setting": None if exchange.setting is None else dataclasses.asdict(exchange.setting),
         "sampling": dataclasses.asdict(exchange.sampling),
         "direction": None if exchange.vector is None else exchange.vector.name,

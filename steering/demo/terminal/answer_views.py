@@ -65,6 +65,8 @@ def live_view(session: Session, console: Console, colour: bool) -> Iterator[View
         class Columns:
             def show(self, column: Column, tokens: Iterator[Token]) -> None:
                 drawn_at, shown[column] = 0.0, []
+                if column == "steered" and not done:
+                    _keep_beside(session, shown, done)
                 for token in tokens:
                     shown[column].append(token)
                     if time.monotonic() - drawn_at > SECONDS_BETWEEN_FRAMES:
@@ -79,6 +81,17 @@ def live_view(session: Session, console: Console, colour: bool) -> Iterator[View
         console.print(scale.words, style="dim", highlight=False)
 
 
+def _keep_beside(
+    session: Session,
+    shown: dict[Column, list[Token]],
+    done: dict[Column, Exchange],
+) -> None:
+    """Where the steered column alone answers, what the others said last stays beside it."""
+    for column in session.columns:
+        if column != "steered" and (answers := session.of(column)):
+            done[column], shown[column] = answers[-1], answers[-1].answer.tokens
+
+
 def heading(exchange: Exchange) -> str:
     """Whose answer it is, such as "Steered (restore, coefficient 1, ...)"."""
     how = "" if exchange.setting is None else f" ({exchange.setting.words})"
@@ -91,7 +104,7 @@ def ending(exchange: Exchange) -> str:
         case "stopped":
             return " … (stopped)"
         case "length":
-            return " … (as long as --max-new-tokens)"
+            return f" … (cut at {len(exchange.answer.tokens)} tokens)"
     return ""
 
 
@@ -113,10 +126,9 @@ def _columns(
         body = _coloured(shown.get(column, []), scale if colour else None)
         if column in done:
             body.append(ending(done[column]), "dim")
-        subtitle = session.setting.words if column == "steered" else None
-        panels.append(
-            Panel(body, title=LABELS[column], subtitle=subtitle, style="", padding=(0, 1))
-        )
+        if column == "steered":  # in the box, where it wraps: a footer is cut off
+            body.append(f"\n{session.setting.words}", "dim")
+        panels.append(Panel(body, title=LABELS[column], style="", padding=(0, 1)))
     if not wide:
         return Group(*panels)
     table = Table.grid(expand=True)

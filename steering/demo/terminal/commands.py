@@ -19,6 +19,7 @@ HELP = """\
 /layers A-B      0-based blocks to steer at; one block, or all
 /on MODEL        steer the aligned or the finetuned model
 /again           the last question to the steered column once more
+/keep on|off     whether a question comes after those before it (off: each alone)
 /seed N          /temperature T          /tokens N
 /show            how it is steered now
 /load FILE       steer with another direction
@@ -83,6 +84,13 @@ def _tokens(session: Session, argument: str) -> Reply:
     return Reply(f"at most {session.sampling.max_new_tokens} tokens an answer")
 
 
+def _keep(session: Session, argument: str) -> Reply:
+    session.remembers = _one_of(argument.lower(), "/keep", ("on", "off")) == "on"
+    if session.remembers:
+        return Reply("each question comes after those before it")
+    return Reply("each question begins a dialogue of its own")
+
+
 def _again(session: Session, argument: str) -> Reply:
     if not session.of("steered"):
         raise DataError("nothing was asked yet")
@@ -136,6 +144,7 @@ _COMMANDS: dict[str, Callable[[Session, str], Reply]] = {
     "/mode": _mode,
     "/layers": _layers,
     "/on": _side,
+    "/keep": _keep,
     "/seed": _seed,
     "/temperature": _temperature,
     "/tokens": _tokens,

@@ -133,6 +133,16 @@ def test_a_terminal_shows_columns_side_by_side_or_below_each_other(session, widt
     assert "projection on the direction after block 2" in last.replace("\n", " ")
 
 
+def test_again_leaves_the_other_columns_where_they_are(session, monkeypatch):
+    monkeypatch.setattr("steering.demo.session.generation._draw", lambda *_: 70)
+    _handle("Hi", session, plain_view(session, print, True), print)
+    console = Console(file=io.StringIO(), force_terminal=True, width=200, no_color=True)
+    _handle("/again", session, live_view(session, console, False), print)
+    last = console.file.getvalue().split("\x1b[2K")[-1]
+    assert last.count("(cut at 8 tokens)") == 3
+    assert "restore, coefficient 1, all blocks, fine-tuned model" in last  # not cut off
+
+
 def test_ctrl_c_stops_the_answer_and_not_the_program(session, monkeypatch):
     before, drawn = hook_count(session.pair), []
     handler = signal.getsignal(signal.SIGINT)  # ignored where a shell runs this in the background

@@ -31,6 +31,14 @@ def test_a_question_is_answered_in_every_column_of_its_own_tab(handlers):
     assert not any("Hi</p>" in column for column in handlers.page("two")[:3])
 
 
+def test_a_question_goes_on_from_the_last_where_the_box_is_ticked(handlers):
+    list(handlers.ask("one", "Hi", CONTROLS))
+    list(handlers.ask("one", "And?", replace(CONTROLS, remembers=True)))
+    list(handlers.ask("one", "Then?", CONTROLS))
+    asked = handlers.tab("one").session.of("aligned")
+    assert [exchange.alone for exchange in asked] == [True, False, True]
+
+
 def test_again_after_the_slider_moved_changes_the_steered_column_alone(handlers):
     *_, first = handlers.ask("one", "Hi", CONTROLS)
     *_, second = handlers.ask_again("one", replace(CONTROLS, coefficient=-3.0))

@@ -78,10 +78,10 @@ def test_the_page_answers_in_every_column_is_steered_stops_and_stays_on_this_mac
     assert page.locator(".talk img").count() == 0
     assert page.locator(".talk i[title]").count() > 10
 
-    page.locator("#coefficient input[type=number]").fill("-3")
+    page.locator("#coefficient input[type=number]").fill("0.25")
     page.locator("#coefficient input[type=number]").blur()
     page.wait_for_function(
-        "() => document.querySelector('#column-steered').innerText.includes('coefficient -3')"
+        "() => document.querySelector('#column-steered').innerText.includes('coefficient 0.25')"
     )
     page.wait_for_function(DONE, arg=[3])
     assert texts(page)[:2] == answered[:2]

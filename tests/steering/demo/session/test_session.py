@@ -174,7 +174,21 @@ def test_an_error_in_the_middle_leaves_conversation_and_model_as_they_were(sessi
     assert not session.lock.locked()
 
 
-def test_the_next_question_is_asked_after_the_last_answer(session):
+def test_every_question_begins_a_dialogue_of_its_own_unless_it_is_asked_to_go_on(session):
+    assert Sampling().temperature == 0.0
+    list(session.answer("aligned", QUESTION))
+    list(session.answer("aligned", "Why?"))
+    alone = Session(session.pair, None, sampling=GREEDY)
+    list(alone.answer("aligned", "Why?"))
+    assert session.exchanges[1].answer.text == alone.exchanges[0].answer.text
+    session.remembers = True
+    list(session.answer_again("aligned"))
+    assert session.exchanges[1].answer.text != alone.exchanges[0].answer.text
+    assert [exchange.alone for exchange in session.exchanges] == [True, False]
+
+
+def test_the_next_question_is_asked_after_the_last_answer_where_that_is_wanted(session):
+    session.remembers = True
     list(session.answer("aligned", QUESTION))
     first = session.exchanges[0].answer.text
     list(session.answer("aligned", "Why?"))

@@ -25,6 +25,11 @@ def test_commands_change_the_session(session, tmp_path):
     assert session.sampling == Sampling(5, 0.5, 9)
     assert obey("/layers all", session).text.startswith("steered: add, coefficient -2, all blocks")
     assert "piles up" in obey("/show", session).text
+    assert not session.remembers
+    assert obey("/keep on", session).text == "each question comes after those before it"
+    assert session.remembers
+    obey("/keep off", session)
+    assert not session.remembers
     assert obey("/quit", session).leave
 
 
@@ -32,7 +37,7 @@ def test_commands_change_the_session(session, tmp_path):
     "line",
     [
         *("/coef", "/coef nan", "/mode praise", "/layers 9", "/layers x", "/layers 2-1", "/on top"),
-        *("/seed -1", "/temperature cold", "/tokens 0", "/load", "/load none.safetensors"),
+        *("/seed -1", "/keep", "/temperature cold", "/tokens 0", "/load", "/load none.safetensors"),
         *("/save", "/again", "/", "/coef1"),
     ],
 )
