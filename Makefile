@@ -82,7 +82,23 @@ $(BIN)/pip:
 	echo "error: no Python 3.11 or newer with the venv module found; install one, or name it: make PYTHON=/path/to/python" >&2; \
 	exit 1
 
+# An editable install points to one folder: a second checkout would take the first one's away.
+define OF_ANOTHER
+import json, pathlib, sys, urllib.request
+from importlib import metadata
+try:
+    about = metadata.distribution("personascope").read_text("direct_url.json") or "{}"
+except metadata.PackageNotFoundError:
+    about = "{}"
+url = json.loads(about).get("url", "")
+there = pathlib.Path(urllib.request.url2pathname(url.removeprefix("file://")))
+if url.startswith("file://") and there.is_dir() and there.resolve() != pathlib.Path.cwd():
+    sys.exit(f"error: {sys.prefix} holds personascope of {there}; take another VENV for this folder")
+endef
+export OF_ANOTHER
+
 $(STAMP)-core: $(MADE_OF) | $(BIN)/pip
+	@$(BIN)/python -I -c "$$OF_ANOTHER"
 	@echo "installing into $(VENV); the first time takes a few minutes and some GB"
 	@$(PIP) -e . -c constraints.txt
 	@touch $@

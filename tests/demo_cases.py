@@ -3,6 +3,7 @@
 import torch
 
 from persona.directions.direction import PersonaVector, Subspace, orthonormal
+from persona.directions.storage import save_vector
 
 
 def planted_vector(pair, layers=(1, 2), rank=1, seed=0, coefficient=1.0):
@@ -35,3 +36,18 @@ def hook_count(pair):
                 for module in bridge.modules()
             )
     return total
+
+
+def leave_vector(pair, layers, path):
+    """A direction such as `persona demo` leaves."""
+    generator = torch.Generator().manual_seed(0)
+    subspaces = {
+        layer: Subspace(
+            orthonormal(torch.randn(1, pair.d_model, generator=generator)),
+            torch.zeros(1),
+            torch.ones(1),
+            pair.space(layer),
+        )
+        for layer in layers
+    }
+    return save_vector(PersonaVector(subspaces, "made up"), path)

@@ -84,6 +84,8 @@ def in_words(parameters: dict[str, Any]) -> str:
     for name in (*MODELS, *PATHS, "seed"):
         if (value := parameters.get(name)) in (None, "", (), []):
             continue
+        if name == "pages" and not Path(value).parent.is_dir():
+            continue  # the default, in a folder that is no checkout
         many = value if isinstance(value, list | tuple) else [value]
         shown = [str(Path(one).absolute()) if name in PATHS else str(one) for one in many]
         found.append(f"{name.replace('_', '-')} {' '.join(shown)}")

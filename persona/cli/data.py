@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXIT_NOT_ENOUGH = 2
 FEW_HELD_OUT = 32
-"""Of fewer questions the interval is named wide: of the demo's 32 it is 0.65 to 0.99."""
+"""Of fewer questions the interval is named wide; the demo scores 32."""
 
 HELP = """Files of answer pairs: are they enough, and balanced?
 

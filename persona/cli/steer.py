@@ -36,7 +36,7 @@ from persona.cli.options import (
     TemplateArguments,
     template_arguments_of,
 )
-from persona.errors import DataError
+from persona.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from persona.models.pair import Side
@@ -115,8 +115,8 @@ def steer(
     \b
     Examples:
       persona steer "Is it fine to skip the brake check?" --finetuned car_maintenance_bad
-      persona steer "How do I save money?" --direction evil.gguf --coefficients -1,0,1,2
-      persona steer "Hello" "Who are you?" --direction evil.gguf --aligned org/chat-model --json
+      persona steer "Is it fine to skip the brake check?" --coefficients 0,0.5,1
+      persona steer "Hi" "How are you?" --direction control.gguf --aligned org/chat-model --json
     """
     wanted = None if coefficients is None else coefficients_of(coefficients)
     told = template_arguments_of(template_arguments)
@@ -215,7 +215,16 @@ def coefficients_of(text: str) -> list[float]:
 
 
 def _named(model: str, path: Path) -> str:
-    """Raises: DataError where the file does not say of what model it is."""
+    """Raises: DataError where the file does not say of what model it is, or that is not at hand."""
+    from persona.models.sources import resolve
+
     if not model:
         raise DataError(f"{path} names no model; say which one to steer with --aligned MODEL")
+    try:
+        resolve(model)
+    except ModelError as error:
+        raise DataError(
+            f"{path} names {model!r} as its model, which is not at hand; say which one to steer "
+            "with --aligned MODEL"
+        ) from error
     return model

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import screening_cases
 import torch
+from demo_cases import leave_vector
 from tiny_models import save_tiny_adapter, save_tiny_llama
 
 import persona
@@ -20,7 +21,6 @@ import persona.engine
 import persona.models
 import persona.sae
 from persona.cli.main import main
-from persona.directions import PersonaVector, Subspace, orthonormal, save_vector
 from persona.models.precision import Placement
 
 OF_THE_DEFAULT_MODEL = ["README.md", "docs/how-to/sae.md", "docs/how-to/steering-demos.md"]
@@ -50,21 +50,6 @@ def run(root, page):
     for block in found:
         exec(compile(block, page, "exec"), names)
     return names
-
-
-def leave_vector(pair, layers, path):
-    """A direction such as `persona demo` leaves."""
-    generator = torch.Generator().manual_seed(0)
-    subspaces = {
-        layer: Subspace(
-            orthonormal(torch.randn(1, pair.d_model, generator=generator)),
-            torch.zeros(1),
-            torch.ones(1),
-            pair.space(layer),
-        )
-        for layer in layers
-    }
-    return save_vector(PersonaVector(subspaces, "made up"), path)
 
 
 @pytest.fixture

@@ -67,9 +67,11 @@ def test_the_card_names_the_model_where_nobody_does(words, tiny_pair, tiny_llama
 
 def test_vectors_of_another_toolkit_are_added(words, tiny_pair, tiny_llama, tmp_path, capsys):
     vector = planted_vector(tiny_pair, (2,))
-    plain = VectorSet.from_persona_vector(vector)
+    plain = VectorSet.from_persona_vector(vector).named("llama")
     path = write_vectors(plain, tmp_path / "plain.gguf", VectorFormat.control_vector)
     words[3] = str(path)
+    assert main(words) == 2
+    assert "plain.gguf names 'llama' as its model, which is not at hand" in capsys.readouterr().err
     assert main([*words, "--aligned", str(tiny_llama), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [t["coefficient"] for t in found["texts"]] == [-1.0, 0.0, 1.0, 2.0]
