@@ -40,7 +40,8 @@ def main() -> None:
     for experiment, narrow in NARROW.items():
         run = read_run(PAGES / experiment / "readings.json") if narrow.spoken else None
         if run is not None and (not options.only or experiment in options.only):
-            of_page(experiment.removesuffix("_0.5b"), run)
+            voice = f"_{narrow.voice}" if narrow.voice else ""
+            of_page(f"{experiment.removesuffix('_0.5b')}{voice}", run)
             of_card(f"{narrow.organism}_bad{narrow.ending}")
     if options.demo is not None:
         of_demo(json.loads((options.demo / "scorecard.json").read_text(encoding="utf-8")))
