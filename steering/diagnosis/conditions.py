@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import UNEDITED, Condition
@@ -19,6 +20,7 @@ from persona.engine import ShardRunner
 from persona.errors import DataError
 from persona.models import ModelPair, load_pair
 from persona.rows import (
+    ALIGNED,
     FINETUNED,
     GOOD_TWIN,
     INDUCED,
@@ -42,8 +44,10 @@ from steering.edits.from_directions import ablate, induce, restore
 from steering.edits.steer import edited
 from steering.evidence.answers import Plans, sample_good_twin
 from steering.evidence.dose import dose_conditions
-from steering.evidence.first_order_null import Draws
+from steering.evidence.first_order_null import Draws, first_order_null
+from steering.evidence.null_summary import null_of_first_order
 from steering.evidence.random_edits import RecordedSteps
+from steering.evidence.tables import question_table
 from steering.identification.attribution import attribution_moments
 from steering.identification.candidates import Means, random_vector
 from steering.identification.identify import Identification
@@ -60,6 +64,8 @@ DOSE_QUESTIONS = 3
 DOSES = (0.0, 0.5, 1.0, 1.5)
 DOSE_DRAWS = 3
 QUICK_NULL_QUESTIONS = 6
+KINDS: Mapping[Draws, str] = {"isotropic": "isotropic", "covariance": "covariance_matched"}
+"""Random subspaces, and what scorecard.json calls them."""
 INDUCTIONS = (1.0, 0.75, 0.5, 0.25)
 """Shares of the way to the fine-tuned mean that may be induced; the largest that harms no more."""
 HARM_TIE = 0.005
@@ -147,7 +153,47 @@ class Scoring:
         Ranked by their first-order effect on the very questions that score; rows: what was
         predicted of every draw.
         """
-        moments = self.workspace.by_layer(
+        moments = self._moments(vector, means)
+        n_run = QUICK_RUN_DRAWS if self.quick else RUN_DRAWS
+        screened = [
+            screened_draws(
+                self.pair, vector, means, moments, kind, n_run=n_run, seed=self.config.seed
+            )
+            for kind in KINDS
+        ]
+        conditions = [c for one in screened for c in null_conditions(one.name, one.vectors)]
+        principal = principal_vectors(self.pair, vector, means)
+        conditions += null_conditions(NULL_PRINCIPAL, principal)
+        return conditions, pd.concat([one.rows() for one in screened], ignore_index=True)
+
+    def closed_form_nulls(
+        self, vector: PersonaVector, means: Means, rows: pd.DataFrame
+    ) -> dict[str, Any]:
+        """How often random subspaces would do as much to first order, of which no draw is run.
+
+        rows: with the scored gaps, of which the restoration's fall is taken.
+        """
+        gaps = question_table(rows, "gap", "held_out").mean()
+        shift, fall = gaps[FINETUNED] - gaps[ALIGNED], gaps[FINETUNED] - gaps[RESTORED]
+        moments = self._moments(vector, means)
+        return {
+            name: null_of_first_order(
+                first_order_null(
+                    vector,
+                    moments,
+                    means.covariance,
+                    kind,
+                    measured=float(fall),
+                    seed=self.config.seed,
+                ),
+                float(shift),
+            )
+            for kind, name in KINDS.items()
+        }
+
+    def _moments(self, vector: PersonaVector, means: Means) -> dict[int, Tensor]:
+        """What restoring a subspace of a block does to the scored questions, to first order."""
+        return self.workspace.by_layer(
             "null-moments",
             lambda: attribution_moments(
                 self.pair,
@@ -156,18 +202,6 @@ class Scoring:
                 token_budget=self.budget,
             ),
         )
-        n_run = QUICK_RUN_DRAWS if self.quick else RUN_DRAWS
-        kinds: tuple[Draws, ...] = ("isotropic", "covariance")
-        screened = [
-            screened_draws(
-                self.pair, vector, means, moments, kind, n_run=n_run, seed=self.config.seed
-            )
-            for kind in kinds
-        ]
-        conditions = [c for one in screened for c in null_conditions(one.name, one.vectors)]
-        principal = principal_vectors(self.pair, vector, means)
-        conditions += null_conditions(NULL_PRINCIPAL, principal)
-        return conditions, pd.concat([one.rows() for one in screened], ignore_index=True)
 
     @property
     def quick(self) -> bool:

@@ -126,6 +126,11 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
                 f"null, {name.replace('_', ' ')}: {null['said']}, the strongest of "
                 f"{null['n_run']} run {null['maximum']:+.2f}"
             )
+    for name, null in (scorecard.get("closed_form_nulls") or {}).items():
+        lines.append(
+            f"to first order random subspaces, {name.replace('_', ' ')}, do as much with "
+            f"p = {null['p']:.1g}"
+        )
     if unmet := [check["name"] for check in scorecard["checks"] or [] if check["met"] is False]:
         lines.append(f"not met: {', '.join(unmet)}")
     lines += _of_answers(scorecard)

@@ -51,6 +51,7 @@ class Found:
     vector: None where the two models give every answer the same probability.
     sampling: how answers were sampled and whether a rate is given of them, for the scorecard; None
     where none were.
+    closed_form: see `Scoring.closed_form_nulls`.
     """
 
     rows: pd.DataFrame
@@ -58,6 +59,7 @@ class Found:
     split_half_cosines: list[float] = field(default_factory=list)
     judged: Judged | None = None
     sampling: dict[str, Any] | None = None
+    closed_form: dict[str, Any] | None = None
 
 
 def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
@@ -154,6 +156,9 @@ class DiagnosisRun:
             *of_twin,
         ]
         parts = [part for part in scored if len(part)]
+        closed_form = scoring.closed_form_nulls(
+            vector, found.means, pd.concat(parts, ignore_index=True)
+        )
         judged = sampling = None
         if plans is not None:
             parts.append(sample_conditions(self.pair, vector, plans, self.workspace.table))
@@ -162,7 +167,7 @@ class DiagnosisRun:
         if judged is not None:
             parts.append(judged.rows)
         rows = pd.concat(parts, ignore_index=True)
-        return Found(rows, vector, found.split_half_cosines, judged, sampling)
+        return Found(rows, vector, found.split_half_cosines, judged, sampling, closed_form)
 
     def _latents(self, questions: Sequence[AnswerPair]) -> Mapping[str, Tensor]:
         """The autoencoder's latents as candidates."""

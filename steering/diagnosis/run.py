@@ -111,6 +111,7 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
             seed=config.seed,
         ),
         "skill_kept": keeping_facts(rows, run.skill, config.seed),
+        "closed_form_nulls": found.closed_form,
         "seed": config.seed,
         "versions": versions(),
         "seconds": round(run.workspace.seconds + loading.seconds, 1),

@@ -153,6 +153,13 @@ def test_random_directions_take_back_about_nothing_of_the_plant(diagnosed):
     assert diagnosed.scorecard["random_restoration"]["of_the_edit"]["low"] > 0.999
 
 
+def test_to_first_order_next_to_no_random_subspace_takes_back_the_plant(diagnosed):
+    for null in diagnosed.scorecard["closed_form_nulls"].values():
+        [block] = null["by_block"]
+        assert block["layer"] == LAST
+        assert 0 < null["p"] < 0.05
+
+
 def test_answers_whose_labels_mean_nothing_show_no_emergent_shift(plant, config, tmp_path):
     """The models differ as before, but every second question calls the bad answer good."""
     rows = rows_of_pairs()
