@@ -46,8 +46,8 @@ from steering.evidence.answers import Plans, sample_good_twin
 from steering.evidence.dose import dose_conditions
 from steering.evidence.first_order_null import Draws, first_order_null
 from steering.evidence.null_summary import null_of_first_order
+from steering.evidence.question_table import question_table
 from steering.evidence.random_edits import RecordedSteps
-from steering.evidence.tables import question_table
 from steering.identification.attribution import attribution_moments
 from steering.identification.candidates import Means, random_vector
 from steering.identification.identify import Identification

@@ -5,10 +5,10 @@ from steering.evidence.answers import describe_judge, judge_samples, judged_cond
 from steering.evidence.dose import coefficient_at_kl, dose_response, report_rows, summarise_doses
 from steering.evidence.first_order_null import first_order_null, predicted_falls
 from steering.evidence.null_summary import null_of_draws, null_of_first_order
+from steering.evidence.question_table import question_table
 from steering.evidence.random_edits import RecordedSteps, random_directions
 from steering.evidence.scorecard import make_scorecard, restoration_of
 from steering.evidence.system_prompt import score_prompted, with_system_prompt
-from steering.evidence.tables import question_table
 from steering.evidence.transfer import transfer_matrix, vector_cosines
 
 __all__ = [

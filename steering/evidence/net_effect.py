@@ -5,7 +5,7 @@ the aligned model too (the no-op), and only what it does beyond that counts. Wha
 in nats, in the two parts of the gap, log p(bad) and log p(good): a fall of one can hide what is
 left of the other.
 
-All are functions of question tables, see `steering.evidence.tables`.
+All are functions of question tables, see `steering.evidence.question_table`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from persona.rows import (
     PLACEBO_NOOP,
     RESTORED,
 )
-from steering.evidence.tables import interval, question_table
+from steering.evidence.question_table import interval, question_table
 
 PARTS = {"gap": "gap", "bad": "log_prob_bad", "good": "log_prob_good"}
 """The gap and its two parts: name in scorecard.json -> measure."""

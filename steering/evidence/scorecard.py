@@ -46,8 +46,8 @@ from steering.evidence.net_effect import (
     shift_in_parts,
 )
 from steering.evidence.null_summary import null_of_draws
-from steering.evidence.tables import interval, question_table
-from steering.evidence.verdict import checks_of, power_of, verdict_of
+from steering.evidence.question_table import interval, question_table
+from steering.evidence.verdict_rule import checks_of, power_of, verdict_of
 
 SCHEMA_VERSION = 2
 CONDITIONS = (ALIGNED, FINETUNED, INDUCED, RESTORED, NOOP, ZERO_ABLATED, RANDOM)

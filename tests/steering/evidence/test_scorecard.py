@@ -13,7 +13,7 @@ from persona.intervals import Estimate
 from persona.report.verdict_checks import WORDS
 from persona.rows import is_beyond_chance, random_restorations
 from steering.evidence.scorecard import make_scorecard, question_table
-from steering.evidence.verdict import power_of
+from steering.evidence.verdict_rule import power_of
 
 N = 60
 

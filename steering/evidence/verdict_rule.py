@@ -13,7 +13,7 @@ from typing import Any, Literal
 from persona.intervals import Estimate
 from persona.rows import DAMAGE_AT_MOST, KL_RESTORED_AT_LEAST, NOOP_AT_MOST, RESTORED_AT_LEAST
 from steering.evidence.net_effect import Noop, Placebos, Residual
-from steering.evidence.tables import interval
+from steering.evidence.question_table import interval
 
 Verdict = Literal["restored", "partly_restored", "not_restored", "no_emergent_shift"]
 DETECTED = 1.96 + 0.84
