@@ -13,7 +13,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from persona.cli.elsewhere import where_instead
+from persona.cli.other_tools import where_instead
 
 MODELS = ("model", "aligned", "finetuned", "good_twin", "base", "recipe", "sae", "judge")
 PATHS = (

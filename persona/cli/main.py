@@ -30,7 +30,7 @@ from persona.cli.options import Debug, Quiet, shell, start
 from persona.cli.organisms import organisms
 from persona.cli.sae import sae_app
 from persona.cli.screen import screen
-from persona.cli.steer import steer
+from persona.cli.steer_command import steer
 from persona.errors import PersonaError, is_panic
 
 STOPPED = "stopped; run the same command again to continue"

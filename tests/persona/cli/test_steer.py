@@ -9,7 +9,7 @@ from demo_cases import planted_vector
 
 from persona.choices import VectorFormat
 from persona.cli.main import main
-from persona.cli.steer import coefficients_of
+from persona.cli.steer_command import coefficients_of
 from persona.directions import Direction
 from persona.directions.exchange import write_vectors
 from persona.directions.exchange.vectors import VectorSet
@@ -133,8 +133,8 @@ def test_every_command_that_is_pointed_to_is_there(capsys):
 
     import typer
 
-    from persona.cli.elsewhere import ELSEWHERE
     from persona.cli.main import app
+    from persona.cli.other_tools import ELSEWHERE
 
     here = typer.main.get_command(app).commands
     named = {n for line in ELSEWHERE.values() for n in re.findall(r"`persona (\w+)", line)}
