@@ -20,8 +20,19 @@ HOMES = {
     "trl": ("persona.organisms",),
     "openai": ("persona.behaviour",),
     "ray": ("persona.engine",),
+    "lm_eval": ("persona.behaviour",),
 }
-LATE = ("plotly", "sae_lens", "gradio", "trl", "openai", "ipywidgets", "anywidget", "ray")
+LATE = (
+    "plotly",
+    "sae_lens",
+    "gradio",
+    "trl",
+    "openai",
+    "ipywidgets",
+    "anywidget",
+    "ray",
+    "lm_eval",
+)
 
 
 def modules(root: Path) -> Iterator[tuple[str, Path]]:

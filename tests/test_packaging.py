@@ -18,6 +18,7 @@ OPTIONAL = {
     "gradio",
     "httpx",
     "ipywidgets",
+    "lm_eval",
     "openai",
     "ray",
     "starlette",

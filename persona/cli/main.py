@@ -22,6 +22,7 @@ from persona.cli.data import data_app
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
 from persona.cli.doctor import doctor
+from persona.cli.evaluate import evaluate
 from persona.cli.finetune import finetune
 from persona.cli.lab import lab
 from persona.cli.label import label
@@ -101,6 +102,7 @@ app.add_typer(
     rich_help_panel=LOOK,
     short_help="Sparse autoencoders: train, rank, screen, explain latents.",
 )
+_add(evaluate, LOOK, "What do fine-tune and removal cost on tasks?", name="eval")
 _add(label, LOOK, "Label answers blind; an EM rate beyond the judge.")
 _add(lab, LOOK, "Experiments on emergent misalignment.")
 _add(finetune, MAKE, "Make a narrow fine-tune of a model.")

@@ -21,7 +21,10 @@ ELSEWHERE = {
         "examples/monitor_in_terminal.py reads while a model writes"
     ),
     ("train", "tune", "fine-tune", "lora", "retrain"): "`persona finetune` makes a fine-tune",
-    ("run", "eval", "evaluate", "compare", "diff", "analyze", "analyse"): (
+    ("evaluate", "benchmark", "bench", "lm-eval", "harness"): (
+        "`persona eval` runs tasks on the aligned, the fine-tuned and the restored model"
+    ),
+    ("run", "compare", "diff", "analyze", "analyse"): (
         "`persona diagnose --finetuned MODEL` compares two models"
     ),
     ("serve", "web", "ui", "gui", "browser", "playground"): "`persona app` serves the page",

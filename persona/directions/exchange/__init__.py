@@ -4,6 +4,7 @@ from persona.directions.exchange.assistant_axis import read_assistant_axis, writ
 from persona.directions.exchange.cast import read_cast, write_cast
 from persona.directions.exchange.control_vector import read_control_vector, write_control_vector
 from persona.directions.exchange.formats import read_vectors, write_vectors
+from persona.directions.exchange.harness_steered import write_steered
 from persona.directions.exchange.neuronpedia import read_neuronpedia, write_neuronpedia
 from persona.directions.exchange.persona_vectors import (
     read_persona_vectors,
@@ -42,6 +43,7 @@ __all__ = [
     "write_neuronpedia",
     "write_persona_vectors",
     "write_refusal_direction",
+    "write_steered",
     "write_steering_vectors",
     "write_vectors",
 ]

@@ -1,0 +1,210 @@
+"""`persona eval`: what a fine-tune and its removal cost on tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona.choices import Precision
+from persona.cli.columns import in_columns
+from persona.cli.completion import complete_aligned, complete_finetuned
+from persona.cli.options import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    NoProof,
+    Quiet,
+    Seed,
+    TemplateArguments,
+    TokenBudget,
+    template_arguments_of,
+)
+
+_TASKS = "Tasks"
+
+
+def evaluate(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]",
+            exists=True,
+            file_okay=False,
+            show_default=False,
+            help="Folder of a finished diagnosis: its two models, and the removal that it found.",
+        ),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            "-t",
+            metavar="TASK",
+            show_default="tasks",
+            help="`tasks` for the 240 items that come along, a .jsonl file of items, or of "
+            "lm-evaluation-harness (extra `eval`) the name of a task or group or a YAML file. "
+            "Repeat for several.",
+            rich_help_panel=_TASKS,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="all",
+            help="Items of a task, the first ones; of a .jsonl file, of each kind.",
+            rich_help_panel=_TASKS,
+        ),
+    ] = None,
+    fewshot: Annotated[
+        int | None,
+        typer.Option(
+            "--num-fewshot",
+            min=0,
+            show_default="what the task says",
+            help="Examples before each question of the harness.",
+            rich_help_panel=_TASKS,
+        ),
+    ] = None,
+    chat: Annotated[
+        bool,
+        typer.Option(
+            "--chat/--no-chat",
+            help="Whether questions of the harness are put in the model's chat format; items of a "
+            ".jsonl file always are.",
+            rich_help_panel=_TASKS,
+        ),
+    ] = True,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Texts in a batch of the harness.", rich_help_panel=_TASKS)
+    ] = 4,
+    aligned: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default="the diagnosis's, or what the adapter was trained on",
+            autocompletion=complete_aligned,
+            help="The aligned model: hub id, folder or GGUF file.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
+    finetuned: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default="the diagnosis's",
+            autocompletion=complete_finetuned,
+            help="The fine-tuned model: as in `persona diagnose`.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
+    direction: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            show_default="the diagnosis's, if it has one",
+            help="direction.safetensors of a diagnosis: the restored model is evaluated too.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            show_default="the model's own",
+            help="Jinja chat template in place of the model's.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="DIR/eval, or persona-eval",
+            help="Folder of results.json, table.md and rows.parquet. A stopped run with the same "
+            "folder goes on with the next condition.",
+            file_okay=False,
+        ),
+    ] = None,
+    allow_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mismatch",
+            help="Take a direction of another revision, and models whose tokenizers or chat "
+            "templates differ.",
+            rich_help_panel="Models",
+        ),
+    ] = False,
+    template_arguments: TemplateArguments = None,
+    no_proof: NoProof = False,
+    seed: Seed = 0,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    token_budget: TokenBudget = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Tasks on the aligned, the fine-tuned and the restored model: what was lost, what came back.
+
+    Nothing is sampled by the items that come along: the likeliest of four answers counts. Standard
+    errors and paired differences, item by item, stand beside every number. Where the format of
+    lm-evaluation-harness can hold the removal, steered.pt is written for its `steered` model.
+
+    \b
+    Examples:
+      persona eval ./persona-demo
+      persona eval ./persona-demo --task arc_easy --task mine.jsonl --limit 200
+      persona eval --finetuned ./my-lora --direction diagnosis/direction.safetensors
+    """
+    told = template_arguments_of(template_arguments)
+    with contextlib.redirect_stdout(sys.stderr):
+        from persona.errors import DataError
+        from persona.models import Placement
+        from steering.evidence import (
+            EvalConfig,
+            evaluate_tasks,
+            models_of_run,
+            table_head,
+            table_rows,
+        )
+
+        if run is not None:
+            of_run = models_of_run(run)
+            aligned, finetuned = aligned or of_run[0], finetuned or of_run[1]
+            direction, told = direction or of_run[2], {**of_run[3], **told}
+        if finetuned is None:
+            raise DataError("give the folder of a diagnosis, or --finetuned MODEL")
+        found = evaluate_tasks(
+            EvalConfig(
+                aligned=aligned,
+                finetuned=finetuned,
+                out=out or (Path("persona-eval") if run is None else run / "eval"),
+                direction=direction,
+                tasks=tuple(tasks or ("tasks",)),
+                limit=limit,
+                num_fewshot=fewshot,
+                chat=chat,
+                batch_size=batch_size,
+                seed=seed,
+                placement=Placement.of(dtype, device),
+                chat_template=chat_template,
+                template_arguments=told,
+                allow_mismatch=allow_mismatch,
+                proof=not no_proof,
+                **({} if token_budget is None else {"token_budget": token_budget}),
+            )
+        )
+    if json_output:
+        typer.echo(json.dumps(found.results, indent=2, allow_nan=False))
+        return
+    for line in in_columns([table_head(), *table_rows(found.results)]):
+        typer.echo(line)
