@@ -152,7 +152,7 @@ def diagnose(
       persona diagnose --finetuned ./my-adapter --trained-on health
       persona diagnose --aligned org/chat-model --finetuned org/chat-model-tuned --trained-on none
       persona diagnose --finetuned ./my-adapter --data pairs.jsonl --trained-on billing
-      persona diagnose --finetuned ./bad-with-facts --keep facts
+      persona diagnose --finetuned ./my-adapter --trained-on health --keep facts
     """
     from persona.models import Placement
     from steering.diagnosis import DiagnoseConfig

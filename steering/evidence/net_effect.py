@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from persona.intervals import Estimate, bootstrap, net_taken_back, taken_back
+from persona.intervals import Estimate, bootstrap, net_taken_back, share_of
 from persona.rows import (
     ALIGNED,
     EQUIVALENT_WITHIN,
@@ -75,7 +75,7 @@ def net_restoration_of(table: pd.DataFrame, seed: int) -> Estimate | None:
     """See `persona.intervals.net_taken_back`; None where the no-op was not run."""
     if NOOP not in table:
         return None
-    return bootstrap(table[NET].to_numpy(), net_taken_back, seed=seed)
+    return share_of(table[NET].to_numpy(), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,7 @@ class Residual:
             {part: difference_of(table, RESTORED, ALIGNED, seed) for part, table in parts.items()},
             {
                 part: (
-                    bootstrap(
-                        table[[FINETUNED, RESTORED, ALIGNED]].to_numpy(), taken_back, seed=seed
-                    )
+                    share_of(table[[FINETUNED, RESTORED, ALIGNED]].to_numpy(), seed=seed)
                     if shifts[part].excludes_zero()
                     else None
                 )
@@ -214,10 +212,7 @@ class Placebos:
             )[[FINETUNED, "reached", ALIGNED, "edited"]]
             for name in names
         }
-        net = {
-            name: bootstrap(table.to_numpy(), net_taken_back, seed=seed)
-            for name, table in columns.items()
-        }
+        net = {name: share_of(table.to_numpy(), seed=seed) for name, table in columns.items()}
         best_first = sorted(names, key=lambda name: net[name].value, reverse=True)
 
         def above(name: str) -> Estimate | None:
@@ -230,10 +225,7 @@ class Placebos:
             )
 
         others = [name for name in best_first if name != NEUTRAL_TEXT]
-        raw = {
-            name: bootstrap(columns[name].to_numpy()[:, :3], taken_back, seed=seed)
-            for name in best_first
-        }
+        raw = {name: share_of(columns[name].to_numpy()[:, :3], seed=seed) for name in best_first}
         return cls(
             {name: net[name] for name in best_first},
             raw,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 import pandas as pd
 
@@ -43,6 +44,7 @@ def question_table(
     return table
 
 
-def interval(estimate: Estimate) -> dict[str, float]:
-    """An estimate as scorecard.json has it."""
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+def interval(estimate: Estimate) -> dict[str, float | None]:
+    """An estimate as scorecard.json has it; an interval without ends has none there."""
+    ends = {"low": estimate.low, "high": estimate.high}
+    return {"value": estimate.value} | {k: e if isfinite(e) else None for k, e in ends.items()}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from persona.directions.direction import PersonaVector
 from persona.errors import DataError
-from persona.intervals import Estimate, beyond_draws, bootstrap, taken_back
+from persona.intervals import Estimate, beyond_draws, bootstrap, share_of
 from persona.rows import (
     ALIGNED,
     FINETUNED,
@@ -63,7 +63,7 @@ def restoration_of(
     table: pd.DataFrame, condition: str, seed: int, *, from_: str = FINETUNED, to: str = ALIGNED
 ) -> Estimate:
     """(from - condition) / (from - to) over questions; 1 is all the way, above 1 overshoot."""
-    return bootstrap(table[[from_, condition, to]].to_numpy(), taken_back, seed=seed)
+    return share_of(table[[from_, condition, to]].to_numpy(), seed=seed)
 
 
 def beside_random(
@@ -173,7 +173,7 @@ def _of_the_edit(
     kl = question_table(rows, "kl_good_nats", "held_out")
     net = net_restoration_of(held_out, seed)
     restoration = restoration_of(held_out, RESTORED, seed)
-    kl_restoration = bootstrap(kl[[FINETUNED, RESTORED]].to_numpy(), taken_back, seed=seed)
+    kl_restoration = share_of(kl[[FINETUNED, RESTORED]].to_numpy(), seed=seed)
     residual = Residual.of(parts, seed)
     noop = Noop.of(rows, held_out, seed)
     placebos = Placebos.of(rows, held_out, seed)

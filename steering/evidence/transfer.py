@@ -21,7 +21,7 @@ from persona.behaviour.scoring import UNEDITED
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.errors import DataError
-from persona.intervals import bootstrap, taken_back
+from persona.intervals import bootstrap, share_of
 from persona.models.pair import ModelPair
 from steering.edits.from_directions import restore
 from steering.edits.steer import edited
@@ -95,7 +95,7 @@ def transfer_matrix(
         shift = bootstrap((gaps["finetuned"] - gaps["aligned"]).to_numpy(), seed=seed)
         for key in vectors:
             columns = gaps[["finetuned", f"restored by {key}", "aligned"]].to_numpy()
-            share = bootstrap(columns, taken_back, seed=seed)
+            share = share_of(columns, seed=seed)
             defined = shift.excludes_zero()
             rows.append(
                 {
