@@ -20,7 +20,7 @@ from persona.errors import DataError
 N_RESAMPLES = 4000
 KEPT_QUESTIONS = 512
 """Resamples of so many questions at most are kept for the next interval: 16 MB."""
-FEW = 16
+FEW = 32
 """Below so many questions a percentile bootstrap of a ratio is too narrow; see `share_of`."""
 
 
@@ -87,7 +87,7 @@ def net_taken_back(means: NDArray[np.float64]) -> NDArray[np.float64]:
 def share_of(columns: NDArray[np.float64], *, seed: int = 0) -> Estimate:
     """A share that was taken back, with an interval that holds for few questions too.
 
-    Percentile bootstrap from 16 questions on; below, Fieller's interval, which is as wide as so few
+    Percentile bootstrap from 32 questions on; below, Fieller's interval, which is as wide as so few
     questions leave it and has no ends where the difference itself may be 0 (there low is -inf and
     high inf). Coverage of both: docs/numerics.md.
     columns: [question 2 or 3], as `taken_back`, or [question 4], as `net_taken_back`.

@@ -17,7 +17,7 @@ from persona.report import figures, sections
 from persona.report.skill_words import skill_sentence
 from persona.report.tables import checked, seed_of
 from persona.report.theme import candidate_label, template, without_title
-from persona.report.verdict_checks import check_lines
+from persona.report.verdict_checks import check_lines, power_in_words
 from persona.report.verdict_words import limits_of, verdict_words
 from persona.report.wording import as_float, blocks, cleaned, duration, memory, number
 
@@ -164,6 +164,7 @@ def _context(
         "models": _names(scorecard.get("models")),
         "numbers": sections.key_numbers(scorecard, rows),
         "checks": check_lines(scorecard),
+        "power": power_in_words(scorecard),
         "placebos": sections.placebo_lines(scorecard),
         "above_neutral_text": sections.above_neutral_text(scorecard),
         "induction_controls": sections.induction_in_words(scorecard),

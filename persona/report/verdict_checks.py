@@ -128,11 +128,21 @@ def power_in_words(scorecard: Mapping[str, Any]) -> str:
     whole, n = as_float(power.get("if_whole")), as_float(power.get("n"))
     if whole is None or n is None:
         return ""
+    measured = as_float(power.get("if_as_measured"))
     return (
-        f"With {int(n)} questions the interval of a removal that is whole clears its bar in "
-        f"{number(100 * whole, 0)} % of runs, and a shift below "
-        f"{number(power.get('least_shift_nats'))} nats is missed in a fifth of them or more"
+        f"Power: with {int(n)} questions the net restoration of a removal that is whole clears its "
+        f"bar in {_percent(whole)} of runs, of one like this in {_percent(measured)}; a shift "
+        f"below {number(power.get('least_shift_nats'))} nats is missed in a fifth of them or more."
     )
+
+
+def _percent(share: float | None) -> str:
+    """In whole per cent; never 0 or 100 of what is only likely."""
+    if share is None:
+        return "an unknown share"
+    if share > 0.995:
+        return "more than 99 %"
+    return "less than 1 %" if share < 0.005 else f"{number(100 * share, 0)} %"
 
 
 def _words(check: Mapping[str, Any]) -> _Words:

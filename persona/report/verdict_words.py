@@ -12,7 +12,6 @@ from persona.report.verdict_checks import (
     LACKED_BY_VERSION_1,
     missed_in_words,
     not_measured_in_words,
-    power_in_words,
 )
 from persona.report.wording import as_float, blocks, cleaned, number, with_interval
 from persona.rows import FINETUNED, KL_RESTORED_AT_LEAST, RESTORED_AT_LEAST, is_beyond_chance
@@ -112,14 +111,11 @@ def _share(card: Mapping[str, Any]) -> str:
 
 
 def _afterwards(card: Mapping[str, Any]) -> str:
-    """What this run did not measure, and how far it could have."""
+    """What this run did not measure."""
     if not card.get("checks"):
         return f" Mind: {LACKED_BY_VERSION_1}." if card.get("schema_version") == 1 else ""
     lacking = not_measured_in_words(card)
-    said = [f"Not measured: {', '.join(lacking)}"] if lacking else []
-    if power := power_in_words(card):
-        said.append(power)
-    return "".join(f" {sentence}." for sentence in said)
+    return f" Not measured: {', '.join(lacking)}." if lacking else ""
 
 
 def _where(card: Mapping[str, Any]) -> str:

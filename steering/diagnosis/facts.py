@@ -131,6 +131,11 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
             f"to first order random subspaces, {name.replace('_', ' ')}, do as much with "
             f"p = {null['p']:.1g}"
         )
+    if power := scorecard["power"]:
+        lines.append(
+            f"power: with {power['n']} questions a shift of {power['least_shift_nats']:.2f} nats "
+            "is found in 80 % of runs"
+        )
     if unmet := [check["name"] for check in scorecard["checks"] or [] if check["met"] is False]:
         lines.append(f"not met: {', '.join(unmet)}")
     lines += _of_answers(scorecard)

@@ -281,12 +281,14 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "demo",
         "diagnose",
         "doctor",
+        "evaluate",
         "finetune",
         "lab",
         "label",
         "models",
         "organisms",
         "screen",
+        "steer",
     }
 
 

@@ -133,7 +133,7 @@ def test_a_mode_keeps_the_coefficient_within_its_range(explorer):
     explorer.controls["coefficient"].value = -3.0
     explorer.controls["mode"].value = "restore"
     assert explorer.choice.coefficient == 0.0
-    assert (explorer.controls["coefficient"].min, explorer.controls["coefficient"].max) == (0, 2)
+    assert (explorer.controls["coefficient"].min, explorer.controls["coefficient"].max) == (0, 1.5)
 
 
 def test_the_answers_shift_is_in_the_status_in_nats(explorer):
