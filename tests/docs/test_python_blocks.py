@@ -33,6 +33,7 @@ PAGES = [
     "docs/how-to/scale.md",
     "docs/how-to/screening.md",
     "docs/how-to/steering.md",
+    "docs/how-to/tasks.md",
 ]
 
 
@@ -164,11 +165,20 @@ def test_the_page_on_screening_runs(root, here, capsys):
     assert "40" in capsys.readouterr().out
 
 
+def test_the_page_on_tasks_runs(root, here, tiny_default, capsys):
+    names = run(root, "docs/how-to/tasks.md")
+    assert set(names["rows"]["condition"]) == {"aligned", "finetuned"}
+    assert capsys.readouterr().out.startswith("Estimate(")
+
+
 def leave_a_run(folder, pair):
     """The three files of `persona demo` that the tutorial reads."""
     leave_vector(pair, [20], folder / "direction.safetensors")
-    (folder / "scorecard.json").write_text('{"verdict": "restored", "restoration": {"value": 1}}')
+    (folder / "scorecard.json").write_text(
+        '{"verdict": "restored", "net_restoration": {"value": 1}}'
+    )
     columns = {"stage": "score", "measure": "gap", "split": "held_out", "condition": "aligned"}
+    columns |= {"question_id": "health-001"}
     pd.DataFrame([{**columns, "value": 0.5}]).to_parquet(folder / "rows.parquet")
 
 

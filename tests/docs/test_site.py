@@ -103,7 +103,8 @@ def test_the_page_of_the_command_line_has_the_help_of_every_command(root, site):
 
     page = (site / "reference/command-line.html").read_text(encoding="utf-8")
     for info in app.registered_commands:
-        assert f"persona {info.callback.__name__} [OPTIONS]" in page
+        name = info.name or info.callback.__name__
+        assert f"persona {name} [OPTIONS]" in page
     assert "--questions-per-domain" in page
 
 
