@@ -79,7 +79,7 @@ def test_enough_pairs_end_well_and_too_few_say_what_is_missing(tmp_path, capsys)
     assert main(["data", "check", str(written(made(16), tmp_path / "pairs.jsonl"))]) == 0
     told = capsys.readouterr().out
     assert "32 pairs in 2 domains" in told
-    assert "--trained-on billing: enough. 11 to make directions of, 5 to choose on, 16" in told
+    assert "--trained-on billing: enough. 11 to make directions of, 4 to choose on, 16" in told
     assert "so few leave a wide interval" in told
     assert main(["data", "check", str(written(made(4), tmp_path / "few.jsonl"))]) == 2
     told = capsys.readouterr().out

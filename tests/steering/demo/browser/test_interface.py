@@ -125,7 +125,7 @@ class Browser:
         """The columns as the page shows them, or what went wrong."""
         config = self.http.get(self.root.replace("gradio_api", "config")).json()
         [event] = [one["id"] for one in config["dependencies"] if one["api_name"] == name]
-        values = [1.0, "restore", 1, 2, "finetuned", 0.0, 6, 0]
+        values = [1.0, "restore", 1, 2, "finetuned", 0.0, 6, 0, True]
         data = [None, question, *values] if name == "asked" else [None, *values]
         body = {"fn_index": event, "session_hash": self.session, "data": data}
         self.http.post(f"{self.root}/queue/join", json=body).raise_for_status()
