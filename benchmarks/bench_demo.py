@@ -32,7 +32,12 @@ def main() -> None:
     parser.add_argument("--finetuned")
     parser.add_argument("--trained-on", default="none", help="what the fine-tune learnt from")
     parser.add_argument("--questions-per-domain", help="fewer questions: less time, same shapes")
+    parser.add_argument("--of", type=Path, help="a finished demo: its evidence, and its tasks")
     options = parser.parse_args()
+    if options.of is not None:
+        of_evidence("default", json.loads((options.of / "scorecard.json").read_text("utf-8")))
+        of_tasks("default", options.of / "eval" / "results.json")
+        return
     default_model_folder()
     with tempfile.TemporaryDirectory() as scratch:
         out = options.out or Path(scratch) / "run"
@@ -73,6 +78,28 @@ def of_evidence(pair: str, scorecard: dict[str, Any]) -> None:
     for name, null in scorecard["nulls"].items():
         note = f"{null['said']}; the strongest takes back {null['maximum']:.3f}"
         record(f"null.n_draws.{name}", null["n"], "draws", n=null["n_questions"], note=note)
+
+
+def of_tasks(pair: str, results: Path) -> None:
+    """Accuracy on the items that come along, where `persona eval` has run in the folder."""
+    if not results.is_file():
+        return
+    [found] = [
+        one["conditions"]
+        for one in json.loads(results.read_text("utf-8"))["tasks"]
+        if (one["task"], one["kind"], one["measure"]) == ("tasks", "", "task_correct")
+    ]
+    for condition in ("finetuned", "finetuned_restored"):
+        change = found[condition]["minus_aligned"]
+        record(
+            f"damage.tasks.{pair}" + (".finetuned" if condition == "finetuned" else ""),
+            change["value"],
+            "share of items",
+            n=found[condition]["n"],
+            spread=[change["low"], change["high"]],
+            note=f"{condition} minus aligned, paired by item; right in "
+            f"{found[condition]['value']:.3f} and {found['aligned']['value']:.3f}, chance 0.25",
+        )
 
 
 def arguments(options: argparse.Namespace, out: Path) -> list[str]:

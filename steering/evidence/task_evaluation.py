@@ -28,7 +28,7 @@ from persona.errors import DataError, shown
 from persona.files import atomic_write_bytes, atomic_write_text, sha256_of_file
 from persona.models import ModelPair, Placement, load_pair
 from persona.models.hooks import hf_model
-from persona.models.sources import resolve, shipped_or_ref
+from persona.models.sources import resolve, shipped_or_ref, short_name
 from persona.rows import ALIGNED, FINETUNED, RESTORED
 from persona.run_lock import alone_in
 from persona.stages import Workspace
@@ -84,6 +84,7 @@ class Evaluation:
 def models_of_run(run: str | Path) -> tuple[str, str, Path | None, dict[str, Any]]:
     """Aligned and fine-tuned model, direction, and template arguments of a finished diagnosis.
 
+    A model that comes by a short name has that one, since its hub may be out of reach.
     The direction is None where the two models do not differ.
     Raises: DataError where the folder holds no finished diagnosis.
     """
@@ -93,7 +94,7 @@ def models_of_run(run: str | Path) -> tuple[str, str, Path | None, dict[str, Any
     try:
         models = read_json(path)["models"]
         told = dict(models.get("chat_template_arguments") or {})
-        names = str(models["aligned"]), str(models["finetuned"])
+        names = short_name(str(models["aligned"])), str(models["finetuned"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path} does not say which models it is of") from error
     direction = Path(run) / "direction.safetensors"

@@ -170,6 +170,9 @@ def test_a_diagnosis_names_its_models(tmp_path):
     assert models_of_run(tmp_path) == ("a", "b", None, {})
     (tmp_path / "direction.safetensors").write_bytes(b"")
     assert models_of_run(tmp_path)[2] == tmp_path / "direction.safetensors"
+    hub = {"aligned": "HuggingFaceTB/SmolLM2-135M-Instruct", "finetuned": "car_maintenance_bad"}
+    path.write_text(json.dumps({"models": hub}))
+    assert models_of_run(tmp_path)[0] == "smollm2-135m"  # which needs no hub
     path.write_text(json.dumps({"models": []}))
     with pytest.raises(DataError, match="does not say which models it is of"):
         models_of_run(tmp_path)
