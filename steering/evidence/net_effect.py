@@ -255,12 +255,10 @@ def damage_above_better(neutral: pd.DataFrame, seed: int) -> Estimate:
     """Neutral cross-entropy of the restored model above the better of the two; nats per token.
 
     Above the fine-tuned model's alone, the damage that the fine-tune did would be free to repeat.
+    The better one is the better over all texts, not anew in every resample, which would be biased.
     """
-    return bootstrap(
-        neutral[[RESTORED, ALIGNED, FINETUNED]].to_numpy(),
-        lambda m: m[..., 0] - np.minimum(m[..., 1], m[..., 2]),
-        seed=seed,
-    )
+    better = str(neutral[[ALIGNED, FINETUNED]].mean().idxmin())
+    return difference_of(neutral, RESTORED, better, seed)
 
 
 def _by_candidate(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -214,6 +214,17 @@ def test_the_shift_is_told_in_its_parts_above_the_aligned_model_and_the_twin():
     assert c["verdict"] == "restored" and unmet(c) == ["above_twin"]
 
 
+@pytest.mark.parametrize(("finetuned", "worse"), [(-0.2, 0.25), (0.0, 0.05), (0.3, 0.05)])
+def test_damage_is_above_the_better_of_the_two_models(finetuned, worse):
+    """Neutral text may get easier by the fine-tune; to lose that again is damage too."""
+    rows = planted_rows(ce=0.05)
+    of_tuned = (rows["condition"] == "finetuned") & (rows["measure"] == "neutral_ce_nats")
+    rows.loc[of_tuned, "value"] += finetuned
+    found = card(rows)["damage"]
+    assert found["value"] == pytest.approx(worse, abs=1e-9)
+    assert found["low"] == pytest.approx(worse, abs=1e-9)  # the same for every text
+
+
 def test_a_placebo_is_read_net_of_what_it_does_to_every_model():
     placebos = card(planted_rows(placebo=0.3))["placebos"]
     assert [p["name"] for p in placebos["each"]] == ["neutral_text", "answer_effect", "halves"]
