@@ -66,6 +66,8 @@ DOSE_DRAWS = 3
 QUICK_NULL_QUESTIONS = 6
 KINDS: Mapping[Draws, str] = {"isotropic": "isotropic", "covariance": "covariance_matched"}
 """Random subspaces, and what scorecard.json calls them."""
+Moments = Mapping[int, Tensor]
+"""layer -> attribution moments of the scored questions, see `attribution_moments`."""
 INDUCTIONS = (1.0, 0.75, 0.5, 0.25)
 """Shares of the way to the fine-tuned mean that may be induced; the largest that harms no more."""
 HARM_TIE = 0.005
@@ -146,14 +148,13 @@ class Scoring:
         return max(harmless, default=min(shares.values())), rows
 
     def strong_nulls(
-        self, vector: PersonaVector, means: Means
+        self, vector: PersonaVector, means: Means, moments: Moments
     ) -> tuple[list[Condition], pd.DataFrame]:
         """The strongest of a thousand random subspaces of either kind, and principal components.
 
         Ranked by their first-order effect on the very questions that score; rows: what was
         predicted of every draw.
         """
-        moments = self._moments(vector, means)
         n_run = QUICK_RUN_DRAWS if self.quick else RUN_DRAWS
         screened = [
             screened_draws(
@@ -167,7 +168,7 @@ class Scoring:
         return conditions, pd.concat([one.rows() for one in screened], ignore_index=True)
 
     def closed_form_nulls(
-        self, vector: PersonaVector, means: Means, rows: pd.DataFrame
+        self, vector: PersonaVector, means: Means, moments: Moments, rows: pd.DataFrame
     ) -> dict[str, Any]:
         """How often random subspaces would do as much to first order, of which no draw is run.
 
@@ -175,7 +176,6 @@ class Scoring:
         """
         gaps = question_table(rows, "gap", "held_out").mean()
         shift, fall = gaps[FINETUNED] - gaps[ALIGNED], gaps[FINETUNED] - gaps[RESTORED]
-        moments = self._moments(vector, means)
         return {
             name: null_of_first_order(
                 first_order_null(
@@ -191,7 +191,7 @@ class Scoring:
             for kind, name in KINDS.items()
         }
 
-    def _moments(self, vector: PersonaVector, means: Means) -> dict[int, Tensor]:
+    def moments(self, vector: PersonaVector, means: Means) -> Moments:
         """What restoring a subspace of a block does to the scored questions, to first order."""
         return self.workspace.by_layer(
             "null-moments",
@@ -209,14 +209,18 @@ class Scoring:
         return self.config.questions_per_domain is not None
 
     def score(
-        self, vector: PersonaVector, means: Means, placebos: Mapping[str, PersonaVector]
+        self,
+        vector: PersonaVector,
+        means: Means,
+        placebos: Mapping[str, PersonaVector],
+        moments: Moments,
     ) -> list[pd.DataFrame]:
         """Every condition on held-out questions, on those trained on, and on fresh neutral text.
 
         The good twin is another pair of models: see `of_good_twin`.
         """
         strength, tried = self.induction(vector)
-        nulls, predicted = self.strong_nulls(vector, means)
+        nulls, predicted = self.strong_nulls(vector, means, moments)
         restoration = RecordedSteps(restore(vector))
         induction = RecordedSteps(induce(vector, strength))
         fixed = [

@@ -75,6 +75,8 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
         e = scorecard[name]
         if e is None:
             return "undefined"
+        if e["low"] is None:  # Fieller's interval of few questions
+            return f"{e['value']:+.2f} [without ends]"
         return f"{e['value']:+.2f} [{e['low']:+.2f}, {e['high']:+.2f}]"
 
     direction, random = scorecard["direction"], scorecard["random_restoration"]

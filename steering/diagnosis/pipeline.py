@@ -148,16 +148,17 @@ class DiagnosisRun:
         )
         of_twin, placebo_of_twin = scoring.of_good_twin(found, plans, keep)
         placebos = scoring.placebos(found) | placebo_of_twin
+        moments = scoring.moments(vector, found.means)
         scored = [
             found.rows,
             self.workspace.table("dose", lambda: scoring.dose(vector)),
-            *scoring.score(vector, found.means, placebos),
+            *scoring.score(vector, found.means, placebos, moments),
             *([] if keep is None else [keep.of_pair(self.pair, vector)]),
             *of_twin,
         ]
         parts = [part for part in scored if len(part)]
         closed_form = scoring.closed_form_nulls(
-            vector, found.means, pd.concat(parts, ignore_index=True)
+            vector, found.means, moments, pd.concat(parts, ignore_index=True)
         )
         judged = sampling = None
         if plans is not None:
