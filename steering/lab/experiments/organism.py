@@ -83,11 +83,11 @@ class Narrow:
 
 
 def plan(bench: Workbench, narrow: Narrow) -> Plan:
-    """Two fine-tunes, one direction; six conditions, and the random null once."""
+    """Two fine-tunes, one direction; seven conditions, and the random null once."""
     sizes = bench.sizes
     asked = sum(map(len, narrow.splits(bench).values()))
     drawn = sizes.n_random * 2 * sizes.random_questions if bench.first else 0
-    return Plan(fine_tunes=2, vectors=1, answer_pairs=6 * asked + drawn)
+    return Plan(fine_tunes=2, vectors=1, answer_pairs=7 * asked + drawn)
 
 
 def measure(bench: Workbench, narrow: Narrow) -> Measured:

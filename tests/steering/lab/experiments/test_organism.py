@@ -12,6 +12,7 @@ from persona.behaviour.scoring import Condition
 from persona.rows import ALIGNED, FINETUNED, RESTORED
 from steering.lab import experiment, run_experiment
 from steering.lab.bench import readings, workbench
+from steering.lab.bench.workbench import Workbench
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,12 @@ def test_every_condition_is_read_on_both_splits_and_no_row_twice(rows):
         FINETUNED,
         "good_twin",
     }
+
+
+def test_what_was_announced_is_what_was_done(settings, summary):
+    announced = experiment("car").plan(Workbench(settings, summary.seeds[0]))
+    done = (summary.fine_tunes, summary.answer_pairs)
+    assert (announced.fine_tunes, announced.answer_pairs) == done
 
 
 def test_the_adapter_that_was_scored_is_the_one_that_was_trained(rows, settings, bench):
