@@ -13,6 +13,7 @@ import typer
 from persona.choices import Precision
 from persona.cli.columns import in_columns
 from persona.cli.completion import complete_aligned, complete_finetuned
+from persona.cli.demo_session import AllowMismatch
 from persona.cli.options import (
     Debug,
     Device,
@@ -134,15 +135,7 @@ def evaluate(
             file_okay=False,
         ),
     ] = None,
-    allow_mismatch: Annotated[
-        bool,
-        typer.Option(
-            "--allow-mismatch",
-            help="Take a direction of another revision, and models whose tokenizers or chat "
-            "templates differ.",
-            rich_help_panel="Models",
-        ),
-    ] = False,
+    allow_mismatch: AllowMismatch = False,
     template_arguments: TemplateArguments = None,
     no_proof: NoProof = False,
     seed: Seed = 0,

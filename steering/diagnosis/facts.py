@@ -129,9 +129,10 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
                 f"{null['n_run']} run {null['maximum']:+.2f}"
             )
     for name, null in (scorecard.get("closed_form_nulls") or {}).items():
+        sign = "at most" if null["p"] <= null["p_floor"] else "="
         lines.append(
             f"to first order random subspaces, {name.replace('_', ' ')}, do as much with "
-            f"p = {null['p']:.1g}"
+            f"p {sign} {null['p']:.1g}"
         )
     if power := scorecard["power"]:
         lines.append(

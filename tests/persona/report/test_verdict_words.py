@@ -4,7 +4,7 @@ import pytest
 
 from persona.report.html import render_report
 from persona.report.sections import key_numbers
-from persona.report.verdict_words import verdict_words
+from persona.report.verdict_words import limits_of, verdict_words
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,11 @@ def test_a_thousand_screened_draws_are_told_by_how_many_did_as_much(net_card):
         "shaped like the activations 2 of 1,000 did as much, the strongest 0.71)"
         in plainly(verdict_words(card).sentence)
     )
+    limits = dict(limits_of(card, judged=False))
+    assert "The null is isotropic." not in limits  # not where shaped ones stand beside it
+    assert "ranked by a linear prediction" in limits["A null says that the direction matters."]
+    card["nulls"] = None
+    assert "The null is isotropic." in dict(limits_of(card, judged=False))
 
 
 def test_the_checks_and_controls_of_the_verdict_stand_in_the_page(net_card):
