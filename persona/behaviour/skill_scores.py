@@ -17,7 +17,7 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.scoring import Condition, score_dialogues
 from persona.data.skills import SKILL_SPLITS, Skill, SkillSplit
 from persona.errors import DataError
-from persona.intervals import Estimate, bootstrap, taken_back
+from persona.intervals import Estimate, bootstrap, share_of
 from persona.models.pair import ModelPair
 from persona.rows import ALIGNED, FINETUNED, RESTORED
 
@@ -125,8 +125,12 @@ class SkillKept:
     def as_json(self) -> dict[str, Any]:
         """For a scorecard: numbers with their intervals, null where undefined."""
         whole = asdict(self)
-        whole["share"] = None if self.why_undefined else whole["share"]
-        return whole
+        if self.why_undefined:
+            return whole | {"share": None}
+        ends = {
+            end: e if np.isfinite(e := whole["share"][end]) else None for end in ("low", "high")
+        }
+        return whole | {"share": whole["share"] | ends}
 
 
 def skill_kept(
@@ -141,7 +145,8 @@ def skill_kept(
 ) -> SkillKept:
     """Share of what the fine-tune gained that the restored model still has; see `SkillKept`.
 
-    Intervals: 95 % percentile bootstrap over items, all three models resampled together.
+    Intervals: 95 % over items, all three models together; of the share see `share_of`, which may
+    leave that of a few items without ends (null in JSON).
     rows: of `score_skill`. restored, aligned, finetuned: names of conditions.
     measure: None for margin_nats, or log_prob_right where the skill has no wrong answers.
     Raises: DataError for a condition, measure or split that the rows do not have, or an item that
@@ -163,5 +168,5 @@ def skill_kept(
     if not gained.low > 0:
         undefined = Estimate(float("nan"), float("nan"), float("nan"), len(columns))
         return SkillKept(measure, split, undefined, gained, lost, UNLEARNT)
-    share = bootstrap(columns, lambda means: 1 - taken_back(means), seed=seed)
+    share = share_of(table[[aligned, restored, finetuned]].to_numpy(dtype=np.float64), seed=seed)
     return SkillKept(measure, split, share, gained, lost)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pushed_model import Pushed
 from transformers import AutoModelForCausalLM
 
 from persona.behaviour import UNEDITED, Condition, forced_choice, score_tasks, task_accuracy
 from persona.data.tasks import TaskItem, load_tasks
 from persona.errors import DataError
-from persona.models.hooks import hooked
 
 ITEMS = [
     TaskItem("a", "physics", "what now", ("up", "down there", "left"), 1),
@@ -29,24 +27,6 @@ def value(rows, condition, item, measure):
     return chosen["value"].item()
 
 
-class Written:
-    """Makes every next token that of the given bytes, at the model's output: a planted truth."""
-
-    token_by_token = True
-
-    def __init__(self, text):
-        self.text = text
-
-    @contextlib.contextmanager
-    def __call__(self, bridge):
-        wanted = bridge.tokenizer(self.text, add_special_tokens=False)["input_ids"]
-        table = bridge.original_model.get_output_embeddings().weight
-        push = 40 * table[sorted(set(wanted))].mean(0)
-        last = int(bridge.cfg.n_layers) - 1
-        with hooked(bridge, [(f"blocks.{last}.hook_out", lambda resid: resid + push)]):
-            yield
-
-
 def test_a_model_that_is_pushed_toward_an_answer_chooses_it(tiny_pair):
     items = [
         TaskItem(f"{n}-{answer}", "physics", f"which {n}", ("zzzz", "qqqq", "xxxx"), answer)
@@ -55,7 +35,7 @@ def test_a_model_that_is_pushed_toward_an_answer_chooses_it(tiny_pair):
     ]
     conditions = [
         *UNEDITED,
-        *(Condition(letter, "aligned", Written(letter), 3) for letter in "zqx"),
+        *(Condition(letter, "aligned", Pushed(letter), 3) for letter in "zqx"),
     ]
     rows = score_tasks(tiny_pair, items, conditions)
     for answer, letter in enumerate("zqx"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 
 import numpy as np
@@ -10,6 +9,8 @@ import pytest
 import torch
 
 pytest.importorskip("lm_eval", reason="needs the extra eval (lm-evaluation-harness)")
+
+from pushed_model import Pushed
 
 from persona.behaviour import UNEDITED, Condition, score_tasks
 from persona.behaviour.harness import HarnessTasks, _language_model
@@ -40,24 +41,6 @@ metric_list:
   - metric: acc
   - metric: acc_norm
 """
-
-
-class Pushed:
-    """Makes the tokens of a text the likeliest everywhere."""
-
-    token_by_token = True
-
-    def __init__(self, text):
-        self.text = text
-
-    @contextlib.contextmanager
-    def __call__(self, bridge):
-        wanted = bridge.tokenizer(self.text, add_special_tokens=False)["input_ids"]
-        table = bridge.original_model.get_output_embeddings().weight
-        push = 40 * table[sorted(set(wanted))].mean(0)
-        last = int(bridge.cfg.n_layers) - 1
-        with hooked(bridge, [(f"blocks.{last}.hook_out", lambda resid: resid + push)]):
-            yield
 
 
 @pytest.fixture(scope="module")

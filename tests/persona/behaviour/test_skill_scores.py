@@ -220,3 +220,24 @@ def test_a_condition_that_was_not_read_is_named():
     rows = made({"aligned": [0, 0], "finetuned": [1, 1], "finetuned_restored": [1]})
     with pytest.raises(DataError, match="missing readings"):
         skill_kept(rows)
+
+
+def test_a_share_of_few_items_without_ends_can_be_written():
+    """Fieller's interval of four items, of which the gain is not sure to be more than nothing."""
+    gains = [0.02, 0.9, 0.05, 0.6]
+    rows = pd.DataFrame(
+        [
+            {"condition": name, "question_id": str(i), "split": "held_out", "value": value}
+            for i, gain in enumerate(gains)
+            for name, value in (
+                ("aligned", 0.0),
+                ("finetuned", gain),
+                ("finetuned_restored", 0.8 * gain),
+            )
+        ]
+    ).assign(measure="margin_nats")
+    found = skill_kept(rows)
+    assert found.gained.low > 0 and found.share.low == -np.inf
+    written = found.as_json()["share"]
+    assert written["value"] == pytest.approx(0.8)
+    assert written["low"] is None and written["high"] is None

@@ -106,7 +106,7 @@ def test_the_restoration_is_written_for_the_harness_where_its_format_holds_it(
     results = evaluate_tasks(config_of(given, tmp_path)).results
     assert results["steered_file"] == "steered.pt"
     # The fine-tune is an adapter: the harness loads it around the model.
-    assert list(torch.load(tmp_path / "steered.pt")) == ["model.model.layers.2"]
+    assert list(torch.load(tmp_path / "steered.pt", weights_only=True)) == ["model.model.layers.2"]
     wide = torch.linalg.qr(torch.randn(given["pair"].d_model, 2))[0].T.contiguous()
     two = Subspace(wide, torch.zeros(2), torch.ones(2), given["pair"].space(1))
     path = save_vector(PersonaVector({1: two}, "made up"), tmp_path / "two.safetensors")
