@@ -28,7 +28,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("activations",),
         ("directions",),
         ("behaviour",),
-        ("organisms", "report"),
+        ("organisms", "report", "traits"),
         ("sae",),
         ("cli",),
     ),

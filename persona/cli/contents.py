@@ -26,6 +26,7 @@ PATHS = (
         "direction",
         "probe",
         "reference",
+        "artefacts",
         "chat_template",
     ),
     *("watch", "harmless", "prevent", "project_out"),

@@ -32,6 +32,7 @@ from persona.cli.organisms import organisms
 from persona.cli.sae import sae_app
 from persona.cli.screen import screen
 from persona.cli.steer_command import steer
+from persona.cli.trait import trait
 from persona.errors import PersonaError, is_panic
 
 STOPPED = "stopped; run the same command again to continue"
@@ -102,6 +103,7 @@ app.add_typer(
     rich_help_panel=LOOK,
     short_help="Sparse autoencoders: train, rank, screen, explain latents.",
 )
+_add(trait, LOOK, "A persona vector for any trait, or that there is none.")
 _add(evaluate, LOOK, "What do fine-tune and removal cost on tasks?", name="eval")
 _add(label, LOOK, "Label answers blind; an EM rate beyond the judge.")
 _add(lab, LOOK, "Experiments on emergent misalignment.")

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from persona.data.json_places import line_of
 from persona.data.jsonl import check_keys, check_texts, read_json, read_jsonl, read_text
 from persona.data.plain_yaml import YamlError, parse_yaml
 from persona.data.text import why_no_text
@@ -59,12 +60,16 @@ class Trait:
     """A trait with what brings it out and what measures it.
 
     eval_prompt: the judge's instruction, with the place holders {question} and {answer}.
+    description: the trait in a few words, such as "flatters the user"; "" where nobody says.
+    made_by: who wrote it, "" where nobody says.
     """
 
     name: str
     instructions: tuple[InstructionPair, ...]
     questions: tuple[str, ...]
     eval_prompt: str
+    description: str = ""
+    made_by: str = ""
 
 
 def read_pairs(path: str | Path) -> list[AnswerPair]:
@@ -161,6 +166,8 @@ def read_evaluation_yaml(path: str | Path) -> list[EvaluationQuestion]:
 def read_trait_json(path: str | Path) -> Trait:
     """Returns the trait of a persona-vectors JSON file, named by the file ("evil.extract": evil).
 
+    The keys "trait" (the trait in a few words) and "made_by" are ours, and may be left out.
+
     Source: Chen et al. 2025, "Persona Vectors", trait files (`*.extract.json`, `*.eval.json`).
 
     Raises:
@@ -170,7 +177,7 @@ def read_trait_json(path: str | Path) -> Trait:
     try:
         if not isinstance(content, dict):
             raise DataError("a JSON object is needed")
-        check_keys(content, ("instruction", "questions", "eval_prompt"))
+        check_keys(content, ("instruction", "questions", "eval_prompt"), ("trait", "made_by"))
         instructions = []
         for number, entry in enumerate(_filled_list(content, "instruction")):
             if not isinstance(entry, dict):
@@ -184,9 +191,13 @@ def read_trait_json(path: str | Path) -> Trait:
             instructions=tuple(instructions),
             questions=_texts_of(content, "questions"),
             eval_prompt=_text_of(content, "eval_prompt"),
+            description=_text_of(content, "trait") if "trait" in content else "",
+            made_by=_text_of(content, "made_by") if "made_by" in content else "",
         )
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        line = line_of(read_text(path), str(error).partition(" ")[0])
+        at = "" if line is None else f", line {line}"
+        raise DataError(f"{path}{at}: {error}") from error
 
 
 def _evaluation_question(entry: object) -> EvaluationQuestion:

@@ -33,7 +33,7 @@ PROGRAM: Any = typer.main.get_command(app)
 PLAIN = ["--dtype", "float32", "--device", "cpu"]
 RUN = ("convert", "data", "steer", "chat", "models", "organisms")
 FOLLOWED = ("demo", "diagnose")
-READ = ("app", "certify", "doctor", "eval", "finetune", "lab", "label", "sae", "screen")
+READ = ("app", "certify", "doctor", "eval", "finetune", "lab", "label", "sae", "screen", "trait")
 MODELS = (
     "org/chat-model",
     "org/chat-model-tuned",

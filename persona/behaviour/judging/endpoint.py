@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import math
-import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from persona.behaviour.judging.cache import JudgeCache, request_key
+from persona.behaviour.judging.chat_endpoint import ChatEndpoint
 from persona.behaviour.judging.judge import JudgeItem, JudgeScore, aggregate_score, prompts_for
 from persona.errors import JudgeError
 from persona.progress import progress
 
-if TYPE_CHECKING:
-    import openai
-
 TOP_LOGPROBS = 20
 CHARACTERS_PER_TOKEN = 4.0
 """Rough English average, for the estimate before the start only."""
-DEFAULT_ENDPOINT = "https://api.openai.com/v1"
 CHECK_PROMPT = "Reply with the number 100 alone."
 ROUNDING = 1e-3
 """How far above 0 a log-probability may lie: servers compute in half precision."""
-MAX_SAID = 200
-MIN_SECRET = 3
-"""Shorter than this, cutting a secret out would cut words to pieces and tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,42 +67,27 @@ class EndpointJudge:
         Raises:
             JudgeError: no key, or the openai package is not installed.
         """
-        try:
-            import openai
-        except ImportError as error:
-            raise JudgeError(
-                "an endpoint judge needs the openai package; pip install 'personascope[judge]'"
-            ) from error
-        key = api_key or os.environ.get("OPENAI_API_KEY")
-        if not key:
-            raise JudgeError(
-                "an endpoint judge needs a key; set OPENAI_API_KEY (any word for a local server, "
-                "with its address in OPENAI_BASE_URL), or choose local:MODEL or none"
-            )
+        self._at = ChatEndpoint(
+            model,
+            called="the judge endpoint",
+            base_url=base_url,
+            api_key=api_key,
+            max_retries=max_retries,
+            timeout_seconds=timeout_seconds,
+        )
         self.name = f"openai:{model}"
         self.model = model
-        address = (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT).rstrip("/")
-        self.endpoint = without_credentials(address)
-        self._secrets = (key, *credentials_in(address))
+        self.endpoint = self._at.address
         self._cache_folder = cache_folder
         self._concurrency = concurrency
         self._announce = announce
-        try:
-            self._client: openai.OpenAI = openai.OpenAI(
-                base_url=address, api_key=key, max_retries=max_retries, timeout=timeout_seconds
-            )
-        except Exception as error:  # whatever the HTTP library finds wrong with an address
-            raise JudgeError(
-                f"{self.endpoint} is no address of an endpoint ({self._said(error)}); check "
-                "OPENAI_BASE_URL"
-            ) from None
 
     def check(self) -> None:
         """Asks for one token, so that a wrong address, key or model is found before the work.
 
         Raises: JudgeError as `score`; at most one further try.
         """
-        self._ask(CHECK_PROMPT, self._client.with_options(max_retries=1))
+        self._ask(CHECK_PROMPT, max_retries=1)
 
     def score(self, items: Sequence[JudgeItem]) -> list[JudgeScore]:
         """Returns one score per item; equal prompts are asked once, known ones not at all.
@@ -124,7 +98,15 @@ class EndpointJudge:
             JudgeError: the endpoint cannot be reached, refuses, or gives no log-probabilities.
         """
         prompts = [prompts_for(item) for item in items]
-        unique = list(dict.fromkeys(prompt for both in prompts for prompt in both))
+        found = iter(self.numbers([prompt for both in prompts for prompt in both]))
+        return [JudgeScore(alignment=next(found), coherence=next(found)) for _ in prompts]
+
+    def numbers(self, prompts: Sequence[str]) -> list[float | None]:
+        """Returns the number that the judge gives as its answer to each prompt, 0 to 100.
+
+        As `score`, for prompts of any rubric. None where it wanted to say something else.
+        """
+        unique = list(dict.fromkeys(prompts))
         cache = None if self._cache_folder is None else JudgeCache.opened(self._cache_folder)
         try:
             known = self._known(unique, cache)
@@ -135,13 +117,7 @@ class EndpointJudge:
         finally:
             if cache is not None:
                 cache.close()
-        return [
-            JudgeScore(
-                alignment=aggregate_score(known[alignment]),
-                coherence=aggregate_score(known[coherence]),
-            )
-            for alignment, coherence in prompts
-        ]
+        return [aggregate_score(known[prompt]) for prompt in prompts]
 
     def estimate(self, items: Sequence[JudgeItem]) -> RequestEstimate:
         """Returns what `score` would take for these items if nothing were cached."""
@@ -176,45 +152,29 @@ class EndpointJudge:
                 if cache is not None:
                     cache.put(self._key(prompt), answers[prompt])
         except KeyboardInterrupt:
-            self._client.close()  # ends the requests under way, which the exit would wait for
+            self._at.close()
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         return answers
 
-    def _ask(self, prompt: str, client: openai.OpenAI | None = None) -> dict[str, float]:
-        """Returns the probability of each of the likeliest first tokens of the judge's answer.
-
-        The errors of the library, which may hold address and headers, are not passed on.
-        """
-        import openai
-
-        try:
-            reply = (client or self._client).chat.completions.create(
-                model=self.model,
-                messages=[{"role": "user", "content": prompt}],
-                max_tokens=1,
-                temperature=0.0,
-                seed=0,
-                logprobs=True,
-                top_logprobs=TOP_LOGPROBS,
-            )
-        except openai.APIStatusError as error:
-            said = self._said(error.message)
-            raise JudgeError(_refusal(self.endpoint, self.model, error, said)) from None
-        except openai.APIConnectionError as error:
-            raise JudgeError(
-                f"the judge endpoint {self.endpoint} cannot be reached "
-                f"({self._said(error.__cause__ or error)}); check OPENAI_BASE_URL and the network"
-            ) from None
-        except (openai.OpenAIError, ValueError, TypeError) as error:  # an answer that is no JSON
-            raise self._other_form(error) from None
+    def _ask(self, prompt: str, max_retries: int | None = None) -> dict[str, float]:
+        """Returns the probability of each of the likeliest first tokens of the judge's answer."""
+        reply = self._at.ask(
+            prompt,
+            max_retries=max_retries,
+            max_tokens=1,
+            temperature=0.0,
+            seed=0,
+            logprobs=True,
+            top_logprobs=TOP_LOGPROBS,
+        )
         try:
             logprobs = reply.choices[0].logprobs if reply.choices else None
             weighed = logprobs.content[0].top_logprobs if logprobs and logprobs.content else []
             found = [(str(token.token), float(token.logprob)) for token in weighed]
         except (AttributeError, TypeError, ValueError, LookupError) as error:
-            raise self._other_form(error) from None
+            raise self._at.other_form(error) from None
         if not found:
             raise JudgeError(
                 f"{self.endpoint} gave no token log-probabilities for {self.model}; choose a model "
@@ -233,60 +193,3 @@ class EndpointJudge:
                 )
             probability_of[token] = probability_of.get(token, 0.0) + math.exp(min(log_prob, 0.0))
         return probability_of
-
-    def _other_form(self, error: Exception) -> JudgeError:
-        return JudgeError(
-            f"{self.endpoint} does not answer as an OpenAI-compatible endpoint does "
-            f"({self._said(error)}); check OPENAI_BASE_URL, which often ends in /v1"
-        )
-
-    def _said(self, what: object) -> str:
-        """What a library or a server said, in one short line, with every secret cut out."""
-        return cut_out(" ".join(str(what).split()), self._secrets)[:MAX_SAID]
-
-
-def without_credentials(address: str) -> str:
-    """Returns an address without user, password, query and fragment, as an error may show it."""
-    bare = re.split(r"[?#]", address)[0]
-    scheme, found, rest = bare.partition("://")
-    if not found:
-        scheme, rest = "", bare
-    host, slash, path = rest.partition("/")
-    # A password may hold a slash; what stands before an @ is never shown.
-    if "@" in rest:
-        host, slash, path = rest.rpartition("@")[2].partition("/")
-    return f"{scheme}{found}{host}{slash}{path}"
-
-
-def credentials_in(address: str) -> tuple[str, ...]:
-    """Returns what of an address must not be shown: user and password, as written, decoded and as
-    a header holds them, and the values of its query."""
-    bare, _, query = address.partition("?")
-    userinfo = bare.partition("://")[2].rpartition("@")[0] or bare.rpartition("@")[0]
-    user, _, password = userinfo.partition(":")
-    plain = f"{unquote(user)}:{unquote(password)}"
-    header = base64.b64encode(plain.encode()).decode() if userinfo else ""
-    values = [part.partition("=")[2] for part in re.split("[&#]", query)]
-    return (userinfo, password, unquote(password), user, unquote(user), header, *values)
-
-
-def cut_out(text: str, secrets: Iterable[str]) -> str:
-    """Returns a text with every secret, and whatever stands before an @ in an address, as ***."""
-    for secret in sorted({s for s in secrets if len(s) >= MIN_SECRET}, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return re.sub(r"(?<=://)[^\s/]*@", "***@", text)
-
-
-def _refusal(endpoint: str, model: str, error: openai.APIStatusError, said: str) -> str:
-    """said: what the endpoint said, without secrets."""
-    status = error.status_code
-    if status in {401, 403}:
-        return f"the judge endpoint {endpoint} refused the key ({status}); check OPENAI_API_KEY"
-    if status == 404:
-        return f"the judge endpoint {endpoint} has no model {model} (404); check the name"
-    if status in {408, 409, 429} or status >= 500:
-        return (
-            f"the judge endpoint {endpoint} still answered {status} after every retry; answers so "
-            "far are kept, run again later"
-        )
-    return f"the judge endpoint {endpoint} refused the request ({status}): {said}"

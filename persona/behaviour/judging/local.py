@@ -109,6 +109,10 @@ class LocalJudge:
             )
         ]
 
+    def numbers(self, prompts: Sequence[str]) -> list[float | None]:
+        """Returns the number that the judge gives as its answer to each prompt, 0 to 100."""
+        return [self._read(prompt) for prompt in progress(prompts, "Judging", total=len(prompts))]
+
     def _read(self, prompt: str) -> float | None:
         numbers = self.number_probabilities(prompt)
         return aggregate_score({str(number): p for number, p in numbers.items()})

@@ -1,0 +1,142 @@
+"""`persona trait`: what is asked for, and the artefacts before anything runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from persona.choices import Precision
+from persona.cli.completion import complete_aligned
+from persona.cli.options import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    Quiet,
+    Seed,
+    TemplateArguments,
+    template_arguments_of,
+)
+
+_TEXTS = "The trait's texts"
+
+
+def trait(
+    trait: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRAIT",
+            help="What the assistant does, in a few words, or a trait file (.json) in the format "
+            "of persona_vectors; of NAME.extract.json and NAME.eval.json either names both.",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=complete_aligned,
+            help="The chat model: short name, hub id, folder or GGUF file.",
+            rich_help_panel="Models",
+        ),
+    ] = "default",
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the texts and the results. A stopped run with the same folder goes on "
+            "where it was; artefacts.json in it is taken as it is.",
+            file_okay=False,
+        ),
+    ] = Path("trait"),
+    artefacts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            show_default="made of TRAIT",
+            help="Instructions, questions and rubric for TRAIT, written by hand or by another run.",
+            rich_help_panel=_TEXTS,
+        ),
+    ] = None,
+    writer: Annotated[
+        str,
+        typer.Option(
+            metavar="WRITER",
+            help="Who writes the texts: `model`, the one of the run; `openai:MODEL` at the "
+            "endpoint of OPENAI_BASE_URL, key in OPENAI_API_KEY; `none` takes ready-made ones, "
+            "to be edited.",
+            rich_help_panel=_TEXTS,
+        ),
+    ] = "model",
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Write or check the texts and stop, so that they can be read and edited.",
+            rich_help_panel=_TEXTS,
+        ),
+    ] = False,
+    seed: Seed = 0,
+    template_arguments: TemplateArguments = None,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """A persona vector for any trait, from one sentence.
+
+    First come its texts: five pairs of opposite instructions, forty questions that do not name the
+    trait, half to make the vector and half to prove it, and a rubric. They stand in
+    DIR/artefacts.json before anything else runs. Texts that name the trait in a question, repeat
+    themselves or are longer for one pole are refused, with their line.
+
+    \b
+    Examples:
+      persona trait "flatters the user" --model qwen2.5-coder-0.5b --out flattery --dry-run
+      persona trait "flatters the user" --writer none --out flattery --dry-run
+      persona trait "is evil" --artefacts evil.extract.json --dry-run
+    """
+    told = template_arguments_of(template_arguments)
+    with contextlib.redirect_stdout(sys.stderr):
+        from persona.traits import choose_artefacts, writer_named
+
+        def open_pair() -> Any:
+            from persona.models import Placement
+            from persona.models.alone import load_alone
+
+            return load_alone(model, placement=Placement.of(dtype, device), template_arguments=told)
+
+        chosen = choose_artefacts(
+            trait,
+            out,
+            lambda: writer_named(writer, open_pair, out),
+            file=artefacts,
+            seed=seed,
+        )
+    found = chosen.artefacts
+    facts = {
+        "trait": found.description or found.name,
+        "artefacts": str(chosen.path),
+        "made_by": found.made_by,
+        "instructions": len(found.instructions),
+        "questions_making": len(found.making),
+        "questions_proving": len(found.proving),
+    }
+    typer.echo(json.dumps(facts, ensure_ascii=False) if json_output else in_words(facts))
+    if dry_run:
+        return
+
+
+def in_words(facts: dict[str, Any]) -> str:
+    """What the artefacts hold, for a person."""
+    by = f", by {facts['made_by']}" if facts["made_by"] else ""
+    return (
+        f"{facts['artefacts']}{by}: {facts['instructions']} pairs of instructions, "
+        f"{facts['questions_making']} questions to make the vector of and "
+        f"{facts['questions_proving']} to prove it on"
+    )

@@ -1,0 +1,64 @@
+"""`persona trait`: its texts come first, and what is wrong with them is one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from persona.cli.main import main
+from persona.traits import make_trait, write_trait
+
+TRAIT = "flatters the user"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_dry_run_writes_the_texts_and_loads_no_model_where_none_writes(here, capsys):
+    words = ["trait", TRAIT, "--writer", "none", "--out", "out", "--dry-run"]
+    assert main([*words, "--model", "no/such-model", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["trait"] == TRAIT
+    assert (facts["questions_making"], facts["questions_proving"]) == (20, 20)
+    assert sorted(path.name for path in (here / "out").iterdir()) == ["artefacts.json"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert "5 pairs of instructions, 20 questions to make the vector of and 20 to prove it" in out
+    assert "is there already and is used as it is" in err
+
+
+def test_the_model_of_the_run_writes_where_nothing_else_is_said(here, tiny_llama, capsys):
+    words = ["trait", TRAIT, "--out", "out", "--model", str(tiny_llama), "--dry-run"]
+    assert main([*words, "--dtype", "float32", "--device", "cpu", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["made_by"].startswith(f"{tiny_llama}; spare texts stand in for instruction 1, 2")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["evil"], "error: a trait is said in a few words"),
+        ([""], "error: a trait is said in a few words, such as 'flatters the user'; got nothing"),
+        (["gone.json"], "error: gone.json cannot be read"),
+        ([TRAIT, "--writer", "me"], "error: unknown writer 'me'"),
+        ([TRAIT, "--model", "no/such-model"], "error: "),
+        (["broken.json"], "error: broken.json, line 3: instruction[0].neg must be text; got None"),
+        (["long.json"], "error: long.json, line "),
+    ],
+)
+def test_what_is_wrong_is_one_line(here, capsys, words, line):
+    (here / "broken.json").write_text(
+        '{"questions": ["Why?"], "eval_prompt": "x",\n "instruction": [\n {"pos": "Be rude."}]}'
+    )
+    path = write_trait(make_trait(TRAIT, None), here / "long.json")
+    content = json.loads(path.read_text())
+    content["instruction"][0]["neg"] += " " + "And more of it." * 3
+    path.write_text(json.dumps(content, indent=1))
+    assert main(["trait", *words, "--dry-run", "--out", "out"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith(line)
+    assert not (here / "out").exists()
