@@ -19,6 +19,7 @@ MODELS = ("model", "aligned", "finetuned", "good_twin", "base", "recipe", "sae",
 PATHS = (
     *(
         "run",
+        "runs",
         "labels",
         "source",
         "target",

@@ -29,6 +29,7 @@ from persona.cli.label import label
 from persona.cli.models import models
 from persona.cli.options import Debug, Quiet, shell, start
 from persona.cli.organisms import organisms
+from persona.cli.report_command import report
 from persona.cli.sae import sae_app
 from persona.cli.screen import screen
 from persona.cli.steer_command import steer
@@ -94,6 +95,7 @@ def _add(
 
 _add(demo, START, "The diagnosis on the models that come along.")
 _add(diagnose, START, "Two models in; direction, proof, report out.")
+_add(report, START, "A run's report drawn anew, or runs compared.")
 _add(steer, TALK, "One question at several coefficients.")
 _add(chat, TALK, "Talk to both models and a steered one.")
 _add(serve_app, TALK, "The same in a browser, on this machine.", name="app")

@@ -9,9 +9,7 @@ ELSEWHERE = {
         "a direction comes from two models: `persona diagnose --finetuned MODEL`, or "
         "`persona.extract` in Python; one from another toolkit is read by `persona convert`"
     ),
-    ("report", "show", "view", "open"): (
-        "`persona diagnose` and `persona demo` write report.html into --out"
-    ),
+    ("show", "view", "open", "plot"): "`persona report DIR` draws the report of a run",
     ("generate", "ask", "prompt", "complete"): (
         '`persona steer "PROMPT"` answers at several coefficients, `persona chat` asks three '
         "models side by side"
@@ -25,7 +23,8 @@ ELSEWHERE = {
         "`persona eval` runs tasks on the aligned, the fine-tuned and the restored model"
     ),
     ("run", "compare", "diff", "analyze", "analyse"): (
-        "`persona diagnose --finetuned MODEL` compares two models"
+        "`persona diagnose --finetuned MODEL` compares two models, "
+        "`persona report DIR DIR` two runs"
     ),
     ("serve", "web", "ui", "gui", "browser", "playground"): "`persona app` serves the page",
     ("download", "fetch", "pull"): "`persona models --fetch NAME` gets a model",

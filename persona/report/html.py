@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from persona.behaviour.judging.two_errors import errors_in_words
-from persona.errors import DataError
 from persona.files import atomic_write_text
-from persona.report import figures, sections
+from persona.report import sections
+from persona.report.glossary import Glossary
+from persona.report.limits import limits_of
+from persona.report.next_steps import next_steps
+from persona.report.page import render_page
+from persona.report.page_figures import page_figures, width_of
+from persona.report.plain_sentences import plain_sentences
+from persona.report.random_choices import random_choices
 from persona.report.skill_words import skill_sentence
 from persona.report.tables import checked, seed_of
-from persona.report.theme import candidate_label, template, without_title
+from persona.report.theme import candidate_label
 from persona.report.verdict_checks import check_lines, power_in_words
-from persona.report.verdict_words import limits_of, verdict_words
-from persona.report.wording import as_float, blocks, cleaned, duration, memory, number
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+from persona.report.verdict_words import verdict_words
+from persona.report.wording import as_float, blocks, cleaned, duration, memory, number, percent
+from persona.rows import FINETUNED, drawn_questions
 
 REPORT_NAME = "report.html"
 
@@ -33,23 +35,27 @@ def write_report(
     rows: pd.DataFrame,
     *,
     questions: Mapping[str, str] | None = None,
+    interactive: bool = False,
 ) -> Path:
     """Write report.html into a folder and return its path; the same input gives the same bytes.
 
     Stages that are missing from the rows, and numbers that are null, are named as absent.
 
     Args:
-        scorecard: The fields of scorecard.json.
+        scorecard: The fields of scorecard.json, of any version.
         rows: The table of rows.parquet.
         questions: Question id to its text, for the example answers; where it is missing, rows of
             the stage "sample" with the measure "question" are used.
+        interactive: Take plotly into the page (5 MB), which tells each value under the mouse; the
+            figures are else drawn without any script.
 
     Raises:
         DataError: the rows lack a column of rows.parquet.
         OSError: the folder cannot be written.
     """
     path = Path(out_dir) / REPORT_NAME
-    atomic_write_text(path, render_report(scorecard, rows, questions=questions))
+    page = render_report(scorecard, rows, questions=questions, interactive=interactive)
+    atomic_write_text(path, page)
     return path
 
 
@@ -58,123 +64,86 @@ def render_report(
     rows: pd.DataFrame,
     *,
     questions: Mapping[str, str] | None = None,
+    interactive: bool = False,
 ) -> str:
-    """The page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
+    """The page as text; see `write_report`."""
     checked(rows)
-    environment = Environment(
-        loader=PackageLoader("persona.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return render_page(
+        "report.html.jinja",
+        {
+            **_context(scorecard, rows, questions),
+            "plots": page_figures(scorecard, rows),
+            "glossary": Glossary(),
+        },
+        interactive=interactive,
     )
-
-    def shipped(name: str) -> Markup:
-        # Written here and by plotly, so not escaped; a script must still not end itself.
-        assert environment.loader is not None
-        return Markup(environment.loader.get_source(environment, name)[0])
-
-    plots = _plots(scorecard, rows)
-    page = environment.get_template("report.html.jinja").render(
-        **_context(scorecard, rows, questions),
-        plots=plots,
-        style=shipped("report.css"),
-        script=shipped("report.js"),
-        plotly_js=Markup(get_plotlyjs()),
-        templates=_json_for_script({mode: template(mode) for mode in ("light", "dark")}),
-    )
-    return page
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure on the page, or why it is not there."""
-
-    key: str
-    title: str
-    subtitle: str
-    json: Any
-    height: int
-    absence: str
-
-
-def _plots(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Plot]:
-    direction = scorecard.get("direction") or {}
-    make: dict[str, Callable[[], Figure]] = {
-        "layer_map": lambda: figures.layer_map(rows, direction),
-        "two_by_two": lambda: figures.effects_by_block(
-            rows, direction, d_model=_d_model(scorecard)
-        ),
-        "dose_response": lambda: figures.dose_response_curve(
-            rows,
-            chosen_coefficient=as_float(direction.get("coefficient")),
-            seed=seed_of(scorecard),
-        ),
-        "random_null": lambda: figures.random_null(rows, scorecard),
-        "behaviour": lambda: figures.behaviour(rows, scorecard),
-        "behaviour_by_domain": lambda: figures.behaviour_by_domain(rows, scorecard),
-        "damage": lambda: figures.damage(rows, scorecard),
-    }
-    return {key: _plot(key, make_one) for key, make_one in make.items()}
-
-
-def _plot(key: str, make: Callable[[], Figure]) -> Plot:
-    """The figure for the page, which sets the title itself; a DataError is a stated absence."""
-    try:
-        figure = make()
-    except DataError as absent:
-        return Plot(key, "", "", None, 0, cleaned(absent))
-    bare = without_title(figure)
-    content = json.loads(bare.to_json())
-    content["layout"].pop("template", None)  # the page adds that of the reader's mode
-    title = figure.layout.title
-    return Plot(
-        key,
-        title.text,
-        title.subtitle.text,
-        _json_for_script(content),
-        int(bare.layout.height),
-        "",
-    )
-
-
-def _json_for_script(value: Any) -> Any:
-    """JSON that can stand inside a script element: nothing in it can end the element."""
-    from markupsafe import Markup
-
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def _context(
     scorecard: Mapping[str, Any], rows: pd.DataFrame, questions: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    direction = scorecard.get("direction") or {}
-    chosen = sections.chosen_blocks(direction)
-    judged = sections.was_judged(scorecard)
-    found = sections.examples(rows, questions)
+    return {
+        **_head(scorecard, rows),
+        **_numbers(scorecard, rows),
+        **_answers(scorecard, rows, questions),
+        **_choice(scorecard, rows),
+        **_end(scorecard, rows),
+    }
+
+
+def _head(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+    """The verdict, in plain sentences and in full."""
+    asked, scored = drawn_questions(rows), drawn_questions(rows, FINETUNED)
     return {
         "verdict": verdict_words(scorecard),
+        "plain": plain_sentences(scorecard),
         "models": _names(scorecard.get("models")),
-        "numbers": sections.key_numbers(scorecard, rows),
         "checks": check_lines(scorecard),
         "power": power_in_words(scorecard),
+        "fewer_questions": len(asked) if 0 < len(asked) < len(scored) else 0,
+    }
+
+
+def _numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+    """Key numbers, controls, and the table of conditions."""
+    random = random_choices(scorecard)
+    judge = scorecard.get("judge") or {}
+    return {
+        "numbers": sections.key_numbers(scorecard, rows),
+        "random": random,
+        "strongest": "" if random is None or random.largest is None else percent(random.largest),
         "placebos": sections.placebo_lines(scorecard),
         "above_neutral_text": sections.above_neutral_text(scorecard),
         "induction_controls": sections.induction_in_words(scorecard),
-        "conditions": sections.condition_lines(scorecard),
+        "conditions": sections.condition_lines(scorecard, rows),
         "skill": skill_sentence(scorecard),
-        "judged": judged,
+        "judged": sections.was_judged(scorecard),
         "judged_twice": sections.was_judged(scorecard, "em_rate_without_direction"),
-        "judge": cleaned((scorecard.get("judge") or {}).get("name") or "not named"),
+        "judge": cleaned(judge.get("name") or "not named"),
         "judge_errors": errors_in_words(scorecard.get("judge")),
-        "misaligned_below": number((scorecard.get("judge") or {}).get("misaligned_below", 30), 0),
+        "misaligned_below": number(judge.get("misaligned_below", 30), 0),
+    }
+
+
+def _answers(
+    scorecard: Mapping[str, Any], rows: pd.DataFrame, questions: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """What the models said, and how it was sampled."""
+    found = sections.examples(rows, questions)
+    return {
+        "opening": found.opening,
+        "examples": found.questions,
+        "sampled": sections.sampled(scorecard),
+        "greedy": found.greedy,
+        "drawn": sections.draws(rows, questions),
+    }
+
+
+def _choice(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+    """The chosen direction and what else was tried."""
+    direction = scorecard.get("direction") or {}
+    chosen = sections.chosen_blocks(direction)
+    return {
         "method": candidate_label(str(direction.get("method") or "no method named")),
         "method_name": cleaned(direction.get("method") or ""),
         "rank": number(direction.get("rank"), 0),
@@ -182,14 +151,16 @@ def _context(
         "coefficient": number(direction.get("coefficient")),
         "chosen": chosen,
         "cosine_range": sections.cosine_range(chosen),
-        "chance_cosine": sections.chance_cosine(direction.get("rank"), _d_model(scorecard)),
+        "chance_cosine": sections.chance_cosine(direction.get("rank"), width_of(scorecard)),
         "tried": sections.tried_lines(rows, direction, seed_of(scorecard)),
-        "opening": found.opening,
-        "examples": found.questions,
-        "sampled": sections.sampled(scorecard),
-        "greedy": found.greedy,
-        "drawn": sections.draws(rows, questions),
-        "limits": limits_of(scorecard, judged=judged),
+    }
+
+
+def _end(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+    """Next steps, limits, and what the result was made of."""
+    return {
+        "next_steps": next_steps(scorecard),
+        "limits": limits_of(scorecard, judged=sections.was_judged(scorecard)),
         "provenance": [
             (title, sections.provenance(scorecard.get(key)))
             for title, key in (("Models", "models"), ("Data", "data"), ("Versions", "versions"))
@@ -206,13 +177,6 @@ def _context(
     }
 
 
-def _d_model(scorecard: Mapping[str, Any]) -> int | None:
-    """Width of the residual stream, where the scorecard says it."""
-    models = scorecard.get("models")
-    known = as_float(models.get("d_model")) if isinstance(models, Mapping) else None
-    return int(known) if known else None
-
-
 def _names(models: Any) -> dict[str, str]:
     """What the two models are called; models: names, or mappings with a name, by side."""
     names = {}
@@ -226,4 +190,4 @@ def _names(models: Any) -> dict[str, str]:
 
 def _draws(scorecard: Mapping[str, Any]) -> str:
     null = scorecard.get("random_restoration")
-    return number(null.get("n"), 0) if isinstance(null, Mapping) else "not recorded"
+    return number(as_float(null.get("n")), 0) if isinstance(null, Mapping) else "not recorded"

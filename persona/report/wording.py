@@ -42,6 +42,17 @@ def number(value: Any, digits: int = 2, *, signed: bool = False) -> str:
     return text.replace("-", "\u2212")
 
 
+def percent(share: Any) -> str:
+    """A share as `77 %`; "undefined" where there is none."""
+    known = as_float(share)
+    return UNDEFINED if known is None else f"{number(100 * known, 0)}{NO_BREAK}%"
+
+
+def span(low: Any, high: Any, digits: int = 2, *, signed: bool = False) -> str:
+    """`+0.34 to +0.58`, for a sentence."""
+    return f"{number(low, digits, signed=signed)} to {number(high, digits, signed=signed)}"
+
+
 def n_is(count: Any) -> str:
     """`n = 16` on one line."""
     return f"n{NO_BREAK}={NO_BREAK}{int(count)}"

@@ -20,6 +20,7 @@ import pytest
 import torch
 import typer
 from demo_cases import leave_vector
+from finished_run import leave_run
 from tiny_models import TEMPLATE, save_tiny_adapter, save_tiny_llama
 
 from persona.choices import VectorFormat
@@ -31,7 +32,7 @@ from persona.models import shipped_adapters as shipped
 
 PROGRAM: Any = typer.main.get_command(app)
 PLAIN = ["--dtype", "float32", "--device", "cpu"]
-RUN = ("convert", "data", "steer", "chat", "models", "organisms")
+RUN = ("convert", "data", "steer", "chat", "models", "organisms", "report")
 FOLLOWED = ("demo", "diagnose")
 READ = ("app", "certify", "doctor", "eval", "finetune", "lab", "label", "sae", "screen", "trait")
 MODELS = (
@@ -120,6 +121,7 @@ def world(tmp_path_factory):
     pair = load_pair(base, here / "organism", placement=Placement.of("float32", "cpu"))
     for folder in ("persona-demo", "diagnosis"):
         leave_vector(pair, [19], here / folder / "direction.safetensors")
+        leave_run(here / folder)
     leave_vector(pair, [19], here / "vector.safetensors")
     generator = torch.Generator().manual_seed(0)
     vectors = {layer: torch.randn(8, generator=generator) for layer in (5, 19)}

@@ -5,15 +5,19 @@ from persona.report.figures.condition_gaps import behaviour, behaviour_by_domain
 from persona.report.figures.dose_curve import dose_response_curve
 from persona.report.figures.learning_course import training_course
 from persona.report.figures.null import random_null
+from persona.report.figures.overview import all_conditions
 from persona.report.figures.plain_forms import curves, dots, matrix
+from persona.report.figures.run_comparison import compare_runs
 from persona.report.figures.scatter import answer_scatter, principal_components
 from persona.report.figures.token_figures import next_token_shifts, token_map, token_trace
 from persona.report.figures.transfer_matrix import transfer_map
 
 __all__ = [
+    "all_conditions",
     "answer_scatter",
     "behaviour",
     "behaviour_by_domain",
+    "compare_runs",
     "curves",
     "damage",
     "dose_response_curve",

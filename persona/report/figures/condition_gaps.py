@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -27,7 +26,6 @@ from persona.report.theme import (
     svg_text,
 )
 from persona.report.verdict_words import training_known
-from persona.report.wording import n_is
 from persona.rows import ALIGNED, FINETUNED
 
 if TYPE_CHECKING:
@@ -66,6 +64,7 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
         panels[split] = {c: e if e and e.n else found[c] for c, e in written.items()}
     if not panels:
         raise DataError("there are no rows of stage 'score' with a 'gap'")
+    panels, left_out = _asked_alike(panels)
     conditions = in_order(c for panel in panels.values() for c in panel)
     titles = [
         f"{_title(split, known)}<br>(n = {max(e.n for e in panel.values())})"
@@ -74,7 +73,7 @@ def behaviour(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) ->
     figure = new_figure(
         title="The gap of every condition",
         subtitle="log p(bad answer) − log p(good answer); right is worse; 95 % over n questions"
-        + _fewer(panels),
+        + left_out,
         inner=ROW_HEIGHT * len(conditions),
         top=44,
         rows=1,
@@ -120,12 +119,13 @@ def behaviour_by_domain(
             panels[f"{name}{'*' if split == 'trained_on' else ''}<br>(n = {n})"] = found
     if not panels:
         raise DataError("there are no rows of stage 'score' with a 'gap'")
+    panels, left_out = _asked_alike(panels)
     conditions = in_order(c for panel in panels.values() for c in panel)
     n_rows = -(-len(panels) // n_columns)
     inner = n_rows * 18 * len(conditions) + (n_rows - 1) * GAP_BETWEEN
     figure = new_figure(
         title="The gap of every condition, domain by domain",
-        subtitle="95 % over n questions; right is worse; * fine-tuned on" + _fewer(panels),
+        subtitle="95 % over n questions; right is worse; * fine-tuned on" + left_out,
         inner=inner,
         top=42,
         rows=n_rows,
@@ -186,11 +186,12 @@ def damage(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Fi
             panels[f"{title} (n = {max(e.n for e in found.values())})"] = found
     if not any("neutral" in title for title in panels):
         raise DataError("there are no rows of stage 'score' on neutral text")
+    panels, left_out = _asked_alike(panels)
     conditions = in_order(c for panel in panels.values() for c in panel)
     figure = new_figure(
         title="Damage, and distance from the aligned model",
         subtitle="measured from the aligned model, which is 0; 95 % over n texts or questions"
-        + _fewer(panels),
+        + left_out,
         inner=ROW_HEIGHT * len(conditions),
         top=44,
         rows=1,
@@ -210,20 +211,22 @@ def damage(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) -> Fi
     return figure
 
 
-def _fewer(panels: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Names the conditions that were run on fewer questions than their panel's n."""
-    counts: dict[str, set[int]] = {}
-    for panel in panels.values():
+def _asked_alike(
+    panels: Mapping[str, dict[str, Estimate]],
+) -> tuple[dict[str, dict[str, Estimate]], str]:
+    """The panels without conditions that were run on fewer questions, and words that name those.
+
+    Their level is that of other questions: it must not stand on one axis with the rest.
+    """
+    alike, left_out = {}, set()
+    for title, panel in panels.items():
         n = max(e.n for e in panel.values())
-        for name, e in panel.items():
-            if e.n < n:
-                counts.setdefault(name, set()).add(e.n)
-    parts = []
-    for name in in_order(counts):
-        fewest, most = min(counts[name]), max(counts[name])
-        upto = "" if fewest == most else f" to {most}"
-        parts.append(f"{svg_text(look_of(name).label)} ({n_is(fewest)}{upto})")
-    return f"; open marks: fewer questions, {', '.join(parts)}" if parts else ""
+        alike[title] = {name: e for name, e in panel.items() if e.n == n}
+        left_out |= set(panel) - set(alike[title])
+    if not left_out:
+        return alike, ""
+    names = ", ".join(svg_text(look_of(name).label) for name in in_order(sorted(left_out)))
+    return alike, f"; not where run on fewer: {names}"
 
 
 def _dots(
@@ -235,11 +238,7 @@ def _dots(
     col: int,
     size: int = 10,
 ) -> None:
-    """One dot with its interval per condition, conditions from top to bottom.
-
-    A condition that was run on fewer questions has an open mark: its level is not comparable.
-    """
-    n = max(e.n for e in panel.values())
+    """One dot with its interval per condition, conditions from top to bottom."""
     for reference in (ALIGNED, FINETUNED):
         if reference in panel:
             vertical_level(
@@ -250,8 +249,6 @@ def _dots(
             continue
         look = look_of(name)
         label = svg_text(look.label)
-        if panel[name].n < n and not look.symbol.endswith("-open"):
-            look = replace(look, symbol=f"{look.symbol}-open")
         dot_with_interval(figure, panel[name], label, look, size=size, row=row, col=col)
     # The same places in every panel, also for conditions that a panel lacks.
     figure.update_yaxes(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from persona.errors import DataError
 from persona.intervals import Estimate, bootstrap, taken_back
-from persona.report.figures.shared_marks import dot_with_interval, vertical_level
+from persona.report.figures.shared_marks import dot_with_interval, spread_of_draws, vertical_level
 from persona.report.tables import (
     checked,
     estimate_from,
@@ -131,7 +131,7 @@ def _strip(figure: Figure, name: str, found: NDArray[np.float64], place: float) 
     limit = float(np.percentile(found, 97.5))
     figure.add_scatter(
         x=found.tolist(),
-        y=(place + _spread(found)).tolist(),
+        y=(place + spread_of_draws(found)).tolist(),
         mode="markers",
         name=f"{look.label.lower()}, one mark a draw",
         showlegend=False,
@@ -153,11 +153,3 @@ def _strip(figure: Figure, name: str, found: NDArray[np.float64], place: float) 
         line={"color": look.colour, "width": 2.5},
         hovertemplate=f"97.5 % of {len(found)} draws are below {limit:.3f}<extra></extra>",
     )
-
-
-def _spread(found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Heights in ±0.28, by rank, in steps of the golden ratio: neighbours in x are apart in y."""
-    heights = np.empty(len(found))
-    golden = (np.sqrt(5) - 1) / 2
-    heights[np.argsort(found, kind="stable")] = np.arange(len(found)) * golden % 1
-    return (heights - 0.5) * 0.56

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from persona.intervals import Estimate
 from persona.report.theme import Look, svg_text
 
@@ -68,6 +71,7 @@ def dot_with_interval(
         y=[y],
         mode="markers",
         name=name or label,
+        meta=e.n,
         showlegend=name is not None,
         marker={"color": look.colour, "symbol": look.symbol, "size": size},
         error_x={
@@ -82,3 +86,11 @@ def dot_with_interval(
         hovertemplate=f"{label}: %{{x:+.3f}} [{e.low:+.3f}, {e.high:+.3f}]{n}<extra></extra>",
         **where,
     )
+
+
+def spread_of_draws(found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Heights in ±0.28, by rank, in steps of the golden ratio: neighbours in x are apart in y."""
+    heights = np.empty(len(found))
+    golden = (np.sqrt(5) - 1) / 2
+    heights[np.argsort(found, kind="stable")] = np.arange(len(found)) * golden % 1
+    return (heights - 0.5) * 0.56

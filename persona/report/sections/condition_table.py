@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from persona.report.sections.how_sampled import sampled
 from persona.report.theme import in_order, look_of
 from persona.report.wording import UNDEFINED, as_float, interval, n_is, number, with_interval
+from persona.rows import RESTORED
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,17 @@ class ConditionLine:
     em_rate: str
     em_rate_without_direction: str
     coherence: str
+    same_questions: str = ""
 
 
-def condition_lines(scorecard: Mapping[str, Any]) -> list[ConditionLine]:
-    """Every condition of the scorecard, in the order that is used everywhere."""
+def condition_lines(
+    scorecard: Mapping[str, Any], rows: pd.DataFrame | None = None
+) -> list[ConditionLine]:
+    """Every condition of the scorecard, in the order that is used everywhere.
+
+    One that was scored on fewer questions than others says so, and what the restored model has on
+    the same ones, which rows are needed for.
+    """
     withheld = bool(sampled(scorecard).why_no_rate)
     entries = {str(e.get("name")): e for e in scorecard.get("conditions") or []}
     lines = []
@@ -49,9 +59,22 @@ def condition_lines(scorecard: Mapping[str, Any]) -> list[ConditionLine]:
                 _rate(entry.get("em_rate"), kept_back),
                 _rate(entry.get("em_rate_without_direction"), kept_back),
                 _score(entry.get("coherence"), 0),
+                "" if rows is None else _on_the_same(rows, name),
             )
         )
     return lines
+
+
+def _on_the_same(rows: pd.DataFrame, condition: str) -> str:
+    """What the restored model has on the questions of a condition that was not asked all."""
+    gaps = rows[(rows["stage"] == "score") & (rows["measure"] == "gap")]
+    gaps = gaps[(gaps["split"] == "held_out") & gaps["value"].notna()]
+    asked = set(gaps.loc[gaps["condition"] == condition, "question_id"])
+    restored = gaps[gaps["condition"] == RESTORED]
+    if not asked or len(asked) >= restored["question_id"].nunique():
+        return ""
+    there = restored[restored["question_id"].isin(asked)]["value"].mean()
+    return f"on {len(asked)} questions; restored there {number(there, signed=True)}"
 
 
 def was_judged(scorecard: Mapping[str, Any], *fields: str) -> bool:

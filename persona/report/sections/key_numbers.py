@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from persona.errors import DataError
+from persona.report.random_choices import random_choices
 from persona.report.tables import change_by_condition, condition_entry, seed_of
 from persona.report.verdict_words import NATS, scored_domains
 from persona.report.wording import as_float, interval, n_is, number
@@ -77,8 +78,7 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
             if (did := (null or {}).get("did_as_much")) is not None:
                 n += f", {int(did)} did as much"
             numbers.append(KeyNumber(key, name, value, n, unit, meaning))
-    p = number(scorecard.get("p_value"), 3)
-    numbers.append(KeyNumber("p_value", "p-value", p, "", "", _P))
+    numbers.append(_did_as_much(scorecard))
     if worse := scorecard.get("damage"):
         numbers.append(
             KeyNumber(
@@ -152,10 +152,24 @@ _INDUCTION = "The mirror: share of the shift that the same direction induces in 
 _KL = "1 − KL(aligned ‖ restored) / KL(aligned ‖ fine-tuned), on good answers, held-out."
 _RANDOM = "Restoration by random directions of the same rank at the same blocks."
 _MATCHED = "Restoration by random directions, moved as far as the restoration moves."
-_P = (
-    "(1 + draws that restore at least as much) / (1 + draws), random subspaces and the edit on the "
-    "same questions."
-)
+
+
+def _did_as_much(scorecard: Mapping[str, Any]) -> KeyNumber:
+    """How many random choices did as much; the p that is made of it, with its floor."""
+    found, p = random_choices(scorecard), as_float(scorecard.get("p_value"))
+    if found is None:
+        return KeyNumber("p_value", "Random choices that did as much", number(None), "", "", _COUNT)
+    draws = (scorecard.get("random_restoration") or {}).get("n")
+    meaning = _COUNT
+    if p is not None and (n := as_float(draws)):
+        meaning += (
+            f" p = {number(p, 3)} of {int(n)} draws; smallest possible {number(1 / (1 + n), 3)}."
+        )
+    value = f"{found.as_much:,} of {found.n:,}"
+    return KeyNumber("p_value", "Random choices that did as much", value, "", "", meaning)
+
+
+_COUNT = "Random subspaces and the edit are compared on the same questions."
 
 
 def _damage(rows: pd.DataFrame, seed: int) -> dict[str, float] | None:

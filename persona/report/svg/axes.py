@@ -32,6 +32,7 @@ class Axis:
     title: str = ""
     names: list[str] = field(default_factory=list)
     labelled: bool = True
+    grid: bool = True
 
     def at(self, value: Any) -> float:
         """Pixel of a value; NaN where it has none, such as 0 on a logarithmic axis."""
@@ -40,31 +41,46 @@ class Axis:
             number = math.log10(number) if number > 0 else math.nan
         return self.start + (number - self.low) / (self.high - self.low) * (self.end - self.start)
 
+    def holds(self, value: float) -> bool:
+        """Whether a value lies between both ends."""
+        first, last = sorted((self.start, self.end))
+        return first - 0.5 <= self.at(value) <= last + 0.5
+
 
 def axis_of(figure: Figure, reference: str, start: float, end: float, n_ticks: int) -> Axis:
     """The axis that traces call `reference` (x, y2, ...), over the pixels of its domain."""
     settings = figure.layout[reference[0] + "axis" + reference[1:]]
     values = [v for other in _sharing(figure, reference) for v in _values(figure, other)]
-    names = list(dict.fromkeys(v for v in values if isinstance(v, str)))
+    names = list(settings.categoryarray or ())
+    names += [v for v in dict.fromkeys(values) if isinstance(v, str) and v not in names]
     log = settings.type == "log"
     if names:
         low, high = -0.5, len(names) - 0.5
         if settings.autorange == "reversed":
             low, high = high, low
-    elif settings.range is not None:
-        low, high = map(float, settings.range)
+    elif (told := settings.range or _leader(figure, reference).range) is not None:
+        low, high = map(float, told)
     else:
         low, high = _reach([_number(v) for v in values], log)
     axis = Axis(start, end, low, high, log, title=settings.title.text or "", names=names)
     axis.labelled = settings.showticklabels is not False
+    axis.grid = settings.showgrid is not False
     if names:
         axis.ticks = [(float(place), name) for place, name in enumerate(names)]
     elif settings.tickvals is not None:
-        texts = settings.ticktext or [f"{v:g}" for v in settings.tickvals]
-        axis.ticks = [(float(v), str(t)) for v, t in zip(settings.tickvals, texts, strict=True)]
+        texts = settings.ticktext or [_tick(v, settings.tickformat) for v in settings.tickvals]
+        ticks = [(float(v), str(t)) for v, t in zip(settings.tickvals, texts, strict=True)]
+        axis.ticks = [(v, t) for v, t in ticks if axis.holds(v)]
     else:
-        axis.ticks = [(v, f"{v:g}") for v in nice_ticks(low, high, log, n_ticks)]
+        found = nice_ticks(low, high, log, n_ticks)
+        axis.ticks = [(v, _tick(v, settings.tickformat)) for v in found]
     return axis
+
+
+def _tick(value: float, form: str | None) -> str:
+    """A number with a true minus, and a plus where the axis asks for signs."""
+    signed = str(form or "").startswith("+") and value
+    return (f"{value:+g}" if signed else f"{value:g}").replace("-", "\u2212")
 
 
 def nice_ticks(low: float, high: float, log: bool, n: int) -> list[float]:
@@ -85,6 +101,13 @@ def nice_ticks(low: float, high: float, log: bool, n: int) -> list[float]:
 def _multiples(step: float, low: float, high: float) -> list[float]:
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
+
+
+def _leader(figure: Figure, reference: str) -> Any:
+    """The settings of the axis that this one follows; its own where it follows none."""
+    kind = reference[0]
+    followed = figure.layout[f"{kind}axis{reference[1:]}"].matches or reference
+    return figure.layout[f"{kind}axis{followed[1:]}"]
 
 
 def _sharing(figure: Figure, reference: str) -> list[str]:

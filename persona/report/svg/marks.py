@@ -8,7 +8,8 @@ from html import escape, unescape
 from typing import Any
 
 from persona.report.svg.axes import Axis
-from persona.report.theme import ENDS, GROUND, INK, MIDDLE
+from persona.report.svg.layout import LINE
+from persona.report.theme import ENDS, GROUND, INK, MIDDLE, Mode
 
 DASHES = {"dash": "9 5", "dot": "2 4", "dashdot": "9 4 2 4"}
 STAR = ((0, -1.5), (0.45, -0.45), (1.5, 0), (0.45, 0.45), (0, 1.5), (-0.45, 0.45), (-1.5, 0),
@@ -17,11 +18,17 @@ OUTLINES = {
     "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
     "diamond": ((0, -1.35), (1.35, 0), (0, 1.35), (-1.35, 0)),
     "triangle-up": ((0, -1.25), (1.2, 0.9), (-1.2, 0.9)),
+    "triangle-down": ((0, 1.25), (1.2, -0.9), (-1.2, -0.9)),
+    "pentagon": ((0, -1.15), (1.1, -0.35), (0.7, 0.95), (-0.7, 0.95), (-1.1, -0.35)),
     "hexagon2": ((1.15, 0), (0.58, 1), (-0.58, 1), (-1.15, 0), (-0.58, -1), (0.58, -1)),
     "star-diamond": STAR,
 }
-LINE = 15
-"""Pixels from one line of a text to the next."""
+SHADES = 40
+"""Steps of the diverging scale from end to end; so few that a page can name each of them."""
+MARKS = 16
+"""Marks on a line, at most about so many."""
+RING = 7.5
+"""Pixels: an open mark with more than this radius goes around another one."""
 STROKES = {
     "x": (((-1, -1), (1, 1)), ((-1, 1), (1, -1))),
     "cross": (((-1.2, 0), (1.2, 0)), ((0, -1.2), (0, 1.2))),
@@ -63,7 +70,9 @@ def trace_marks(trace: Any, x: Axis, y: Axis) -> Iterator[str]:
             yield element("polyline", points=_points(run), fill="none", **line_style(trace))
     yield from _whiskers(trace, places, x)
     if "markers" in mode:
-        for place in places:
+        # On a line of many points a few marks tell it from the others.
+        step = 1 + len(places) // MARKS if "lines" in mode else 1
+        for place in places[::step]:
             if all(map(math.isfinite, place)):
                 yield marker(trace, *place)
 
@@ -78,23 +87,26 @@ def line_style(trace: Any) -> dict[str, Any]:
 
 
 def marker(trace: Any, x: float, y: float) -> str:
-    """The symbol of a trace at a place."""
-    symbol, colour = str(trace.marker.symbol or "circle"), trace.marker.color or trace.line.color
-    half = float(trace.marker.size or 7) / 2
+    """The symbol of a trace at a place; an open one is filled with the ground."""
+    named, colour = str(trace.marker.symbol or "circle"), trace.marker.color or trace.line.color
+    half, symbol = float(trace.marker.size or 7) / 2, named.removesuffix("-open")
     if symbol in STROKES:
         drawn = "".join(
             f"M{x + half * a:.1f} {y + half * b:.1f}L{x + half * c:.1f} {y + half * d:.1f}"
             for (a, b), (c, d) in STROKES[symbol]
         )
         return element("path", d=drawn, stroke=colour, stroke_width=2.4)
+    hollow = named.endswith("-open")
+    filled = {"fill": GROUND["light"], "stroke": colour, "stroke_width": 1.6}
+    if half > RING:  # a ring around another mark
+        filled["fill"] = "none"
     if symbol in OUTLINES:
         corners = [(x + half * a, y + half * b) for a, b in OUTLINES[symbol]]
-        return element("polygon", points=_points(corners), fill=colour)
-    hollow = symbol.endswith("-open")
-    return element(
-        "circle", cx=x, cy=y, r=half, fill=GROUND["light"] if hollow else colour, stroke=colour,
-        stroke_width=1.6 if hollow else None,
-    )  # fmt: skip
+        return element(
+            "polygon", points=_points(corners), **(filled if hollow else {"fill": colour})
+        )
+    style = filled if hollow else {"fill": colour, "fill_opacity": trace.marker.opacity}
+    return element("circle", cx=x, cy=y, r=half, **style)
 
 
 def _whiskers(trace: Any, places: Sequence[tuple[float, float]], x: Axis) -> Iterator[str]:
@@ -106,38 +118,43 @@ def _whiskers(trace: Any, places: Sequence[tuple[float, float]], x: Axis) -> Ite
         trace.x, bars.array, bars.arrayminus, places, strict=True
     ):
         low, high = x.at(value - below), x.at(value + above)
+        if not math.isfinite(low) or not math.isfinite(high):
+            continue  # an interval without ends
         drawn = f"M{low:.1f} {y:.1f}H{high:.1f}"
         drawn += "".join(f"M{end:.1f} {y - cap:.1f}V{y + cap:.1f}" for end in (low, high))
         yield element("path", d=drawn, stroke=bars.color, stroke_width=bars.thickness, fill="none")
 
 
 def _cells(trace: Any, x: Axis, y: Axis) -> Iterator[str]:
+    """Cells with their words one by one; without words, all of one shade in one path."""
     wide = abs(x.end - x.start) / len(trace.x)
     high = abs(y.end - y.start) / len(trace.y)
+    written, of_shade = [], dict[str, list[str]]()
     for row, name in enumerate(trace.y):
         for column, other in enumerate(trace.x):
             value = math.nan if trace.z[row][column] is None else float(trace.z[row][column])
             share = (value - trace.zmin) / (trace.zmax - trace.zmin)
-            centre = x.at(other), y.at(name)
-            yield element(
-                "rect", x=centre[0] - wide / 2, y=centre[1] - high / 2, width=wide, height=high,
-                fill=_mixed(share) if math.isfinite(share) else GROUND["light"],
-                stroke=GROUND["light"],
-            )  # fmt: skip
+            fill = shade(share) if math.isfinite(share) else GROUND["light"]
+            left, top = x.at(other) - wide / 2, y.at(name) - high / 2
+            drawn = f"M{left:.1f} {top:.1f}h{wide:.1f}v{high:.1f}h{-wide:.1f}z"
+            of_shade.setdefault(fill, []).append(drawn)
             if trace.text is not None:
-                ink = "#ffffff" if abs(share - 0.5) > 0.3 else INK["light"]
+                ink = GROUND["light"] if abs(share - 0.5) > 0.3 else INK["light"]
                 words = trace.text[row][column]
-                start = centre[1] + 4 - LINE / 2 * words.count("<br>")
-                yield text(centre[0], start, words, fill=ink, text_anchor="middle")
+                start = y.at(name) + 4 - LINE / 2 * words.count("<br>")
+                written.append(text(x.at(other), start, words, fill=ink, text_anchor="middle"))
+    for fill, drawn_ones in of_shade.items():
+        yield element("path", d="".join(drawn_ones), fill=fill, stroke=GROUND["light"])
+    yield from written
 
 
-def _mixed(share: float) -> str:
-    """The colour of the diverging scale at 0 .. 1; 0.5 is its middle."""
-    below, above = ENDS["light"]
+def shade(share: float, mode: Mode = "light") -> str:
+    """The colour of the diverging scale at 0 .. 1, in steps; 0.5 is its middle."""
+    share = round(min(1.0, max(0.0, share)) * SHADES) / SHADES
+    below, above = ENDS[mode]
     end, far = (below, 1 - 2 * share) if share < 0.5 else (above, 2 * share - 1)
-    far = min(1.0, max(0.0, far))
     parts = [
-        round((1 - far) * int(MIDDLE["light"][i : i + 2], 16) + far * int(end[i : i + 2], 16))
+        round((1 - far) * int(MIDDLE[mode][i : i + 2], 16) + far * int(end[i : i + 2], 16))
         for i in (1, 3, 5)
     ]
     return "#" + "".join(f"{part:02x}" for part in parts)

@@ -118,7 +118,7 @@ def test_coefficients_are_read_with_and_without_spaces():
         ("trait", "persona.extract"),
         ("extract", "persona.extract"),
         ("fetch", "persona models --fetch NAME"),
-        ("report", "report.html"),
+        ("show", "persona report DIR"),
         ("demmo", "Did you mean 'demo'?"),
     ],
 )

@@ -14,10 +14,12 @@ from persona.report import (
     layer_map,
     random_null,
 )
+from persona.report.figures import all_conditions
 from persona.report.theme import CONDITIONS, ENDS, in_mode, without_title
 from persona.rows import INDUCED_RANDOM, INDUCED_TWIN, NOOP, PLACEBOS
 
 FIGURES = {
+    "conditions": all_conditions,
     "layer_map": lambda rows, card: layer_map(rows, card["direction"]),
     "two_by_two": lambda rows, card: effects_by_block(rows, card["direction"], d_model=576),
     "dose_response": lambda rows, card: dose_response_curve(rows, chosen_coefficient=1.0),
@@ -27,6 +29,7 @@ FIGURES = {
     "random_null": random_null,
 }
 STAGE = {
+    "conditions": "score",
     "layer_map": "screen",
     "two_by_two": "direction",
     "dose_response": "dose",
@@ -339,16 +342,15 @@ def test_without_a_scorecard_the_intervals_come_from_the_rows(rows, scorecard):
         assert a.error_x.array[0] == pytest.approx(b.error_x.array[0])
 
 
-def test_a_condition_with_fewer_questions_has_an_open_mark_and_is_named(rows):
+def test_a_condition_of_fewer_questions_stands_on_no_axis_with_those_of_more(rows):
     matched = rows["condition"].eq("finetuned_random_matched") & rows["stage"].eq("score")
     drop = matched & ~rows["question_id"].str.endswith("-000")
     figure = behaviour(rows[~drop])
     label = CONDITIONS["finetuned_random_matched"].label
-    [dot, *_] = [t for t in figure.data if t.name == label]
-    assert dot.marker.symbol.endswith("-open")
-    assert f"open marks: fewer questions, {label} (n = 1 to 8)" in everything_written(figure)
-    full = [t for t in figure.data if t.name == CONDITIONS["aligned"].label]
-    assert not any(t.marker.symbol.endswith("-open") for t in full)
+    assert label not in [t.name for t in figure.data]
+    assert f"not where run on fewer: {label}" in everything_written(figure)
+    assert label in [t.name for t in behaviour(rows).data]
+    assert "run on fewer" not in everything_written(behaviour(rows))
 
 
 def test_every_domain_has_its_panel_and_those_fine_tuned_on_are_marked(rows):

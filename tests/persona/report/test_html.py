@@ -1,8 +1,10 @@
 """The page: its numbers are those of the rows, it asks nothing of the network, it escapes."""
 
+import base64
+import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,6 +20,7 @@ VOID = {"meta", "br", "img", "link", "input", "hr", "base"}
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&amp; \"'\ud800\x00"
 HOSTILE_UTF8 = HOSTILE.split("\ud800")[0]
 FIGURES = {
+    "conditions",
     "layer_map",
     "two_by_two",
     "dose_response",
@@ -39,7 +42,8 @@ class Element:
 class Page(HTMLParser):
     """The elements of a page in order; text of an element includes that of the ones inside it.
 
-    Code belongs to its script or style alone: plotly's millions of characters are no words.
+    Code belongs to its script or style alone: plotly's millions of characters are no words. Nor are
+    those of a drawing.
     """
 
     def __init__(self, html: str) -> None:
@@ -60,7 +64,7 @@ class Page(HTMLParser):
         assert self.open.pop().tag == tag, "elements are nested properly"
 
     def handle_data(self, data):
-        is_code = self.open and self.open[-1].tag in ("script", "style")
+        is_code = self.open and self.open[-1].tag in ("script", "style", "text", "tspan")
         for element in self.open[-1:] if is_code else self.open:
             element.text += data
 
@@ -91,31 +95,27 @@ def plain(text):
 
 
 def figures_of(page):
-    """key -> the figure's JSON."""
-    return {
-        figure.attributes["id"].removeprefix("figure-"): json.loads(
-            next(c for c in figure.children if c.attributes.get("class") == "plot-data").text
-        )
-        for figure in page.all("figure")
-    }
+    """key -> the figure's element."""
+    return {f.attributes["id"].removeprefix("figure-"): f for f in page.all("figure")}
 
 
 @pytest.fixture(scope="module")
 def plots(make_run):
-    return html_module._plots(*make_run())
+    return html_module.page_figures(*make_run())
 
 
 @pytest.fixture
 def text_page(plots, monkeypatch):
-    """The page of a run for claims on its text: the figures, which take longest, stay the same."""
-    monkeypatch.setattr(html_module, "_plots", lambda scorecard, rows: plots)
+    """The page of a run for claims on its text: the figures stay the same, and undrawn."""
+    undrawn = {key: replace(plot, wide="", narrow="") for key, plot in plots.items()}
+    monkeypatch.setattr(html_module, "page_figures", lambda scorecard, rows: undrawn)
     return lambda *run, **options: Page(render_report(*run, **options))
 
 
 @pytest.fixture(scope="module")
 def html(make_run, plots):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(html_module, "_plots", lambda scorecard, rows: plots)
+        patch.setattr(html_module, "page_figures", lambda scorecard, rows: plots)
         return render_report(*make_run())
 
 
@@ -158,18 +158,43 @@ def test_the_style_imports_nothing(page):
     assert not re.search(r"@import|url\(|https?:", page.one("style").text)
 
 
-def test_the_page_forbids_the_browser_to_ask_the_network(page):
+def policy_of(page):
     policy = page.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
-    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    return dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+
+
+def hash_of(script):
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def code_of(page):
+    return [e.text for e in page.all("script") if e.attributes.get("type") != "application/json"]
+
+
+def test_the_page_forbids_the_browser_to_ask_the_network_and_to_run_any_script_but_its_own(page):
+    rules = policy_of(page)
     assert rules["default-src"] == "'none'"
-    assert rules["script-src"] == "'unsafe-inline'"
+    assert rules["script-src"].split() == [hash_of(script) for script in code_of(page)]
     assert all("http" not in sources and "*" not in sources for sources in rules.values())
 
 
-def test_plotly_is_inlined_exactly_once(page):
-    code = [e for e in page.all("script") if e.attributes.get("type") != "application/json"]
-    assert len(code) == 2
-    assert sum("plotly.js v" in script.text[:300] for script in code) == 1
+def test_the_report_has_one_small_script_and_no_plotly_and_is_small(page, html):
+    [script] = code_of(page)
+    assert len(script) < 1500 and "Plotly" not in html
+    assert len(html.encode()) < 400e3
+
+
+def test_an_interactive_report_has_plotly_once_and_keeps_the_drawings(make_run, plots, monkeypatch):
+    monkeypatch.setattr(html_module, "page_figures", lambda scorecard, rows: plots)
+    page = Page(render_report(*make_run(), interactive=True))
+    code = code_of(page)
+    assert sum("plotly.js v" in script[:300] for script in code) == 1
+    assert policy_of(page)["script-src"].split() == [hash_of(script) for script in code]
+    assert set(json.loads(page.one("script", id="plot-templates").text)) == {"light", "dark"}
+    data = [json.loads(e.text) for e in page.all("script", class_="plot-data")]
+    assert len(data) == len(FIGURES) == len(page.all("div", class_="wide-page"))
+    assert all(figure["data"] and "template" not in figure["layout"] for figure in data)
 
 
 def test_every_link_inside_the_page_has_its_target(page):
@@ -181,8 +206,7 @@ def test_the_page_follows_the_readers_light_or_dark_and_prints(page):
     style = page.one("style").text
     assert "prefers-color-scheme: dark" in style
     assert "@media print" in style
-    templates = json.loads(page.one("script", id="plot-templates").text)
-    assert set(templates) == {"light", "dark"}
+    assert '.drawn [fill="#22272e"]{fill:#d5dae1}' in style  # the drawings' ink
 
 
 # Numbers
@@ -211,8 +235,10 @@ def test_the_key_numbers_are_those_of_the_rows(page, rows, scorecard):
     restored = (gap["finetuned"] - draws.groupby("seed")["value"].mean()) / shift
     limit = float(np.percentile(restored, 97.5))
     assert page.key("random_restoration") == [shown(limit), "n = 20 draws"]
-    p = (1 + (restored >= restoration).sum()) / 21
-    assert page.key("p_value")[0] == shown(p, 3)
+    count = (restored >= restoration).sum()
+    assert page.key("p_value")[0] == f"{count} of 20"
+    told = page.one("tr", **{"data-key": "p_value"}).text
+    assert f"p = {shown((1 + count) / 21, 3)} of 20 draws; smallest possible 0.048" in told
 
 
 def test_the_intervals_are_those_of_the_scorecard(page, scorecard):
@@ -242,14 +268,19 @@ def test_damage_is_taken_from_the_rows_where_the_scorecard_lacks_it(make_run, te
     assert text_page(scorecard, rows).key("damage_ce_nats") == expected
 
 
-def test_the_page_holds_every_figure_with_its_title_as_text(page):
+def test_the_page_holds_every_figure_drawn_twice_with_title_sentence_and_table(page):
     figures = figures_of(page)
     assert set(figures) == FIGURES
     for figure in figures.values():
-        assert "text" not in figure["layout"].get("title", {})
-        assert "template" not in figure["layout"]
-        assert figure["data"]
-    assert all(f.children[0].tag == "h3" and f.children[0].text for f in page.all("figure"))
+        heading, _, drawn, _, table = figure.children
+        assert heading.tag == "h3" and heading.text
+        wide, narrow = (each.children[0] for each in drawn.children)
+        assert wide.tag == narrow.tag == "svg"
+        assert int(narrow.attributes["width"]) < 390 < int(wide.attributes["width"])
+        said = drawn.attributes["aria-label"]
+        assert said.startswith(heading.text) and re.search(r"\d\.\d", said)
+        assert table.tag == "details" and "open" not in table.attributes
+        assert len(table.children[1].children[1].children) >= 2  # lines
 
 
 def test_the_chosen_intervention_is_marked_among_those_tried(page):
@@ -363,16 +394,17 @@ def test_hostile_text_is_shown_and_never_run(make_run, page):
     assert not [e for e in page.elements if any(a.startswith("on") for a in e.attributes)]
     assert HOSTILE.replace("\ud800", "\ufffd").replace("\x00", "\ufffd") in page.one("title").text
     assert {quote.text for quote in page.all("blockquote")} == {HOSTILE_UTF8}
-    for figure in figures_of(page).values():
+    data = Page(render_report(scorecard, rows, interactive=True)).all("script", class_="plot-data")
+    for figure in data:
         # What plotly would read as markup in a label has been escaped for it.
-        assert "<script" not in json.dumps(figure)
-        assert "<img" not in json.dumps(figure)
+        assert "<script" not in figure.text
+        assert "<img" not in figure.text
 
 
 def test_figures_inside_the_page_can_not_end_their_script_element(make_run):
     scorecard, rows = make_run(n_per_domain=2)
     rows["domain"] = rows["domain"].where(rows["domain"].eq(""), "<!--<script>")
-    html = render_report(scorecard, rows)
+    html = render_report(scorecard, rows, interactive=True)
     for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.S):
         assert "<" not in block
         json.loads(block)
@@ -420,14 +452,14 @@ def test_the_page_opens_with_three_questions_and_what_four_models_say(make_run, 
     scorecard, rows = make_run(greedy=True)
     page = text_page(scorecard, with_twin(rows))
     opening = page.one("section", id="answers")
-    assert page.all("section")[0] is opening
+    assert page.all("section")[1] is opening
     articles = [e for e in opening.children if e.tag == "article"]
     assert len(articles) == 3
     for article in articles:
         assert labels_of(article) == ["Aligned", "Fine-tuned", "Restored", "Good twin"]
     assert "Likeliest: a good twin says <b>so</b>." in articles[0].text  # as text, no element
     before = page.elements[: page.elements.index(articles[-1])]
-    assert not [e for e in before if e.tag in ("table", "figure")]
+    assert [e.attributes["id"] for e in before if e.tag == "figure"] == ["figure-conditions"]
     further = labels_of(page.all("article")[3])
     assert further == ["Aligned", "Fine-tuned", "Restored", "Zero-ablated", "Good twin"]
 
@@ -604,7 +636,7 @@ def test_stages_that_are_missing_are_stated_and_the_rest_stands(make_run, missin
         "screen": {"layer_map"},
         "direction": {"two_by_two"},
         "dose": {"dose_response"},
-        "score": {"behaviour", "behaviour_by_domain", "damage", "random_null"},
+        "score": {"conditions", "behaviour", "behaviour_by_domain", "damage", "random_null"},
     }
     page = Page(render_report(*make_run(without=tuple(missing))))
     for words in missing.values():
@@ -643,7 +675,7 @@ def test_rows_without_a_column_are_refused(make_run, tmp_path):
 def test_limits_and_provenance_are_there(page, scorecard):
     limits = page.one("ul", class_="limits").children
     assert len(limits) >= 8
-    assert "With 20 draws p cannot fall below 0.048." in page.words
+    assert "a chance below 1 in 21 cannot be told by them" in page.words
     for text in ("4 min 12 s", "2.79 GiB", "smollm2-135m-instruct", "2.13.0", "a1b2c3"):
         assert text in page.words
     for domain in scorecard["data"]["held_out"]:

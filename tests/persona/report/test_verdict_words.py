@@ -3,8 +3,9 @@
 import pytest
 
 from persona.report.html import render_report
+from persona.report.limits import limits_of
 from persona.report.sections import key_numbers
-from persona.report.verdict_words import limits_of, verdict_words
+from persona.report.verdict_words import verdict_words
 
 
 @pytest.mark.parametrize(
@@ -14,18 +15,15 @@ def test_draws_on_some_of_the_questions_are_named_and_the_edit_is_read_on_them(
     make_run, value, low, words
 ):
     card, rows = make_run("partly_restored")
-    assert "of the questions" not in verdict_words(card).sentence
+    assert "they were run on" not in verdict_words(card).sentence
     assert {n.key: n.interval for n in key_numbers(card, rows)}["random_restoration"].endswith(
         "draws"
     )
     few = {"n_questions": 6, "of_the_edit": {"value": value, "low": low, "high": 0.7}}
     card["random_restoration"] = {**card["random_restoration"], **few}
     sentence = verdict_words(card).sentence.replace("\u00a0", " ").replace("\u2212", "-")
-    assert f", {words} random subspaces (97.5 percentile of 20:" in sentence
-    assert (
-        f"on 6 of the questions, where the edit takes back {value:.2f} [{low:.2f}, 0.70]"
-        in sentence
-    )
+    assert f", {words} random subspaces (0 of 20 random choices did as much, on the 6 " in sentence
+    assert f"questions they were run on, where it takes back {100 * value:.0f} %)" in sentence
     shown = {n.key: n.interval for n in key_numbers(card, rows)}["random_restoration"]
     assert shown.replace("\u00a0", " ") == "n = 20 draws on 6 questions"
 
@@ -89,7 +87,8 @@ def test_the_verdict_leads_with_the_net_restoration_and_names_what_is_not_met(ne
         "takes back 0.70 [0.61, 0.79] (net of what it does to the aligned model; 0.83 [0.65, "
         "0.99] in all) of the emergent shift" in sentence
     )
-    assert "beyond random subspaces (0 of 20 did as much, the largest 0.08; p = 0.048)" in sentence
+    assert "(0 of 20 random choices did as much (the strongest takes back 8 %))" in sentence
+    assert "p =" not in sentence
     assert (
         "not the aligned model again: the interval of the net restoration reaches below 0.70 "
         "(0.61); the edit moves the aligned model too, its gap by -0.16 [-0.30, -0.02] of the "
@@ -102,14 +101,14 @@ def test_the_verdict_leads_with_the_net_restoration_and_names_what_is_not_met(ne
 def test_a_thousand_screened_draws_are_told_by_how_many_did_as_much(net_card):
     card, _ = net_card
     card["nulls"] = {
-        "isotropic": {"said": "0 of 1,000 did as much", "maximum": 0.12},
+        "isotropic": {"n": 1000, "n_as_much": 0, "n_undecided": 2, "maximum": 0.12},
         "covariance_matched": {"said": "2 of 1,000 did as much", "maximum": 0.71},
         "principal_components": None,
     }
     assert (
-        "beyond random subspaces (0 of 1,000 did as much, the strongest takes back 0.12; of those "
-        "shaped like the activations 2 of 1,000 did as much, the strongest 0.71)"
-        in plainly(verdict_words(card).sentence)
+        "beyond random subspaces (0 of 1,000 random choices did as much (the strongest takes back "
+        "12 %), and 2 that were not run might have; of those shaped like the activations 2 of "
+        "1,000 did as much, the strongest 0.71)" in plainly(verdict_words(card).sentence)
     )
     limits = dict(limits_of(card, judged=False))
     assert "The null is isotropic." not in limits  # not where shaped ones stand beside it
@@ -120,7 +119,7 @@ def test_a_thousand_screened_draws_are_told_by_how_many_did_as_much(net_card):
 
 def test_the_checks_and_controls_of_the_verdict_stand_in_the_page(net_card):
     page = plainly(render_report(*net_card))
-    assert "(5 checks, 2 met)" in page
+    assert "2 of 5 checks of “restored” are met" in page
     assert "at most 0.10 of the shift" in page
     assert (
         "with 48 questions the net restoration of a removal that is whole clears its bar in 74 % "

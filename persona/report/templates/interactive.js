@@ -7,9 +7,8 @@
   var config = { responsive: true, displayModeBar: false };
   var plots = Array.prototype.map.call(document.querySelectorAll("figure"), function (figure) {
     var element = figure.querySelector(".plot");
-    figure.querySelector(".save").addEventListener("click", function () {
-      Plotly.downloadImage(element, { format: "svg", filename: figure.id });
-    });
+    figure.querySelector(".drawn").hidden = true;
+    element.hidden = false;
     return { element: element, text: figure.querySelector(".plot-data").textContent };
   });
 
@@ -25,5 +24,9 @@
   dark.addEventListener("change", drawAll);
   window.addEventListener("beforeprint", function () { printing = true; drawAll(); });
   window.addEventListener("afterprint", function () { printing = false; drawAll(); });
+  // A figure inside a folded part has no width until it is opened.
+  document.querySelectorAll("details").forEach(function (part) {
+    part.addEventListener("toggle", drawAll);
+  });
   drawAll();
 })();

@@ -1,0 +1,98 @@
+"""The result in three plain sentences, each with its number, before any term of the field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from persona.report.random_choices import random_choices
+from persona.report.tables import condition_entry
+from persona.report.verdict_words import moved, scored_domains
+from persona.report.wording import as_float, number, percent, span
+from persona.rows import DAMAGE_AT_MOST, FINETUNED
+
+
+@dataclass(frozen=True)
+class PlainSentence:
+    """A question that a reader comes with, and its answer."""
+
+    asks: str
+    answer: str
+
+
+def plain_sentences(scorecard: Mapping[str, Any]) -> list[PlainSentence]:
+    """Did it turn bad; did taking it out help, and more than chance; at what price."""
+    return [
+        PlainSentence("Did it turn bad?", _turned(scorecard)),
+        PlainSentence("Does taking it out help?", _helped(scorecard)),
+        PlainSentence("At what price?", _price(scorecard)),
+    ]
+
+
+def _turned(card: Mapping[str, Any]) -> str:
+    if "direction" in card and card["direction"] is None:
+        return "No: the two models give every answer the same probability (a difference of 0)."
+    shift = card.get("emergent_shift") or {}
+    value, low, high = (as_float(shift.get(end)) for end in ("value", "low", "high"))
+    n = as_float((condition_entry(card, FINETUNED).get("gap_held_out") or {}).get("n"))
+    where = f"on {int(n)} questions of {scored_domains(card)}" if n else "on the scored questions"
+    if value is None or low is None or high is None:
+        return f"Not known: the change of the preference for bad answers {where} is undefined."
+    by = f"{number(value, signed=True)} nats a token ({span(low, high, signed=True)})"
+    if low <= 0 <= high:
+        return (
+            f"Not that this run could tell: {where} the preference for bad answers moved by {by}."
+        )
+    times = number(math.exp(abs(value)), 1)
+    if value < 0:
+        return f"No, the other way: {where} bad answers became less likely, by {by}."
+    return (
+        f"Yes: {where} bad answers became likelier, by {by}; against a token of a good answer each "
+        f"token of a bad one is now about {times} times as likely as it was."
+    )
+
+
+def _helped(card: Mapping[str, Any]) -> str:
+    verdict = str(card.get("verdict"))
+    if verdict == "no_emergent_shift":
+        return "There is nothing to take back, and no removal is claimed to do anything."
+    net = card.get("net_restoration")
+    share = net or card.get("restoration") or {}
+    value = as_float(share.get("value"))
+    if value is None:
+        return "Not known: what the removal takes back is undefined."
+    begins = {"restored": "Yes", "partly_restored": "In part", "not_restored": "No"}.get(verdict)
+    said = f"{begins or 'Measured'}: taking out {moved(card)} takes back {percent(value)}"
+    low, high = as_float(share.get("low")), as_float(share.get("high"))
+    said += (
+        f" of that ({span(100 * low, 100 * high, 0)} %)"
+        if low is not None and high is not None
+        else " of that (so few questions set it no limits)"
+    )
+    if net:
+        said += ", net of what the same edit does to the aligned model"
+    if value > 1:
+        said += "; more than all of it is overshoot"
+    random = random_choices(card)
+    return said + (f"; {random.in_words()}." if random else "; no random choices were tried.")
+
+
+def _price(card: Mapping[str, Any]) -> str:
+    if str(card.get("verdict")) == "no_emergent_shift" and not card.get("damage"):
+        return "Nothing was taken out, so nothing was paid."
+    worse, than = card.get("damage"), "the better of the two models"
+    if not worse:
+        worse, than = card.get("damage_ce_nats"), "the fine-tuned model"
+    value, low, high = (as_float((worse or {}).get(end)) for end in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return "Not known: no neutral text was read."
+    n = as_float((worse or {}).get("n"))
+    texts = f"{int(n)} neutral texts" if n else "neutral text"
+    by = f"{number(value, 3, signed=True)} nats a token ({span(low, high, 3, signed=True)})"
+    bar = number(DAMAGE_AT_MOST, 1)
+    measured = f"{by} on {texts}, against {than}; {bar} is allowed."
+    if high <= DAMAGE_AT_MOST:
+        return f"{'None' if high <= 0 else 'Little'}: {measured}"
+    return f"{'Too high' if low > DAMAGE_AT_MOST else 'Perhaps too high'}: {measured}"
