@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 
 from persona.intervals import Estimate
 from persona.report.figures import curves, dots, training_course, transfer_map
-from persona.report.svg import figure_svg
+from persona.report.svg import figure_svg, page_colours
 from persona.report.svg.axes import nice_ticks
+from persona.report.svg.layout import stacked
+from persona.report.svg.marks import shade
+from persona.report.theme import GRID, GROUND, INK, new_figure, without_title
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -135,3 +139,97 @@ def test_a_narrow_panel_has_more_than_one_tick():
 def test_ticks_of_a_logarithmic_axis_are_powers_and_their_parts():
     assert nice_ticks(1.0, 2.48, True, 6) == [10, 30, 100, 300]
     assert nice_ticks(1.0, 2.0, True, 6) == [10, 20, 50, 100]
+
+
+# What the figures of a report need besides
+
+
+def blocks_figure():
+    """Cells, a frame around some of them, a curve over shaded blocks, open marks, a log axis."""
+    figure = new_figure(
+        title="t", subtitle="s", inner=200, bottom=60, rows=2, cols=1, shared_xaxes=True
+    )
+    figure.add_heatmap(
+        x=[0, 1, 2],
+        y=["a rather long name, whitened", "b"],
+        z=[[-1.0, 0.0, 1.0], [0.5, None, -0.5]],
+        zmin=-1.0,
+        zmax=1.0,
+        colorbar={"title": {"text": "nats"}},
+        row=1,
+        col=1,
+    )
+    figure.add_shape(
+        type="rect", x0=0.5, x1=2.5, y0=-0.5, y1=0.5, line={"color": "#123456"}, row=1, col=1
+    )
+    marker = {"symbol": "square-open", "size": 8, "color": "#445566"}
+    figure.add_scatter(
+        x=[0, 1, 2], y=[1.0, 10.0, 100.0], name="curve", mode="markers", marker=marker, row=2, col=1
+    )
+    figure.add_vrect(x0=0.5, x1=2.5, fillcolor="#abcdef", line_width=0, row=2, col=1)
+    figure.update_yaxes(type="log", row=2, col=1)
+    figure.update_xaxes(range=[-0.5, 2.5], row=2, col=1)
+    return without_title(figure)
+
+
+def boxes(svg, attribute, value):
+    nodes = ElementTree.fromstring(svg).iter(f"{SVG}rect")
+    sides = ("x", "width")
+    return [tuple(float(n.get(side)) for side in sides) for n in nodes if n.get(attribute) == value]
+
+
+def test_cells_of_one_shade_are_one_path_and_stand_above_the_blocks_of_the_curve():
+    svg = figure_svg(blocks_figure())
+    paths = list(ElementTree.fromstring(svg).iter(f"{SVG}path"))
+    lowest = [n for n in paths if n.get("fill") == shade(0.0)]
+    assert len(lowest) == 1 and lowest[0].get("d").count("z") == 1
+    [frame], [shaded] = boxes(svg, "stroke", "#123456"), boxes(svg, "fill", "#abcdef")
+    assert frame == pytest.approx(shaded)  # one axis, though only the lower one names its range
+    assert frame[1] == pytest.approx(
+        float(re.search(r"h(\d+\.\d)", lowest[0].get("d"))[1]) * 2, 0.01
+    )
+
+
+def test_an_open_mark_is_filled_with_the_ground_and_a_scale_tells_the_colours():
+    svg = figure_svg(blocks_figure())
+    squares = list(ElementTree.fromstring(svg).iter(f"{SVG}polygon"))
+    assert {(n.get("fill"), n.get("stroke")) for n in squares} == {("#ffffff", "#445566")}
+    assert "−1.00 to +1.00 nats" in words(svg)
+
+
+@pytest.mark.parametrize("make", [lines, spots, blocks_figure])
+def test_a_narrow_drawing_has_its_panels_under_one_another_inside_a_phone(make):
+    figure = make()
+    svg = figure_svg(figure, 350, narrow=True)
+    root = ElementTree.fromstring(svg)
+    for node in root.iter():
+        for name in ("x", "cx"):
+            assert 0 <= float(node.get(name, 0)) <= 350
+    panels = stacked(figure, 350).panels
+    assert len({panel.x.start for panel in panels}) == 1
+    for above, below in pairwise(panels):
+        assert below.y.end > above.y.start
+    assert not re.search("nan", svg)
+
+
+def test_a_long_name_is_folded_on_a_narrow_page_only():
+    tspans = ElementTree.fromstring(figure_svg(blocks_figure(), 350, narrow=True))
+    assert "whitened" in " ".join(node.text for node in tspans.iter(f"{SVG}tspan"))
+    assert "a rather long name, whitened" in words(figure_svg(blocks_figure()))
+
+
+def test_a_name_without_end_leaves_half_of_the_page_to_the_figure():
+    panel = {"x" * 400: e(0.1), "aligned": e(0.2)}
+    figure = dots({"gap": panel}, title="t", subtitle="s", axis="nats")
+    assert stacked(figure, 350).left <= 175
+
+
+def test_a_page_exchanges_every_colour_of_the_ground_for_its_dark_one():
+    rules = page_colours(".here")
+    for tone in (GROUND, INK, GRID):
+        attribute = "stroke" if tone is GRID else "fill"
+        rule = f'.here [{attribute}="{tone["light"]}"]{{{attribute}:{tone["dark"]}}}'
+        assert rule in rules
+    drawn = re.findall(r'fill="(#\w+)"', figure_svg(blocks_figure()))
+    ours = {colour for colour in drawn if colour not in ("#abcdef", "#445566")}
+    assert all(f'[fill="{colour}"]' in rules for colour in ours)
