@@ -21,6 +21,8 @@ from typing import Any
 from record import record
 
 from persona.models.named.folders import default_model_folder
+from persona.report.html import render_report
+from persona.report.run_folder import read_run
 
 
 def main() -> None:
@@ -32,11 +34,12 @@ def main() -> None:
     parser.add_argument("--finetuned")
     parser.add_argument("--trained-on", default="none", help="what the fine-tune learnt from")
     parser.add_argument("--questions-per-domain", help="fewer questions: less time, same shapes")
-    parser.add_argument("--of", type=Path, help="a finished demo: its evidence, and its tasks")
+    parser.add_argument("--of", type=Path, help="a finished demo: its evidence, tasks and report")
     options = parser.parse_args()
     if options.of is not None:
         of_evidence("default", json.loads((options.of / "scorecard.json").read_text("utf-8")))
         of_tasks("default", options.of / "eval" / "results.json")
+        of_report(options.of)
         return
     default_model_folder()
     with tempfile.TemporaryDirectory() as scratch:
@@ -50,6 +53,8 @@ def main() -> None:
         )
         seconds = time.perf_counter() - start
         scorecard = json.loads((out / "scorecard.json").read_text())
+        if options.row == "demo":
+            of_report(out)
     note = note_of(scorecard, options.questions_per_domain)
     record(f"{options.row}.seconds", seconds, "s", n=1, note=note)
     peak = float(scorecard["peak_rss_bytes"])
@@ -78,6 +83,15 @@ def of_evidence(pair: str, scorecard: dict[str, Any]) -> None:
     for name, null in scorecard["nulls"].items():
         note = f"{null['said']}; the strongest takes back {null['maximum']:.3f}"
         record(f"null.n_draws.{name}", null["n"], "draws", n=null["n_questions"], note=note)
+
+
+def of_report(folder: Path) -> None:
+    """Size of the report of a finished run, as this version draws it."""
+    run = read_run(folder)
+    page = render_report(run.scorecard, run.rows)
+    drawn = page.count("<figure id=")
+    note = f"{drawn} figures drawn twice, {len(run.rows)} rows; opens without scripts"
+    record("report.bytes", len(page.encode("utf-8")), "bytes", n=1, note=note)
 
 
 def of_tasks(pair: str, results: Path) -> None:

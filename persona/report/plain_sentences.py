@@ -72,7 +72,8 @@ def _helped(card: Mapping[str, Any]) -> str:
         else " of that (so few questions set it no limits)"
     )
     if net:
-        said += ", net of what the same edit does to the aligned model"
+        in_all = percent((card.get("restoration") or {}).get("value"))
+        said += f", net of what the same edit does to the aligned model ({in_all} with it)"
     if value > 1:
         said += "; more than all of it is overshoot"
     random = random_choices(card)

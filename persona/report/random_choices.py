@@ -16,6 +16,8 @@ from persona.report.wording import as_float, percent
 class RandomChoices:
     """n: draws. as_much: how many of them did as much; undecided: how many more may have.
 
+    shaped: whether they were drawn with the covariance of the activations, which is harder to beat.
+
     largest: of what any draw took back, as a share; None where that was not kept. fewer: number of
     questions, where they are not all, and of_the_edit what the edit itself took back on those.
     """
@@ -23,6 +25,7 @@ class RandomChoices:
     n: int
     as_much: int
     undecided: int = 0
+    shaped: bool = False
     largest: float | None = None
     fewer: int | None = None
     of_the_edit: float | None = None
@@ -30,12 +33,13 @@ class RandomChoices:
     @property
     def count(self) -> str:
         """`0 of 1,000 random choices did as much`."""
-        return f"{self.as_much:,} of {self.n:,} random choices did as much"
+        shaped = " shaped like the activations" if self.shaped else ""
+        return f"{self.as_much:,} of {self.n:,} random choices{shaped} did as much"
 
     @property
-    def smallest_p(self) -> float:
-        """What p cannot fall below with so few draws."""
-        return 1 / (1 + self.n)
+    def most(self) -> float:
+        """The share that did as much, those undecided among them."""
+        return (self.as_much + self.undecided) / self.n
 
     def in_words(self) -> str:
         """The count, the largest, and the questions where they are not all."""
@@ -52,18 +56,32 @@ class RandomChoices:
 
 
 def random_choices(scorecard: Mapping[str, Any]) -> RandomChoices | None:
-    """The best null that a scorecard of any version has; None without one.
+    """The null that is hardest to beat of those that a scorecard of any version has; None without.
 
-    A thousand screened subspaces where there are those, else the draws that were all run. An older
-    scorecard has a p alone, of which the count is made: p = (1 + as much) / (1 + draws).
+    A thousand screened subspaces of two kinds where there are those, else the draws that were all
+    run. An older scorecard has a p alone, of which the count is made:
+    p = (1 + as much) / (1 + draws).
     """
-    if strong := (scorecard.get("nulls") or {}).get("isotropic"):
-        return RandomChoices(
-            int(strong["n"]),
-            int(strong["n_as_much"]),
-            int(strong.get("n_undecided") or 0),
-            as_float(strong.get("maximum")),
-        )
+    screened = [_screened(scorecard, name) for name in ("isotropic", "covariance_matched")]
+    if known := [one for one in screened if one is not None]:
+        return max(known, key=lambda one: one.most)
+    return _all_run(scorecard)
+
+
+def _screened(scorecard: Mapping[str, Any], name: str) -> RandomChoices | None:
+    null = (scorecard.get("nulls") or {}).get(name)
+    if not null:
+        return None
+    return RandomChoices(
+        int(null["n"]),
+        int(null["n_as_much"]),
+        int(null.get("n_undecided") or 0),
+        name != "isotropic",
+        as_float(null.get("maximum")),
+    )
+
+
+def _all_run(scorecard: Mapping[str, Any]) -> RandomChoices | None:
     null = scorecard.get("random_restoration")
     n = as_float((null or {}).get("n"))
     if not null or not n:

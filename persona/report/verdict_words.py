@@ -142,17 +142,9 @@ def scored_domains(scorecard: Mapping[str, Any]) -> str:
 
 
 def _random(card: Mapping[str, Any]) -> str:
-    """How many random subspaces did as much; of those shaped like the activations too."""
+    """How many random subspaces did as much, of the kind that is hardest to beat."""
     found = random_choices(card)
-    if found is None:
-        return "no random subspaces were drawn"
-    said = found.in_words()
-    if shaped := (card.get("nulls") or {}).get("covariance_matched"):
-        said += (
-            f"; of those shaped like the activations {shaped['said']}, the strongest "
-            f"{number(shaped['maximum'])}"
-        )
-    return said
+    return "no random subspaces were drawn" if found is None else found.in_words()
 
 
 def _beyond_chance(card: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 ROW_HEIGHT = 34
+LEVELS = {1: {0.0: ALIGNED}, 2: {0.0: FINETUNED, 1.0: ALIGNED}, 3: {0.0: ALIGNED}}
+"""Panel -> where the models themselves lie in it."""
 
 
 def compare_runs(scorecards: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -60,9 +62,10 @@ def compare_runs(scorecards: Mapping[str, Mapping[str, Any]]) -> Figure:
             e = Estimate(random.largest, math.nan, math.nan, random.n)
             shown = replace(look_of(RANDOM), label=f"{name}, strongest random choice")
             dot_with_interval(figure, e, places[name], shown, size=8, row=1, col=2)
-    for col, at in ((1, 0.0), (2, 0.0), (2, 1.0), (3, 0.0)):
-        level = look_of(FINETUNED if (col, at) == (2, 0.0) else ALIGNED).colour
-        vertical_level(figure, at, level, row=1, col=col)
+    for col, levels in LEVELS.items():
+        for at, condition in levels.items():
+            vertical_level(figure, at, look_of(condition).colour, row=1, col=col)
+        figure.update_xaxes(range=_reach(figure, col, levels), row=1, col=col)
     for col, title in enumerate(("shift (nats per token)", "share of the shift", "nats per token")):
         figure.update_xaxes(title_text=title, nticks=5, row=1, col=col + 1)
         figure.update_yaxes(
@@ -73,6 +76,19 @@ def compare_runs(scorecards: Mapping[str, Mapping[str, Any]]) -> Figure:
             col=col + 1,
         )
     return figure
+
+
+def _reach(figure: Figure, col: int, levels: Mapping[float, str]) -> list[float]:
+    """The ends of a panel's axis: all that is drawn in it, the models too."""
+    name = "x" if col == 1 else f"x{col}"
+    ends = list(levels)
+    for trace in figure.data:
+        if (trace.xaxis or "x") == name:
+            bars = trace.error_x
+            ends += [trace.x[0], trace.x[0] + bars.array[0], trace.x[0] - bars.arrayminus[0]]
+    known = [end for end in ends if math.isfinite(end)]
+    room = 0.06 * (max(known) - min(known)) or 0.05
+    return [min(known) - room, max(known) + room]
 
 
 def _estimate(found: Any, card: Mapping[str, Any]) -> Estimate | None:

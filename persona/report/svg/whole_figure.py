@@ -141,6 +141,8 @@ def _outlines(figure: Figure, panel: Panel) -> Iterator[str]:
 def _straight_lines(figure: Figure, panel: Panel) -> Iterator[str]:
     """Straight lines across a panel."""
     for shape in _of_panel(figure, panel, "line"):
+        if shape.xref == panel.x_name and not panel.x.holds(shape.x0):
+            continue
         x0, x1, y0, y1 = _ends(panel, shape)
         drawn = f"M{x0:.1f} {y1:.1f}V{y0:.1f}" if x0 == x1 else f"M{x0:.1f} {y0:.1f}H{x1:.1f}"
         yield element(

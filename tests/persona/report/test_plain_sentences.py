@@ -66,7 +66,9 @@ def test_models_that_do_not_differ_did_not_turn(make_run):
 def test_the_net_share_leads_where_there_is_one_and_few_questions_may_set_no_limits(make_run):
     card, _ = make_run()
     card["net_restoration"] = of(0.77, 0.67, 0.89)
-    assert "takes back 77 % of that (67 to 89 %), net of what the same edit does" in told(card)[1]
+    card["restoration"] = of(0.83, 0.7, 0.95)
+    net = "net of what the same edit does to the aligned model (83 % with it)"
+    assert f"takes back 77 % of that (67 to 89 %), {net};" in told(card)[1]
     card["net_restoration"] = of(0.77, None, None)
     assert "takes back 77 % of that (so few questions set it no limits), net" in told(card)[1]
 

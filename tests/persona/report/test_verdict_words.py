@@ -100,15 +100,17 @@ def test_the_verdict_leads_with_the_net_restoration_and_names_what_is_not_met(ne
 
 def test_a_thousand_screened_draws_are_told_by_how_many_did_as_much(net_card):
     card, _ = net_card
-    card["nulls"] = {
-        "isotropic": {"n": 1000, "n_as_much": 0, "n_undecided": 2, "maximum": 0.12},
-        "covariance_matched": {"said": "2 of 1,000 did as much", "maximum": 0.71},
-        "principal_components": None,
-    }
+    isotropic = {"n": 1000, "n_as_much": 0, "n_undecided": 2, "maximum": 0.12}
+    shaped = {"n": 1000, "n_as_much": 2, "n_undecided": 17, "maximum": 0.71}
+    card["nulls"] = {"isotropic": isotropic, "covariance_matched": None}
     assert (
         "beyond random subspaces (0 of 1,000 random choices did as much (the strongest takes back "
-        "12 %), and 2 that were not run might have; of those shaped like the activations 2 of "
-        "1,000 did as much, the strongest 0.71)" in plainly(verdict_words(card).sentence)
+        "12 %), and 2 that were not run might have)" in plainly(verdict_words(card).sentence)
+    )
+    card["nulls"] = {"isotropic": isotropic, "covariance_matched": shaped}
+    assert (  # the one that is hardest to beat: the verdict asks for both
+        "(2 of 1,000 random choices shaped like the activations did as much (the strongest takes "
+        "back 71 %), and 17 that were not run might have)" in plainly(verdict_words(card).sentence)
     )
     limits = dict(limits_of(card, judged=False))
     assert "The null is isotropic." not in limits  # not where shaped ones stand beside it
