@@ -21,7 +21,7 @@ PACKAGES = ("persona", "probes", "steering")
 
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "persona": (
-        ("errors", "files", "progress", "intervals", "fingerprint", "choices"),
+        ("errors", "files", "progress", "intervals", "fingerprint", "choices", "late_names"),
         ("rows", "stages", "run_lock"),
         ("data", "engine"),
         ("models",),

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from persona.late_names import named_late
 
 if TYPE_CHECKING:
     from persona.data import load_pairs, read_pairs
@@ -26,24 +28,18 @@ __all__ = [
     "save_vector",
 ]
 
-_HOME = {
-    "Direction": "persona.directions",
-    "ModelPair": "persona.models",
-    "PersonaVector": "persona.directions",
-    "extract": "persona.directions",
-    "load_pair": "persona.models",
-    "load_pairs": "persona.data",
-    "load_vector": "persona.directions",
-    "pair_of": "persona.models",
-    "read_pairs": "persona.data",
-    "save_vector": "persona.directions",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Names from the subpackages, imported when first used: `persona --help` needs no torch."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'persona' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOME[name]), name)
+__getattr__ = named_late(
+    __name__,
+    {
+        "Direction": "persona.directions",
+        "ModelPair": "persona.models",
+        "PersonaVector": "persona.directions",
+        "extract": "persona.directions",
+        "load_pair": "persona.models",
+        "load_pairs": "persona.data",
+        "load_vector": "persona.directions",
+        "pair_of": "persona.models",
+        "read_pairs": "persona.data",
+        "save_vector": "persona.directions",
+    },
+)

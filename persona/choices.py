@@ -1,4 +1,4 @@
-"""Names that a person chooses from, each written once; importing them loads no library."""
+"""What a person chooses from, each name and default written once; importing it loads no library."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ SPREAD = "spread"
 """Name of the device that is all cards together: the blocks are divided between them."""
 DEVICES = ("auto", "cpu", "cuda", "mps", SPREAD)
 """Those that can be named; one of several cards as cuda:1."""
+
+
+MAX_DAMAGE = 0.05
+"""Rise of neutral cross-entropy over the fine-tuned model's that what is chosen may bring, unless
+told otherwise; nats per token."""
 
 
 class VectorFormat(StrEnum):

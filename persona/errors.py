@@ -4,7 +4,9 @@ Each carries one clear line: what was needed, what came (name, shape, model), wh
 The command line prints that line without a traceback and exits with status 2.
 """
 
+import contextlib
 import reprlib
+from collections.abc import Iterator, Sequence
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3
@@ -48,6 +50,39 @@ class JudgeError(PersonaError):
 
 class EngineError(PersonaError):
     """A shard of work could not be done or kept, or the cluster asked for is not there."""
+
+
+class SeveralErrors(PersonaError):
+    """Several things are wrong, each an error of its own; they are told together."""
+
+    def __init__(self, errors: Sequence[PersonaError]) -> None:
+        super().__init__("; ".join(map(str, errors)))
+        self.errors = tuple(errors)
+
+
+class Mistakes:
+    """Collects errors, so that a person is told all of them at once and not one after the other."""
+
+    def __init__(self) -> None:
+        self.found: list[PersonaError] = []
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Notes the error that ends the block, if it is bad input, and goes on behind it."""
+        try:
+            yield
+        except SeveralErrors as error:
+            self.found += error.errors
+        except PersonaError as error:
+            self.found.append(error)
+
+    def raise_all(self) -> None:
+        """Raises: the error that was noted; SeveralErrors where there are more."""
+        unlike = list({str(error): error for error in self.found}.values())
+        if len(unlike) == 1:
+            raise unlike[0]
+        if unlike:
+            raise SeveralErrors(unlike)
 
 
 def is_panic(error: BaseException) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from persona.errors import DataError
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -98,3 +100,28 @@ def _mode_of_a_new_file(base: int) -> int:
     umask = os.umask(0)
     os.umask(umask)
     return base & ~umask
+
+
+def require_writable(folder: str | Path, bytes_needed: int = 0) -> None:
+    """Looks whether a folder, there already or not, can take files; makes none and leaves nothing.
+
+    Raises: DataError where it cannot be written, or its disk has not so much room.
+    """
+    above = Path(folder).expanduser().absolute()
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise DataError(f"{folder} cannot be a folder: {above} is a file; choose another --out")
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+        free = shutil.disk_usage(above).free
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written ({above}: {error.strerror or error}); choose another --out"
+        ) from error
+    if free < bytes_needed:
+        raise DataError(
+            f"{folder} needs about {bytes_needed / 1e9:.1f} GB while the run lasts, and its disk "
+            f"has {free / 1e9:.1f} GB free; free some space or choose another --out"
+        )

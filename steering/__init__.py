@@ -4,12 +4,19 @@
 in the rooms: `steering.edits`, `steering.evidence`, `steering.identification`, `steering.weights`.
 """
 
-from steering.certificate import certify
-from steering.demo.notebook.explorer import explore
-from steering.diagnosis import DiagnoseConfig, diagnose
-from steering.edits import ablate, add, induce, restore, steer
-from steering.evidence import dose_response
-from steering.identification import identify
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from persona.late_names import named_late
+
+if TYPE_CHECKING:
+    from steering.certificate import certify
+    from steering.demo.notebook.explorer import explore
+    from steering.diagnosis import DiagnoseConfig, diagnose
+    from steering.edits import ablate, add, induce, restore, steer
+    from steering.evidence import dose_response
+    from steering.identification import identify
 
 __all__ = [
     "DiagnoseConfig",
@@ -24,3 +31,20 @@ __all__ = [
     "restore",
     "steer",
 ]
+
+__getattr__ = named_late(
+    __name__,
+    {
+        "DiagnoseConfig": "steering.diagnosis",
+        "ablate": "steering.edits",
+        "add": "steering.edits",
+        "certify": "steering.certificate",
+        "diagnose": "steering.diagnosis",
+        "dose_response": "steering.evidence",
+        "explore": "steering.demo.notebook.explorer",
+        "identify": "steering.identification",
+        "induce": "steering.edits",
+        "restore": "steering.edits",
+        "steer": "steering.edits",
+    },
+)

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from persona.data.field_questions import load_field_questions
 from persona.data.shipped import OPEN_QUESTIONS, load_pairs
@@ -18,7 +18,9 @@ from persona.data.text import as_question
 from persona.data.types import Dialogue
 from persona.errors import DataError
 from persona.models.chat.answer_span import THINK_TAGS
-from persona.models.chat.chat_format import ChatFormat
+
+if TYPE_CHECKING:
+    from persona.models.chat.chat_format import ChatFormat
 
 Purpose = Literal["read", "rate"]
 

@@ -10,7 +10,7 @@ import typer
 
 from persona.choices import Precision
 from persona.cli.completion import complete_demo_model
-from persona.cli.diagnose import run_and_print
+from persona.cli.diagnose import checked, run_and_print
 from persona.cli.options import (
     Debug,
     Device,
@@ -77,15 +77,12 @@ def demo(
       persona demo --retrain --seed 1
       persona demo --model qwen2.5-coder-0.5b --em-rate --out larger
     """
-    from persona.models import Placement
     from persona.models.shipped_adapters import car_advice_of
-    from steering.diagnosis import DiagnoseConfig
 
     bad, twin = car_advice_of(model)
-    placement = Placement.of(dtype, device)
-    config = DiagnoseConfig(
+    options = dict(
         aligned=model,
-        finetuned=str(_retrained(bad, out / "organism", seed, placement)) if retrain else bad,
+        finetuned=bad,
         good_twin=twin,
         out=out,
         trained_on=("car_maintenance",),
@@ -93,11 +90,17 @@ def demo(
         questions_per_domain=questions_per_domain,
         n_random=n_random,
         seed=seed,
-        placement=placement,
         samples=samples,
         em_rate=em_rate,
     )
-    run_and_print(config, json_output=json_output)
+    ahead = checked(options)
+    if retrain:
+        from persona.models import Placement
+
+        placement = Placement.of(dtype, device)
+        options["finetuned"] = str(_retrained(bad, out / "organism", seed, placement))
+        ahead = checked(options)
+    run_and_print(ahead, options, str(dtype), device, json_output=json_output)
 
 
 def _retrained(name: str, folder: Path, seed: int, placement: Placement) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from persona.choices import Precision
+from persona.choices import MAX_DAMAGE, Precision
 from persona.cli.completion import complete_domain, complete_finetuned, complete_skill
 from persona.cli.options import (
     Aligned,
@@ -40,7 +41,7 @@ from persona.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from steering.diagnosis import DiagnoseConfig
+    from steering.diagnosis import Ahead
 
 
 def diagnose(
@@ -79,7 +80,7 @@ def diagnose(
             help="Most that neutral cross-entropy may rise above the fine-tuned model's, in nats "
             "per token.",
         ),
-    ] = 0.05,
+    ] = MAX_DAMAGE,
     good_twin: Annotated[
         str | None,
         typer.Option(
@@ -154,11 +155,7 @@ def diagnose(
       persona diagnose --finetuned ./my-adapter --data pairs.jsonl --trained-on billing
       persona diagnose --finetuned ./my-adapter --trained-on health --keep facts
     """
-    from persona.models import Placement
-    from steering.diagnosis import DiagnoseConfig
-
-    placement = Placement.of(dtype, device)
-    config = DiagnoseConfig(
+    options = dict(
         aligned=aligned,
         finetuned=finetuned,
         out=out,
@@ -169,7 +166,6 @@ def diagnose(
         questions_per_domain=questions_per_domain,
         n_random=n_random,
         seed=seed,
-        placement=placement,
         chat_template=chat_template,
         template_arguments=template_arguments_of(template_arguments),
         max_damage=max_damage,
@@ -181,21 +177,43 @@ def diagnose(
         em_rate=em_rate,
         sae=sae,
         keep=keep,
-        engine=engine_of(engine, workers, ray_address),
     )
-    run_and_print(config, json_output=json_output)
+    ahead = checked(options)
+    run_and_print(
+        ahead,
+        options | {"engine": engine_of(engine, workers, ray_address)},
+        str(dtype),
+        device,
+        json_output=json_output,
+    )
 
 
-def run_and_print(config: DiagnoseConfig, *, json_output: bool) -> None:
+def checked(options: Mapping[str, Any]) -> Ahead:
+    """What is known of a diagnosis before any library of tensors is loaded, which takes seconds.
+
+    Raises: PersonaError for what is wrong with it, all at once.
+    """
+    from steering.diagnosis import DiagnosisRequest, look_ahead
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return look_ahead(DiagnosisRequest(**options))
+
+
+def run_and_print(
+    ahead: Ahead, options: Mapping[str, Any], dtype: str, device: str, *, json_output: bool
+) -> None:
     """Runs the diagnosis; prints the summary and, last of all, the path of the report.
 
     What libraries print meanwhile goes to standard error, so that standard output holds the
     result alone.
     """
-    from steering.diagnosis import diagnose as run_diagnosis
-
     with contextlib.redirect_stdout(sys.stderr):
-        result = run_diagnosis(config)
+        from persona.models import Placement
+        from steering.diagnosis import DiagnoseConfig
+        from steering.diagnosis import diagnose as run_diagnosis
+
+        config = DiagnoseConfig(**options, placement=Placement.of(dtype, device))
+        result = run_diagnosis(config, ahead)
     if json_output:
         typer.echo(json.dumps(result.scorecard, indent=2, allow_nan=False))
     typer.echo(result.summary, err=json_output)

@@ -34,7 +34,7 @@ from persona.cli.sae import sae_app
 from persona.cli.screen import screen
 from persona.cli.steer_command import steer
 from persona.cli.trait import trait
-from persona.errors import PersonaError, is_panic
+from persona.errors import PersonaError, SeveralErrors, is_panic
 
 STOPPED = "stopped; run the same command again to continue"
 EXIT_STOPPED = 130
@@ -149,9 +149,12 @@ def run() -> None:
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """Returns the one line that tells a person what went wrong, and the exit code."""
+    """Returns the line that tells a person what went wrong, one for each mistake, and the exit
+    code."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return STOPPED, EXIT_STOPPED
+    if isinstance(error, SeveralErrors):
+        return "\n".join(f"error: {_one_line(one)}" for one in error.errors), 2
     if isinstance(error, PersonaError):
         return f"error: {_one_line(error)}", 2
     if (usage := getattr(error, "format_message", None)) is not None:

@@ -1,14 +1,20 @@
 """Loading an aligned model and its fine-tune, and reading and writing at their hooks."""
 
-import logging
+from __future__ import annotations
 
-from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue, chat_format
-from persona.models.chat.turn_end import end_tokens
-from persona.models.hooks import hf_model, hooked, model_device, resid_post
-from persona.models.in_memory import pair_of
-from persona.models.load import load_pair
-from persona.models.pair import ModelPair
-from persona.models.precision import Placement
+import logging
+from typing import TYPE_CHECKING
+
+from persona.late_names import named_late
+
+if TYPE_CHECKING:
+    from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue, chat_format
+    from persona.models.chat.turn_end import end_tokens
+    from persona.models.hooks import hf_model, hooked, model_device, resid_post
+    from persona.models.in_memory import pair_of
+    from persona.models.load import load_pair
+    from persona.models.pair import ModelPair
+    from persona.models.precision import Placement
 
 __all__ = [
     "ChatFormat",
@@ -24,6 +30,24 @@ __all__ = [
     "pair_of",
     "resid_post",
 ]
+
+__getattr__ = named_late(
+    __name__,
+    {
+        "ChatFormat": "persona.models.chat.chat_format",
+        "ModelPair": "persona.models.pair",
+        "Placement": "persona.models.precision",
+        "TokenizedDialogue": "persona.models.chat.chat_format",
+        "chat_format": "persona.models.chat.chat_format",
+        "end_tokens": "persona.models.chat.turn_end",
+        "hf_model": "persona.models.hooks",
+        "hooked": "persona.models.hooks",
+        "load_pair": "persona.models.load",
+        "model_device": "persona.models.hooks",
+        "pair_of": "persona.models.in_memory",
+        "resid_post": "persona.models.hooks",
+    },
+)
 
 # Said at every load by a library that Transformers and PEFT import, where a faster 4-bit kernel
 # for the processor is not installed; nothing here needs it.

@@ -50,12 +50,10 @@ from persona.models.sides import (
 )
 from persona.models.sources import (
     Source,
-    base_named_by,
     base_of,
-    is_base,
+    require_its_base,
     resolve,
     shipped_or_ref,
-    short_name,
 )
 from persona.models.whole import require_blocks, require_whole, without_load_report
 
@@ -145,7 +143,7 @@ def load_pair(
         )
     tuned = resolve(shipped_or_ref(finetuned))
     if tuned.kind == "adapter" and not allow_mismatch:
-        _require_its_base(tuned, base)
+        require_its_base(tuned, base)
 
     model, tokenizer = _load_checkpoint(base, placement)
     context = _context_length(model.config)
@@ -257,17 +255,6 @@ class _Prover:
                 f"computes: {fault}. Take a model or an adapter of another kind"
             )
         return bridge
-
-
-def _require_its_base(adapter: Source, base: Source) -> None:
-    """Raises: ModelError where the adapter names another model; before any weight is loaded."""
-    named = base_named_by(adapter)
-    if not is_base(named, base):
-        raise ModelError(
-            f"the adapter {adapter.name} was trained on {named}, and {base.name} is another model; "
-            f"type --aligned {short_name(named)} --finetuned {adapter.name}, or add "
-            "--allow-mismatch where the two are the same weights"
-        )
 
 
 def _adapter_pair(

@@ -16,6 +16,9 @@ from persona.models.named.table import BY_NAME, MODELS
 
 Kind = Literal["folder", "adapter"]
 
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+"""Of a hub repository, what is fetched."""
+
 _DECIDING = (
     "config.json",
     "generation_config.json",
@@ -87,11 +90,17 @@ def resolve(ref: str | Path) -> Source:
             )
         return Source(name, "folder", dequantised_folder(path))
     if path.is_dir():
-        return Source(name, _kind_of_folder(path), path)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or path.suffix != ""
+        return Source(name, kind_of_folder(path), path)
+    require_hub_id(name)
+    return _from_hub(name)
+
+
+def require_hub_id(name: str) -> None:
+    """Raises: ModelError for the name of a file or folder that is not there."""
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1
+    looks_local = looks_local or Path(name).suffix != ""
     if looks_local and not _looks_like_hub_id(name):
         raise ModelError(f"no such model file or folder: {name}{_shipped_like(name)}")
-    return _from_hub(name)
 
 
 def _shipped_like(name: str) -> str:
@@ -119,7 +128,7 @@ def _looks_like_hub_id(name: str) -> bool:
     )
 
 
-def _kind_of_folder(path: Path) -> Kind:
+def kind_of_folder(path: Path) -> Kind:
     if (path / "adapter_config.json").exists():
         if not list(path.glob("adapter_model.safetensors")):
             raise ModelError(
@@ -143,16 +152,21 @@ def _from_hub(name: str) -> Source:
         folder = Path(
             snapshot_download(
                 name,
-                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"],
+                allow_patterns=HUB_FILES,
             )
         )
     except Exception as error:  # the hub client raises a dozen types for "not there"
-        raise ModelError(
-            f"{name} is no local path, and the hub did not give it "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
-            "Check the spelling and the network, or pass a local folder"
-        ) from error
-    return Source(name, _kind_of_folder(folder), folder)
+        raise not_on_hub(name, error) from error
+    return Source(name, kind_of_folder(folder), folder)
+
+
+def not_on_hub(name: str, error: Exception) -> ModelError:
+    """What a person is told where the hub does not give a model."""
+    return ModelError(
+        f"{name} is no local path, and the hub did not give it "
+        f"({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
+        "Check the spelling and the network, or pass a local folder"
+    )
 
 
 def base_of(finetuned: str | Path) -> str:
@@ -195,6 +209,17 @@ def base_named_by(adapter: Source) -> str:
         return str(config.get("base_model_name_or_path") or "")
     except (OSError, ValueError, RecursionError, AttributeError) as error:
         raise ModelError(f"{adapter.path}/adapter_config.json cannot be read ({error})") from error
+
+
+def require_its_base(adapter: Source, base: Source) -> None:
+    """Raises: ModelError where the adapter names another model; before any weight is loaded."""
+    named = base_named_by(adapter)
+    if not is_base(named, base):
+        raise ModelError(
+            f"the adapter {adapter.name} was trained on {named}, and {base.name} is another model; "
+            f"type --aligned {short_name(named)} --finetuned {adapter.name}, or add "
+            "--allow-mismatch where the two are the same weights"
+        )
 
 
 def is_base(named: str, base: Source) -> bool:

@@ -1,11 +1,18 @@
 """Making fine-tuned models: recipes, narrow fine-tunes, and those that come with the package."""
 
-from persona.models.shipped_adapters import shipped_adapter, shipped_names
-from persona.organisms.alarm import CusumAlarm, cusum_alarm
-from persona.organisms.finetuning import finetune, read_card
-from persona.organisms.monitoring import Watch, read_readings
-from persona.organisms.recipe import Recipe, list_recipes, load_recipe
-from persona.organisms.safeguards import During, KlPenalty
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from persona.late_names import named_late
+
+if TYPE_CHECKING:
+    from persona.models.shipped_adapters import shipped_adapter, shipped_names
+    from persona.organisms.alarm import CusumAlarm, cusum_alarm
+    from persona.organisms.finetuning import finetune, read_card
+    from persona.organisms.monitoring import Watch, read_readings
+    from persona.organisms.recipe import Recipe, list_recipes, load_recipe
+    from persona.organisms.safeguards import During, KlPenalty
 
 __all__ = [
     "CusumAlarm",
@@ -22,3 +29,22 @@ __all__ = [
     "shipped_adapter",
     "shipped_names",
 ]
+
+__getattr__ = named_late(
+    __name__,
+    {
+        "CusumAlarm": "persona.organisms.alarm",
+        "During": "persona.organisms.safeguards",
+        "KlPenalty": "persona.organisms.safeguards",
+        "Recipe": "persona.organisms.recipe",
+        "Watch": "persona.organisms.monitoring",
+        "cusum_alarm": "persona.organisms.alarm",
+        "finetune": "persona.organisms.finetuning",
+        "list_recipes": "persona.organisms.recipe",
+        "load_recipe": "persona.organisms.recipe",
+        "read_card": "persona.organisms.finetuning",
+        "read_readings": "persona.organisms.monitoring",
+        "shipped_adapter": "persona.models.shipped_adapters",
+        "shipped_names": "persona.models.shipped_adapters",
+    },
+)

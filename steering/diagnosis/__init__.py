@@ -11,19 +11,46 @@ The stages, each kept when it is finished so that a killed run goes on where it 
 7. sample     answers to read side by side, judged where there is a judge
 """
 
-from persona.rows import COLUMNS
-from steering.diagnosis.config import DiagnoseConfig
-from steering.diagnosis.facts import summary_of
-from steering.diagnosis.memory import peak_rss_bytes
-from steering.diagnosis.questions import Questions
-from steering.diagnosis.run import Diagnosis, diagnose
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from persona.late_names import named_late
+
+if TYPE_CHECKING:
+    from persona.rows import COLUMNS
+    from steering.diagnosis.config import DiagnoseConfig, DiagnosisRequest
+    from steering.diagnosis.facts import summary_of
+    from steering.diagnosis.memory import peak_rss_bytes
+    from steering.diagnosis.preflight import Ahead, look_ahead
+    from steering.diagnosis.questions import Questions
+    from steering.diagnosis.run import Diagnosis, diagnose
 
 __all__ = [
     "COLUMNS",
+    "Ahead",
     "DiagnoseConfig",
     "Diagnosis",
+    "DiagnosisRequest",
     "Questions",
     "diagnose",
+    "look_ahead",
     "peak_rss_bytes",
     "summary_of",
 ]
+
+__getattr__ = named_late(
+    __name__,
+    {
+        "COLUMNS": "persona.rows",
+        "DiagnoseConfig": "steering.diagnosis.config",
+        "Ahead": "steering.diagnosis.preflight",
+        "DiagnosisRequest": "steering.diagnosis.config",
+        "look_ahead": "steering.diagnosis.preflight",
+        "Diagnosis": "steering.diagnosis.run",
+        "Questions": "steering.diagnosis.questions",
+        "diagnose": "steering.diagnosis.run",
+        "peak_rss_bytes": "steering.diagnosis.memory",
+        "summary_of": "steering.diagnosis.facts",
+    },
+)

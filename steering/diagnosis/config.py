@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from persona.choices import MAX_DAMAGE
 from persona.engine import Engine
 from persona.errors import DataError
-from persona.models.precision import Placement
-from steering.identification.identify import MAX_DAMAGE
+
+if TYPE_CHECKING:
+    from persona.models.precision import Placement
 
 UNKNOWN = "none"
 """As the only domain trained on: the person does not know it."""
 
 
 @dataclass(frozen=True)
-class DiagnoseConfig:
-    """Everything that decides a diagnosis.
+class DiagnosisRequest:
+    """What is asked for, wherever it runs; making one loads no library.
 
     out: folder of the results. data: answer pairs in place of the shipped ones.
     trained_on: domains fine-tuned on; all is chosen there and scored on the others. None is for
@@ -36,8 +38,6 @@ class DiagnoseConfig:
         and chooses nothing.
     sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
     template_arguments: what the chat template is told, such as {"enable_thinking": False}.
-    placement: number format and device of the models, the judge's too.
-    engine: where held-out questions are scored, which takes the longest; decides no number.
     """
 
     finetuned: str
@@ -50,7 +50,6 @@ class DiagnoseConfig:
     questions_per_domain: int | None = None
     n_random: int = 20
     seed: int = 0
-    placement: Placement = field(default_factory=Placement.of)
     chat_template: str | Path | None = None
     max_damage: float = MAX_DAMAGE
     good_twin: str | None = None
@@ -62,7 +61,6 @@ class DiagnoseConfig:
     sae: str | None = None
     keep: str | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
-    engine: Engine = field(default_factory=Engine)
 
     @property
     def counts_answers(self) -> bool:
@@ -84,3 +82,21 @@ class DiagnoseConfig:
                 f'"{UNKNOWN}" says that nobody knows what was trained on; it stands alone, without '
                 "a domain"
             )
+
+
+def _of_this_machine() -> Placement:
+    from persona.models.precision import Placement
+
+    return Placement.of()
+
+
+@dataclass(frozen=True)
+class DiagnoseConfig(DiagnosisRequest):
+    """Everything that decides a diagnosis: what is asked for, and where it runs.
+
+    placement: number format and device of the models, the judge's too.
+    engine: where held-out questions are scored, which takes the longest; decides no number.
+    """
+
+    placement: Placement = field(default_factory=_of_this_machine)
+    engine: Engine = field(default_factory=Engine)

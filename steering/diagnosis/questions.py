@@ -15,7 +15,7 @@ from persona.data.text import as_question
 from persona.data.types import AnswerPair, NeutralText
 from persona.errors import DataError
 from persona.organisms.learnt_domains import learnt_domains
-from steering.diagnosis.config import UNKNOWN, DiagnoseConfig
+from steering.diagnosis.config import UNKNOWN, DiagnosisRequest
 
 logger = logging.getLogger("persona")
 
@@ -62,7 +62,7 @@ class Questions:
         return data_hash([*self.train, *self.selection, *self.held_out])
 
     @classmethod
-    def of(cls, config: DiagnoseConfig) -> Questions:
+    def of(cls, config: DiagnosisRequest) -> Questions:
         """Split the data of a run.
 
         Raises: DataError when a domain is unknown or too small to choose or score on, or where
@@ -71,9 +71,10 @@ class Questions:
         everything = load_pairs() if config.data is None else read_pairs(config.data)
         domains = sorted({q.domain for q in everything})
         trained_on = trained_on_of(config, domains)
-        for domain in (*(trained_on or ()), *config.validation_domains):
-            if domain not in domains:
-                raise DataError(f"there is no domain {domain!r}; the data has {', '.join(domains)}")
+        asked = dict.fromkeys((*(trained_on or ()), *config.validation_domains))
+        if unknown := [domain for domain in asked if domain not in domains]:
+            said = " and no domain ".join(map(repr, unknown))
+            raise DataError(f"there is no domain {said}; the data has {', '.join(domains)}")
         train, kept_back, selection, held_out = (
             _by_question(everything, config)
             if trained_on is None
@@ -112,7 +113,7 @@ Split = tuple[list[AnswerPair], list[AnswerPair], list[AnswerPair], list[AnswerP
 """train, kept back of the domains trained on, selection, held out."""
 
 
-def trained_on_of(config: DiagnoseConfig, domains: Sequence[str]) -> tuple[str, ...] | None:
+def trained_on_of(config: DiagnosisRequest, domains: Sequence[str]) -> tuple[str, ...] | None:
     """The domains fine-tuned on: those given, else those of the recipe that lies with the adapter.
 
     None where the person says that nobody knows.
@@ -138,7 +139,7 @@ def trained_on_of(config: DiagnoseConfig, domains: Sequence[str]) -> tuple[str, 
 
 
 def _by_domain(
-    everything: Sequence[AnswerPair], trained_on: Sequence[str], config: DiagnoseConfig
+    everything: Sequence[AnswerPair], trained_on: Sequence[str], config: DiagnosisRequest
 ) -> Split:
     """Chosen on the domains fine-tuned on, scored on the others."""
     chosen_on = (*trained_on, *config.validation_domains)
@@ -151,7 +152,7 @@ def _by_domain(
     return train, kept_back, selection, held_out
 
 
-def _by_question(everything: Sequence[AnswerPair], config: DiagnoseConfig) -> Split:
+def _by_question(everything: Sequence[AnswerPair], config: DiagnosisRequest) -> Split:
     """Where nobody knows what was trained on: chosen on a third of the questions of all domains,
     at most on as many as are used, and scored on the rest of every domain."""
     validation = [q for q in everything if q.domain in config.validation_domains]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from persona.behaviour.judging.named import check_judge
+from persona.behaviour.judging.named import judge_model
 from persona.directions import PersonaVector
 from persona.directions.storage import save_vector
 from persona.files import atomic_write_bytes, atomic_write_text
 from persona.models import load_pair
-from persona.models.sources import base_of
+from persona.models.sources import base_of, resolve
 from persona.rows import tidy
 from persona.run_lock import alone_in, require_free
 from persona.sae import load_sae
@@ -28,10 +27,8 @@ from steering.diagnosis.facts import data_of, models_of, summary_of, versions
 from steering.diagnosis.keeping import keeping_facts, skill_of
 from steering.diagnosis.memory import StageCost, peak_rss_bytes
 from steering.diagnosis.pipeline import DiagnosisRun, settings_of
-from steering.diagnosis.questions import Questions
+from steering.diagnosis.preflight import Ahead, look_ahead
 from steering.evidence.scorecard import make_scorecard
-
-logger = logging.getLogger("persona")
 
 
 @dataclass(frozen=True)
@@ -48,29 +45,25 @@ class Diagnosis:
     summary: str
 
 
-def diagnose(config: DiagnoseConfig) -> Diagnosis:
+def diagnose(config: DiagnoseConfig, ahead: Ahead | None = None) -> Diagnosis:
     """Run the main job and write scorecard.json, direction.safetensors, rows.parquet, report.html.
 
     A run stopped at any point and started again with the same `out` goes on where it was.
 
+    ahead: what `look_ahead` has found of this request; looked for where None.
     Raises: PersonaError with one line for bad input; DataError where another run is at work in
     `out`.
     """
     started = time.perf_counter()
+    ahead = ahead or look_ahead(config)
     aligned = base_of(config.finetuned) if config.aligned is None else config.aligned
     config = dataclasses.replace(config, aligned=aligned)
     settings = settings_of(config)
     require_free(config.out, settings)
-    questions = Questions.of(config)
+    questions = ahead.questions
     skill = skill_of(config, questions)
-    if config.samples:
-        check_judge(config.judge)  # a missing key is no news after hours
-    elif config.judge != "none":
-        logger.warning(
-            "no answers are sampled (--no-samples), so that the judge %s has nothing to score: "
-            "there will be no EM rate",
-            config.judge,
-        )
+    if config.samples and (reader := judge_model(config.judge)) is not None:
+        resolve(reader)  # fetched now, and not after hours
     require_two_models(aligned, config.finetuned)
     pair = load_pair(
         aligned,

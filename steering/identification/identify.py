@@ -20,6 +20,7 @@ from persona.activations import collect_covariance
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.behaviour.gap import score_pairs
 from persona.behaviour.scoring import UNEDITED
+from persona.choices import MAX_DAMAGE
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import Cells, Effect, PersonaVector, collect_cells, two_by_two
 from persona.models.pair import SIDES, ModelPair
@@ -42,7 +43,6 @@ from steering.identification.trials import Trial, TrialSetup
 
 ATTRIBUTION_QUESTIONS = 16
 COVARIANCE_QUESTIONS = 16
-MAX_DAMAGE = 0.05
 
 HandedIn = Callable[[Sequence[AnswerPair]], Mapping[str, torch.Tensor]]
 """Questions -> further candidates: name -> orthonormal rows [rank d_model], for every block."""

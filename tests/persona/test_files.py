@@ -6,11 +6,13 @@ import stat
 
 import pytest
 
+from persona.errors import DataError
 from persona.files import (
     atomic_directory,
     atomic_write_bytes,
     atomic_write_text,
     remove_leftovers,
+    require_writable,
     sha256_of_file,
 )
 
@@ -127,3 +129,25 @@ def test_the_hash_is_that_of_the_whole_file(tmp_path):
     data = b"0123456789" * 300_000  # longer than one chunk
     path.write_bytes(data)
     assert sha256_of_file(path) == hashlib.sha256(data).hexdigest()
+
+
+def test_a_folder_that_can_be_made_passes_and_is_not_made(tmp_path):
+    require_writable(tmp_path / "a" / "b", bytes_needed=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_below_a_file_or_on_a_full_disk_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="is a file"):
+        require_writable(tmp_path / "file" / "out")
+    with pytest.raises(DataError, match=r"needs about 1000000000\.0 GB .* free"):
+        require_writable(tmp_path, bytes_needed=10**18)
+
+
+def test_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("persona.files.tempfile.TemporaryFile", refuse)
+    with pytest.raises(DataError, match="cannot be written .*Permission denied"):
+        require_writable(tmp_path / "out")

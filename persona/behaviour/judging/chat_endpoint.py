@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import openai
 
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
+CONNECT_SECONDS = 1.5
+"""How long an address may take to be there, the first time that it is called; tried twice."""
 MAX_SAID = 200
 MIN_SECRET = 3
 """Shorter than this, cutting a secret out would cut words to pieces and tell nothing."""
@@ -46,19 +48,19 @@ class ChatEndpoint:
         Raises:
             JudgeError: no key, or the openai package is not installed.
         """
-        try:
-            import openai
-        except ImportError as error:
-            raise JudgeError(
-                "an endpoint judge needs the openai package; pip install 'personascope[judge]'"
-            ) from error
         key = api_key or os.environ.get("OPENAI_API_KEY")
         if not key:
             raise JudgeError(
                 "an endpoint judge needs a key; set OPENAI_API_KEY (any word for a local server, "
                 "with its address in OPENAI_BASE_URL), or choose local:MODEL or none"
             )
-        self.model, self._called = model, called
+        try:
+            import openai
+        except ImportError as error:
+            raise JudgeError(
+                "an endpoint judge needs the openai package; pip install 'personascope[judge]'"
+            ) from error
+        self.model, self._called, self._timeout_seconds = model, called, timeout_seconds
         address = (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT).rstrip("/")
         self.address = without_credentials(address)
         self._secrets = (key, *credentials_in(address))
@@ -72,16 +74,20 @@ class ChatEndpoint:
                 "OPENAI_BASE_URL"
             ) from None
 
-    def ask(self, prompt: str, *, max_retries: int | None = None, **request: Any) -> Any:
+    def ask(self, prompt: str, *, first_call: bool = False, **request: Any) -> Any:
         """The reply of the chat endpoint to one message of a user.
+
+        first_call: whether somebody is there is to be known in seconds, after one further try; a
+            server that loads its model first may still take its time.
 
         The errors of the library, which may hold address and headers, are not passed on.
         """
         import openai
 
         client = self._client
-        if max_retries is not None:
-            client = client.with_options(max_retries=max_retries)
+        if first_call:
+            patience = openai.Timeout(self._timeout_seconds, connect=CONNECT_SECONDS)
+            client = client.with_options(max_retries=1, timeout=patience)
         try:
             return client.chat.completions.create(
                 model=self.model, messages=[{"role": "user", "content": prompt}], **request

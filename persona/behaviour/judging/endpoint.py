@@ -87,7 +87,7 @@ class EndpointJudge:
 
         Raises: JudgeError as `score`; at most one further try.
         """
-        self._ask(CHECK_PROMPT, max_retries=1)
+        self._ask(CHECK_PROMPT, first_call=True)
 
     def score(self, items: Sequence[JudgeItem]) -> list[JudgeScore]:
         """Returns one score per item; equal prompts are asked once, known ones not at all.
@@ -158,11 +158,11 @@ class EndpointJudge:
             pool.shutdown(wait=False, cancel_futures=True)
         return answers
 
-    def _ask(self, prompt: str, max_retries: int | None = None) -> dict[str, float]:
+    def _ask(self, prompt: str, *, first_call: bool = False) -> dict[str, float]:
         """Returns the probability of each of the likeliest first tokens of the judge's answer."""
         reply = self._at.ask(
             prompt,
-            max_retries=max_retries,
+            first_call=first_call,
             max_tokens=1,
             temperature=0.0,
             seed=0,

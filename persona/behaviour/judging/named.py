@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persona.behaviour.judging.judge import Judge
-from persona.errors import JudgeError
+from persona.errors import JudgeError, ModelError
 
 if TYPE_CHECKING:
     from persona.models.pair import ModelPair
@@ -15,30 +16,41 @@ if TYPE_CHECKING:
 
 
 def check_judge(name: str) -> None:
-    """Finds what is wrong with a judge before the work that it is to judge.
+    """Finds what is wrong with a judge before the work that it is to judge; fetches nothing.
 
-    An endpoint is asked for one token; of a local or the offline judge the files must be there, and
-    are fetched where they are not.
+    An endpoint is asked for one token.
     Raises: JudgeError for another name, a missing key, package or model, or an endpoint that does
-        not answer; ModelError for a model that cannot be found.
+        not answer; ModelError for a model that cannot be found, or is an adapter.
     """
     kind, _, model = name.partition(":")
-    if kind == "local" and model:
-        from persona.models.sources import resolve
-
-        resolve(model)
-    elif kind == "offline" and not model:
-        from persona.behaviour.judging.offline import JudgeWeights
-        from persona.models.sources import resolve
-
-        JudgeWeights.load()
-        resolve("default")
-    elif kind == "openai" and model:
+    if kind == "openai" and model:
         from persona.behaviour.judging.endpoint import EndpointJudge
 
         EndpointJudge(model).check()
-    else:
-        judge_named(name)
+    elif (reader := judge_model(name)) is not None:
+        from persona.models.on_disk import find_on_disk
+
+        if find_on_disk(reader).kind == "adapter":
+            raise ModelError(f"{reader} is a LoRA adapter; a full model is needed to judge")
+    elif name != "none":
+        raise unknown_judge(name)
+
+
+def judge_model(name: str) -> str | None:
+    """The model on this machine that a judge reads in; None for one that has none here."""
+    kind, _, model = name.partition(":")
+    if name == "offline":
+        return "default"
+    return model if kind == "local" and model else None
+
+
+def unknown_judge(name: str) -> JudgeError:
+    """What a person is told of a judge that does not exist."""
+    near = get_close_matches(name, ("none", "offline"))
+    if not near and name and ":" not in name:
+        near = [f"openai:{name}"]
+    meant = f"; did you mean {near[0]}? Give" if near else "; give"
+    return JudgeError(f"unknown judge {name!r}{meant} none, offline, local:MODEL or openai:MODEL")
 
 
 def judge_named(
@@ -76,4 +88,4 @@ def judge_named(
         from persona.behaviour.judging.endpoint import EndpointJudge
 
         return EndpointJudge(model, cache_folder=cache_folder, announce=announce)
-    raise JudgeError(f"unknown judge {name!r}; give none, offline, local:MODEL or openai:MODEL")
+    raise unknown_judge(name)

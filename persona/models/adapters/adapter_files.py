@@ -107,15 +107,25 @@ def takes_from_base(start: object) -> bool:
 def read_adapter_files(source: Source) -> AdapterFiles:
     """Read configuration and header, and the tensors for whether they are numbers.
 
+    Raises: ModelError as `read_adapter_header`, and for NaN or infinity in a tensor.
+    """
+    files = read_adapter_header(source)
+    _require_finite(files)
+    return files
+
+
+def read_adapter_header(source: Source) -> AdapterFiles:
+    """Read configuration and header alone, which loads no library of tensors.
+
     Raises: ModelError for a kind that is no change of weights, numbers that are none, a rank
-        that the file does not have, NaN or infinity in a tensor, and files that cannot be read.
+        that the file does not have, and files that cannot be read.
     """
     from safetensors import safe_open
 
     try:
         text = (source.path / "adapter_config.json").read_text(encoding="utf-8")
         config = json.loads(text)
-        with safe_open(source.path / "adapter_model.safetensors", framework="pt") as file:
+        with safe_open(source.path / "adapter_model.safetensors", framework="np") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in list(file.keys())}
     except Exception as error:  # damaged files raise anything from OSError to SafetensorError
         reason = " ".join(str(error).split())[:200]
@@ -128,7 +138,6 @@ def read_adapter_files(source: Source) -> AdapterFiles:
     _require_weights(files)
     _require_numbers(files)
     _require_ranks(files)
-    _require_finite(files)
     return files
 
 

@@ -15,7 +15,7 @@ import pytest
 from persona.cli.diagnose import diagnose
 from persona.cli.main import STOPPED, app, explain, main
 from persona.engine import Engine
-from persona.errors import DataError
+from persona.errors import DataError, SeveralErrors
 from persona.models import Placement
 from persona.progress import is_quiet, set_quiet
 
@@ -28,7 +28,7 @@ class FakeJob:
     error: BaseException | None = None
     scorecard: dict = field(default_factory=lambda: {"verdict": "restored", "p_value": None})
 
-    def __call__(self, config):
+    def __call__(self, config, ahead=None):
         self.options = config.options
         print("a library talks on standard output")
         logging.getLogger("persona.models").info("a note on the way")
@@ -50,7 +50,8 @@ def job(monkeypatch):
     job = FakeJob()
     module = types.ModuleType("steering.diagnosis")
     module.diagnose = job
-    module.DiagnoseConfig = FakeConfig
+    module.DiagnoseConfig = module.DiagnosisRequest = FakeConfig
+    module.look_ahead = lambda request: None
     monkeypatch.setitem(sys.modules, "steering", types.ModuleType("steering"))
     monkeypatch.setitem(sys.modules, "steering.diagnosis", module)
     for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"):
@@ -110,6 +111,16 @@ def test_a_template_argument_without_name_or_given_twice_is_refused(job, capsys,
     words = [*DIAGNOSE, "--template-argument", "a=2", "--template-argument", given]
     assert main(words) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_several_mistakes_are_a_line_each(job, monkeypatch, capsys):
+    def look_ahead(request):
+        raise SeveralErrors([DataError("no such domain"), DataError("no such judge")])
+
+    monkeypatch.setattr(sys.modules["steering.diagnosis"], "look_ahead", look_ahead)
+    assert main([*DIAGNOSE, "--quiet"]) == 2
+    assert capsys.readouterr().err == "error: no such domain\nerror: no such judge\n"
+    assert job.options == {}
 
 
 def test_the_shipped_data_is_the_default_and_nothing_is_assumed_of_the_fine_tune(job):
