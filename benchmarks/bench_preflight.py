@@ -117,6 +117,11 @@ def cases(scratch: Path) -> list[MistakeCase]:
         diagnose("an option misspelt", "No such option", "--qestions-per-domain", "4"),
         MistakeCase("demo, judge misspelt", ("demo", "--judge", "ofline"), "did you mean offline"),
         MistakeCase("demo of no model", ("demo", "--model", "gpt2"), "no fine-tune comes along"),
+        MistakeCase(
+            "fine-tune of no base",
+            ("finetune", "--base", "./no-such", "--out", str(no_folder / "out")),
+            "no such model",
+        ),
         diagnose(
             "six at once",
             "no skill",

@@ -21,7 +21,16 @@ PACKAGES = ("persona", "probes", "steering")
 
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "persona": (
-        ("errors", "files", "progress", "intervals", "fingerprint", "choices", "late_names"),
+        (
+            "errors",
+            "files",
+            "progress",
+            "intervals",
+            "fingerprint",
+            "choices",
+            "late_names",
+            "run_line",
+        ),
         ("rows", "stages", "run_lock"),
         ("data", "engine"),
         ("models",),

@@ -1,20 +1,27 @@
-"""Progress bars on standard error, shown only for work that takes longer than two seconds.
+"""Progress on standard error, shown only for work that takes longer than two seconds.
 
-The environment variable PERSONA_QUIET, set to anything but nothing, silences them from the start.
+In a terminal or a notebook a bar; into a pipe or a file one line when the work is done, and none
+under the line of a whole run (see `persona.run_line`). The environment variable PERSONA_QUIET, set
+to anything but nothing, silences all of it from the start.
 """
 
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+logger = logging.getLogger("persona")
 
 Item = TypeVar("Item")
 
 _DELAY_SECONDS = 2.0
 _quiet = bool(os.environ.get("PERSONA_QUIET"))
+_beneath_a_line = _one_line_a_stage = False
 
 
 def set_quiet(quiet: bool) -> None:
@@ -24,8 +31,37 @@ def set_quiet(quiet: bool) -> None:
 
 
 def is_quiet() -> bool:
-    """Returns whether progress bars are silenced."""
+    """Returns whether progress is silenced."""
     return _quiet
+
+
+def is_live() -> bool:
+    """Returns whether somebody sees standard error as it is written: a terminal, or a notebook."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
+
+
+@contextmanager
+def line_above_bars() -> Iterator[Callable[[str], None]]:
+    """Yields what writes a line that stays above the bars; while open, bars vanish when done."""
+    global _beneath_a_line
+    line = tqdm(bar_format="{desc}", position=0, leave=False, file=sys.stderr, dynamic_ncols=True)
+    before, _beneath_a_line = _beneath_a_line, True
+    try:
+        yield lambda text: line.set_description_str(text, refresh=True)
+    finally:
+        _beneath_a_line = before
+        line.close()
+
+
+@contextmanager
+def one_line_a_stage() -> Iterator[None]:
+    """While open, work says nothing of itself into a pipe: the stages of a run do."""
+    global _one_line_a_stage
+    before, _one_line_a_stage = _one_line_a_stage, True
+    try:
+        yield
+    finally:
+        _one_line_a_stage = before
 
 
 @contextmanager
@@ -52,15 +88,7 @@ def progress(
         description: What the work is, such as "Collecting activations".
         total: Number of items, where the iterable has no length.
     """
-    with tqdm(
-        iterable,
-        desc=description,
-        total=total,
-        delay=_DELAY_SECONDS,
-        disable=_quiet,
-        file=sys.stderr,
-        dynamic_ncols=True,
-    ) as bar:
+    with _bar(description, total, iterable=iterable) as bar:
         yield from bar
 
 
@@ -70,15 +98,25 @@ def counting(description: str, total: int) -> Iterator[Callable[[int], object]]:
 
     No other bar starts meanwhile.
     """
-    with (
-        tqdm(
-            desc=description,
-            total=total,
-            delay=_DELAY_SECONDS,
-            disable=_quiet,
-            file=sys.stderr,
-            dynamic_ncols=True,
-        ) as bar,
-        one_bar_only(),
-    ):
+    with _bar(description, total) as bar, one_bar_only():
         yield bar.update
+
+
+@contextmanager
+def _bar(description: str, total: int | None, **more: Any) -> Iterator[Any]:
+    started, quiet = time.perf_counter(), _quiet
+    place = {"position": 1, "leave": False} if _beneath_a_line else {}
+    with tqdm(
+        desc=description,
+        total=total,
+        delay=_DELAY_SECONDS,
+        disable=quiet or not is_live(),
+        file=sys.stderr,
+        dynamic_ncols=True,
+        **place,
+        **more,
+    ) as bar:
+        yield bar
+    seconds = time.perf_counter() - started
+    if not (quiet or is_live() or _one_line_a_stage) and seconds >= _DELAY_SECONDS:
+        logger.info("%s: done in %.0f s", description, seconds)

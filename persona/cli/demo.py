@@ -19,6 +19,7 @@ from persona.cli.options import (
     Json,
     JudgeName,
     Out,
+    PlanOnly,
     QuestionsPerDomain,
     Quiet,
     RandomSubspaces,
@@ -61,6 +62,7 @@ def demo(
     seed: Seed = 0,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
+    plan: PlanOnly = False,
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -94,13 +96,13 @@ def demo(
         em_rate=em_rate,
     )
     ahead = checked(options)
-    if retrain:
+    if retrain and not plan:
         from persona.models import Placement
 
         placement = Placement.of(dtype, device)
         options["finetuned"] = str(_retrained(bad, out / "organism", seed, placement))
         ahead = checked(options)
-    run_and_print(ahead, options, str(dtype), device, json_output=json_output)
+    run_and_print(ahead, options, str(dtype), device, plan_only=plan, json_output=json_output)
 
 
 def _retrained(name: str, folder: Path, seed: int, placement: Placement) -> Path:

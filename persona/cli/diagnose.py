@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from persona.cli.options import (
     NoProof,
     Out,
     Pairs,
+    PlanOnly,
     QuestionsPerDomain,
     Quiet,
     RandomSubspaces,
@@ -42,6 +44,8 @@ from persona.cli.options import (
 
 if TYPE_CHECKING:
     from steering.diagnosis import Ahead
+
+logger = logging.getLogger("persona.cli")
 
 
 def diagnose(
@@ -139,6 +143,7 @@ def diagnose(
     engine: EngineOption = EngineChoice.local,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    plan: PlanOnly = False,
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -184,6 +189,7 @@ def diagnose(
         options | {"engine": engine_of(engine, workers, ray_address)},
         str(dtype),
         device,
+        plan_only=plan,
         json_output=json_output,
     )
 
@@ -200,19 +206,34 @@ def checked(options: Mapping[str, Any]) -> Ahead:
 
 
 def run_and_print(
-    ahead: Ahead, options: Mapping[str, Any], dtype: str, device: str, *, json_output: bool
+    ahead: Ahead,
+    options: Mapping[str, Any],
+    dtype: str,
+    device: str,
+    *,
+    plan_only: bool,
+    json_output: bool,
 ) -> None:
-    """Runs the diagnosis; prints the summary and, last of all, the path of the report.
+    """Says what the diagnosis will take and runs it, unless the plan alone is asked for.
+
+    Prints the summary and, last of all, the path of the report.
 
     What libraries print meanwhile goes to standard error, so that standard output holds the
     result alone.
     """
     with contextlib.redirect_stdout(sys.stderr):
         from persona.models import Placement
-        from steering.diagnosis import DiagnoseConfig
+        from steering.diagnosis import DiagnoseConfig, outlook_of
         from steering.diagnosis import diagnose as run_diagnosis
 
         config = DiagnoseConfig(**options, placement=Placement.of(dtype, device))
+        outlook = outlook_of(config, ahead)
+    if plan_only:
+        told = json.dumps(outlook.as_json(), indent=2) if json_output else outlook.text
+        typer.echo(told)
+        return
+    logger.info(outlook.text)
+    with contextlib.redirect_stdout(sys.stderr):
         result = run_diagnosis(config, ahead)
     if json_output:
         typer.echo(json.dumps(result.scorecard, indent=2, allow_nan=False))

@@ -11,6 +11,7 @@ import typer
 from persona.choices import Precision
 from persona.cli.completion import complete_aligned, complete_recipe
 from persona.cli.options import Debug, Device, Dtype, Json, Quiet
+from persona.cli.ready import require_ready
 
 _GUARDS = "While it learns"
 
@@ -128,10 +129,7 @@ def finetune(
       persona finetune --watch vector.safetensors --every 5 --out ./watched
       persona finetune --prevent vector.safetensors --coefficient 1 --out ./prevented
     """
-    from persona.models import Placement
-    from persona.organisms import load_recipe, read_card
-    from persona.organisms.recipe import with_keys
-    from steering.training import finetune_guarded
+    from persona.organisms.recipe import load_recipe, with_keys
 
     chosen = load_recipe(recipe).with_seed(seed)
     if base is not None:
@@ -147,6 +145,11 @@ def finetune(
         },
     )
     with contextlib.redirect_stdout(sys.stderr):
+        require_ready(out, chosen.base)
+        from persona.models import Placement
+        from persona.organisms import read_card
+        from steering.training import finetune_guarded
+
         placement = Placement.of(dtype, device)
         folder = finetune_guarded(chosen, out, resume=not restart, placement=placement)
     card = read_card(folder)

@@ -11,6 +11,7 @@ import typer
 from persona.choices import Precision
 from persona.cli.completion import complete_aligned, complete_experiment
 from persona.cli.options import Debug, Device, Dtype, Json, Quiet
+from persona.cli.ready import require_ready
 
 NEVER = "not run yet"
 
@@ -108,6 +109,7 @@ def lab(
         raise DataError(f"name an experiment, one of {', '.join(EXPERIMENTS)}, or pass --list")
     settings = LabSettings(out, base, _numbers(seeds), Placement.of(dtype, device), tiny)
     with contextlib.redirect_stdout(sys.stderr):
+        require_ready(out, *([] if base is None else [base]))
         summary = run_experiment(experiment(name), settings, known_pages)
     if json_output:
         typer.echo(json.dumps({**vars(summary), "results": str((out / name).resolve())}, indent=2))

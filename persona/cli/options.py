@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -46,7 +46,8 @@ def start() -> None:
     set_quiet(False)
     keep_freed_memory()
     bound_kernel_caches()
-    handler = logging.StreamHandler(sys.stderr)
+    hush_libraries()
+    handler = AboveBars(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     for name in PACKAGES:
         logger = logging.getLogger(name)
@@ -55,8 +56,51 @@ def start() -> None:
         logger.propagate = False
 
 
+class AboveBars(logging.StreamHandler[TextIO]):
+    """Writes a note above the bars that are drawn just now, which are drawn anew beneath it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=sys.stderr):
+            super().emit(record)
+
+
+LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"}
+"""What libraries read when they are first imported, which is after this."""
+
+
+def hush_libraries() -> None:
+    """Leaves out what libraries warn and log for themselves; `--debug` lets them speak.
+
+    What matters of it, such as a weight that is missing, is an error of this package.
+    """
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for name, level in LIBRARIES.items():
+        os.environ.setdefault(name, level)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(_SILENT)  # else warnings of every library go to standard error
+
+
+_SILENT = logging.NullHandler()
+
+
+def _let_libraries_speak() -> None:
+    warnings.resetwarnings()
+    for name, level in LIBRARIES.items():
+        if os.environ.get(name) == level:
+            del os.environ[name]
+    logging.getLogger().removeHandler(_SILENT)
+
+
 def _switch_debug(value: bool) -> bool:
-    shell.debug = shell.debug or value
+    if value:
+        shell.debug = True
+        _let_libraries_speak()
     return value
 
 
@@ -222,6 +266,15 @@ RandomSubspaces = Annotated[
     int,
     typer.Option(
         "--n-random", min=20, help="Random directions and subspaces drawn as the control."
+    ),
+]
+PlanOnly = Annotated[
+    bool,
+    typer.Option(
+        "--plan",
+        help="Check everything, say what the run will take (stages, passes, time, memory), and "
+        "stop there.",
+        rich_help_panel=_RUN,
     ),
 ]
 Seed = Annotated[

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from steering.diagnosis.config import DiagnoseConfig, DiagnosisRequest
     from steering.diagnosis.facts import summary_of
     from steering.diagnosis.memory import peak_rss_bytes
+    from steering.diagnosis.outlook import Outlook, outlook_of
     from steering.diagnosis.preflight import Ahead, look_ahead
     from steering.diagnosis.questions import Questions
     from steering.diagnosis.run import Diagnosis, diagnose
@@ -32,9 +33,11 @@ __all__ = [
     "DiagnoseConfig",
     "Diagnosis",
     "DiagnosisRequest",
+    "Outlook",
     "Questions",
     "diagnose",
     "look_ahead",
+    "outlook_of",
     "peak_rss_bytes",
     "summary_of",
 ]
@@ -46,6 +49,8 @@ __getattr__ = named_late(
         "DiagnoseConfig": "steering.diagnosis.config",
         "Ahead": "steering.diagnosis.preflight",
         "DiagnosisRequest": "steering.diagnosis.config",
+        "Outlook": "steering.diagnosis.outlook",
+        "outlook_of": "steering.diagnosis.outlook",
         "look_ahead": "steering.diagnosis.preflight",
         "Diagnosis": "steering.diagnosis.run",
         "Questions": "steering.diagnosis.questions",

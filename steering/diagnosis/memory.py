@@ -18,7 +18,9 @@ import pandas as pd
 import psutil
 
 from persona.files import atomic_write_text
+from persona.run_line import RunLine
 from persona.stages import Workspace
+from steering.diagnosis.run_stages import run_stage_of
 
 SAMPLING_SECONDS = 0.02
 CHUNK = re.compile(r"-\d+$")
@@ -107,8 +109,12 @@ class MeasuredWorkspace(Workspace):
     A stage made within another is part of that one; the chunks of a stage count together.
     """
 
-    def __init__(self, out: Path, fingerprint: Mapping[str, Any]) -> None:
+    def __init__(
+        self, out: Path, fingerprint: Mapping[str, Any], line: RunLine | None = None
+    ) -> None:
+        """line: is told of every stage that is asked for, and what it took."""
         super().__init__(out, fingerprint)
+        self._line = line
         self._meter, self._costs = Meter(), dict[str, StageCost]()
         self._since_last = self._meter.start()
         weakref.finalize(self, self._meter.close)  # a run that failed is closed by nobody
@@ -127,6 +133,16 @@ class MeasuredWorkspace(Workspace):
         name = CHUNK.sub("", cost.name)
         whole = StageCost(name, cost.seconds, cost.peak_rss_bytes)
         self._costs[name] = self._costs[name] + whole if name in self._costs else whole
+        if self._line is not None and (stage := run_stage_of(name)) is not None:
+            self._line.kept(stage, cost.seconds)
+
+    def has(self, name: str) -> bool:
+        self._begin(name)
+        return super().has(name)
+
+    def _begin(self, name: str) -> None:
+        if self._line is not None and (stage := run_stage_of(name)) is not None:
+            self._line.begin(stage)
 
     def keep(self, name: str, table: pd.DataFrame, seconds: float) -> None:
         super().keep(name, table, seconds)
@@ -140,6 +156,8 @@ class MeasuredWorkspace(Workspace):
 
     def _stage(self, name: str, path: Path, mark: str, make: Callable[[], Any], *how: Any) -> Any:
         made_within = self._open_stages > 0
+        if not made_within:
+            self._begin(name)
 
         def measured() -> Any:
             interval = self._meter.start()

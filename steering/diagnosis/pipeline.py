@@ -23,6 +23,7 @@ from persona.directions.storage import tool_version
 from persona.models import ModelPair
 from persona.models.chat.chat_format import ChatFormat
 from persona.models.kept_folder import cache_folder
+from persona.run_line import RunLine
 from persona.sae import SparseAutoencoder
 from steering.diagnosis.agreement import baselines, differ, first_look
 from steering.diagnosis.conditions import Scoring
@@ -68,8 +69,11 @@ def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
     return {**plain, "placement": str(config.placement)}
 
 
-def plans_of(config: DiagnoseConfig, chat: ChatFormat, questions: Questions) -> Plans:
-    """How a run samples answers: to be read, and to be counted."""
+def plans_of(config: DiagnoseConfig, chat: ChatFormat | None, questions: Questions) -> Plans:
+    """How a run samples answers: to be read, and to be counted.
+
+    chat: None before a model is there, see `sampling_plan`.
+    """
     held_out = [q for q in questions.held_out if q.domain != OPEN_QUESTIONS]
     one_a_domain = one_each(held_out or questions.held_out, READ_QUESTIONS)
     seed, chosen_on = config.seed, questions.chosen_on
@@ -97,9 +101,12 @@ class DiagnosisRun:
         questions: Questions,
         sae: SparseAutoencoder | None = None,
         skill: Skill | None = None,
+        line: RunLine | None = None,
     ) -> None:
+        """line: of progress, told of every stage that begins."""
         self.config, self.pair, self.questions, self.sae = config, pair, questions, sae
         self.skill = skill
+        self.line = line or RunLine({})
         self.budget = config.token_budget or DEFAULT_TOKEN_BUDGET
         fingerprint = {
             **settings_of(config),
@@ -112,7 +119,7 @@ class DiagnosisRun:
             "sae": None if sae is None else sae.fingerprint,
             "skill": None if skill is None else skill.hash,
         }
-        self.workspace = MeasuredWorkspace(Path(config.out), fingerprint)
+        self.workspace = MeasuredWorkspace(Path(config.out), fingerprint, self.line)
         if self.workspace.resumed:
             logger.info("going on with the unfinished run in %s", config.out)
 

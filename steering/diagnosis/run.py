@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import pandas as pd
 
 from persona.behaviour.judging.named import judge_model
+from persona.data import Skill
 from persona.directions import PersonaVector
 from persona.directions.storage import save_vector
 from persona.files import atomic_write_bytes, atomic_write_text
 from persona.models import load_pair
 from persona.models.sources import base_of, resolve
 from persona.rows import tidy
+from persona.run_line import RunLine
 from persona.run_lock import alone_in, require_free
 from persona.sae import load_sae
 from steering.diagnosis.agreement import require_fitting, require_two_models
@@ -26,8 +29,11 @@ from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import data_of, models_of, summary_of, versions
 from steering.diagnosis.keeping import keeping_facts, skill_of
 from steering.diagnosis.memory import StageCost, peak_rss_bytes
+from steering.diagnosis.outlook import estimates_of, outlook_of
 from steering.diagnosis.pipeline import DiagnosisRun, settings_of
 from steering.diagnosis.preflight import Ahead, look_ahead
+from steering.diagnosis.questions import Questions
+from steering.diagnosis.run_stages import LOAD
 from steering.evidence.scorecard import make_scorecard
 
 
@@ -65,8 +71,29 @@ def diagnose(config: DiagnoseConfig, ahead: Ahead | None = None) -> Diagnosis:
     if config.samples and (reader := judge_model(config.judge)) is not None:
         resolve(reader)  # fetched now, and not after hours
     require_two_models(aligned, config.finetuned)
+    outlook = outlook_of(config, ahead)
+    line = outlook.line()
+    with line.shown():
+        line.begin(LOAD)
+        run = _opened(config, questions, skill, line)
+        seconds = round(time.perf_counter() - started, 1)
+        loading = StageCost("load", seconds, peak_rss_bytes())
+        with alone_in(config.out, settings):  # not before the input is known to be good
+            found = _results(run(), loading)
+    outlook.learn_from(line, config)
+    return found
+
+
+def _opened(
+    config: DiagnoseConfig, questions: Questions, skill: Skill | None, line: RunLine
+) -> Callable[[], DiagnosisRun]:
+    """Loads everything; returns what begins the run, which writes into its folder.
+
+    Raises: PersonaError where something does not load, or fit.
+    """
+    assert config.aligned is not None
     pair = load_pair(
-        aligned,
+        config.aligned,
         config.finetuned,
         placement=config.placement,
         chat_template=config.chat_template,
@@ -80,16 +107,14 @@ def diagnose(config: DiagnoseConfig, ahead: Ahead | None = None) -> Diagnosis:
         else load_sae(config.sae, pair, allow_mismatch=config.allow_mismatch)
     )
     require_fitting(pair, questions)
-    seconds = round(time.perf_counter() - started, 1)
-    loading = StageCost("load", seconds, peak_rss_bytes())
-    with alone_in(config.out, settings):  # not before the input is known to be good
-        return _results(DiagnosisRun(config, pair, questions, sae, skill), loading)
+    return lambda: DiagnosisRun(config, pair, questions, sae, skill, line)
 
 
 def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
     """All stages, and the four files of what they found."""
     config, pair = run.config, run.pair
     found = run.all_stages()
+    run.line.finish()
     rows, judged = tidy(found.rows), found.judged
     scorecard = {
         **make_scorecard(
@@ -110,6 +135,7 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
         "seconds": round(run.workspace.seconds + loading.seconds, 1),
         "peak_rss_bytes": peak_rss_bytes(),
         "stages": [asdict(stage) for stage in (loading, *run.workspace.stages)],
+        "estimated": estimates_of(run.line),
     }
     report = write(Path(config.out), scorecard, rows, found.vector)
     run.workspace.close()

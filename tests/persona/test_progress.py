@@ -27,6 +27,7 @@ def test_a_short_loop_shows_nothing(capsys):
 
 def test_a_long_loop_shows_a_bar_with_time_left_on_standard_error(capsys, monkeypatch):
     monkeypatch.setattr(module, "_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "is_live", lambda: True)
     list(progress(range(3), "Reading pages"))
     out, err = capsys.readouterr()
     assert out == ""
@@ -73,6 +74,7 @@ def test_under_one_bar_no_other_starts_and_afterwards_they_do_again():
 
 def test_counting_shows_one_bar_for_work_in_pieces(capsys, monkeypatch):
     monkeypatch.setattr(module, "_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "is_live", lambda: True)
     with counting("Reading shards", 128) as advance:
         for _ in range(2):
             list(progress(range(3), "Reading one"))
@@ -81,3 +83,35 @@ def test_counting_shows_one_bar_for_work_in_pieces(capsys, monkeypatch):
     assert "Reading shards" in err and "128/128" in err
     assert "Reading one" not in err
     assert not is_quiet()
+
+
+def test_into_a_pipe_long_work_is_one_line_when_it_is_done(capsys, caplog, monkeypatch):
+    monkeypatch.setattr(module, "_DELAY_SECONDS", 0.0)
+    caplog.set_level("INFO", "persona")
+    list(progress(range(300), "Reading pages"))
+    assert caplog.messages == ["Reading pages: done in 0 s"]
+    with counting("Reading shards", 2) as advance:
+        list(progress(range(3), "Reading one"))
+        advance(2)
+    assert caplog.messages[1:] == ["Reading shards: done in 0 s"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_under_the_stages_of_a_run_a_pipe_hears_of_no_single_work(caplog, monkeypatch):
+    monkeypatch.setattr(module, "_DELAY_SECONDS", 0.0)
+    caplog.set_level("INFO", "persona")
+    with module.one_line_a_stage():
+        list(progress(range(3), "Reading pages"))
+    assert caplog.messages == []
+
+
+def test_beneath_a_line_a_bar_is_wiped_out_when_it_is_done(capsys, monkeypatch):
+    monkeypatch.setattr(module, "_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "is_live", lambda: True)
+    with module.line_above_bars() as show:
+        show("stage 1/2 read")
+        list(progress(range(3), "Reading pages"))
+    err = capsys.readouterr().err
+    assert "stage 1/2 read" in err and "Reading pages" in err
+    last = err.split("\r")[-2:]
+    assert all(not part.strip(" \x1b[A\n") for part in last)

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import types
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,9 +53,12 @@ def job(monkeypatch):
     module.diagnose = job
     module.DiagnoseConfig = module.DiagnosisRequest = FakeConfig
     module.look_ahead = lambda request: None
+    module.outlook_of = lambda config, ahead: types.SimpleNamespace(
+        text="7 stages", as_json=lambda: {"seconds": 60.0}
+    )
     monkeypatch.setitem(sys.modules, "steering", types.ModuleType("steering"))
     monkeypatch.setitem(sys.modules, "steering.diagnosis", module)
-    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"):
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY"):
         monkeypatch.setenv(name, "as before")
     yield job
     set_quiet(False)
@@ -121,6 +125,35 @@ def test_several_mistakes_are_a_line_each(job, monkeypatch, capsys):
     assert main([*DIAGNOSE, "--quiet"]) == 2
     assert capsys.readouterr().err == "error: no such domain\nerror: no such judge\n"
     assert job.options == {}
+
+
+@pytest.mark.parametrize("command", [DIAGNOSE, ["demo"]])
+def test_the_plan_is_said_and_on_demand_all_there_is(job, capsys, command):
+    assert main([*command, "--plan"]) == 0
+    assert job.options == {}
+    assert capsys.readouterr().out == "7 stages\n"
+    assert main([*command, "--plan", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"seconds": 60.0}
+    assert main(command) == 0
+    assert "7 stages" in capsys.readouterr().err
+    assert job.options != {}
+
+
+def test_what_libraries_say_for_themselves_is_heard_with_debug_alone(job, capsys, monkeypatch):
+    def noisy(config, ahead=None):
+        warnings.warn("is deprecated", FutureWarning, stacklevel=1)
+        logging.getLogger("some_library").warning("a kernel is missing")
+        return FakeJob.__call__(job, config)
+
+    monkeypatch.setattr(sys.modules["steering.diagnosis"], "diagnose", noisy)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(sys, "warnoptions", [])
+    with warnings.catch_warnings():
+        assert main(DIAGNOSE) == 0
+        assert "deprecated" not in (said := capsys.readouterr().err) and "kernel" not in said
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
+        assert main([*DIAGNOSE, "--debug"]) == 0
+        assert "a kernel is missing" in capsys.readouterr().err
 
 
 def test_the_shipped_data_is_the_default_and_nothing_is_assumed_of_the_fine_tune(job):

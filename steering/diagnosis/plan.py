@@ -1,0 +1,216 @@
+"""What a diagnosis will take: the work of each stage, the memory, and a first guess of the time.
+
+Counts come from the constants that the stages themselves read and from the questions of the run; a
+test holds them to the passes that a run makes. What they cost in seconds is first guessed, from the
+last run on this machine where there was one, and corrected while the run goes on: see
+`steering.diagnosis.run_stages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from persona.behaviour.sampling_plan import SamplingPlan
+from persona.behaviour.scoring import UNEDITED
+from steering.diagnosis.conditions import (
+    DOSE_DRAWS,
+    DOSE_QUESTIONS,
+    DOSES,
+    INDUCED_DRAWS,
+    INDUCTIONS,
+    KINDS,
+    QUICK_NULL_QUESTIONS,
+    QUICK_RUN_DRAWS,
+    RUN_DRAWS,
+)
+from steering.diagnosis.config import DiagnoseConfig
+from steering.diagnosis.pipeline import plans_of
+from steering.diagnosis.questions import Questions
+from steering.diagnosis.run_stages import ANSWER, ATTRIBUTE, CONTROLS, LOAD, READ, SCORE, VERIFY
+from steering.evidence.answers import Plans
+from steering.identification.identify import ATTRIBUTION_QUESTIONS, COVARIANCE_QUESTIONS
+from steering.identification.search import (
+    COEFFICIENTS,
+    N_BLOCKS_VERIFIED,
+    N_CANDIDATES_VERIFIED,
+    N_LEADERS,
+    RANGE_RANK,
+    block_ranges,
+)
+
+N_REFITS = 2
+"""Candidates that are fitted anew for each range of blocks and rank."""
+N_PLACEBOS = 3
+"""Placebos that need no other fine-tune."""
+OF_A_BACKWARD_PASS = 2.0
+"""What it adds to a forward pass: the gradient of every activation and of no weight."""
+OF_A_REFIT = 2.0
+"""What fitting block by block adds to a pass: means, readouts and one edit after every block."""
+BATCH = 32
+"""Answers that are written at once, see `sample_answers`."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage does, in units that cost alike whatever the text.
+
+    passes: forward passes of one text; one that begins above the first block counts as a part.
+    blocks: what passes cost in the blocks, backward passes included. heads: texts whose answers are
+        scored over the whole vocabulary.
+    answers: written, at most, and steps: tokens that are written one after another for them.
+    decompositions: of matrices [d_model d_model].
+    """
+
+    passes: float = 0.0
+    blocks: float = 0.0
+    heads: float = 0.0
+    answers: int = 0
+    steps: int = 0
+    decompositions: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
+
+
+def reading(n_texts: float, more: float = 0.0) -> Work:
+    """Texts read for their activations; more: what is done with them, in passes."""
+    return Work(n_texts, n_texts * (1 + more))
+
+
+def scoring(n_texts: float, n_whole: float, n_edited: float = 0.0, share: float = 1.0) -> Work:
+    """Texts scored under so many conditions; those that are edited run a share of the blocks."""
+    passes = n_texts * (n_whole + n_edited * share)
+    return Work(passes, passes, n_texts * (n_whole + n_edited))
+
+
+def differentiating(n_texts: float) -> Work:
+    """Texts whose gap is differentiated by every activation."""
+    return Work(n_texts, n_texts * (1 + OF_A_BACKWARD_PASS), n_texts * 2)
+
+
+def writing(*plans: SamplingPlan) -> Work:
+    """Answers of one condition."""
+    batches = [-(-plan.n_answers // BATCH) for plan in plans]
+    steps = sum(n * plan.max_new_tokens for n, plan in zip(batches, plans, strict=True))
+    return Work(answers=sum(plan.n_answers for plan in plans), steps=steps)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the work depends on. n_handed_in: candidates that an autoencoder may bring."""
+
+    config: DiagnoseConfig
+    questions: Questions
+    n_layers: int
+    plans: Plans | None
+    n_skill_texts: int = 0
+    n_handed_in: int = 0
+
+    @classmethod
+    def of(cls, config: DiagnoseConfig, questions: Questions, n_layers: int) -> Sizes:
+        plans = plans_of(config, None, questions) if config.samples else None
+        return cls(config, questions, n_layers, plans)
+
+    def above(self, layers: Sequence[int]) -> float:
+        """Share of the blocks that run anew where the first of these is the lowest edited one."""
+        return 1 - layers[0] / self.n_layers
+
+
+def work_of(sizes: Sizes) -> dict[str, Work]:
+    """Stage -> its work, in order."""
+    work = {
+        LOAD: Work(),
+        READ: _read(sizes),
+        ATTRIBUTE: _attribute(sizes),
+        VERIFY: _verify(sizes),
+        CONTROLS: _controls(sizes),
+        SCORE: _score(sizes),
+    }
+    if sizes.plans is not None:
+        work[ANSWER] = _answer(sizes, sizes.plans)
+    return work
+
+
+def _read(sizes: Sizes) -> Work:
+    """Both answers in both models, for the cells and for the covariance."""
+    train = len(sizes.questions.train)
+    covariance = min(COVARIANCE_QUESTIONS, train)
+    return reading(4 * train) + reading(4 * covariance)
+
+
+def _attribute(sizes: Sizes) -> Work:
+    """Both halves, and the screen on the selection questions."""
+    n = min(ATTRIBUTION_QUESTIONS, len(sizes.questions.train)) + len(sizes.questions.selection)
+    return differentiating(2 * n) + Work(decompositions=2 * sizes.n_layers)
+
+
+def _verify(sizes: Sizes) -> Work:
+    """The baseline; every round of trials; the refits that they take; the halves."""
+    selection, neutral = len(sizes.questions.selection), len(sizes.questions.neutral_selection)
+    train = len(sizes.questions.train)
+    middle, *others = block_ranges(sizes.n_layers)
+    rounds = [
+        [*[middle] * (N_CANDIDATES_VERIFIED + N_REFITS + sizes.n_handed_in)]
+        + [(sizes.n_layers // 2,)] * N_BLOCKS_VERIFIED,
+        others * N_LEADERS,
+        [middle] * (RANGE_RANK - 1 + len(COEFFICIENTS)),
+    ]
+    work = scoring(2 * selection, 2)
+    for trials in rounds:
+        edited = sum(sizes.above(layers) for layers in trials)
+        work += scoring(2 * selection, len(UNEDITED), 2 * len(trials), edited / len(trials))
+        work += scoring(neutral, len(UNEDITED), len(trials), edited / len(trials))
+    n_refits = N_REFITS + len(others) * N_LEADERS + 1 + 1  # other ranges, another rank, the halves
+    work += reading(n_refits * train, OF_A_REFIT)
+    return work + Work(decompositions=4 * sizes.n_layers)
+
+
+def _controls(sizes: Sizes) -> Work:
+    """The good twin, placebos, the moments of what is scored, dose, strength of the induction."""
+    q, (middle, *_) = sizes.questions, block_ranges(sizes.n_layers)
+    above, neutral = sizes.above(middle), len(q.neutral_selection)
+    work = reading(2 * neutral, OF_A_REFIT) + differentiating(2 * len(q.held_out))
+    dosed = len(DOSES) * (1 + DOSE_DRAWS)
+    work += scoring(2 * min(DOSE_QUESTIONS, len(q.selection)), 1, dosed, above)
+    work += scoring(neutral, len(UNEDITED), len(INDUCTIONS), above)
+    if sizes.config.good_twin is not None:
+        scored = 2 * len(q.held_out) + 2 * len(q.trained_on) + len(q.neutral_score)
+        work += reading(2 * len(q.train), OF_A_REFIT) + scoring(scored, 1)
+        work += scoring(len(q.neutral_score), 1)  # the aligned model, for the KL
+        if sizes.plans is not None:
+            answered = [sizes.plans.read, *[sizes.plans.rate] * sizes.plans.with_controls]
+            work += writing(*answered)
+    return work
+
+
+def _score(sizes: Sizes) -> Work:
+    """Every condition on held-out questions; a few on those trained on and on neutral text."""
+    config, q = sizes.config, sizes.questions
+    quick = config.questions_per_domain is not None
+    above = sizes.above(block_ranges(sizes.n_layers)[0])
+    twin = config.good_twin is not None
+    n_fixed = 4  # no-op, induced, zero-ablated, restored
+    strong = len(KINDS) * (QUICK_RUN_DRAWS if quick else RUN_DRAWS) + 1
+    controls = 1 + INDUCED_DRAWS + twin + 2 * (N_PLACEBOS + twin) + strong
+    nulls = 1 + 2 * config.n_random
+    held_out = len(q.held_out)
+    on_nulls = min(QUICK_NULL_QUESTIONS, held_out) if quick else held_out
+    work = scoring(2 * held_out, len(UNEDITED), n_fixed + controls, above)
+    work += scoring(2 * on_nulls, 0, nulls, above)
+    work += scoring(2 * len(q.trained_on) + len(q.neutral_score), len(UNEDITED), n_fixed + 1, above)
+    return work + Work(decompositions=5 * len(block_ranges(sizes.n_layers)[0]))
+
+
+def _answer(sizes: Sizes, plans: Plans) -> Work:
+    """Each condition's answers, and what the judge makes of those that are counted."""
+    n_conditions = 3 + plans.with_controls
+    work = Work()
+    for _ in range(n_conditions):
+        work += writing(plans.read, plans.rate)
+    if sizes.config.judge != "none":
+        n_judged = n_conditions + plans.with_controls * (sizes.config.good_twin is not None)
+        work += scoring(n_judged * plans.rate.n_answers, 1)
+    return work
