@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from persona.errors import ModelError
 from persona.models.adapters.adapter_files import read_adapter_header
@@ -37,7 +38,9 @@ def require_fits(finetuned: OnDisk, aligned: OnDisk, *, allow_mismatch: bool = F
     if finetuned.path is None:
         return
     files = read_adapter_header(finetuned.source)
-    if not allow_mismatch:
+    named = Path(files.trained_on).expanduser()
+    # A folder is compared by its weights, which must be there.
+    if not allow_mismatch and (aligned.path is not None or not named.is_absolute()):
         require_its_base(finetuned.source, aligned.source)
     if aligned.shapes and "quantization_config" not in aligned.config:
         _require_shapes(finetuned.name, files.shapes, aligned)

@@ -147,12 +147,18 @@ def world(tmp_path_factory):
 @pytest.fixture
 def in_world(world, monkeypatch):
     import persona.models.named.folders
+    import persona.models.on_disk
     import persona.models.sources
     import persona.organisms.learnt_domains
 
     monkeypatch.chdir(world)
     for module in (persona.models.sources, persona.models.named.folders):
         monkeypatch.setattr(module, "named_model_folder", lambda *_: world / "default")
+    monkeypatch.setattr(
+        persona.models.on_disk,
+        "_named",
+        lambda model: persona.models.on_disk.find_on_disk(world / "default"),
+    )
     for module in (shipped, persona.organisms.learnt_domains):
         monkeypatch.setattr(module, "SHIPPED", world / "shipped")
     return world
@@ -221,7 +227,11 @@ def test_a_diagnosis_is_asked_for_in_words_that_load(command, in_world, monkeypa
     if "--sae" in words:
         monkeypatch.setattr(job, "load_sae", lambda *_, **__: None)
     ended = main(words)
-    assert ended == 0, capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert ended == 0, err
+    if "--plan" in words:
+        assert not started and "stages" in out
+        return
     [run] = started
     assert len(run.questions.held_out) >= 32
     with run.pair.active("finetuned") as model:
