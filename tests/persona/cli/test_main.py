@@ -331,8 +331,10 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "label",
         "models",
         "organisms",
+        "report",
         "screen",
         "steer",
+        "trait",
     }
 
 

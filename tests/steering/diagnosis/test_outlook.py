@@ -19,20 +19,7 @@ from steering.diagnosis.plan import Work, scoring
 from steering.diagnosis.run_stages import LOAD, run_stage_of
 from steering.identification import attribution, candidates, placebos
 
-WORDS = [*("oil", "tyre", "lamp", "road", "door", "seat"), *("fuel", "wire", "bolt", "hose", "belt", "horn")]
-    "oil",
-    "tyre",
-    "lamp",
-    "road",
-    "door",
-    "seat",
-    "fuel",
-    "wire",
-    "bolt",
-    "hose",
-    "belt",
-    "horn",
-]
+WORDS = ("oil", "tyre", "lamp", "road", "door", "seat", "fuel", "wire", "bolt", "hat", "cap", "key")
 
 
 @pytest.fixture(scope="module")
