@@ -35,7 +35,11 @@ def main() -> None:
     parser.add_argument("--trained-on", default="none", help="what the fine-tune learnt from")
     parser.add_argument("--questions-per-domain", help="fewer questions: less time, same shapes")
     parser.add_argument("--of", type=Path, help="a finished demo: its evidence, tasks and report")
+    parser.add_argument("--eta", type=Path, help="a finished run: how good its estimate was")
     options = parser.parse_args()
+    if options.eta is not None:
+        of_estimate(json.loads((options.eta / "scorecard.json").read_text("utf-8")))
+        return
     if options.of is not None:
         of_evidence("default", json.loads((options.of / "scorecard.json").read_text("utf-8")))
         of_tasks("default", options.of / "eval" / "results.json")
@@ -59,8 +63,26 @@ def main() -> None:
     record(f"{options.row}.seconds", seconds, "s", n=1, note=note)
     peak = float(scorecard["peak_rss_bytes"])
     record(f"{options.row}.peak_rss_bytes", peak, "bytes", n=1, note=note)
+    of_estimate(scorecard)
     if options.row == "demo":
         of_evidence("default", scorecard)
+
+
+def of_estimate(scorecard: dict[str, Any]) -> None:
+    """What a run was expected to take, once two stages had been measured, over what it took."""
+    found = scorecard["estimated"]
+    if found["after_stage_2"] is None:
+        return
+    took = found["took"]
+    stages = ", ".join(f"{one['name']} {one['took']:.0f} s" for one in found["stages"])
+    record(
+        "eta.ratio",
+        found["after_stage_2"] / took,
+        "expected / taken",
+        n=1,
+        note=f"after two of {len(found['stages'])} stages; before the run "
+        f"{found['before'] / took:.2f}; {took:.0f} s: {stages}",
+    )
 
 
 def of_evidence(pair: str, scorecard: dict[str, Any]) -> None:

@@ -66,7 +66,11 @@ class AboveBars(logging.StreamHandler[TextIO]):
             super().emit(record)
 
 
-LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"}
+LIBRARIES = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # what is fetched has a bar of ours
+}
 """What libraries read when they are first imported, which is after this."""
 
 
@@ -79,8 +83,6 @@ def hush_libraries() -> None:
         warnings.simplefilter("ignore")
     for name, level in LIBRARIES.items():
         os.environ.setdefault(name, level)
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(_SILENT)  # else warnings of every library go to standard error

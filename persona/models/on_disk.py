@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from persona.errors import ModelError
+from persona.models.from_hub import kept_snapshot
 from persona.models.gguf.gguf_file import read_gguf
 from persona.models.kept_folder import cache_folder
 from persona.models.named.folders import is_kept
 from persona.models.named.table import BY_NAME, NamedModel
 from persona.models.sources import (
-    HUB_FILES,
     Source,
     kind_of_folder,
     not_on_hub,
@@ -191,11 +191,10 @@ def _fetched_json(name: str, file: str) -> dict[str, Any]:
 
 
 def _on_hub(name: str) -> OnDisk:
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
-        return _in_folder(name, folder)
+        return _in_folder(name, kept_snapshot(name))
     except Exception:  # not in the cache, or not all of it: the hub is asked
         pass
     try:

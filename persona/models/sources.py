@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from persona.errors import ModelError
+from persona.models.from_hub import snapshot_folder
 from persona.models.gguf.unpacked import dequantised_folder
 from persona.models.kept_hashes import kept_sha256
 from persona.models.named.folders import named_model_folder
 from persona.models.named.table import BY_NAME, MODELS
 
 Kind = Literal["folder", "adapter"]
-
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-"""Of a hub repository, what is fetched."""
 
 _DECIDING = (
     "config.json",
@@ -146,15 +144,8 @@ def kind_of_folder(path: Path) -> Kind:
 
 
 def _from_hub(name: str) -> Source:
-    from huggingface_hub import snapshot_download
-
     try:
-        folder = Path(
-            snapshot_download(
-                name,
-                allow_patterns=HUB_FILES,
-            )
-        )
+        folder = snapshot_folder(name)
     except Exception as error:  # the hub client raises a dozen types for "not there"
         raise not_on_hub(name, error) from error
     return Source(name, kind_of_folder(folder), folder)

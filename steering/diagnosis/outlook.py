@@ -84,10 +84,14 @@ class Outlook:
     @property
     def text(self) -> str:
         """The plan as a table, one line a stage."""
-        found = [f"{len(self.work)} stages, {self._amount(self.total)}:"]
+        passes = f"{self.total.passes:,.0f} passes of some {self.n_tokens:.0f} tokens"
+        answers = f" and {self.total.answers} answers" if self.total.answers else ""
+        found = [f"{len(self.work)} stages, {passes}{answers}:"]
         width = max(map(len, self.work))
         for number, (name, work) in enumerate(self.work.items(), 1):
-            what = f"{WHAT[name]}: {self._amount(work)}" if work != Work() else WHAT[name]
+            parts = [f"{work.passes:,.0f} passes"] * bool(work.passes)
+            parts += [f"{work.answers} answers"] * bool(work.answers)
+            what = ", ".join([WHAT[name], *parts])
             found.append(f"  {number} {name:<{width}}  {in_words(self.seconds[name]):>7}  {what}")
         source = "by the last run here" if self.measured else "a guess, corrected on the way"
         fetched = f", {_gb(self.to_fetch_bytes)} to fetch" if self.to_fetch_bytes else ""
@@ -96,14 +100,6 @@ class Outlook:
             f"memory ({_gb(self.free_bytes)} free), {_gb(self.kept_bytes)} on the disk{fetched}"
         )
         return "\n".join(found)
-
-    def _amount(self, work: Work) -> str:
-        parts = []
-        if work.passes:
-            parts.append(f"{work.passes:,.0f} passes of some {self.n_tokens:.0f} tokens")
-        if work.answers:
-            parts.append(f"{work.answers} answers")
-        return " and ".join(parts)
 
 
 def estimates_of(line: RunLine) -> dict[str, Any]:
