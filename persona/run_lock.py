@@ -60,6 +60,7 @@ def require_free(out: str | Path, settings: Mapping[str, Any]) -> None:
     """Raises: DataError where another run is at work in `out`; makes no folder.
 
     For the moment before the models are loaded; the run itself then holds the folder by `alone_in`.
+    settings: as there, or what is known of them already.
     """
     from filelock import FileLock, Timeout
 
@@ -79,7 +80,8 @@ def _refusal(folder: Path, settings: Mapping[str, Any]) -> str:
     try:
         holder = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
         there, pid, host = holder["settings"], holder["pid"], holder["host"]
-        found = list(differences(json.loads(json.dumps(settings, default=str)), there))
+        mine = json.loads(json.dumps(settings, default=str))
+        found = list(differences(mine, {key: there[key] for key in there if key in mine}))
     except (OSError, ValueError, KeyError, TypeError):
         return f"another run is at work in {folder}; {advice}"
     place = "" if host == socket.gethostname() else f" on {host}"

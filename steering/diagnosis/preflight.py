@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from persona.behaviour.judging.named import check_judge, judge_model
 from persona.data.skills import load_skill
@@ -20,6 +20,7 @@ from persona.files import require_writable
 from persona.models.fits_base import require_fits
 from persona.models.kept_folder import cache_folder
 from persona.models.on_disk import OnDisk, base_on_disk, find_on_disk, finetuned_on_disk
+from persona.run_lock import require_free
 from steering.diagnosis.config import DiagnosisRequest
 from steering.diagnosis.questions import Questions
 
@@ -97,6 +98,7 @@ def look_ahead(request: DiagnosisRequest) -> Ahead:
         noted(lambda: load_skill(of_skill))
     noted(lambda: _require_autoencoder(request.sae))
     noted(lambda: _require_template(request.chat_template))
+    noted(lambda: require_free(request.out, _settings(request)))
     noted(lambda: require_writable(request.out, 0 if aligned is None else bytes_kept(aligned)))
     reader = judge_model(request.judge) if request.samples else None
     judge_reads = None
@@ -114,6 +116,13 @@ def bytes_kept(model: OnDisk) -> int:
     if model.n_layers is None or model.d_model is None:
         return ROOM_BESIDE
     return ROOM_BESIDE + STAGE_MATRICES * 4 * model.n_layers * model.d_model**2
+
+
+def _settings(request: DiagnosisRequest) -> dict[str, Any]:
+    """What is known of the settings of the run, for who is refused a folder that is in use."""
+    unknown = {"out", "engine"} | ({"aligned"} if request.aligned is None else set())
+    known = {name: value for name, value in asdict(request).items() if name not in unknown}
+    return {name: str(value) if name == "placement" else value for name, value in known.items()}
 
 
 def _aligned(request: DiagnosisRequest, tuned: OnDisk | None) -> OnDisk | None:

@@ -187,7 +187,7 @@ def test_a_second_run_in_the_same_folder_is_refused_before_models_are_loaded(con
 
     with (
         alone_in(tmp_path, {"seed": 1}),
-        pytest.raises(DataError, match="another run .* is at work in .*; wait until it is done"),
+        pytest.raises(PersonaError, match="another run .* is at work in .*; wait until it is done"),
     ):
         diagnose(dataclasses.replace(config(tmp_path), aligned="no-such-model"))
 

@@ -9,6 +9,7 @@ from collections import namedtuple
 import pytest
 
 from persona.errors import DataError, ModelError, PersonaError, SeveralErrors
+from persona.run_lock import alone_in
 from steering.diagnosis import DiagnosisRequest, look_ahead
 from steering.diagnosis.preflight import ROOM_BESIDE, bytes_kept
 
@@ -107,6 +108,13 @@ def test_a_judge_without_its_key_is_told(request_of, monkeypatch):
 def test_a_full_disk_is_told_before_it_is_full(request_of, monkeypatch):
     monkeypatch.setattr("persona.files.shutil.disk_usage", lambda path: Usage(10, 9, 1))
     with pytest.raises(DataError, match="needs about 0.1 GB while the run lasts"):
+        look_ahead(request_of())
+
+
+def test_a_folder_in_use_is_refused_with_what_differs(request_of, tmp_path):
+    there = dataclasses.asdict(request_of(seed=1)) | {"placement": "float32 on cpu"}
+    told = r"another run .* with other settings \(seed is 1 there and 0 now\); wait"
+    with alone_in(tmp_path / "out", there), pytest.raises(DataError, match=told):
         look_ahead(request_of())
 
 
