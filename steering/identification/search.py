@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import inf
 
 import pandas as pd
 
@@ -27,7 +28,7 @@ def search(
     those refitted block by block, which no screen can rank, those handed in, and the best single
     blocks; (2) the other ranges for those that did most; (3) other ranks and coefficients of the
     best. Each round starts from the best so far, so the runs grow with the sum of the rounds, not
-    their product.
+    their product. What can not be the best is not run in the aligned model: see `TrialSetup.run`.
     """
     middle, *other_ranges = block_ranges(setup.pair.n_layers, setup.first_layer)
     tables: list[pd.DataFrame] = []
@@ -36,7 +37,12 @@ def search(
     def attempt(name: str, trials: Sequence[Trial]) -> None:
         new = [trial for trial in dict.fromkeys(trials) if trial not in found]
         if new:
-            rows = stages.table(f"verify-{name}", lambda: setup.run(new, f"Verifying {name}"))
+            chosen = [o.merit for o in found.values() if o.may_be_chosen(max_damage)]
+            beaten = max(chosen, default=-inf)
+            rows = stages.table(
+                f"verify-{name}",
+                lambda: setup.run(new, f"Verifying {name}", max_damage, beaten),
+            )
             tables.append(rows if not tables else rows[rows["candidate"].notna()])
             found.update({outcome.trial: outcome for outcome in outcomes(rows, new)})
 

@@ -12,11 +12,14 @@ from persona.behaviour.scoring import UNEDITED, Condition
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
 from persona.intervals import net_taken_back, taken_back
-from persona.models.pair import ModelPair
+from persona.models.pair import ModelPair, Side
 from persona.rows import ALIGNED, FINETUNED, IN_ALIGNED, NOOP_AT_MOST
 from steering.edits.from_directions import restore
 from steering.edits.steer import edited
 from steering.identification.candidates import Candidate, Means, build_vector
+
+N_PROMISING = 2
+"""Trials of a round that run in the aligned model whatever comes of them."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,10 @@ class Outcome:
         """How much of the aligned model is back: overshoot of the gap counts against it."""
         return 1 - abs(1 - self.net_restoration) + self.kl_restoration
 
+    def may_be_chosen(self, max_damage: float) -> bool:
+        """Whether it harms neither the aligned model nor neutral text."""
+        return self.leaves_aligned and self.damage <= max_damage
+
 
 @dataclass(frozen=True)
 class TrialSetup:
@@ -95,8 +102,41 @@ class TrialSetup:
             self.pair, candidate, self.means, trial.layers, trial.rank, trial.coefficient
         )
 
-    def conditions(self, trial: Trial) -> tuple[Condition, Condition]:
-        """The edit in the fine-tuned model, and in the aligned one."""
+    def run(
+        self, trials: Sequence[Trial], description: str, max_damage: float, beaten: float
+    ) -> pd.DataFrame:
+        """Rows of both baselines and of the trials on the selection questions and neutral text.
+
+        All trials run in the fine-tuned model. In the aligned one, and on neutral text, run those
+        that may be the best: the most promising first, then whatever none of them beats for
+        certain. What is left out can not be chosen, so that the choice is that of running all.
+        beaten: the merit of the best so far that may be chosen, -inf where there is none.
+        """
+        in_finetuned = [self._condition(trial, trial.label, "finetuned") for trial in trials]
+        tables = [self._on_questions([*UNEDITED, *in_finetuned], description)]
+        most = most_merit(tables[0], trials)
+        ranked = sorted(trials, key=lambda trial: most[trial], reverse=True)
+        first = ranked[:N_PROMISING]
+        tables += self._what_they_harm(first, description, with_baselines=True)
+        found = outcomes(pd.concat(tables, ignore_index=True), first)
+        beaten = max([beaten, *(o.merit for o in found if o.may_be_chosen(max_damage))])
+        if rest := [trial for trial in ranked[N_PROMISING:] if most[trial] > beaten]:
+            tables += self._what_they_harm(rest, description, with_baselines=False)
+        return pd.concat(tables, ignore_index=True).assign(stage="verify")
+
+    def _what_they_harm(
+        self, trials: Sequence[Trial], description: str, *, with_baselines: bool
+    ) -> list[pd.DataFrame]:
+        """The trials in the aligned model, and on neutral text in the fine-tuned one."""
+        baselines = UNEDITED if with_baselines else ()
+        in_finetuned = [self._condition(trial, trial.label, "finetuned") for trial in trials]
+        in_aligned = [self._condition(trial, trial.on_aligned, "aligned") for trial in trials]
+        return [
+            self._on_questions(in_aligned, f"{description}: no-op"),
+            self._on_neutral([*baselines, *in_finetuned], f"{description}: neutral text"),
+        ]
+
+    def _condition(self, trial: Trial, name: str, side: Side) -> Condition:
         facts: dict[str, str | float | None] = {
             "candidate": trial.candidate,
             "rank": trial.rank,
@@ -104,35 +144,45 @@ class TrialSetup:
             "last_layer": trial.layers[-1],
             "coefficient": trial.coefficient,
         }
-        edits = restore(self.vector(trial))
-        return (
-            edited(trial.label, "finetuned", edits, facts=facts),
-            edited(trial.on_aligned, "aligned", edits, facts=facts),
-        )
+        return edited(name, side, restore(self.vector(trial)), facts=facts)
 
-    def run(self, trials: Sequence[Trial], description: str) -> pd.DataFrame:
-        """Rows of both baselines and every trial on the selection questions and neutral text."""
-        both = [self.conditions(trial) for trial in trials]
-        conditions = [*UNEDITED, *(condition for of_one in both for condition in of_one)]
-        answers = score_pairs(
+    def _on_questions(self, conditions: Sequence[Condition], description: str) -> pd.DataFrame:
+        return score_pairs(
             self.pair,
             self.questions,
             conditions,
             token_budget=self.token_budget,
             description=description,
         ).assign(split="selection")
-        neutral = score_neutral(
+
+    def _on_neutral(self, conditions: Sequence[Condition], description: str) -> pd.DataFrame:
+        return score_neutral(
             self.pair,
             self.neutral,
-            [*UNEDITED, *(in_finetuned for in_finetuned, _ in both)],
+            conditions,
             token_budget=self.token_budget,
-            description=f"{description}: neutral text",
+            description=description,
         ).assign(split="neutral")
-        return pd.concat([answers, neutral], ignore_index=True).assign(stage="verify")
+
+
+def most_merit(rows: pd.DataFrame, trials: Sequence[Trial]) -> dict[Trial, float]:
+    """The merit that a trial can have at most if it leaves the aligned model alone.
+
+    Its net restoration then differs from the raw one by no more than `NOOP_AT_MOST`.
+    rows: of both baselines and the trials in the fine-tuned model.
+    """
+    table = rows.pivot_table("value", "condition", "measure", aggfunc="mean")
+    gap, kl = table["gap"], table["kl_good_nats"]
+    found = {}
+    for trial in trials:
+        raw = float(taken_back(gap[[FINETUNED, trial.label, ALIGNED]].to_numpy()))
+        kl_restoration = float(taken_back(kl[[FINETUNED, trial.label]].to_numpy()))
+        found[trial] = 1 - max(0.0, abs(1 - raw) - NOOP_AT_MOST) + kl_restoration
+    return found
 
 
 def outcomes(rows: pd.DataFrame, trials: Sequence[Trial]) -> list[Outcome]:
-    """Restoration and damage of each trial from the rows of `TrialSetup.run`."""
+    """Restoration and damage of each trial that `TrialSetup.run` ran in the aligned model too."""
     table = rows.pivot_table("value", "condition", "measure", aggfunc="mean")
     gap, kl, ce = (table[m] for m in ("gap", "kl_good_nats", "neutral_ce_nats"))
     return [
@@ -147,6 +197,7 @@ def outcomes(rows: pd.DataFrame, trials: Sequence[Trial]) -> list[Outcome]:
             float(ce[trial.label] - ce[FINETUNED]),
         )
         for trial in trials
+        if trial.on_aligned in table.index
     ]
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from persona.behaviour.scoring import Condition
 from persona.stages import Unsaved
+from steering.identification import trials
 from steering.identification.candidates import FixedRows, Means, Refit
 from steering.identification.search import (
     COEFFICIENTS,
@@ -148,23 +152,35 @@ def test_outcomes_are_shares_of_the_shift_and_the_rise_of_cross_entropy():
 
 @dataclass(frozen=True, eq=False)
 class GivenEffects(TrialSetup):
-    """A setup that runs no model: every trial has the effect (gap, KL, damage) it is given."""
+    """A setup that runs no model: a trial has the effect (gap, KL, damage, no-op) it is given."""
 
-    effect: Callable[[Trial], tuple[float, float, float]] = lambda trial: (0.0, 0.0, 0.0)
-    tried: list[list[Trial]] = field(default_factory=list)
+    effect: Callable[[Trial], tuple[float, ...]] = lambda trial: (0.0, 0.0, 0.0)
+    tried: list[Trial] = field(default_factory=list)
+    in_aligned: list[Trial] = field(default_factory=list)
 
-    def run(self, trials: Sequence[Trial], description: str) -> pd.DataFrame:
-        self.tried.append(list(trials))
-        readings = {"aligned": (0.0, 0.0, 3.0), "finetuned": (0.4, 0.5, 3.0)}
-        for trial in trials:
-            gap, kl, damage = self.effect(trial)
-            readings[trial.label] = (0.4 * (1 - gap), 0.5 * (1 - kl), 3.0 + damage)
-            readings[trial.on_aligned] = (0.0, 0.0, 3.0)
-        rows = trial_rows(readings)
-        known = {
-            name: trial.candidate for trial in trials for name in (trial.label, trial.on_aligned)
-        }
-        return rows.assign(candidate=rows["condition"].map(known))
+    def _condition(self, trial, name, side):
+        (self.tried if side == "finetuned" else self.in_aligned).append(trial)
+        return Condition(name, side, facts={"candidate": trial.candidate, "trial": trial})
+
+    def _on_questions(self, conditions, description):
+        return self._rows(conditions, ("gap", "kl_good_nats"))
+
+    def _on_neutral(self, conditions, description):
+        return self._rows(conditions, ("neutral_ce_nats",))
+
+    def _rows(self, conditions, measures):
+        return pd.concat([self._of(condition, measures) for condition in conditions])
+
+    def _of(self, condition, measures):
+        trial = condition.facts.get("trial")
+        gap, kl, damage, noop = (*self.effect(trial), 0.0)[:4] if trial else (0.0, 0.0, 0.0, 0.0)
+        readings = {"gap": 0.4 * (1 - gap), "kl_good_nats": 0.5 * (1 - kl)}
+        if condition.side == "aligned":
+            readings = {"gap": 0.4 * noop, "kl_good_nats": 0.0}
+        readings["neutral_ce_nats"] = 3.0 + damage
+        rows = trial_rows({condition.name: tuple(readings.values())})
+        rows = rows[rows["measure"].isin(measures)]
+        return rows.assign(candidate=condition.facts.get("candidate"))
 
 
 def given_effects(pair, effect) -> GivenEffects:
@@ -192,7 +208,8 @@ def test_the_search_finds_the_best_of_range_rank_and_coefficient_round_by_round(
 
     setup = given_effects(tiny_pair, effect)
     best, rows = search(setup, screened(SCREENED), Unsaved(), max_damage=0.05)
-    first, second, third = setup.tried
+    in_order = list(dict.fromkeys(setup.tried))
+    first, second, third = in_order[:4], in_order[4:6], in_order[6:]
     # Every candidate over the middle range, the refitted one too, which no screen can rank, and
     # the best of the screen at its one block.
     assert first == [
@@ -207,10 +224,14 @@ def test_the_search_finds_the_best_of_range_rank_and_coefficient_round_by_round(
         *(Trial("eigen", 2, EARLY, coefficient) for coefficient in COEFFICIENTS),
     ]
     assert best == Trial("eigen", 4, EARLY)
-    assert set(rows["condition"]) == {"aligned", "finetuned"} | {
-        name for tried in setup.tried for trial in tried for name in (trial.label, trial.on_aligned)
+    assert set(rows["condition"]) == {
+        "aligned",
+        "finetuned",
+        *(trial.label for trial in setup.tried),
+        *(trial.on_aligned for trial in setup.in_aligned),
     }
-    assert (rows["condition"] == "aligned").sum() == 6  # once, and not again in every round
+    of_aligned = rows[rows["condition"] == "aligned"]
+    assert len(of_aligned) == 6  # once, and not again in every round
 
 
 def test_the_search_keeps_to_the_damage_budget(tiny_pair):
@@ -224,3 +245,48 @@ def test_the_search_keeps_to_the_damage_budget(tiny_pair):
 
     assert chosen(max_damage=0.05).candidate != "eigen"
     assert chosen(max_damage=0.3).candidate == "eigen"
+
+
+TRIALS = [Trial("eigen", 1, (layer,)) for layer in range(12)]
+
+
+def run(setup, beaten=-math.inf):
+    rows = setup.run(TRIALS, "Trying", 0.05, beaten)
+    return outcomes(rows, TRIALS)
+
+
+def test_what_is_not_run_in_the_aligned_model_could_not_have_been_chosen(tiny_pair, monkeypatch):
+    """Over many random effects the choice is that of running everything, and much is left out."""
+    rng, n_left_out = np.random.default_rng(0), 0
+    for _ in range(40):
+        drawn = dict(
+            zip(
+                TRIALS,
+                rng.normal((0.6, 0.4, 0.02, 0.0), (0.3, 0.3, 0.03, 0.1), (12, 4)),
+                strict=True,
+            )
+        )
+
+        def effect(trial, drawn=drawn):
+            return tuple(drawn[trial])
+
+        pruned = run(given_effects(tiny_pair, effect))
+        with monkeypatch.context() as everything:
+            everything.setattr(trials, "N_PROMISING", len(TRIALS))
+            whole = run(given_effects(tiny_pair, effect))
+        assert len(whole) == len(TRIALS)
+        n_left_out += len(TRIALS) - len(pruned)
+        if any(o.may_be_chosen(0.05) for o in whole):
+            assert best_within(pruned, 0.05) == best_within(whole, 0.05)
+        else:
+            assert len(pruned) == len(TRIALS)
+    assert n_left_out > 40 * len(TRIALS) / 3
+
+
+def test_a_trial_that_the_best_so_far_beats_for_certain_is_not_run_in_the_aligned_model(tiny_pair):
+    def effect(trial):
+        return (0.15 * trial.layers[0], 0.0, 0.0)
+
+    assert len(run(given_effects(tiny_pair, effect), beaten=1.9)) == 2
+    # 1.05 is run: its merit is 0.95. 0.9 may give 1.0 net of the no-op; 1.2 gives 0.9 at most.
+    assert [o.trial.layers[0] for o in run(given_effects(tiny_pair, effect))] == [6, 7]
