@@ -122,6 +122,24 @@ def random_restorations(rows: pd.DataFrame, condition: str = RANDOM) -> NDArray[
     return taken_back(np.stack([models[0], by_draw, models[1]], axis=-1))
 
 
+def screened_restorations(rows: pd.DataFrame, condition: str) -> NDArray[np.float64]:
+    """Restoration of every screened draw: as measured where it was run, else as predicted.
+
+    In the order of the draws. A prediction is to first order, over the same questions. Empty where
+    nothing was screened; not finite where the two models have the same gap.
+    """
+    screened = rows[(rows["stage"] == NULL_SCREEN) & (rows["condition"] == condition)]
+    if screened.empty:
+        return np.empty(0)
+    gaps = _held_out_gaps(rows)
+    run = gaps[gaps["condition"] == condition].groupby("seed")["value"].mean()
+    asked = gaps[gaps["question_id"].isin(drawn_questions(rows, condition))]
+    means = asked.groupby("condition")["value"].mean()
+    falls = -screened.set_index("seed")["value"]
+    falls.update(means[FINETUNED] - run)
+    return (falls / (means[FINETUNED] - means[ALIGNED])).to_numpy(dtype=np.float64)
+
+
 def drawn_questions(rows: pd.DataFrame, condition: str = RANDOM) -> set[str]:
     """The held-out questions that the random draws were run on: all, or in a quick run a few.
 

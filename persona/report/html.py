@@ -189,5 +189,5 @@ def _names(models: Any) -> dict[str, str]:
 
 
 def _draws(scorecard: Mapping[str, Any]) -> str:
-    null = scorecard.get("random_restoration")
+    null = scorecard.get("random_restoration") or (scorecard.get("nulls") or {}).get("isotropic")
     return number(as_float(null.get("n")), 0) if isinstance(null, Mapping) else "not recorded"

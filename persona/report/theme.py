@@ -109,6 +109,18 @@ CONDITIONS = {
         "star-diamond",
         meaning="control: random directions, moved as far as the restoration moves",
     ),
+    rows.NULL_ISOTROPIC: Look(
+        "Random, screened",
+        "#62666e",
+        "cross",
+        meaning="control: the strongest of a thousand random subspaces",
+    ),
+    rows.NULL_COVARIANCE: Look(
+        "Random, shaped like<br>the activations",
+        "#8f95a0",
+        "star-diamond",
+        meaning="control: the strongest of a thousand subspaces drawn as the activations vary",
+    ),
     rows.GOOD_TWIN: Look(
         "Good twin",
         "#149aee",

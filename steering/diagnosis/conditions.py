@@ -63,7 +63,6 @@ logger = logging.getLogger("persona")
 DOSE_QUESTIONS = 3
 DOSES = (0.0, 0.5, 1.0, 1.5)
 DOSE_DRAWS = 3
-QUICK_NULL_QUESTIONS = 6
 KINDS: Mapping[Draws, str] = {"isotropic": "isotropic", "covariance": "covariance_matched"}
 """Random subspaces, and what scorecard.json calls them."""
 Moments = Mapping[int, Tensor]
@@ -244,20 +243,13 @@ class Scoring:
                 edited(PLACEBO_NOOP, "aligned", restore(placebo), facts=facts),
             ]
         controls += nulls
-        subspaces, matched = [], []
-        for draw in range(self.config.n_random):
-            seed = self._draw_seed(draw)
-            elsewhere = restore(random_vector(self.pair, vector, means, seed))
-            subspaces.append(edited(RANDOM, "finetuned", elsewhere, draw))
-            matched.append(
-                edited(RANDOM_MATCHED, "finetuned", restoration.random_edits(seed), draw)
-            )
+        draws = [] if self.quick else self._draws(vector, means, restoration)
         q = self.questions
         with self.config.engine.start() as run:
-            parts = self._score_held_out(run, fixed, controls, [*matched, *subspaces])
+            parts = self._score_held_out(run, fixed, controls, draws)
         parts += [tried, predicted]
         # One draw says what a random edit does where it is not the null.
-        few = [*fixed, subspaces[0]]
+        few = [*fixed, *(c for c in draws if c.name == RANDOM and c.seed == 0)]
         if q.trained_on:
             parts.append(
                 self.workspace.table(
@@ -273,6 +265,23 @@ class Scoring:
             )
         )
         return parts
+
+    def _draws(
+        self, vector: PersonaVector, means: Means, restoration: RecordedSteps
+    ) -> list[Condition]:
+        """Random subspaces, and random steps as long as the restoration's, of every seed.
+
+        A quick run has the strongest of a thousand screened subspaces in their place.
+        """
+        subspaces, matched = [], []
+        for draw in range(self.config.n_random):
+            seed = self._draw_seed(draw)
+            elsewhere = restore(random_vector(self.pair, vector, means, seed))
+            subspaces.append(edited(RANDOM, "finetuned", elsewhere, draw))
+            matched.append(
+                edited(RANDOM_MATCHED, "finetuned", restoration.random_edits(seed), draw)
+            )
+        return [*matched, *subspaces]
 
     def of_good_twin(
         self, found: Identification, plans: Plans | None, keep: SkillScoring | None = None
@@ -317,8 +326,7 @@ class Scoring:
     ) -> list[pd.DataFrame]:
         """All conditions on the held-out questions.
 
-        Both nulls, in a quick run (few questions a domain), on the first of them only. A
-        norm-matched draw repeats the steps of an edit run before it on the same batch, so the
+        A norm-matched draw repeats the steps of an edit run before it on the same batch, so the
         restoration and the induction, whose rows are there already, run again.
         """
         q = self.questions.held_out
@@ -331,21 +339,16 @@ class Scoring:
         with_nulls = dataclasses.replace(
             conditions, conditions=(*restored, *nulls), kl=False, left_out=(RESTORED,)
         )
+        to_do = [
+            ("score-held-out", conditions, "Scoring held-out questions"),
+            ("score-controls", with_controls, "Scoring controls"),
+        ]
+        if nulls:
+            to_do.append(("score-nulls", with_nulls, "Scoring random directions"))
         return [
-            *score_in_chunks(
-                run, self.workspace, "score-held-out", q, conditions, "Scoring held-out questions"
-            ),
-            *score_in_chunks(
-                run, self.workspace, "score-controls", q, with_controls, "Scoring controls"
-            ),
-            *score_in_chunks(
-                run,
-                self.workspace,
-                "score-nulls",
-                q[: QUICK_NULL_QUESTIONS if self.quick else None],
-                with_nulls,
-                "Scoring random directions",
-            ),
+            part
+            for stage, scoring, doing in to_do
+            for part in score_in_chunks(run, self.workspace, stage, q, scoring, doing)
         ]
 
     def _score_pairs(

@@ -43,8 +43,8 @@ Keep = Callable[[str, Callable[[], pd.DataFrame]], pd.DataFrame]
 class Plans:
     """How answers to be read and answers to be counted are sampled.
 
-    Where no rate can come of it, the zero-ablated model does not answer and the good twin is only
-    read: both are there to be compared with a rate.
+    Where no rate can come of it, the zero-ablated model does not answer, and only the aligned one's
+    answers are drawn: whether they are coherent decides whether a longer run could give a rate.
     """
 
     read: SamplingPlan
@@ -79,7 +79,15 @@ def sample_conditions(
     def sampled(condition: str) -> pd.DataFrame:
         side, its_edits = edits[condition]
         return keep(
-            f"sample-{condition}", lambda: _sampled(pair, side, its_edits, condition, plans)
+            f"sample-{condition}",
+            lambda: _sampled(
+                pair,
+                side,
+                its_edits,
+                condition,
+                plans,
+                drawn=plans.with_controls or condition == ALIGNED,
+            ),
         )
 
     return pd.concat(

@@ -178,11 +178,12 @@ def _of_the_edit(
     noop = Noop.of(rows, held_out, seed)
     placebos = Placebos.of(rows, held_out, seed)
     random = beside_random(rows, held_out, seed)
-    if random is None:
-        raise DataError(f"there are no rows of random subspaces ({RANDOM}) to compare with")
-    edit, draws = random
     matched = beside_random(rows, held_out, seed, RANDOM_MATCHED)
     strong = {name: null_of_draws(rows, condition) for name, condition in STRONG.items()}
+    if random is None and strong["isotropic"] is None:
+        raise DataError(
+            f"there are no rows of random subspaces ({RANDOM} or {NULL_ISOTROPIC}) to compare with"
+        )
     ce = question_table(rows, "neutral_ce_nats", "neutral")
     damage = damage_above_better(ce, seed)
     twin = GOOD_TWIN in held_out
@@ -190,9 +191,7 @@ def _of_the_edit(
         above_twin=difference_of(held_out, FINETUNED, GOOD_TWIN, seed) if twin else None,
         net=net,
         kl_restoration=kl_restoration,
-        beyond_chance=is_beyond_chance(
-            restoration.low, edit.value, float(np.percentile(draws, 97.5))
-        )
+        beyond_chance=_beats_plain_draws(restoration, random)
         and all(null is None or _is_beaten(null) for null in strong.values()),
         noop=noop,
         residual=residual,
@@ -211,7 +210,7 @@ def _of_the_edit(
         "induction_controls": _induction_controls(rows, held_out, ce, seed),
         "random_restoration": _null(random),
         "random_matched_restoration": _null(matched),
-        "p_value": beyond_draws(edit.value, draws),
+        "p_value": None if random is None else beyond_draws(random[0].value, random[1]),
         "nulls": strong,
         "damage": {**interval(damage), "n": damage.n},
         "damage_ce_nats": interval(difference_of(ce, RESTORED, FINETUNED, seed)),
@@ -283,6 +282,16 @@ def _induction_controls(
         "neutral_ce_nats": interval(difference_of(ce, INDUCED, ALIGNED, seed)),
         "neutral_ce_nats_finetuned": interval(difference_of(ce, FINETUNED, ALIGNED, seed)),
     }
+
+
+def _beats_plain_draws(
+    restoration: Estimate, random: tuple[Estimate, NDArray[np.float64]] | None
+) -> bool:
+    """As `is_beyond_chance`; True where the screened draws stand in for plain ones."""
+    if random is None:
+        return True
+    edit, draws = random
+    return is_beyond_chance(restoration.low, edit.value, float(np.percentile(draws, 97.5)))
 
 
 def _is_beaten(null: Mapping[str, Any]) -> bool:

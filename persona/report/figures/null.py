@@ -24,10 +24,13 @@ from persona.report.wording import n_is
 from persona.rows import (
     ALIGNED,
     FINETUNED,
+    NULL_COVARIANCE,
+    NULL_ISOTROPIC,
     NULLS,
     RESTORED,
     drawn_questions,
     random_restorations,
+    screened_restorations,
 )
 
 if TYPE_CHECKING:
@@ -40,8 +43,9 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
     """Restoration of every random draw, and of the chosen direction with its 95 % interval.
 
     Restoration is the share of the emergent shift taken back on held-out questions: 0 is the
-    fine-tuned model, 1 the aligned one. The bars mark the 97.5 percentile of the draws. All is over
-    the questions that the draws were run on, in a quick run not all of them.
+    fine-tuned model, 1 the aligned one. All is over the questions that the draws were run on. Where
+    no plain draws were run, those that were screened are shown: the strongest as measured, the
+    others as predicted to first order. A bar marks the strongest draw.
 
     Raises:
         DataError: no draws, or a restoration that is undefined because nothing shifted.
@@ -53,6 +57,9 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
     nulls = {}
     for name in NULLS:
         if len(found := random_restorations(rows, name)):
+            nulls[name] = found
+    for name in () if nulls else (NULL_ISOTROPIC, NULL_COVARIANCE):
+        if len(found := screened_restorations(rows, name)):
             nulls[name] = found
     if not nulls:
         raise DataError("there are no rows of random subspaces at the stage 'score'")
@@ -99,7 +106,7 @@ def random_null(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
         ticktext=[
             svg_text(look_of(name).label)
             + (
-                f"<br>({len(nulls[name])} draws on<br>n = {len(asked[name])})"
+                f"<br>({len(nulls[name]):,} draws on<br>n = {len(asked[name])})"
                 if name in nulls
                 else ""
             )
@@ -128,7 +135,7 @@ def _observed(rows: pd.DataFrame, asked: Set[str], seed: int) -> Estimate:
 
 def _strip(figure: Figure, name: str, found: NDArray[np.float64], place: float) -> None:
     look = look_of(name)
-    limit = float(np.percentile(found, 97.5))
+    limit = float(found.max())
     figure.add_scatter(
         x=found.tolist(),
         y=(place + spread_of_draws(found)).tolist(),
@@ -138,7 +145,7 @@ def _strip(figure: Figure, name: str, found: NDArray[np.float64], place: float) 
         marker={
             "color": look.colour,
             "symbol": "circle",
-            "size": 7 if len(found) <= 60 else 5,
+            "size": 7 if len(found) <= 60 else 5 if len(found) <= 300 else 3,
             "opacity": 0.9,
         },
         hovertemplate="draw: %{x:.3f}<extra></extra>",
@@ -147,9 +154,9 @@ def _strip(figure: Figure, name: str, found: NDArray[np.float64], place: float) 
         x=[limit, limit],
         y=[place - 0.38, place + 0.38],
         mode="lines",
-        name="97.5 percentile of the draws",
+        name="the strongest draw",
         legendgroup="limit",
-        showlegend=name == NULLS[0],
+        showlegend=name in (NULLS[0], NULL_ISOTROPIC),
         line={"color": look.colour, "width": 2.5},
-        hovertemplate=f"97.5 % of {len(found)} draws are below {limit:.3f}<extra></extra>",
+        hovertemplate=f"the strongest of {len(found):,} draws: {limit:.3f}<extra></extra>",
     )

@@ -62,12 +62,29 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
                 + (" Above 1 is overshoot." if overshoot else ""),
             )
         )
+    nulls = scorecard.get("nulls") or {}
+    screened = [
+        KeyNumber(
+            f"null_{key}",
+            name,
+            number(null.get("maximum")),
+            str(null.get("said")),
+            "largest",
+            meaning,
+        )
+        for key, name, meaning in (
+            ("isotropic", "Random, screened", _SCREENED),
+            ("covariance_matched", "Random, shaped", _SHAPED),
+        )
+        if (null := nulls.get(key))
+    ]
+    numbers += screened
     for key, name, meaning in (
         ("random_restoration", "Random subspaces", _RANDOM),
         ("random_matched_restoration", "Random, norm-matched", _MATCHED),
     ):
         null = scorecard.get(key)
-        if null or key == "random_restoration":
+        if null or (key == "random_restoration" and not screened):
             largest = (null or {}).get("largest")
             value = number((null or {}).get("p97_5") if largest is None else largest)
             n = f"{n_is(as_float((null or {}).get('n')) or 0)} draws" if null else ""
@@ -151,6 +168,11 @@ _RESTORATION = (
 _INDUCTION = "The mirror: share of the shift that the same direction induces in the aligned model."
 _KL = "1 − KL(aligned ‖ restored) / KL(aligned ‖ fine-tuned), on good answers, held-out."
 _RANDOM = "Restoration by random directions of the same rank at the same blocks."
+_SCREENED = (
+    "Of a thousand random subspaces of the same rank at the same blocks the strongest by "
+    "prediction were run; the most that any of those took back."
+)
+_SHAPED = "The same of subspaces that are drawn as the activations vary."
 _MATCHED = "Restoration by random directions, moved as far as the restoration moves."
 
 

@@ -16,7 +16,16 @@ from persona.report import (
 )
 from persona.report.figures import all_conditions
 from persona.report.theme import CONDITIONS, ENDS, in_mode, without_title
-from persona.rows import INDUCED_RANDOM, INDUCED_TWIN, NOOP, PLACEBOS
+from persona.rows import (
+    INDUCED_RANDOM,
+    INDUCED_TWIN,
+    NOOP,
+    NULL_ISOTROPIC,
+    NULL_SCREEN,
+    NULLS,
+    PLACEBOS,
+    STRONG_NULLS,
+)
 
 FIGURES = {
     "conditions": all_conditions,
@@ -43,7 +52,7 @@ STAGE = {
 DRAWN = {
     name: look
     for name, look in CONDITIONS.items()
-    if name not in (NOOP, INDUCED_TWIN, INDUCED_RANDOM, *PLACEBOS)
+    if name not in (NOOP, INDUCED_TWIN, INDUCED_RANDOM, *PLACEBOS, *STRONG_NULLS)
 }
 """The conditions of the run that was made up; the others are controls that it lacks."""
 
@@ -396,9 +405,36 @@ def test_marks_of_the_null_are_restorations_of_single_draws(rows, scorecard):
     found = trace(figure, "random subspace")
     np.testing.assert_allclose(sorted(found.x), sorted(expected))
     assert len(found.x) == 20
-    limit = next(t for t in figure.data if t.name == "97.5 percentile of the draws")
-    assert limit.x[0] == pytest.approx(scorecard["random_restoration"]["p97_5"])
+    limit = next(t for t in figure.data if t.name == "the strongest draw")
+    assert limit.x[0] == pytest.approx(expected.max())
     assert "20 draws on" in everything_written(figure)
+
+
+def test_without_plain_draws_the_screened_ones_are_shown_as_measured_or_as_predicted(rows):
+    held_out = rows[
+        (rows["stage"] == "score") & (rows["measure"] == "gap") & (rows["split"] == "held_out")
+    ]
+    mean = held_out.groupby("condition")["value"].mean()
+    shift = mean["finetuned"] - mean["aligned"]
+    drawn = held_out[held_out["condition"] == "finetuned_random_restored"]
+    run = drawn[drawn["seed"] < 2].assign(condition=NULL_ISOTROPIC)
+    screen = pd.DataFrame(
+        {
+            "stage": NULL_SCREEN,
+            "condition": NULL_ISOTROPIC,
+            "seed": range(50),
+            "split": "held_out",
+            "measure": "predicted_gap_change",
+            "value": -0.001 * np.arange(50),
+        }
+    )
+    plain = rows["condition"].isin(NULLS) & (rows["stage"] == "score")
+    figure = random_null(pd.concat([rows[~plain], run, screen], ignore_index=True))
+    found = np.array(trace(figure, "random, screened").x)
+    measured = (mean["finetuned"] - run.groupby("seed")["value"].mean().to_numpy()) / shift
+    np.testing.assert_allclose(found[:2], measured)
+    np.testing.assert_allclose(found[2:], 0.001 * np.arange(2, 50) / shift)
+    assert "50 draws on" in everything_written(figure)
 
 
 def test_draws_on_fewer_questions_are_compared_on_those_questions(rows):

@@ -109,6 +109,7 @@ def test_where_no_rate_can_come_of_it_the_controls_are_not_drawn(tiny_pair):
     few = Plans(plans().read, dataclasses.replace(plans().rate, why_no_rate="too few"))
     rows = sample_conditions(tiny_pair, planted_vector(tiny_pair), few)
     assert set(rows["condition"].dropna()) == CONDITIONS - {"finetuned_zero_ablated"}
+    assert set(rows.loc[rows["measure"] == "answer", "condition"]) == {"aligned"}
     assert set(sample_good_twin(tiny_pair, few)["measure"]) == {"greedy_answer"}
 
 

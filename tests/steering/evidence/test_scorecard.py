@@ -11,7 +11,7 @@ from persona.directions import ActivationSpace, PersonaVector, Subspace
 from persona.errors import DataError
 from persona.intervals import Estimate
 from persona.report.verdict_checks import WORDS
-from persona.rows import is_beyond_chance, random_restorations
+from persona.rows import NULL_ISOTROPIC, is_beyond_chance, random_restorations
 from steering.evidence.scorecard import make_scorecard, question_table
 from steering.evidence.verdict_rule import power_of
 
@@ -121,6 +121,20 @@ def test_planted_effects_come_back():
     assert c["verdict"] == "restored"
     assert [x["name"] for x in c["conditions"]][:2] == ["aligned", "finetuned"]
     assert all(x["em_rate"] is None and x["coherence"] is None for x in c["conditions"])
+
+
+@pytest.mark.parametrize(("strongest", "verdict"), [(0.2, "restored"), (0.95, "not_restored")])
+def test_screened_draws_stand_in_for_plain_ones(strongest, verdict):
+    """All of 20 were run: none does as much as the edit's 0.9, or every one does."""
+    rows = planted_rows(random=strongest - 0.19)
+    plain = rows["condition"] == "finetuned_random_restored"
+    screened = rows.assign(condition=rows["condition"].where(~plain, NULL_ISOTROPIC))
+    c = card(screened)
+    assert c["random_restoration"] is None and c["p_value"] is None
+    assert c["nulls"]["isotropic"]["n"] == 20
+    assert c["verdict"] == verdict
+    with pytest.raises(DataError, match="no rows of random subspaces"):
+        card(rows[~plain])
 
 
 def test_a_random_subspace_that_does_as_well_takes_the_p_value_up():
