@@ -20,7 +20,6 @@ from steering.diagnosis.conditions import (
     INDUCED_DRAWS,
     INDUCTIONS,
     KINDS,
-    QUICK_NULL_QUESTIONS,
     QUICK_RUN_DRAWS,
     RUN_DRAWS,
 )
@@ -38,9 +37,12 @@ from steering.identification.search import (
     RANGE_RANK,
     block_ranges,
 )
+from steering.identification.trials import N_PROMISING
 
 N_REFITS = 2
 """Candidates that are fitted anew for each range of blocks and rank."""
+MAY_BE_BEST = 0.5
+"""Of the trials that do not promise most, the share that runs in the aligned model too; a guess."""
 N_PLACEBOS = 3
 """Placebos that need no other fine-tune."""
 OF_A_BACKWARD_PASS = 2.0
@@ -160,9 +162,11 @@ def _verify(sizes: Sizes) -> Work:
     ]
     work = scoring(2 * selection, 2)
     for trials in rounds:
-        edited = sum(sizes.above(layers) for layers in trials)
-        work += scoring(2 * selection, len(UNEDITED), 2 * len(trials), edited / len(trials))
-        work += scoring(neutral, len(UNEDITED), len(trials), edited / len(trials))
+        n, share = len(trials), sum(sizes.above(layers) for layers in trials) / len(trials)
+        n_promising = min(n, N_PROMISING)
+        n_in_aligned = n_promising + (n - n_promising) * MAY_BE_BEST
+        work += scoring(2 * selection, len(UNEDITED), n + n_in_aligned, share)
+        work += scoring(neutral, len(UNEDITED), n_in_aligned, share)
     n_refits = N_REFITS + len(others) * N_LEADERS + 1 + 1  # other ranges, another rank, the halves
     work += reading(n_refits * train, OF_A_REFIT)
     return work + Work(decompositions=4 * sizes.n_layers)
@@ -195,22 +199,21 @@ def _score(sizes: Sizes) -> Work:
     n_fixed = 4  # no-op, induced, zero-ablated, restored
     strong = len(KINDS) * (QUICK_RUN_DRAWS if quick else RUN_DRAWS) + 1
     controls = 1 + INDUCED_DRAWS + twin + 2 * (N_PLACEBOS + twin) + strong
-    nulls = 1 + 2 * config.n_random
-    held_out = len(q.held_out)
-    on_nulls = min(QUICK_NULL_QUESTIONS, held_out) if quick else held_out
-    work = scoring(2 * held_out, len(UNEDITED), n_fixed + controls, above)
-    work += scoring(2 * on_nulls, 0, nulls, above)
-    work += scoring(2 * len(q.trained_on) + len(q.neutral_score), len(UNEDITED), n_fixed + 1, above)
+    draws = 0 if quick else 1 + 2 * config.n_random
+    work = scoring(2 * len(q.held_out), len(UNEDITED), n_fixed + controls + draws, above)
+    n_else = n_fixed + (not quick)
+    work += scoring(2 * len(q.trained_on) + len(q.neutral_score), len(UNEDITED), n_else, above)
     return work + Work(decompositions=5 * len(block_ranges(sizes.n_layers)[0]))
 
 
 def _answer(sizes: Sizes, plans: Plans) -> Work:
     """Each condition's answers, and what the judge makes of those that are counted."""
     n_conditions = 3 + plans.with_controls
+    n_counted = n_conditions if plans.with_controls else 1
     work = Work()
-    for _ in range(n_conditions):
-        work += writing(plans.read, plans.rate)
+    for condition in range(n_conditions):
+        work += writing(plans.read, *[plans.rate] * (condition < n_counted))
     if sizes.config.judge != "none":
-        n_judged = n_conditions + plans.with_controls * (sizes.config.good_twin is not None)
+        n_judged = n_counted + plans.with_controls * (sizes.config.good_twin is not None)
         work += scoring(n_judged * plans.rate.n_answers, 1)
     return work
