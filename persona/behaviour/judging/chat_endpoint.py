@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import os
 import re
+import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from persona.errors import JudgeError
 
@@ -48,12 +50,7 @@ class ChatEndpoint:
         Raises:
             JudgeError: no key, or the openai package is not installed.
         """
-        key = api_key or os.environ.get("OPENAI_API_KEY")
-        if not key:
-            raise JudgeError(
-                "an endpoint judge needs a key; set OPENAI_API_KEY (any word for a local server, "
-                "with its address in OPENAI_BASE_URL), or choose local:MODEL or none"
-            )
+        key = key_of(api_key)
         try:
             import openai
         except ImportError as error:
@@ -61,7 +58,7 @@ class ChatEndpoint:
                 "an endpoint judge needs the openai package; pip install 'personascope[judge]'"
             ) from error
         self.model, self._called, self._timeout_seconds = model, called, timeout_seconds
-        address = (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT).rstrip("/")
+        address = address_of(base_url)
         self.address = without_credentials(address)
         self._secrets = (key, *credentials_in(address))
         try:
@@ -128,6 +125,46 @@ class ChatEndpoint:
                 "again later"
             )
         return f"{at} refused the request ({status}): {self.said(error.message)}"
+
+
+def key_of(api_key: str | None = None) -> str:
+    """The key, from OPENAI_API_KEY where not given. Raises: JudgeError where there is none."""
+    key = api_key or os.environ.get("OPENAI_API_KEY")
+    if not key:
+        raise JudgeError(
+            "an endpoint judge needs a key; set OPENAI_API_KEY (any word for a local server, "
+            "with its address in OPENAI_BASE_URL), or choose local:MODEL or none"
+        )
+    return key
+
+
+def address_of(base_url: str | None = None) -> str:
+    """The endpoint's address, from OPENAI_BASE_URL where it is not given, else OpenAI's own."""
+    return (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT).rstrip("/")
+
+
+def require_listening(called: str = "the endpoint") -> None:
+    """Looks whether anybody takes a call at the address, before the client is imported.
+
+    Behind a proxy nobody but the proxy can tell, and an address that is none is the client's to
+    refuse. Raises: JudgeError where nobody does within `CONNECT_SECONDS`.
+    """
+    address = address_of()
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return
+    if host is None or (getproxies() and not proxy_bypass(host)):
+        return
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        secrets = (os.environ.get("OPENAI_API_KEY", ""), *credentials_in(address))
+        raise JudgeError(
+            f"{called} {without_credentials(address)} cannot be reached "
+            f"({cut_out(str(error), secrets)}); check OPENAI_BASE_URL and the network"
+        ) from None
 
 
 def without_credentials(address: str) -> str:

@@ -24,8 +24,11 @@ def check_judge(name: str) -> None:
     """
     kind, _, model = name.partition(":")
     if kind == "openai" and model:
+        from persona.behaviour.judging.chat_endpoint import key_of, require_listening
         from persona.behaviour.judging.endpoint import EndpointJudge
 
+        key_of()
+        require_listening("the judge endpoint")
         EndpointJudge(model).check()
     elif (reader := judge_model(name)) is not None:
         from persona.models.on_disk import find_on_disk

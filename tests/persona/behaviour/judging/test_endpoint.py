@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from persona.behaviour.judging.cache import JudgeCache, request_key
+from persona.behaviour.judging.chat_endpoint import require_listening
 from persona.behaviour.judging.endpoint import EndpointJudge
 from persona.behaviour.judging.judge import JudgeItem, JudgeScore, prompts_for
 from persona.errors import JudgeError
@@ -384,3 +385,30 @@ def test_a_check_asks_for_one_token(endpoint):
     endpoint.failures = [401]
     with pytest.raises(JudgeError, match="refused the key"):
         judge_at(endpoint).check()
+
+
+PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy")
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1", "http://me:secret@127.0.0.1:9"])
+def test_an_address_where_nobody_listens_is_told_without_the_client(monkeypatch, address):
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(
+        JudgeError, match=r"the endpoint http://127\.0\.0\.1:9\S* cannot be"
+    ) as told:
+        require_listening()
+    assert "secret" not in str(told.value)
+
+
+def test_who_listens_is_left_to_the_client(endpoint, monkeypatch):
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    for address in (endpoint.url, "no address", "http://host:port"):
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+        require_listening()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # only the proxy can tell
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://10.255.255.1:9/v1")
+    require_listening()
+    assert endpoint.requests == []
