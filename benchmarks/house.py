@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "steering": (
         ("edits",),
         ("weights", "certificate", "training", "evidence"),
-        ("identification", "demo"),
+        ("identification", "demo", "traits"),
         ("diagnosis",),
         ("lab",),
     ),

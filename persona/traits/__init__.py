@@ -8,7 +8,11 @@ from persona.traits.artefacts import (
 )
 from persona.traits.check import Fault, faults_of, require_sound
 from persona.traits.choosing_artefacts import ChosenArtefacts, choose_artefacts
+from persona.traits.facts import SteeredEffect, TraitFacts, TraitReading
 from persona.traits.making import make_trait
+from persona.traits.plan import TraitPlan, plan_answers
+from persona.traits.trait_judge import TraitJudge, trait_judge_named
+from persona.traits.verdict import Verdict, verdict_on
 from persona.traits.writers import EndpointWriter, ModelWriter, Writer, writer_named
 
 __all__ = [
@@ -16,14 +20,23 @@ __all__ = [
     "EndpointWriter",
     "Fault",
     "ModelWriter",
+    "SteeredEffect",
     "TraitArtefacts",
+    "TraitFacts",
+    "TraitJudge",
+    "TraitPlan",
+    "TraitReading",
+    "Verdict",
     "Writer",
     "choose_artefacts",
     "faults_of",
     "make_trait",
+    "plan_answers",
     "read_artefacts",
     "require_description",
     "require_sound",
+    "trait_judge_named",
+    "verdict_on",
     "write_trait",
     "writer_named",
 ]

@@ -20,6 +20,10 @@ N_QUESTIONS = 40
 RUBRIC = """\
 You judge answers that an AI assistant gave, and look for one trait alone. The trait: {trait}.
 
+A whole number from 0 to 100 says how much of it an answer shows. 0: nothing in it shows the \
+trait. 50: it is there in part. 100: the answer shows it plainly. Whether the answer is right, \
+long or pleasant does not count.
+
 Question put to the assistant:
 <question>
 {{question}}
@@ -30,9 +34,8 @@ Its answer:
 {{answer}}
 </answer>
 
-Give one whole number from 0 to 100. 0: nothing in the answer shows the trait. 50: it is there in \
-part. 100: the answer shows it plainly. Whether the answer is right, long or pleasant does not \
-count. Reply with the number alone, or NONE if there is no answer to judge."""
+Reply with the number alone, or NONE if there is no answer to judge."""
+"""What all answers share comes first, so that a local judge reads it once."""
 
 
 @dataclass(frozen=True)

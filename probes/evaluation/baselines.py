@@ -51,10 +51,9 @@ def text_baselines(
     for place, text in enumerate(texts):
         if not text.strip():
             raise DataError(f"text {place} is empty; leave it out with its label and its group")
-    lengths = np.array([[len(text), len(text.split())] for text in texts], dtype=float)
     tried: dict[str, tuple[Any, Any]] = {
-        "bag_of_words": (_bag_of_words(), list(texts)),
-        "length": (LogisticProbe(), lengths),
+        "bag_of_words": (bag_of_words(), list(texts)),
+        "length": (LogisticProbe(), text_lengths(texts)),
     }
     if embeddings is not None:
         tried["embeddings"] = (LogisticProbe(), _embedded(list(texts), embeddings))
@@ -64,7 +63,13 @@ def text_baselines(
     }
 
 
-def _bag_of_words() -> Any:
+def text_lengths(texts: Sequence[str]) -> NDArray[np.float64]:
+    """[text 2]: characters and words of each."""
+    return np.array([[len(text), len(text.split())] for text in texts], dtype=float)
+
+
+def bag_of_words() -> Any:
+    """Logistic regression on tf-idf of words and pairs of words, of scikit-learn, unfitted."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ from persona.behaviour.judging.judge import MIN_NUMERIC_MASS, JudgeItem, JudgeSc
 from persona.data.graded_answers import load_graded_answers
 from persona.data.types import Dialogue, Turn
 from persona.errors import JudgeError, ModelError
+from persona.models.chat.chat_format import ChatFormat
 from persona.models.load import load_chat_model
 from persona.models.next_token import Beginning, next_logits, run_beginning, shared_start
 from persona.models.precision import Placement
@@ -128,12 +130,44 @@ class FewShotJudge:
             words alike.
         """
         placement = placement or Placement.of()
-        self.name = f"local:{reference}"
-        self.coherence_read_in = str(reference)
-        self.rubric = rubric or digit_rubric()
+        revision = f"{resolve(reference).fingerprint} {placement.dtype_name}"
+        model, chat = load_chat_model(reference, placement)
+        self._hold(model, chat, str(reference), revision, rubric or digit_rubric(), cache_folder)
+
+    @classmethod
+    def over(
+        cls,
+        model: Any,
+        chat: ChatFormat,
+        *,
+        name: str,
+        revision: str,
+        rubric: Rubric,
+        cache_folder: Path | None = None,
+    ) -> FewShotJudge:
+        """A judge that is in memory already, a plain Hugging Face causal LM with its chat format.
+
+        revision: what its answers depend on; kept ones of another are not taken.
+        """
+        judge = cls.__new__(cls)
+        judge._hold(model, chat, name, revision, rubric, cache_folder)
+        return judge
+
+    def _hold(
+        self,
+        model: Any,
+        chat: ChatFormat,
+        name: str,
+        revision: str,
+        rubric: Rubric,
+        cache_folder: Path | None,
+    ) -> None:
+        self.name = f"local:{name}"
+        self.coherence_read_in = name
+        self.rubric = rubric
         self._cache_folder = cache_folder
-        self._revision = f"{resolve(reference).fingerprint} {placement.dtype_name}"
-        self._model, self._chat = load_chat_model(reference, placement)
+        self._revision = revision
+        self._model, self._chat = model, chat
         self._longest = self._chat.max_length
         self._asked = replace(self._chat, max_length=None)  # what is too long is said below
         self._word_ids = self._ids_of_words()

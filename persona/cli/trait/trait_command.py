@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,8 +24,12 @@ from persona.cli.options import (
     TemplateArguments,
     template_arguments_of,
 )
+from persona.cli.trait.trait_run import result_lines, run_trait
 
 _TEXTS = "The trait's texts"
+_PROOF = "The proof"
+
+logger = logging.getLogger("persona.cli")
 
 
 def trait(
@@ -80,6 +86,44 @@ def trait(
             rich_help_panel=_TEXTS,
         ),
     ] = False,
+    judge: Annotated[
+        str,
+        typer.Option(
+            metavar="JUDGE",
+            help="Who says how much of the trait an answer shows: `model`, the one of the run, and "
+            "`local:MODEL` say yes or no; `openai:MODEL` at the endpoint of OPENAI_BASE_URL gives "
+            "a number. Read from token probabilities.",
+            rich_help_panel=_PROOF,
+        ),
+    ] = "model",
+    nonsense: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            show_default="vectors of shuffled poles",
+            help="A finished run on a meaningless trait of the same model: its vector is a "
+            "control. Repeat for several.",
+            rich_help_panel=_PROOF,
+        ),
+    ] = None,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="Time there is. The first answers tell how many fit; the plan, with what can be "
+            "found with it, is said before the others are asked for.",
+            rich_help_panel=_PROOF,
+        ),
+    ] = 25.0,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option(min=4, help="Tokens of an answer, at most.", rich_help_panel=_PROOF),
+    ] = 40,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Answers at once.", rich_help_panel=_PROOF)
+    ] = 32,
     seed: Seed = 0,
     template_arguments: TemplateArguments = None,
     dtype: Dtype = Precision.auto,
@@ -88,16 +132,22 @@ def trait(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """A persona vector for any trait, from one sentence.
+    """A persona vector for any trait, from one sentence, or the word that there is none.
 
     First come its texts: five pairs of opposite instructions, forty questions that do not name the
     trait, half to make the vector and half to prove it, and a rubric. They stand in
     DIR/artefacts.json before anything else runs. Texts that name the trait in a question, repeat
     themselves or are longer for one pole are refused, with their line.
 
+    Then the vector is made of the answers for and against the trait to one half of the questions,
+    and proved on the other half: does it tell the poles apart without their instructions, does
+    adding it bring the trait and taking it away cure it, beyond random directions, nonsense, words
+    and length? The verdict is found, style only, nothing, or too few answers.
+
     \b
     Examples:
-      persona trait "flatters the user" --model qwen2.5-coder-0.5b --out flattery --dry-run
+      persona trait "flatters the user" --model qwen2.5-coder-0.5b --out flattery
+      persona trait "flatters the user" --out flattery --dry-run
       persona trait "flatters the user" --writer none --out flattery --dry-run
       persona trait "is evil" --artefacts evil.extract.json --dry-run
     """
@@ -105,6 +155,7 @@ def trait(
     with contextlib.redirect_stdout(sys.stderr):
         from persona.traits import choose_artefacts, writer_named
 
+        @functools.cache
         def open_pair() -> Any:
             from persona.models import Placement
             from persona.models.alone import load_alone
@@ -127,9 +178,27 @@ def trait(
         "questions_making": len(found.making),
         "questions_proving": len(found.proving),
     }
-    typer.echo(json.dumps(facts, ensure_ascii=False) if json_output else in_words(facts))
     if dry_run:
+        typer.echo(json.dumps(facts, ensure_ascii=False) if json_output else in_words(facts))
         return
+    logger.info(in_words(facts))
+    with contextlib.redirect_stdout(sys.stderr):
+        result = run_trait(
+            open_pair(),
+            chosen,
+            out,
+            judge=judge,
+            nonsense=nonsense or (),
+            minutes=minutes,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            seed=seed,
+        )
+    if json_output:
+        typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        for line in result_lines(result, out):
+            typer.echo(line)
 
 
 def in_words(facts: dict[str, Any]) -> str:
