@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from trained_trait import LetterJudge, artefacts, save_trained
 
 from persona.cli.main import main
+from persona.data import Trait
 from persona.traits import make_trait, write_trait
 
 TRAIT = "flatters the user"
@@ -62,3 +64,39 @@ def test_what_is_wrong_is_one_line(here, capsys, words, line):
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith(line)
     assert not (here / "out").exists()
+
+
+def test_a_run_prints_its_verdict_and_leaves_its_files(here, monkeypatch, capsys):
+    """On a model that has learnt the trait, by a judge that counts letters."""
+    import persona.traits
+    import steering.traits.choose_place
+
+    monkeypatch.setattr(persona.traits, "trait_judge_named", lambda *_, **__: LetterJudge())
+    monkeypatch.setattr(steering.traits.choose_place, "COEFFICIENTS", (2.0,))
+    model = save_trained(here / "llama")
+    texts = artefacts()
+    write_trait(
+        Trait("loud", texts.instructions, (*texts.making, *texts.proving), "{question} {answer}"),
+        here / "loud.json",
+    )
+    capsys.readouterr()
+    words = ["trait", "loud.json", "--model", str(model), "--out", "out", "--max-new-tokens", "8"]
+    words += ["--dtype", "float32", "--device", "cpu"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("loud: found: the vector tells the poles apart")
+    assert "tell an AUROC of 0.69 from 0.5" in err  # the plan is said before the rest is asked
+    assert "AUROC of words" in out and "induction, net" in out and "differs: " in out
+    assert {path.name for path in (here / "out").iterdir()} == {
+        "trait.json",
+        "vector.safetensors",
+        "rows.parquet",
+    }
+    result = json.loads((here / "out" / "trait.json").read_text())
+    assert result["verdict"]["name"] == "found"
+    assert f"block {result['place']['layer']} with coefficient 2" in out
+    steer = ["steer", "cde?", "--direction", "out/vector.safetensors", "--coefficients", "0,2"]
+    steer += ["--layers", str(result["place"]["layer"]), "--max-new-tokens", "6", "--json"]
+    assert main([*steer, "--dtype", "float32", "--device", "cpu"]) == 0
+    plain, steered = (t["text"] for t in json.loads(capsys.readouterr().out)["texts"])
+    assert steered.count("A") > plain.count("A") == 0
