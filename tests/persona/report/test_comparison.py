@@ -76,3 +76,13 @@ def test_an_interval_without_ends_is_drawn_as_its_value(runs):
 def test_one_run_is_no_comparison(runs):
     with pytest.raises(DataError, match="two runs"):
         render_comparison(runs[:1])
+
+
+def test_hostile_names_and_answers_are_shown_and_never_run(runs, tmp_path):
+    evil = "<script>alert(1)</script>"
+    rows = runs[0].rows
+    rows["text"] = rows["text"].where(rows["text"].isna(), evil)
+    card = {**runs[0].scorecard, "models": {"aligned": evil, "finetuned": evil}}
+    page = render_comparison([replace(runs[0], scorecard=card), runs[1]], tmp_path)
+    assert "alert(1)" in page and evil not in page
+    assert page.count("<script") == 1
