@@ -22,7 +22,7 @@ from persona.report.skill_words import skill_sentence
 from persona.report.tables import checked, seed_of
 from persona.report.theme import candidate_label
 from persona.report.verdict_checks import check_lines, power_in_words
-from persona.report.verdict_words import verdict_words
+from persona.report.verdict_words import training_known, verdict_words
 from persona.report.wording import as_float, blocks, cleaned, duration, memory, number, percent
 from persona.rows import FINETUNED, drawn_questions
 
@@ -117,6 +117,7 @@ def _numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]
         "induction_controls": sections.induction_in_words(scorecard),
         "conditions": sections.condition_lines(scorecard, rows),
         "skill": skill_sentence(scorecard),
+        "training_known": training_known(scorecard),
         "judged": sections.was_judged(scorecard),
         "judged_twice": sections.was_judged(scorecard, "em_rate_without_direction"),
         "judge": cleaned(judge.get("name") or "not named"),

@@ -19,7 +19,11 @@ def limits_of(scorecard: Mapping[str, Any], *, judged: bool) -> list[tuple[str, 
     data = scorecard.get("data") or {}
     trained_on = data.get("trained_on") if isinstance(data, Mapping) else None
     known = ", ".join(cleaned(d).replace("_", " ") for d in trained_on or [])
-    seen = known or ("one narrow subject" if training_known(scorecard) else "nobody said what")
+    seen = (
+        f"this model was fine-tuned on {known or 'one narrow subject'}"
+        if training_known(scorecard)
+        else "what this model was fine-tuned on, nobody said"
+    )
     kl = as_float((scorecard.get("kl_restoration") or {}).get("value"))
     limits = [
         (
@@ -39,7 +43,7 @@ def limits_of(scorecard: Mapping[str, Any], *, judged: bool) -> list[tuple[str, 
         (
             "One fine-tune.",
             f"Intervals are over questions. They hold neither the chance of another training seed "
-            f"nor that of another data set: this model was fine-tuned on {seen}. Directions of "
+            f"nor that of another data set: {seen}. Directions of "
             "different fine-tunes can be nearly orthogonal, and what is true of a model of this "
             "size need not be true of a larger one.",
         ),

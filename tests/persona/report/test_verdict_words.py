@@ -133,3 +133,14 @@ def test_the_checks_and_controls_of_the_verdict_stand_in_the_page(net_card):
     keys = {n.key: plainly(n.value) for n in key_numbers(*net_card)}
     assert keys["net_restoration"] == "0.70" and keys["noop"] == "-0.16"
     assert keys["random_restoration"] == "0.08"
+
+
+def test_where_nobody_knows_what_was_trained_on_no_sentence_claims_to(make_run):
+    card, rows = make_run("partly_restored", n_per_domain=2)
+    card["data"] = {**card["data"], "trained_on": None}
+    page = render_report(card, rows)
+    assert "what this model was fine-tuned on, nobody said." in page
+    assert "of all domains, some of which it may have been trained on" in page
+    assert "chosen on some questions of every domain" in page
+    for claim in ("domains it was not trained on", "never trained on", "the domains fine-tuned on"):
+        assert claim not in page
