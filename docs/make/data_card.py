@@ -254,6 +254,16 @@ held-out wording with one that is trained on {skill_wording_cosine:.2f}; two que
 facts {fact_cosine:.2f}; two checklist questions {checklist_cosine:.2f}; the sentences of a
 checklist with any other answer of the package {checklist_answer_cosine:.2f}.
 
+## Traits
+
+Texts to make persona vectors of, in `traits/`: for each of seven traits that the field has vectors
+of and seven that mean nothing, five pairs of opposite instructions, forty questions and a judge's
+rubric, in the format of persona_vectors (Chen et al. 2025). The traits' names are theirs; every
+sentence was written for this package with a language model's help, and passes the check of
+`persona.traits.check`. Sixteen questions of each published trait were written for it; the others
+are of `topics.jsonl`, 48 everyday topics with a question each, which name no trait. Nothing is
+trained on them.
+
 ## Tasks
 
 {n_tasks_items} short questions with one right and three wrong answers, in `tasks.jsonl`, hash

@@ -50,6 +50,13 @@ def complete_domain(incomplete: str) -> list[str]:
     return _beginning(incomplete, DOMAINS)
 
 
+def complete_trait(incomplete: str) -> list[str]:
+    """The traits whose texts come along."""
+    from persona.traits.shipped_traits import NONSENSE, PUBLISHED
+
+    return _beginning(incomplete, (*PUBLISHED, *NONSENSE))
+
+
 def complete_skill(incomplete: str) -> list[str]:
     """The skills that come along."""
     from persona.data.skills import SKILLS

@@ -11,11 +11,14 @@ from persona.traits.choosing_artefacts import ChosenArtefacts, choose_artefacts
 from persona.traits.facts import SteeredEffect, TraitFacts, TraitReading
 from persona.traits.making import make_trait
 from persona.traits.plan import TraitPlan, plan_answers
+from persona.traits.shipped_traits import NONSENSE, PUBLISHED, shipped_trait
 from persona.traits.trait_judge import TraitJudge, trait_judge_named
 from persona.traits.verdict import Verdict, verdict_on
 from persona.traits.writers import EndpointWriter, ModelWriter, Writer, writer_named
 
 __all__ = [
+    "NONSENSE",
+    "PUBLISHED",
     "ChosenArtefacts",
     "EndpointWriter",
     "Fault",
@@ -35,6 +38,7 @@ __all__ = [
     "read_artefacts",
     "require_description",
     "require_sound",
+    "shipped_trait",
     "trait_judge_named",
     "verdict_on",
     "write_trait",

@@ -157,7 +157,8 @@ def require_description(text: str) -> str:
         got = f"the one word {words[0]!r}" if words else "nothing"
         raise DataError(
             f"a trait is said in a few words, such as 'flatters the user'; got {got}. Say what "
-            "the assistant does, or give its instructions and questions with --artefacts FILE"
+            "the assistant does, name a trait that comes along (evil, humorous, ...), or give its "
+            "instructions and questions with --artefacts FILE"
         )
     if "\n" in text.strip() or len(text) > 200:
         raise DataError(

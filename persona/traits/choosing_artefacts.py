@@ -18,6 +18,7 @@ from persona.traits.artefacts import (
 )
 from persona.traits.check import require_sound
 from persona.traits.making import make_trait
+from persona.traits.shipped_traits import shipped_trait
 from persona.traits.writers import Writer
 
 ARTEFACTS = "artefacts.json"
@@ -44,15 +45,15 @@ def choose_artefacts(
 ) -> ChosenArtefacts:
     """The artefacts of a run, read or made; what is made is in `out` before anything else runs.
 
-    trait: a trait in a few words, or the name of a trait file.
+    trait: a trait in a few words, or the name of a trait file or of one that comes along.
     file: a trait file for the trait. Without one, and where `trait` names none, `out` may hold the
         artefacts of an earlier run, edited by hand or not: they are taken.
     open_writer: called only where there is something to write.
     Raises: DataError for artefacts that are not sound, with file and line; where `out` holds those
         of another trait; for a trait of no word or one without a file.
     """
-    if file is None and trait.endswith(".json"):
-        file = Path(trait)
+    if file is None:
+        file = Path(trait) if trait.endswith(".json") else shipped_trait(trait)
     is_new = False
     if file is None:
         file = out / ARTEFACTS

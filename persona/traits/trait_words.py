@@ -10,7 +10,7 @@ COMMON = frozenset(
         """
     a about after all always an and answer answers any are as asks assistant at be been being by
     can does every everything for from gives has have he her him his if in into is it its
-    itself like makes many model more most much never no not of often on one only or other
+    itself like makes many model more most much never no not of often on one ones only or other
     our out over people person question questions response responses says she so some speaks
     such tells than that the their them then there they thing things this to too user users
     uses very wants was were what when where which who whom whose will with without would

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from persona.choices import Precision
-from persona.cli.completion import complete_aligned
+from persona.cli.completion import complete_aligned, complete_trait
 from persona.cli.options import (
     Debug,
     Device,
@@ -37,8 +37,10 @@ def trait(
         str,
         typer.Argument(
             metavar="TRAIT",
-            help="What the assistant does, in a few words, or a trait file (.json) in the format "
-            "of persona_vectors; of NAME.extract.json and NAME.eval.json either names both.",
+            autocompletion=complete_trait,
+            help="What the assistant does, in a few words; a trait that comes along, such as evil "
+            "or written_on_a_tuesday; or a trait file (.json) in the format of persona_vectors; of "
+            "NAME.extract.json and NAME.eval.json either names both.",
         ),
     ],
     model: Annotated[
@@ -100,7 +102,6 @@ def trait(
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            exists=True,
             file_okay=False,
             show_default="vectors of shuffled poles",
             help="A finished run on a meaningless trait of the same model: its vector is a "
@@ -147,6 +148,7 @@ def trait(
     \b
     Examples:
       persona trait "flatters the user" --model qwen2.5-coder-0.5b --out flattery
+      persona trait evil --model qwen2.5-coder-0.5b --out evil
       persona trait "flatters the user" --out flattery --dry-run
       persona trait "flatters the user" --writer none --out flattery --dry-run
       persona trait "is evil" --artefacts evil.extract.json --dry-run

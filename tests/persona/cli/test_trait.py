@@ -43,7 +43,7 @@ def test_the_model_of_the_run_writes_where_nothing_else_is_said(here, tiny_llama
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["evil"], "error: a trait is said in a few words"),
+        (["rude"], "error: a trait is said in a few words"),
         ([""], "error: a trait is said in a few words, such as 'flatters the user'; got nothing"),
         (["gone.json"], "error: gone.json cannot be read"),
         ([TRAIT, "--writer", "me"], "error: unknown writer 'me'"),

@@ -85,7 +85,7 @@ def test_a_rubric_takes_any_description_and_keeps_its_place_holders():
     [
         ("", "got nothing"),
         ("  \n ", "got nothing"),
-        ("evil", "got the one word 'evil'. Say what the assistant does"),
+        ("rude", "got the one word 'rude'. Say what the assistant does"),
         ("flatters\nthe user", "said in one line"),
         ("flatters the user " * 20, "at most 200 characters; got 360"),
     ],

@@ -45,7 +45,7 @@ def test_an_edit_that_names_the_trait_is_refused_by_its_line(tmp_path):
         choose_artefacts(TRAIT, tmp_path, never)
 
 
-@pytest.mark.parametrize("trait", ["", "evil", "missing.json"])
+@pytest.mark.parametrize("trait", ["", "rude", "missing.json"])
 def test_a_trait_that_says_nothing_leaves_no_folder(trait, tmp_path):
     with pytest.raises(DataError):
         choose_artefacts(trait, tmp_path / "out", never)
