@@ -40,6 +40,9 @@ Here one word is enough in place of the number: Yes if the answer shows the trai
 not. Reply with Yes or No alone."""
 LEAST_SCORED = 0.5
 """Share of the answers with text that a judge must give a score."""
+LEAST_MASS = 0.01
+"""Of yes and no together. A small model may be about to say something else most of the time, and
+which of the two it leans to still ranks answers."""
 FLOOR = 1e-6
 PLACES = re.compile(r"\{(question|answer)\}")
 
@@ -93,7 +96,7 @@ class LocalTraitJudge:
         """
         self.name, self._model, self._chat = f"local:{name}", model, chat
         self._called = name
-        yes_no = YesNoRubric("", {"Yes": 100.0, "No": 0.0}, (), rubric)
+        yes_no = YesNoRubric("", {"Yes": 100.0, "No": 0.0}, (), LEAST_MASS, rubric)
         self._judge = FewShotJudge.over(
             hf_model(model),
             chat,

@@ -27,7 +27,8 @@ def choose_place(
     neutral: list[NeutralText],
 ) -> tuple[TraitPlace, pd.DataFrame]:
     """The place, and the table it was chosen from: layer, coefficient, damage, score."""
-    layers = candidate_blocks(session.pair.n_layers, plan.n_layers)
+    known = [layer for layer, row in enumerate(vectors) if bool(row.isfinite().all())]
+    layers = candidate_blocks(session.pair.n_layers, plan.n_layers, known)
     directions = {str(layer): vector_at(session.pair, vectors, layer) for layer in layers}
     damage = session.stages.table(
         "damage-choosing",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 from jaxtyping import Float
@@ -73,6 +73,7 @@ def prove_trait(
     *,
     minutes: float = math.inf,
     nonsense: Mapping[str, Float[Tensor, "layer d_model"]] | None = None,
+    given: Float[Tensor, "layer d_model"] | None = None,
     neutral: list[NeutralText] | None = None,
 ) -> ProvedTrait:
     """Make the vector of a trait and prove it; block, coefficient and centre by the making half.
@@ -80,10 +81,14 @@ def prove_trait(
     read: tells the poles apart, see `ReadTrait`.
     nonsense: vectors of other, meaningless traits, the controls beside random directions; where
         there are none, vectors of shuffled poles stand in.
+    given: a vector at every block, NaN where there is none, that is proved in place of the one that
+        the making half gives; that half still chooses block and coefficient.
     neutral: default the first of the shipped ones.
     """
     plan = planned(session, minutes, len(nonsense) if nonsense else CONTROLS)
     made = make_vector(session, plan)
+    if given is not None and made.vectors is not None:
+        made = replace(made, vectors=given)
     draws = range(plan.draws_proving)
     told = [session.answers("proving", pole, draws, pole) for pole in ("for", "against")]
     if made.vectors is None:

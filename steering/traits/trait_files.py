@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -92,8 +93,6 @@ def nonsense_vectors(
 
     Raises: DataError for a folder without a vector, or one of another model.
     """
-    import torch
-
     found = {}
     for folder in folders:
         path = folder / VECTOR_FILE
@@ -113,6 +112,24 @@ def nonsense_vectors(
     return found
 
 
+def given_vector(vectors: VectorSet, pair: ModelPair) -> Float[Tensor, "layer d_model"]:
+    """A vector of a file at every block of a model, NaN where the file has none.
+
+    Raises: DataError for another width, or a block that the model has not.
+    """
+    placed = vectors.at_resid_post().pointing(TOWARD_TRAIT)
+    if placed.d_model != pair.d_model or placed.layers[-1] >= pair.n_layers:
+        raise DataError(
+            f"the vector has d_model={placed.d_model} and blocks up to {placed.layers[-1]}, but "
+            f"{pair.names['aligned']} has d_model={pair.d_model} and {pair.n_layers} blocks; it is "
+            "of another model"
+        )
+    found = torch.full((pair.n_layers, pair.d_model), math.nan)
+    for layer, vector in placed.vectors.items():
+        found[layer] = vector
+    return found
+
+
 def _vector_set(pair: ModelPair, proved: ProvedTrait, result: Mapping[str, Any]) -> VectorSet:
     assert proved.made.vectors is not None and proved.place is not None
     facts = {
@@ -125,7 +142,11 @@ def _vector_set(pair: ModelPair, proved: ProvedTrait, result: Mapping[str, Any])
         "revision": pair.revisions["aligned"],
         "chat_template_hash": pair.chat.template_hash,
     }
-    vectors = {layer: row.float() for layer, row in enumerate(proved.made.vectors)}
+    vectors = {
+        layer: row.float()
+        for layer, row in enumerate(proved.made.vectors)
+        if bool(row.isfinite().all())
+    }
     return VectorSet(vectors, "resid_post", pair.names["aligned"], METHOD, facts)
 
 

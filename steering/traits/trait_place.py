@@ -49,8 +49,10 @@ class TraitPlace:
     score: float
 
 
-def candidate_blocks(n_layers: int, n: int) -> list[int]:
+def candidate_blocks(n_layers: int, n: int, known: Sequence[int] | None = None) -> list[int]:
     """`n` blocks from 0.3 to 0.8 of the depth, evenly, or as many as there are.
+
+    known: blocks that have a vector, default all; of others the nearest that has one is taken.
 
     Examples:
         >>> from steering.traits.trait_place import candidate_blocks
@@ -59,7 +61,8 @@ def candidate_blocks(n_layers: int, n: int) -> list[int]:
     """
     first, last = (depth * (n_layers - 1) for depth in DEPTHS)
     steps = [first + (last - first) * i / max(n - 1, 1) for i in range(n)]
-    return sorted({round(step) for step in steps})
+    blocks = range(n_layers) if known is None else known
+    return sorted({min(blocks, key=lambda block: abs(block - round(step))) for step in steps})
 
 
 def vector_at(pair: ModelPair, vectors: Float[Tensor, "layer d_model"], layer: int) -> Direction:

@@ -144,8 +144,8 @@ class EndpointJudge:
     ) -> dict[str, dict[str, float]]:
         answers: dict[str, dict[str, float]] = {}
         pool = ThreadPoolExecutor(max_workers=self._concurrency)
+        futures = {pool.submit(self._ask, prompt): prompt for prompt in prompts}
         try:
-            futures = {pool.submit(self._ask, prompt): prompt for prompt in prompts}
             for future in progress(as_completed(futures), "Asking the judge", total=len(futures)):
                 prompt = futures[future]
                 answers[prompt] = future.result()
@@ -156,6 +156,12 @@ class EndpointJudge:
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            # Of several that had ended, the one that failed may have come first.
+            for future, prompt in futures.items():
+                ended = future.done() and not future.cancelled()
+                new = prompt not in answers and ended and future.exception() is None
+                if cache is not None and new:
+                    cache.put(self._key(prompt), future.result())
         return answers
 
     def _ask(self, prompt: str, *, first_call: bool = False) -> dict[str, float]:

@@ -98,6 +98,17 @@ def trait(
             rich_help_panel=_PROOF,
         ),
     ] = "model",
+    vector: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            show_default="the one that is made",
+            help="Prove this vector in place of the one that is made: a .pt of persona_vectors, "
+            "or any file that `persona convert` knows by its name.",
+            rich_help_panel=_PROOF,
+        ),
+    ] = None,
     nonsense: Annotated[
         list[Path] | None,
         typer.Option(
@@ -149,6 +160,7 @@ def trait(
     Examples:
       persona trait "flatters the user" --model qwen2.5-coder-0.5b --out flattery
       persona trait evil --model qwen2.5-coder-0.5b --out evil
+      persona trait evil --vector evil_response_avg_diff.pt --out theirs
       persona trait "flatters the user" --out flattery --dry-run
       persona trait "flatters the user" --writer none --out flattery --dry-run
       persona trait "is evil" --artefacts evil.extract.json --dry-run
@@ -190,6 +202,7 @@ def trait(
             chosen,
             out,
             judge=judge,
+            vector=vector,
             nonsense=nonsense or (),
             minutes=minutes,
             max_new_tokens=max_new_tokens,

@@ -12,6 +12,7 @@ from persona.cli.columns import in_columns
 from persona.cli.trait.trait_reader import trait_reader
 
 if TYPE_CHECKING:
+    from persona.directions.exchange import VectorSet
     from persona.models import ModelPair
     from persona.traits import ChosenArtefacts
 
@@ -22,6 +23,7 @@ def run_trait(
     out: Path,
     *,
     judge: str,
+    vector: Path | None,
     nonsense: Sequence[Path],
     minutes: float,
     max_new_tokens: int,
@@ -29,11 +31,13 @@ def run_trait(
     seed: int,
 ) -> dict[str, Any]:
     """The result of a run, whose files are in `out`; a stopped one goes on where it was."""
+    from persona.files import sha256_of_file
     from persona.run_lock import alone_in
     from persona.stages import Workspace
     from persona.traits import trait_judge_named
     from steering.traits import (
         TraitSession,
+        given_vector,
         nonsense_vectors,
         prove_trait,
         trait_result,
@@ -41,6 +45,7 @@ def run_trait(
     )
 
     others = nonsense_vectors(list(nonsense), pair)
+    given = None if vector is None else given_vector(vectors_in(vector), pair)
     settings = {
         "command": "trait",
         "model": pair.files("aligned"),
@@ -48,6 +53,7 @@ def run_trait(
         "chat_template": pair.chat.template_hash,
         "artefacts": asdict(chosen.artefacts),
         "judge": judge,
+        "vector": None if vector is None else sha256_of_file(vector),
         "nonsense": sorted(others),
         "minutes": minutes,
         "max_new_tokens": max_new_tokens,
@@ -68,11 +74,20 @@ def run_trait(
             batch_size,
             seed,
         )
-        proved = prove_trait(session, trait_reader(), minutes=minutes, nonsense=others)
+        proved = prove_trait(session, trait_reader(), minutes=minutes, nonsense=others, given=given)
         result = trait_result(session, proved, time.perf_counter() - began)
         write_trait_files(out, result, session, proved)
         workspace.close()
     return result
+
+
+def vectors_in(path: Path) -> VectorSet:
+    """The vectors of a file, a .pt taken for one of persona_vectors. Raises: DataError."""
+    from persona.choices import VectorFormat
+    from persona.directions.exchange.formats import read_vectors
+
+    kind = VectorFormat.persona_vectors if path.suffix == ".pt" else None
+    return read_vectors(path, kind)
 
 
 def result_lines(result: Mapping[str, Any], out: Path) -> list[str]:

@@ -10,12 +10,18 @@ import torch
 from trained_trait import LetterJudge, artefacts, loaded, save_trained
 
 from persona.data import NeutralText
-from persona.directions.exchange import load_vector_set
+from persona.directions.exchange import (
+    VectorSet,
+    load_vector_set,
+    read_persona_vectors,
+    write_persona_vectors,
+)
 from persona.errors import DataError, JudgeError
 from persona.stages import Unsaved, Workspace
 from probes.trait_reading import read_trait
 from steering.traits import (
     TraitSession,
+    given_vector,
     nonsense_vectors,
     prove_trait,
     trait_result,
@@ -154,3 +160,22 @@ def test_what_is_written_is_read_back_and_serves_as_nonsense(pair, proved, tmp_p
     found = prove_trait(run, read_trait, nonsense=others, neutral=NEUTRAL, minutes=SHORT)
     assert not found.facts.induction.is_beyond_controls
     assert not found.facts.suppression.is_beyond_controls
+
+
+def test_a_vector_of_a_file_is_proved_in_place_of_the_one_made(pair, proved, tmp_path):
+    made = proved.made.vectors
+    path = write_persona_vectors(
+        VectorSet({0: made[0], 1: made[1]}, "resid_post"), tmp_path / "loud.pt", n_layers=3
+    )
+    given = given_vector(read_persona_vectors(path), pair)
+    torch.testing.assert_close(given[:2], made[:2])
+    assert given[2].isnan().all()
+    run = session(pair)
+    found = prove_trait(run, read_trait, neutral=NEUTRAL, minutes=SHORT, given=-given)
+    assert found.place.layer == 1
+    # It points the wrong way, and that is told.
+    assert found.facts.reading.vector.high < 0.5 and found.verdict.name == "nothing"
+    write_trait_files(tmp_path, trait_result(run, found, 1.0), run, found)
+    assert load_vector_set(tmp_path / "vector.safetensors").layers == [0, 1]
+    with pytest.raises(DataError, match="d_model=7 .* it is of another model"):
+        given_vector(VectorSet({0: torch.ones(7)}, "resid_post"), pair)

@@ -21,6 +21,7 @@ def test_blocks_lie_between_the_depths_and_few_blocks_give_few():
     assert candidate_blocks(30, 4) == [9, 14, 18, 23]
     assert candidate_blocks(3, 4) == [1, 2]
     assert candidate_blocks(1, 4) == [0]
+    assert candidate_blocks(30, 4, known=[2, 15, 23]) == [15, 23]
 
 
 def damage(values):

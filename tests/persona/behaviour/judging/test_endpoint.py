@@ -155,6 +155,24 @@ def test_what_was_answered_is_never_asked_again(endpoint, tmp_path):
     assert len(endpoint.requests) == 4
 
 
+def test_an_endpoint_that_dies_half_way_is_asked_for_the_rest_alone(endpoint, tmp_path):
+    real = endpoint.completion
+
+    def twice(body):
+        endpoint.failures = [401] * 9 if len(endpoint.requests) == 2 else []
+        return real(body)
+
+    endpoint.completion = twice
+    prompts = ["a", "b", "c", "d"]
+    with pytest.raises(JudgeError, match="refused the key"):
+        judge_at(endpoint, cache_folder=tmp_path, concurrency=1).numbers(prompts)
+    endpoint.completion, endpoint.failures, endpoint.requests = real, [], []
+    found = judge_at(endpoint, cache_folder=tmp_path, concurrency=1).numbers(prompts)
+    assert found == [pytest.approx(200 / 3 + 20 / 3)] * 4
+    asked = [body["messages"][0]["content"] for _, _, body in endpoint.requests]
+    assert asked == ["c", "d"]
+
+
 def test_another_model_does_not_get_the_cached_answer(endpoint, tmp_path):
     judge_at(endpoint, cache_folder=tmp_path).score([ITEM])
     other = EndpointJudge("other", base_url=endpoint.url, api_key="key", cache_folder=tmp_path)
