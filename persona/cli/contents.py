@@ -28,6 +28,8 @@ PATHS = (
         "probe",
         "reference",
         "artefacts",
+        "vector",
+        "nonsense",
         "chat_template",
     ),
     *("watch", "harmless", "prevent", "project_out"),

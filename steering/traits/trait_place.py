@@ -57,7 +57,7 @@ def candidate_blocks(n_layers: int, n: int, known: Sequence[int] | None = None) 
     Examples:
         >>> from steering.traits.trait_place import candidate_blocks
         >>> candidate_blocks(24, 4)
-        [7, 11, 14, 18]
+        [7, 11, 15, 18]
     """
     first, last = (depth * (n_layers - 1) for depth in DEPTHS)
     steps = [first + (last - first) * i / max(n - 1, 1) for i in range(n)]
