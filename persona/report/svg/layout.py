@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -157,7 +158,8 @@ def _left_margin(figure: Figure, width: float, *, narrow: bool) -> float:
 
 
 def _folded(label: str) -> str:
-    """The name of a row of a narrow page: a long one in two lines."""
+    """The name of a row of a narrow page: a long one in two lines, broken at any kind of space."""
+    label = re.sub(r"[^\S\u00a0]", " ", label)
     if "<br>" in label or len(label) <= FOLDED_FROM:
         return label
     half = math.ceil(len(label) / 2) + 6

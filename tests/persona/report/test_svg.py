@@ -212,10 +212,29 @@ def test_a_narrow_drawing_has_its_panels_under_one_another_inside_a_phone(make):
     assert not re.search("nan", svg)
 
 
+def test_hundreds_of_marks_are_one_path_with_every_one_of_them():
+    figure = new_figure(title="t", subtitle="s", inner=80)
+    marker = {"color": "#445566", "size": 3}
+    figure.add_scatter(x=list(range(1000)), y=[0.5] * 1000, mode="markers", marker=marker)
+    svg = figure_svg(figure)
+    [path] = [
+        n for n in ElementTree.fromstring(svg).iter(f"{SVG}path") if n.get("stroke") == "#445566"
+    ]
+    assert path.get("d").count("h0") == 1000 and path.get("stroke-linecap") == "round"
+    assert len(svg) < 20_000
+
+
 def test_a_long_name_is_folded_on_a_narrow_page_only():
     tspans = ElementTree.fromstring(figure_svg(blocks_figure(), 350, narrow=True))
     assert "whitened" in " ".join(node.text for node in tspans.iter(f"{SVG}tspan"))
     assert "a rather long name, whitened" in words(figure_svg(blocks_figure()))
+
+
+def test_a_name_is_folded_at_a_wide_space_and_never_inside_a_number():
+    figure = dots({"gap": {"aligned": e(0.1)}}, title="t", subtitle="s", axis="nats")
+    figure.update_yaxes(ticktext=["Zero-ablated\u2002−0.21"])
+    [(_, label)] = stacked(figure, 350).panels[0].y.ticks
+    assert label == "Zero-ablated<br>−0.21"
 
 
 def test_a_name_without_end_leaves_half_of_the_page_to_the_figure():
