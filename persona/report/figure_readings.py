@@ -54,7 +54,7 @@ def spoken(title: str, readings: Sequence[Reading]) -> str:
 
 
 def _of_trace(trace: Any, x: Any) -> Iterator[tuple[str, str]]:
-    name = unescape(str(trace.name or ""))
+    name = unescape(str(trace.name or "")).replace("<br>", " ")
     if trace.type == "heatmap":
         yield from _of_cells(trace)
     elif trace.fill or not name or trace.x is None or not _known(trace):

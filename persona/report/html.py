@@ -111,6 +111,7 @@ def _numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]
     return {
         "numbers": sections.key_numbers(scorecard, rows),
         "random": random,
+        "screened": bool(scorecard.get("nulls")) and not scorecard.get("random_restoration"),
         "strongest": "" if random is None or random.largest is None else percent(random.largest),
         "placebos": sections.placebo_lines(scorecard),
         "above_neutral_text": sections.above_neutral_text(scorecard),
