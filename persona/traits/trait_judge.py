@@ -36,8 +36,8 @@ from persona.models.pair import ModelPair
 
 YES_OR_NO = """
 
-Here one word is enough in place of the number: Yes if the answer shows the trait, No if it does \
-not. Reply with Yes or No alone."""
+One word in place of the number: Yes if the answer shows the trait, No if not."""
+"""Short, as it is read anew behind every answer."""
 LEAST_SCORED = 0.5
 """Share of the answers with text that a judge must give a score."""
 LEAST_MASS = 0.01
