@@ -27,9 +27,9 @@ from persona.traits.plan import CONTROLS, TraitPlan, plan_answers
 from persona.traits.trait_judge import require_scores
 from steering.traits.trait_session import TraitSession
 
-OVERHEAD = 1.35
-"""Time of a whole run over that of answering and judging the first answers: reading, coherence,
-damage."""
+OVERHEAD = 1.5
+"""Time of a whole run over that of answering and judging alone: reading, coherence and damage, by
+the tokens that each of them runs."""
 FEWEST_PAIRS = 4
 """Below so many no vector is made at all."""
 
