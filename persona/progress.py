@@ -5,6 +5,7 @@ under the line of a whole run (see `persona.run_line`). The environment variable
 to anything but nothing, silences all of it from the start.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -42,12 +43,16 @@ def is_live() -> bool:
 
 @contextmanager
 def line_above_bars() -> Iterator[Callable[[str], None]]:
-    """Yields what writes a line that stays above the bars; while open, bars vanish when done."""
+    """Yields what writes a line that stays above the bars; while open, bars vanish when done.
+
+    A notebook cannot go back up to a line, so that there no bar is drawn beneath.
+    """
     global _beneath_a_line
     line = tqdm(bar_format="{desc}", position=0, leave=False, file=sys.stderr, dynamic_ncols=True)
     before, _beneath_a_line = _beneath_a_line, True
     try:
-        yield lambda text: line.set_description_str(text, refresh=True)
+        with contextlib.nullcontext() if sys.stderr.isatty() else one_bar_only():
+            yield lambda text: line.set_description_str(text, refresh=True)
     finally:
         _beneath_a_line = before
         line.close()

@@ -75,6 +75,7 @@ def demo(
     \b
     Examples:
       persona demo
+      persona demo --plan
       persona demo --questions-per-domain 20 --out longer-look
       persona demo --retrain --seed 1
       persona demo --model qwen2.5-coder-0.5b --em-rate --out larger

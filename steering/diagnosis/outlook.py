@@ -127,7 +127,7 @@ def outlook_of(config: DiagnoseConfig, ahead: Ahead) -> Outlook:
     Raises: ModelError where the weights alone are larger than the memory of this machine.
     """
     model, text = ModelSize.of(ahead.aligned), TextSize.of(ahead.questions)
-    work = work_of(Sizes.of(config, ahead.questions, model.n_layers))
+    work = work_of(Sizes.of(config, ahead.questions, model.n_layers, ahead.skill))
     tera = {name: tera_operations(one, model, text) for name, one in work.items()}
     weights = weight_bytes(model, config.placement)
     n_checkpoints = 1 + (ahead.finetuned.kind == "folder")

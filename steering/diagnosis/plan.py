@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from persona.behaviour.sampling_plan import SamplingPlan
 from persona.behaviour.scoring import UNEDITED
+from persona.data import Skill
 from steering.diagnosis.conditions import (
     DOSE_DRAWS,
     DOSE_QUESTIONS,
@@ -102,7 +103,10 @@ def writing(*plans: SamplingPlan) -> Work:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the work depends on. n_handed_in: candidates that an autoencoder may bring."""
+    """What the work depends on.
+
+    n_skill_texts: answers that are scored of a skill. n_handed_in: candidates of an autoencoder.
+    """
 
     config: DiagnoseConfig
     questions: Questions
@@ -112,9 +116,17 @@ class Sizes:
     n_handed_in: int = 0
 
     @classmethod
-    def of(cls, config: DiagnoseConfig, questions: Questions, n_layers: int) -> Sizes:
+    def of(
+        cls,
+        config: DiagnoseConfig,
+        questions: Questions,
+        n_layers: int,
+        skill: Skill | None = None,
+    ) -> Sizes:
         plans = plans_of(config, None, questions) if config.samples else None
-        return cls(config, questions, n_layers, plans)
+        items = () if skill is None else skill.items
+        n_texts = sum(len((*i.train, *i.held_out)) * (1 + len(i.wrong)) for i in items)
+        return cls(config, questions, n_layers, plans, n_texts, int(config.sae is not None))
 
     def above(self, layers: Sequence[int]) -> float:
         """Share of the blocks that run anew where the first of these is the lowest edited one."""
@@ -145,7 +157,9 @@ def _read(sizes: Sizes) -> Work:
 
 def _attribute(sizes: Sizes) -> Work:
     """Both halves, and the screen on the selection questions."""
-    n = min(ATTRIBUTION_QUESTIONS, len(sizes.questions.train)) + len(sizes.questions.selection)
+    train = len(sizes.questions.train)
+    n = min(ATTRIBUTION_QUESTIONS, train) + len(sizes.questions.selection)
+    n += sizes.n_handed_in * train
     return differentiating(2 * n) + Work(decompositions=2 * sizes.n_layers)
 
 
@@ -184,6 +198,7 @@ def _controls(sizes: Sizes) -> Work:
         scored = 2 * len(q.held_out) + 2 * len(q.trained_on) + len(q.neutral_score)
         work += reading(2 * len(q.train), OF_A_REFIT) + scoring(scored, 1)
         work += scoring(len(q.neutral_score), 1)  # the aligned model, for the KL
+        work += scoring(sizes.n_skill_texts, 1)
         if sizes.plans is not None:
             answered = [sizes.plans.read, *[sizes.plans.rate] * sizes.plans.with_controls]
             work += writing(*answered)
@@ -203,6 +218,7 @@ def _score(sizes: Sizes) -> Work:
     work = scoring(2 * len(q.held_out), len(UNEDITED), n_fixed + controls + draws, above)
     n_else = n_fixed + (not quick)
     work += scoring(2 * len(q.trained_on) + len(q.neutral_score), len(UNEDITED), n_else, above)
+    work += scoring(sizes.n_skill_texts, len(UNEDITED), 2, above)  # restored, zero-ablated
     return work + Work(decompositions=5 * len(block_ranges(sizes.n_layers)[0]))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from persona.behaviour.judging.named import check_judge, judge_model
-from persona.data.skills import load_skill
+from persona.data.skills import Skill, load_skill
 from persona.errors import DataError, Mistakes, ModelError
 from persona.files import require_writable
 from persona.models.fits_base import require_fits
@@ -47,6 +47,7 @@ class Ahead:
     finetuned: OnDisk
     good_twin: OnDisk | None
     questions: Questions
+    skill: Skill | None = None
     judge_reads: OnDisk | None = None
 
     @property
@@ -93,9 +94,10 @@ def look_ahead(request: DiagnosisRequest) -> Ahead:
             request.judge,
         )
     questions = noted(lambda: Questions.of(request))
+    skill = None
     if request.keep is not None:
         of_skill = request.keep
-        noted(lambda: load_skill(of_skill))
+        skill = noted(lambda: load_skill(of_skill))
     noted(lambda: _require_autoencoder(request.sae))
     noted(lambda: _require_template(request.chat_template))
     noted(lambda: require_free(request.out, _settings(request)))
@@ -108,7 +110,7 @@ def look_ahead(request: DiagnosisRequest) -> Ahead:
     noted(lambda: _require_cache(*[m for m in (aligned, tuned, twin, judge_reads) if m]))
     mistakes.raise_all()
     assert tuned is not None and aligned is not None and questions is not None
-    return Ahead(request, aligned, tuned, twin, questions, judge_reads)
+    return Ahead(request, aligned, tuned, twin, questions, skill, judge_reads)
 
 
 def bytes_kept(model: OnDisk) -> int:

@@ -105,13 +105,17 @@ def test_under_the_stages_of_a_run_a_pipe_hears_of_no_single_work(caplog, monkey
     assert caplog.messages == []
 
 
-def test_beneath_a_line_a_bar_is_wiped_out_when_it_is_done(capsys, monkeypatch):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_beneath_a_line_a_bar_is_wiped_out_and_a_notebook_has_none(capsys, monkeypatch, terminal):
     monkeypatch.setattr(module, "_DELAY_SECONDS", 0.0)
     monkeypatch.setattr(module, "is_live", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     with module.line_above_bars() as show:
         show("stage 1/2 read")
         list(progress(range(3), "Reading pages"))
     err = capsys.readouterr().err
-    assert "stage 1/2 read" in err and "Reading pages" in err
+    assert "stage 1/2 read" in err
+    assert ("Reading pages" in err) is terminal
     last = err.split("\r")[-2:]
     assert all(not part.strip(" \x1b[A\n") for part in last)
+    assert not is_quiet()

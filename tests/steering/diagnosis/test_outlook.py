@@ -137,6 +137,17 @@ def test_more_questions_are_more_work_and_no_samples_are_a_stage_less(config):
     assert silent.total.answers == 0
 
 
+def test_a_skill_and_an_autoencoder_are_work_too(config):
+    ahead = look_ahead(dataclasses.replace(config, keep="facts"))
+    plain = outlook_of(config, look_ahead(config)).work
+    with_skill = outlook_of(config, ahead).work
+    assert with_skill["score"].heads > plain["score"].heads
+    assert with_skill["controls"].heads > plain["controls"].heads
+    with_sae = outlook_of(dataclasses.replace(config, sae="default"), ahead).work
+    assert with_sae["attribute"].passes > plain["attribute"].passes
+    assert with_sae["verify"].passes > plain["verify"].passes
+
+
 def test_the_plan_is_a_line_a_stage(config):
     lines = outlook_of(config, look_ahead(config)).text.splitlines()
     assert lines[0].startswith("7 stages, ") and "passes of some" in lines[0]
