@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ TEMPLATE_TOKENS = 30
 PER_VOCABULARY_ENTRY = 8_000.0
 """Operations that a response token takes for each entry of the vocabulary: head and softmax, which
 is memory rather than multiplication."""
-PER_STEP = 50.0
-"""A step of writing costs what reading so many tokens does, whatever the batch."""
+PER_TOKEN_WRITTEN = 12.5
+"""A token that is written costs what reading so many does, in batches of 8 and of 16 alike."""
 PER_DECOMPOSITION = 25.0
 """Operations of an eigendecomposition, times d_model^3."""
 
@@ -95,7 +96,7 @@ def tera_operations(work: Work, model: ModelSize, text: TextSize) -> float:
     """What work costs, in 10^12 operations."""
     operations = 2 * model.n_block_parameters * text.n_tokens * work.blocks
     operations += PER_VOCABULARY_ENTRY * model.n_vocabulary * text.n_answer_tokens * work.heads
-    operations += 2 * model.n_parameters * PER_STEP * work.steps
+    operations += 2 * model.n_parameters * PER_TOKEN_WRITTEN * work.tokens
     operations += PER_DECOMPOSITION * model.d_model**3 * work.decompositions
     return operations / 1e12
 
@@ -116,25 +117,27 @@ def peak_bytes(model: ModelSize, placement: Placement, n_checkpoints: int) -> fl
     return BASE_BYTES + (OF_WEIGHTS + n_checkpoints - 1) * weights + OF_MATRICES * matrices
 
 
-def known_speed(placement: Placement) -> float | None:
-    """Seconds per 10^12 operations of the last run on this machine in this format."""
+def known_speed(placement: Placement, model: ModelSize) -> float | None:
+    """Seconds per 10^12 operations of the last run on this machine, of a model of like size."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         found = json.loads((cache_folder() / SPEEDS).read_text(encoding="utf-8"))
-        speed = float(found[_key(placement)])
+        speed = float(found[_key(placement, model)])
         return speed if 0 < speed < 1e6 else None
     return None
 
 
-def keep_speed(placement: Placement, seconds_per_tera: float) -> None:
+def keep_speed(placement: Placement, model: ModelSize, seconds_per_tera: float) -> None:
     """Notes what the operations of a finished run took, for the guess before the next one."""
     path = cache_folder() / SPEEDS
     known: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(path.read_text(encoding="utf-8")))
     with contextlib.suppress(OSError):  # a cache that cannot be written costs a guess
-        known[_key(placement)] = seconds_per_tera
+        known[_key(placement, model)] = seconds_per_tera
         atomic_write_text(path, json.dumps(known, indent=2))
 
 
-def _key(placement: Placement) -> str:
-    return f"{platform.node()} {placement}"
+def _key(placement: Placement, model: ModelSize) -> str:
+    """A decade of sizes has one speed: the smaller, the less of the time is multiplication."""
+    decade = math.floor(math.log10(model.n_parameters))
+    return f"{platform.node()}, {placement}, 10^{decade} parameters"

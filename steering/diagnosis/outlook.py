@@ -36,6 +36,7 @@ class Outlook:
     peak_bytes: of memory; free_bytes: what there is now. kept_bytes, to_fetch_bytes: of the disk.
     """
 
+    model: ModelSize
     work: Mapping[str, Work]
     tera: Mapping[str, float]
     seconds: Mapping[str, float]
@@ -59,7 +60,8 @@ class Outlook:
         done = [name for name in line.took if self.tera.get(name)]
         if len(done) == len(self.tera) - 1:  # all but loading; a run may end early
             seconds = sum(line.took[name] for name in done)
-            keep_speed(config.placement, seconds / sum(self.tera[name] for name in done))
+            pace = seconds / sum(self.tera[name] for name in done)
+            keep_speed(config.placement, self.model, pace)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -132,11 +134,12 @@ def outlook_of(config: DiagnoseConfig, ahead: Ahead) -> Outlook:
     weights = weight_bytes(model, config.placement)
     n_checkpoints = 1 + (ahead.finetuned.kind == "folder")
     _require_memory(ahead, config, weights)
-    speed = known_speed(config.placement)
+    speed = known_speed(config.placement, model)
     pace = speed or SECONDS_PER_TERA.get(config.placement.device.type, SECONDS_PER_TERA["cpu"])
     seconds = {name: pace * cost for name, cost in tera.items()}
     seconds[LOAD] = load_seconds(n_checkpoints * weights)
     return Outlook(
+        model,
         work,
         tera,
         seconds,

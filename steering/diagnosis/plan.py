@@ -46,12 +46,12 @@ MAY_BE_BEST = 0.5
 """Of the trials that do not promise most, the share that runs in the aligned model too; a guess."""
 N_PLACEBOS = 3
 """Placebos that need no other fine-tune."""
+OF_A_READING = 0.8
+"""What reading activations adds to the blocks; two answers share no row there, as in scoring."""
 OF_A_BACKWARD_PASS = 2.0
 """What it adds to a forward pass: the gradient of every activation and of no weight."""
-OF_A_REFIT = 2.0
+OF_A_REFIT = 1.0
 """What fitting block by block adds to a pass: means, readouts and one edit after every block."""
-BATCH = 32
-"""Answers that are written at once, see `sample_answers`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Work:
     passes: forward passes of one text; one that begins above the first block counts as a part.
     blocks: what passes cost in the blocks, backward passes included. heads: texts whose answers are
         scored over the whole vocabulary.
-    answers: written, at most, and steps: tokens that are written one after another for them.
+    answers: written, and tokens: of them at most.
     decompositions: of matrices [d_model d_model].
     """
 
@@ -69,7 +69,7 @@ class Work:
     blocks: float = 0.0
     heads: float = 0.0
     answers: int = 0
-    steps: int = 0
+    tokens: int = 0
     decompositions: int = 0
 
     def __add__(self, other: Work) -> Work:
@@ -78,8 +78,8 @@ class Work:
         )
 
 
-def reading(n_texts: float, more: float = 0.0) -> Work:
-    """Texts read for their activations; more: what is done with them, in passes."""
+def reading(n_texts: float, more: float = OF_A_READING) -> Work:
+    """Texts read for their activations; more: what that takes beside the pass, in passes."""
     return Work(n_texts, n_texts * (1 + more))
 
 
@@ -96,9 +96,10 @@ def differentiating(n_texts: float) -> Work:
 
 def writing(*plans: SamplingPlan) -> Work:
     """Answers of one condition."""
-    batches = [-(-plan.n_answers // BATCH) for plan in plans]
-    steps = sum(n * plan.max_new_tokens for n, plan in zip(batches, plans, strict=True))
-    return Work(answers=sum(plan.n_answers for plan in plans), steps=steps)
+    return Work(
+        answers=sum(plan.n_answers for plan in plans),
+        tokens=sum(plan.n_answers * plan.max_new_tokens for plan in plans),
+    )
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def config(tiny_llama, tiny_adapter, data, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(config):
+def run(config, tmp_path_factory):
     """Stage -> passes that the run made, and its scorecard."""
     counted: Counter[str] = Counter()
     at = [LOAD]
@@ -81,6 +81,7 @@ def run(config):
         parts = sum(1 - c.first_layer / pair.n_layers for c in conditions if c.intervene)
         return len(dialogues) * (whole + parts)
 
+    patch.setattr(module, "cache_folder", lambda: tmp_path_factory.mktemp("cache"))
     patch.setattr(RunLine, "begin", noting)
     counting(gap, "score_dialogues", of_conditions)
     counting(collect, "passes", lambda model, dialogues, *more: len(dialogues))
@@ -119,11 +120,13 @@ def test_the_speed_of_a_run_is_known_to_the_next(config, monkeypatch, tmp_path):
     ahead = look_ahead(config)
     before = outlook_of(config, ahead)
     assert not before.measured and "a guess" in before.text
-    module.keep_speed(config.placement, 2 * module.SECONDS_PER_TERA["cpu"])
+    module.keep_speed(config.placement, before.model, 2 * module.SECONDS_PER_TERA["cpu"])
     after = outlook_of(config, ahead)
     assert after.measured and "by the last run here" in after.text
     assert after.seconds["score"] == pytest.approx(2 * before.seconds["score"])
     assert after.seconds[LOAD] == before.seconds[LOAD]
+    larger = dataclasses.replace(before.model, n_parameters=10**9)
+    assert module.known_speed(config.placement, larger) is None
 
 
 def test_more_questions_are_more_work_and_no_samples_are_a_stage_less(config):
@@ -163,7 +166,7 @@ def test_weights_beyond_the_memory_are_refused(config):
 
 
 def test_work_adds_up():
-    assert scoring(10, 2) + Work(answers=3, steps=5) == Work(20, 20, 20, 3, 5)
+    assert scoring(10, 2) + Work(answers=3, tokens=5) == Work(20, 20, 20, 3, 5)
     assert scoring(10, 1, 4, 0.5).passes == 30
 
 
