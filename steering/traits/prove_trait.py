@@ -80,7 +80,7 @@ def prove_trait(
 
     read: tells the poles apart, see `ReadTrait`.
     nonsense: vectors of other, meaningless traits, the controls beside random directions; where
-        there are none, vectors of shuffled poles stand in.
+        there are none, vectors of shuffled poles stand in. The first ones, where time is short.
     given: a vector at every block, NaN where there is none, that is proved in place of the one that
         the making half gives; that half still chooses block and coefficient.
     neutral: default the first of the shipped ones.
@@ -103,7 +103,7 @@ def prove_trait(
     direction = vector_at(session.pair, made.vectors, place.layer)
     shuffled = shuffled_poles(made.read, N_SHUFFLED, session.seed)
     others = (
-        {name: vectors[place.layer] for name, vectors in nonsense.items()}
+        {name: vectors[place.layer] for name, vectors in list(nonsense.items())[: plan.n_nonsense]}
         if nonsense
         else shuffled_controls(shuffled, place.layer, plan.n_nonsense)
     )
