@@ -1,8 +1,8 @@
 """What work costs on this machine: floating-point operations, seconds, memory.
 
 Rough on purpose: counts come from the sizes in config.json, the speed from the last run here. The
-figures that stand for what is not multiplication (the softmax over a vocabulary, a token that is
-written alone) were read off diagnoses of models of 135 and 494 million parameters.
+figures that stand for what is not multiplication were measured on one core, see
+`steering.diagnosis.plan`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ CHARACTERS_PER_TOKEN = 4.2
 TEMPLATE_TOKENS = 30
 """What a chat template adds to a question and an answer."""
 
-PER_VOCABULARY_ENTRY = 8_000.0
-"""Operations that a response token takes for each entry of the vocabulary: head and softmax, which
-is memory rather than multiplication."""
-PER_TOKEN_WRITTEN = 12.5
+OF_A_HEAD = 1.3
+"""What an answer's tokens take at the head and in the softmax, in multiplications of the head."""
+PER_TOKEN_WRITTEN = 5.0
 """A token that is written costs what reading so many does, in batches of 8 and of 16 alike."""
 PER_DECOMPOSITION = 25.0
 """Operations of an eigendecomposition, times d_model^3."""
 
-SECONDS_PER_TERA = {"cpu": 4.0, "cuda": 0.1, "mps": 2.0}
-"""Before anything was measured here: two cores with native bfloat16; a guess of the others."""
+SECONDS_PER_TERA = {"cpu": 7.0, "cuda": 0.2, "mps": 3.0}
+"""Before anything was measured here: a demo took 816 s on two cores with bfloat16; the others are
+guesses."""
 LOAD_SECONDS, LOAD_BYTES_PER_SECOND = 10.0, 2e8
 SPEEDS = "speeds.json"
 
@@ -95,7 +95,8 @@ def _mean(lengths: Iterable[int]) -> float:
 def tera_operations(work: Work, model: ModelSize, text: TextSize) -> float:
     """What work costs, in 10^12 operations."""
     operations = 2 * model.n_block_parameters * text.n_tokens * work.blocks
-    operations += PER_VOCABULARY_ENTRY * model.n_vocabulary * text.n_answer_tokens * work.heads
+    head = 2 * model.n_vocabulary * model.d_model
+    operations += OF_A_HEAD * head * text.n_answer_tokens * work.heads
     operations += 2 * model.n_parameters * PER_TOKEN_WRITTEN * work.tokens
     operations += PER_DECOMPOSITION * model.d_model**3 * work.decompositions
     return operations / 1e12

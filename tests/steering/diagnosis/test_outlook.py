@@ -166,7 +166,7 @@ def test_weights_beyond_the_memory_are_refused(config):
 
 
 def test_work_adds_up():
-    assert scoring(10, 2) + Work(answers=3, tokens=5) == Work(20, 20, 20, 3, 5)
+    assert scoring(10, 2) + Work(answers=3, tokens=5) == Work(20, 16, 20, 3, 5)
     assert scoring(10, 1, 4, 0.5).passes == 30
 
 
