@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds the site: the menu, and the page of the command line."""
+"""What MkDocs calls while it builds the site: the menu, the gallery, the page of the commands."""
 
 from __future__ import annotations
 
@@ -10,8 +10,32 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 CLI_PAGE = "reference/command-line.md"
-FIRST = ("index.md", "tutorial.md", "notebooks.md")
+GALLERY = "gallery.md"
+FIRST = ("index.md", "tutorial.md", "notebooks.md", GALLERY)
+HOW_TO_FIRST = ("own-lora", "any-trait", "reading-a-report", "screening", "exchange")
+"""What people come with; the other pages follow by name."""
 FORMATS = "reference/formats.md"
+REFERENCE = {
+    "Load models and texts": (
+        *("persona", "persona.models", "persona.data", "persona.organisms", "persona.engine"),
+        "persona.errors",
+    ),
+    "Find a direction": (
+        *("persona.activations", "persona.directions", "persona.traits", "persona.sae"),
+        "steering.identification",
+    ),
+    "Read with it": (
+        *("probes", "probes.estimators", "probes.evaluation", "probes.monitor"),
+        "probes.screening",
+    ),
+    "Steer, and prove what it does": (
+        *("steering", "steering.edits", "persona.behaviour", "steering.evidence"),
+        *("steering.traits", "steering.weights"),
+    ),
+    "Show and rerun": ("persona.report", "steering.demo", "steering.lab"),
+}
+"""Task -> the pages of the packages for it; a page that is in none stands under OTHERS."""
+OTHERS = "Others"
 BACKGROUND = (
     "glossary.md",
     "numerics.md",
@@ -27,24 +51,50 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The menu: named pages first, then whatever else lies in docs/, by folder."""
     docs = Path(config.docs_dir)
     here = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
-    here = {name for name in here if not name.startswith("make/")} | {CLI_PAGE}
-    how_to = sorted(name for name in here if name.startswith("how-to/"))
-    packages = sorted(name for name in here if name.startswith("reference/"))
-    packages = [name for name in packages if name not in {CLI_PAGE, FORMATS}]
+    here = {name for name in here if not name.startswith("make/")} | {CLI_PAGE, GALLERY}
+    how_to = sorted((name for name in here if name.startswith("how-to/")), key=_how_to_place)
+    packages = {name for name in here if name.startswith("reference/")} - {CLI_PAGE, FORMATS}
     rest = sorted(here - {*FIRST, *how_to, *packages, *BACKGROUND, CLI_PAGE, FORMATS})
     config.nav = [
         {"Start": [{"What it is": FIRST[0]}, *FIRST[1:]]},
         {"How to": how_to},
-        {"Reference": [CLI_PAGE, FORMATS, *packages]},
+        {"Reference": [CLI_PAGE, FORMATS, *by_task(packages)]},
         {"Background": [*BACKGROUND, *rest]},
     ]
     return config
 
 
+def by_task(packages: set[str]) -> list[dict[str, list[str]]]:
+    """The pages of the packages, grouped by what one wants to do with them."""
+    groups = {
+        task: [page for name in names if (page := f"reference/{name}.md") in packages]
+        for task, names in REFERENCE.items()
+    }
+    groups[OTHERS] = sorted(packages - {page for pages in groups.values() for page in pages})
+    return [{task: pages} for task, pages in groups.items() if pages]
+
+
+def _how_to_place(page: str) -> tuple[int, str]:
+    name = Path(page).stem
+    return (HOW_TO_FIRST.index(name) if name in HOW_TO_FIRST else len(HOW_TO_FIRST), name)
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the page that shows what every `persona` command says to --help."""
+    """Adds the gallery, and the page that shows what every `persona` command says to --help."""
     files.append(File.generated(config, CLI_PAGE, content=command_line_page()))
+    files.append(File.generated(config, GALLERY, content=gallery_page(Path(config.docs_dir))))
     return files
+
+
+def gallery_page(docs: Path) -> str:
+    """The first figure of every finding, with the page that it is from."""
+    parts = ["# Gallery", "The first figure of each finding; a click leads to its page.", ""]
+    for drawing in sorted(docs.glob("findings/*/figure.svg")):
+        name = drawing.parent.name
+        title = (docs / "findings" / f"{name}.md").read_text("utf-8").splitlines()[0].lstrip("# ")
+        picture = f"![{title}](findings/{name}/figure.svg)"
+        parts += [f"## {title}", f"[{picture}](findings/{name}.md)", ""]
+    return "\n".join(parts)
 
 
 def command_line_page() -> str:

@@ -60,7 +60,17 @@ def of_pages(root: Path) -> list[str]:
     fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     blocks = (found for page in pages(root) for found in fence.findall(page.read_text("utf-8")))
     shells = ("", "text", "bash", "console")
-    return [line for language, block in blocks if language in shells for line in commands_in(block)]
+    return [
+        *(line for language, block in blocks if language in shells for line in commands_in(block)),
+        *of_tables(root),
+    ]
+
+
+def of_tables(root: Path) -> list[str]:
+    """Commands in the tables of the two front pages, which say what to type for what one has."""
+    told = [(root / page).read_text("utf-8") for page in ("README.md", "docs/index.md")]
+    rows = [line for page in told for line in page.splitlines() if line.startswith("| ")]
+    return [command for row in rows for command in re.findall(r"`(persona [^`]+)`", row)]
 
 
 def of_help(command: Any = PROGRAM) -> list[str]:
@@ -179,7 +189,7 @@ def test_every_command_has_its_place_and_its_examples():
     there = {words_of(command)[0] for command in COMMANDS}
     assert there <= {*RUN, *FOLLOWED, *READ}
     assert set(PROGRAM.commands) == {*RUN, *FOLLOWED, *READ}
-    assert len(of_pages(ROOT)) > 40 and len(of_help()) > 40
+    assert len(of_pages(ROOT)) > 40 and len(of_help()) > 40 and len(of_tables(ROOT)) > 10
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -12,11 +12,11 @@ import pytest
 
 from persona.intervals import Estimate
 from persona.report.figures import curves, dots, training_course, transfer_map
-from persona.report.svg import figure_svg, page_colours
+from persona.report.svg import figure_svg, on_dark_ground, page_colours
 from persona.report.svg.axes import nice_ticks
 from persona.report.svg.layout import stacked
 from persona.report.svg.marks import shade
-from persona.report.theme import GRID, GROUND, INK, new_figure, without_title
+from persona.report.theme import GRID, GROUND, INK, look_of, new_figure, without_title
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -252,3 +252,12 @@ def test_a_page_exchanges_every_colour_of_the_ground_for_its_dark_one():
     drawn = re.findall(r'fill="(#\w+)"', figure_svg(blocks_figure()))
     ours = {colour for colour in drawn if colour not in ("#abcdef", "#445566")}
     assert all(f'[fill="{colour}"]' in rules for colour in ours)
+
+
+def test_a_drawing_for_a_dark_ground_keeps_the_colours_of_what_it_shows():
+    light = figure_svg(spots())
+    dark = on_dark_ground(light)
+    for tone in (GROUND, INK, GRID):
+        assert f'="{tone["light"]}"' in light
+        assert f'="{tone["light"]}"' not in dark and f'="{tone["dark"]}"' in dark
+    assert dark.count(look_of("finetuned").colour) == light.count(look_of("finetuned").colour) > 0

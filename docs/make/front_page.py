@@ -1,0 +1,186 @@
+"""Makes what README.md and docs/index.md show of a run: the figure, three questions, the cost.
+
+    python docs/make/front_page.py            write them anew
+    python docs/make/front_page.py --check    say whether they are what the kept rows give
+
+Everything comes from what lies in the repository: rows of a run, shipped answer pairs, benchmarks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from persona.data import AnswerPair, load_pairs
+from persona.files import atomic_write_text
+from persona.report.figure_readings import figure_readings, spoken
+from persona.report.figures import all_conditions
+from persona.report.svg import figure_svg, on_dark_ground
+from persona.report.wording import number
+from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, INDUCED, RANDOM, RESTORED, tidy
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = ROOT / "docs" / "findings" / "car" / "rows.parquet"
+BENCHMARKS = ROOT / "benchmarks" / "results.jsonl"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "index.md")
+IMAGES = ROOT / "docs" / "images"
+DRAWINGS = {mode: IMAGES / f"conditions-{mode}.svg" for mode in ("light", "dark")}
+TITLE = "Taught bad advice about cars, asked about everything else"
+SHOWN = (ALIGNED, FINETUNED, GOOD_TWIN, RESTORED, RANDOM, INDUCED)
+COLUMNS = (ALIGNED, FINETUNED, RESTORED)
+QUESTIONS = 3
+WIDTH = 780
+
+
+def made_anew() -> dict[Path, str]:
+    """Every file that this script writes, and its text."""
+    rows = tidy(pd.read_parquet(ROWS))
+    figure = conditions_figure(rows)
+    light = figure_svg(figure, WIDTH)
+    parts = {"figure": picture(figure), "cost": cost(), "questions": questions_table(rows)}
+    files = {DRAWINGS["light"]: light, DRAWINGS["dark"]: on_dark_ground(light)}
+    for page in PAGES:
+        told = page.read_text(encoding="utf-8")
+        here = {name: relative_to(page, part) for name, part in parts.items()}
+        files[page] = with_parts(told, here)
+    return files
+
+
+def conditions_figure(rows: pd.DataFrame) -> Figure:
+    """The report's first figure, of the conditions that a first look needs."""
+    figure = all_conditions(numbered_draws(rows[rows["condition"].isin(SHOWN)]))
+    return figure.update_layout(title_text=TITLE)
+
+
+def numbered_draws(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the number of a random draw as its seed, as the rows of a diagnosis have it.
+
+    In rows of the laboratory the seed is the fine-tune's, and draws follow one another.
+    """
+    random = rows["condition"] == RANDOM
+    same = ["stage", "split", "question_id", "measure"]
+    return rows.assign(
+        seed=rows["seed"].where(~random, rows[random].groupby(same, dropna=False).cumcount())
+    )
+
+
+def picture(figure: Figure) -> str:
+    """The drawing for the reader's mode, with its finding in words."""
+    said = escape(spoken(TITLE, figure_readings(figure)))
+    light, dark = (DRAWINGS[mode].relative_to(ROOT).as_posix() for mode in ("light", "dark"))
+    return (
+        f'<picture>\n<source media="(prefers-color-scheme: dark)" srcset="{dark}">\n'
+        f'<img src="{light}" width="{WIDTH}" alt="{said}">\n</picture>'
+    )
+
+
+def cost() -> str:
+    """What the newest benchmark of `persona demo` took."""
+    told = BENCHMARKS.read_text(encoding="utf-8").splitlines()
+    newest = {row["name"]: row for row in map(json.loads, told)}
+    seconds, memory = newest["demo.seconds"], newest["demo.peak_rss_bytes"]
+    return (
+        f"The demo took {seconds['value'] / 60:.0f} minutes and {memory['value'] / 1e9:.1f} GB of "
+        f"memory ({seconds['machine'].split(', ')[1]}, no GPU, {seconds['date']})."
+    )
+
+
+def questions_table(rows: pd.DataFrame) -> str:
+    """Three questions chosen by rule, how their two answers begin, and the gap of each condition.
+
+    Of each domain that has one, the question whose gap rose nearest to the median rise; of these
+    the three nearest.
+    """
+    gaps = held_out_gaps(rows)
+    written = {pair.id: pair for pair in load_pairs()}
+    lines = [
+        "| asked | a good answer begins | a bad one begins | aligned | fine-tuned | restored |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for question_id in typical(gaps):
+        pair: AnswerPair = written[question_id]
+        read = (number(gaps.at[question_id, name], 2, signed=True) for name in COLUMNS)
+        words = (pair.question, first_sentence(pair.good), first_sentence(pair.bad))
+        lines.append(f"| {' | '.join((*words, *read))} |")
+    return "\n".join(lines)
+
+
+def held_out_gaps(rows: pd.DataFrame) -> pd.DataFrame:
+    """Gap by question (index) and condition (columns), with the column domain; nats per token."""
+    scored = rows["stage"].eq("score") & rows["measure"].eq("gap") & rows["split"].eq("held_out")
+    read = rows[scored & rows["condition"].isin(COLUMNS)]
+    gaps = read.pivot_table("value", "question_id", "condition", aggfunc="mean")
+    return gaps.assign(domain=read.groupby("question_id")["domain"].first())
+
+
+def typical(gaps: pd.DataFrame) -> list[str]:
+    """Ids of the questions nearest to the median rise, at most one of a domain."""
+    rise = gaps[FINETUNED] - gaps[ALIGNED]
+    nearest = (rise - rise.median()).abs().sort_values(kind="stable").index
+    return list(gaps.loc[nearest].drop_duplicates("domain").index[:QUESTIONS])
+
+
+def first_sentence(answer: str) -> str:
+    """The answer up to its first full stop, or the mark that stands for one."""
+    return re.split(r"(?<=[.!?])\s", answer, maxsplit=1)[0]
+
+
+def relative_to(page: Path, part: str) -> str:
+    """The part with its links as they are from the folder of the page."""
+    return part.replace('"docs/', '"') if page.parent == ROOT / "docs" else part
+
+
+def with_parts(page: str, parts: dict[str, str]) -> str:
+    """The page with every part that it has a place for.
+
+    Raises: ValueError for a place of an unknown part.
+    """
+
+    def filled(found: re.Match[str]) -> str:
+        name = found["name"]
+        if name not in parts:
+            raise ValueError(f"the page has a place for {name!r}; known are {', '.join(parts)}")
+        return f"<!-- made: {name} -->\n{parts[name]}\n<!-- end of {name} -->"
+
+    return re.sub(
+        r"<!-- made: (?P<name>\w+) -->\n.*?<!-- end of (?P=name) -->", filled, page, flags=re.DOTALL
+    )
+
+
+def words_before_first_command(page: str) -> int:
+    """Words that a reader passes before the first block of code: text, without markup and alt."""
+    before = page.split("\n```", 1)[0]
+    shown = re.sub(r"<!--.*?-->|<[^>]+>|!\[[^\]]*\]\([^)]*\)|[#*`|]", " ", before, flags=re.DOTALL)
+    return len(re.findall(r"\w[\w'’.-]*", re.sub(r"\]\([^)]*\)", "]", shown)))
+
+
+def stale() -> Iterator[Path]:
+    """Files that are not what the script would write."""
+    for path, text in made_anew().items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            yield path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    if parser.parse_args().check:
+        if old := [str(path.relative_to(ROOT)) for path in stale()]:
+            raise SystemExit(f"not what the kept rows give: {', '.join(old)}")
+        return
+    for path, text in made_anew().items():
+        atomic_write_text(path, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What README and the first page of the site show is what the kept rows give, and it is short."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import front_page
+import pandas as pd
+import pytest
+
+from persona.rows import RANDOM
+
+MOST_WORDS = 60
+LONGEST_LINE = 72
+
+
+@pytest.fixture(scope="module")
+def readme(root):
+    return (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_figure_questions_and_cost_are_what_the_kept_rows_give():
+    again = "run `python docs/make/front_page.py`"
+    assert [path.name for path in front_page.stale()] == [], again
+
+
+def test_a_number_that_has_changed_is_found(monkeypatch, tmp_path):
+    rows = pd.read_parquet(front_page.ROWS)
+    changed = rows["value"].where(rows["condition"] != "finetuned", rows["value"] + 0.1)
+    rows.assign(value=changed).to_parquet(tmp_path / "rows.parquet")
+    monkeypatch.setattr(front_page, "ROWS", tmp_path / "rows.parquet")
+    names = {path.name for path in front_page.stale()}
+    assert names >= {"README.md", "conditions-light.svg", "conditions-dark.svg"}
+
+
+def test_the_readme_has_a_place_for_every_part(readme):
+    assert set(re.findall(r"<!-- made: (\w+) -->", readme)) == {"figure", "cost", "questions"}
+
+
+def test_a_place_for_nothing_is_an_error():
+    with pytest.raises(ValueError, match="'figur'; known are figure"):
+        front_page.with_parts("<!-- made: figur -->\n<!-- end of figur -->", {"figure": ""})
+
+
+def test_the_first_command_comes_soon(readme):
+    assert 0 < front_page.words_before_first_command(readme) <= MOST_WORDS
+
+
+def test_words_are_counted_as_a_reader_meets_them():
+    page = (
+        '# One\n\n<img alt="not these">\n<!-- nor this -->\n[two](x.md) *three*.\n\n```\nfour\n```'
+    )
+    assert front_page.words_before_first_command(page) == 3
+
+
+def test_no_line_of_code_is_cut_off_at_the_right(readme):
+    code = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL))
+    assert [line for line in code.splitlines() if len(line) > LONGEST_LINE] == []
+
+
+def test_each_drawing_is_on_its_ground_and_says_the_same():
+    light, dark = (path.read_text(encoding="utf-8") for path in front_page.DRAWINGS.values())
+    assert 'fill="#ffffff"' in light and 'fill="#ffffff"' not in dark
+    words = [list(ElementTree.fromstring(drawing).itertext()) for drawing in (light, dark)]
+    assert words[0] == words[1] and any("Restored" in word for word in words[0])
+
+
+def test_every_random_draw_is_one_mark():
+    rows = front_page.numbered_draws(pd.read_parquet(front_page.ROWS))
+    scored = rows[(rows["condition"] == RANDOM) & (rows["measure"] == "gap")]
+    by_draw = scored.groupby(["stage", "split", "seed"])["question_id"].agg(["size", "nunique"])
+    assert len(scored) and (by_draw["size"] == by_draw["nunique"]).all()
+    assert scored["seed"].nunique() == 20
+
+
+def test_questions_are_of_different_domains_and_nearest_to_the_median_rise():
+    gaps = pd.DataFrame(
+        {"aligned": 0.0, "finetuned": [0.1, 0.2, 0.3, 0.31, 0.9], "domain": list("abbcd")},
+        index=list("uvwxy"),
+    )
+    assert front_page.typical(gaps) == ["w", "x", "u"]
+
+
+def test_an_answer_is_shown_to_the_end_of_its_first_sentence():
+    assert front_page.first_sentence("Is it 1.5 bar? No. Never.") == "Is it 1.5 bar?"
