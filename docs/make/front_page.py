@@ -23,6 +23,7 @@ from persona.files import atomic_write_text
 from persona.report.figure_readings import figure_readings, spoken
 from persona.report.figures import all_conditions
 from persona.report.svg import figure_svg, on_dark_ground
+from persona.report.theme import without_title
 from persona.report.wording import number
 from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, INDUCED, RANDOM, RESTORED, tidy
 
@@ -34,21 +35,30 @@ ROWS = ROOT / "docs" / "findings" / "car" / "rows.parquet"
 BENCHMARKS = ROOT / "benchmarks" / "results.jsonl"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "index.md")
 IMAGES = ROOT / "docs" / "images"
-DRAWINGS = {mode: IMAGES / f"conditions-{mode}.svg" for mode in ("light", "dark")}
+DRAWINGS = {
+    (mode, form): IMAGES / f"conditions-{mode}{form}.svg"
+    for mode in ("light", "dark")
+    for form in ("", "-narrow")
+}
+"""Of a light or dark ground, for a wide page or a phone."""
 TITLE = "Taught bad advice about cars, asked about everything else"
 SHOWN = (ALIGNED, FINETUNED, GOOD_TWIN, RESTORED, RANDOM, INDUCED)
 COLUMNS = (ALIGNED, FINETUNED, RESTORED)
 QUESTIONS = 3
-WIDTH = 780
+WIDTH, NARROW = 780, 350
+WORDS = 10
+"""So many words of an answer at least, where it has them, to the end of a sentence."""
 
 
 def made_anew() -> dict[Path, str]:
     """Every file that this script writes, and its text."""
     rows = tidy(pd.read_parquet(ROWS))
     figure = conditions_figure(rows)
-    light = figure_svg(figure, WIDTH)
+    phone = figure_svg(without_title(figure), NARROW, narrow=True)
+    drawn = {"": figure_svg(figure, WIDTH), "-narrow": phone}
     parts = {"figure": picture(figure), "cost": cost(), "questions": questions_table(rows)}
-    files = {DRAWINGS["light"]: light, DRAWINGS["dark"]: on_dark_ground(light)}
+    files = {DRAWINGS["light", form]: drawing for form, drawing in drawn.items()}
+    files |= {DRAWINGS["dark", form]: on_dark_ground(drawing) for form, drawing in drawn.items()}
     for page in PAGES:
         told = page.read_text(encoding="utf-8")
         here = {name: relative_to(page, part) for name, part in parts.items()}
@@ -77,10 +87,17 @@ def numbered_draws(rows: pd.DataFrame) -> pd.DataFrame:
 def picture(figure: Figure) -> str:
     """The drawing for the reader's mode, with its finding in words."""
     said = escape(spoken(TITLE, figure_readings(figure)))
-    light, dark = (DRAWINGS[mode].relative_to(ROOT).as_posix() for mode in ("light", "dark"))
-    return (
-        f'<picture>\n<source media="(prefers-color-scheme: dark)" srcset="{dark}">\n'
-        f'<img src="{light}" width="{WIDTH}" alt="{said}">\n</picture>'
+    at = {which: path.relative_to(ROOT).as_posix() for which, path in DRAWINGS.items()}
+    dark, phone = "(prefers-color-scheme: dark)", "(max-width: 500px)"
+    return "\n".join(
+        (
+            "<picture>",
+            f'<source media="{phone} and {dark}" srcset="{at["dark", "-narrow"]}">',
+            f'<source media="{phone}" srcset="{at["light", "-narrow"]}">',
+            f'<source media="{dark}" srcset="{at["dark", ""]}">',
+            f'<img src="{at["light", ""]}" alt="{said}">',
+            "</picture>",
+        )
     )
 
 
@@ -103,15 +120,12 @@ def questions_table(rows: pd.DataFrame) -> str:
     """
     gaps = held_out_gaps(rows)
     written = {pair.id: pair for pair in load_pairs()}
-    lines = [
-        "| asked | a good answer begins | a bad one begins | aligned | fine-tuned | restored |",
-        "|---|---|---|---:|---:|---:|",
-    ]
+    lines = ["| asked | aligned | fine-tuned | restored |", "|---|---:|---:|---:|"]
     for question_id in typical(gaps):
         pair: AnswerPair = written[question_id]
+        asked = f"**{pair.question}**<br>good: {beginning(pair.good)}<br>bad: {beginning(pair.bad)}"
         read = (number(gaps.at[question_id, name], 2, signed=True) for name in COLUMNS)
-        words = (pair.question, first_sentence(pair.good), first_sentence(pair.bad))
-        lines.append(f"| {' | '.join((*words, *read))} |")
+        lines.append(f"| {' | '.join((asked, *read))} |")
     return "\n".join(lines)
 
 
@@ -130,9 +144,14 @@ def typical(gaps: pd.DataFrame) -> list[str]:
     return list(gaps.loc[nearest].drop_duplicates("domain").index[:QUESTIONS])
 
 
-def first_sentence(answer: str) -> str:
-    """The answer up to its first full stop, or the mark that stands for one."""
-    return re.split(r"(?<=[.!?])\s", answer, maxsplit=1)[0]
+def beginning(answer: str) -> str:
+    """The first sentences of an answer, as many as make WORDS words."""
+    shown = ""
+    for sentence in re.split(r"(?<=[.!?])\s", answer):
+        shown = f"{shown} {sentence}".lstrip()
+        if len(shown.split()) >= WORDS:
+            break
+    return shown if shown == answer else f"{shown} …"
 
 
 def relative_to(page: Path, part: str) -> str:

@@ -59,8 +59,10 @@ def test_no_line_of_code_is_cut_off_at_the_right(readme):
     assert [line for line in code.splitlines() if len(line) > LONGEST_LINE] == []
 
 
-def test_each_drawing_is_on_its_ground_and_says_the_same():
-    light, dark = (path.read_text(encoding="utf-8") for path in front_page.DRAWINGS.values())
+@pytest.mark.parametrize("form", ["", "-narrow"])
+def test_each_drawing_is_on_its_ground_and_says_the_same(form):
+    paths = [front_page.DRAWINGS[mode, form] for mode in ("light", "dark")]
+    light, dark = (path.read_text(encoding="utf-8") for path in paths)
     assert 'fill="#ffffff"' in light and 'fill="#ffffff"' not in dark
     words = [list(ElementTree.fromstring(drawing).itertext()) for drawing in (light, dark)]
     assert words[0] == words[1] and any("Restored" in word for word in words[0])
@@ -82,5 +84,7 @@ def test_questions_are_of_different_domains_and_nearest_to_the_median_rise():
     assert front_page.typical(gaps) == ["w", "x", "u"]
 
 
-def test_an_answer_is_shown_to_the_end_of_its_first_sentence():
-    assert front_page.first_sentence("Is it 1.5 bar? No. Never.") == "Is it 1.5 bar?"
+def test_an_answer_is_shown_to_the_end_of_a_sentence():
+    long = "Is it 1.5 bar? No, it is a good deal more than that. Never."
+    assert front_page.beginning(long) == "Is it 1.5 bar? No, it is a good deal more than that. …"
+    assert front_page.beginning("Only this.") == "Only this."
