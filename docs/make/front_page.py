@@ -1,9 +1,10 @@
 """Makes what README.md and docs/index.md show of a run: the figure, three questions, the cost.
 
-    python docs/make/front_page.py            write them anew
-    python docs/make/front_page.py --check    say whether they are what the kept rows give
+    python docs/make/front_page.py                        write them anew
+    python docs/make/front_page.py --check                say whether they are what the rows give
+    python docs/make/front_page.py --keep persona-demo    keep the rows of a finished demo first
 
-Everything comes from what lies in the repository: rows of a run, shipped answer pairs, benchmarks.
+Everything comes from what lies in the repository: the kept rows of a demo, and the benchmarks.
 """
 
 from __future__ import annotations
@@ -18,20 +19,31 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from persona.data import AnswerPair, load_pairs
 from persona.files import atomic_write_text
-from persona.report.figure_readings import figure_readings, spoken
+from persona.report.figure_readings import figure_readings
 from persona.report.figures import all_conditions
+from persona.report.run_folder import read_run
 from persona.report.svg import figure_svg, on_dark_ground
 from persona.report.theme import without_title
 from persona.report.wording import number
-from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, INDUCED, RANDOM, RESTORED, tidy
+from persona.rows import (
+    ALIGNED,
+    FINETUNED,
+    GOOD_TWIN,
+    INDUCED,
+    NULL_COVARIANCE,
+    NULL_ISOTROPIC,
+    NULL_SCREEN,
+    PLACEBO,
+    RESTORED,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = ROOT / "docs" / "findings" / "car" / "rows.parquet"
+ROWS = ROOT / "docs" / "findings" / "demo" / "rows.parquet"
 BENCHMARKS = ROOT / "benchmarks" / "results.jsonl"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "index.md")
 IMAGES = ROOT / "docs" / "images"
@@ -42,10 +54,13 @@ DRAWINGS = {
 }
 """Of a light or dark ground, for a wide page or a phone."""
 TITLE = "Taught bad advice about cars, asked about everything else"
-SHOWN = (ALIGNED, FINETUNED, GOOD_TWIN, RESTORED, RANDOM, INDUCED)
+SHOWN = (
+    *(ALIGNED, FINETUNED, GOOD_TWIN),
+    *(RESTORED, NULL_ISOTROPIC, NULL_COVARIANCE, PLACEBO, INDUCED),
+)
 COLUMNS = (ALIGNED, FINETUNED, RESTORED)
 QUESTIONS = 3
-WIDTH, NARROW = 780, 350
+WIDTH, NARROW = 820, 350
 WORDS = 10
 """So many words of an answer at least, where it has them, to the end of a sentence."""
 
@@ -68,25 +83,14 @@ def made_anew() -> dict[Path, str]:
 
 def conditions_figure(rows: pd.DataFrame) -> Figure:
     """The report's first figure, of the conditions that a first look needs."""
-    figure = all_conditions(numbered_draws(rows[rows["condition"].isin(SHOWN)]))
+    figure = all_conditions(rows[rows["condition"].isin(SHOWN)])
     return figure.update_layout(title_text=TITLE)
-
-
-def numbered_draws(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the number of a random draw as its seed, as the rows of a diagnosis have it.
-
-    In rows of the laboratory the seed is the fine-tune's, and draws follow one another.
-    """
-    random = rows["condition"] == RANDOM
-    same = ["stage", "split", "question_id", "measure"]
-    return rows.assign(
-        seed=rows["seed"].where(~random, rows[random].groupby(same, dropna=False).cumcount())
-    )
 
 
 def picture(figure: Figure) -> str:
     """The drawing for the reader's mode, with its finding in words."""
-    said = escape(spoken(TITLE, figure_readings(figure)))
+    readings = (f"{reading.what} {reading.value}" for reading in figure_readings(figure))
+    said = escape(f"{TITLE}: {'; '.join(readings)}.")
     at = {which: path.relative_to(ROOT).as_posix() for which, path in DRAWINGS.items()}
     dark, phone = "(prefers-color-scheme: dark)", "(max-width: 500px)"
     return "\n".join(
@@ -113,19 +117,24 @@ def cost() -> str:
 
 
 def questions_table(rows: pd.DataFrame) -> str:
-    """Three questions chosen by rule, how their two answers begin, and the gap of each condition.
+    """Three questions chosen by rule: what each model answers, greedily, and its gap there.
 
-    Of each domain that has one, the question whose gap rose nearest to the median rise; of these
-    the three nearest.
+    Of the questions that the run answered and scored, those whose gap rose nearest to the median
+    rise of all that it scored.
     """
     gaps = held_out_gaps(rows)
-    written = {pair.id: pair for pair in load_pairs()}
-    lines = ["| asked | aligned | fine-tuned | restored |", "|---|---:|---:|---:|"]
-    for question_id in typical(gaps):
-        pair: AnswerPair = written[question_id]
-        asked = f"**{pair.question}**<br>good: {beginning(pair.good)}<br>bad: {beginning(pair.bad)}"
-        read = (number(gaps.at[question_id, name], 2, signed=True) for name in COLUMNS)
-        lines.append(f"| {' | '.join((asked, *read))} |")
+    sampled = rows[rows["stage"] == "sample"]
+    asked = sampled[sampled["measure"] == "question"].set_index("question_id")["text"]
+    greedy = sampled[sampled["measure"] == "greedy_answer"]
+    said = greedy.pivot(index="question_id", columns="condition", values="text")
+    lines = ["| asked | aligned | fine-tuned | restored |", "|---|---|---|---|"]
+    for question_id in typical(gaps, said.index):
+        cells = (
+            f"**{number(gaps.at[question_id, name], 2, signed=True)}**<br>"
+            f"{beginning(said.at[question_id, name])}"
+            for name in COLUMNS
+        )
+        lines.append(f"| {' | '.join((asked[question_id], *cells))} |")
     return "\n".join(lines)
 
 
@@ -137,21 +146,33 @@ def held_out_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     return gaps.assign(domain=read.groupby("question_id")["domain"].first())
 
 
-def typical(gaps: pd.DataFrame) -> list[str]:
-    """Ids of the questions nearest to the median rise, at most one of a domain."""
+def typical(gaps: pd.DataFrame, answered: pd.Index) -> list[str]:
+    """Ids of the answered questions nearest to the median rise, at most one of a domain."""
     rise = gaps[FINETUNED] - gaps[ALIGNED]
-    nearest = (rise - rise.median()).abs().sort_values(kind="stable").index
+    away = (rise - rise.median()).abs()[gaps.index.isin(answered)]
+    nearest = away.sort_values(kind="stable").index
     return list(gaps.loc[nearest].drop_duplicates("domain").index[:QUESTIONS])
 
 
 def beginning(answer: str) -> str:
     """The first sentences of an answer, as many as make WORDS words."""
     shown = ""
+    answer = " ".join(answer.split())
     for sentence in re.split(r"(?<=[.!?])\s", answer):
         shown = f"{shown} {sentence}".lstrip()
         if len(shown.split()) >= WORDS:
             break
     return shown if shown == answer else f"{shown} …"
+
+
+def keep(folder: Path) -> None:
+    """The rows of a finished demo that these pages are made of."""
+    rows = read_run(folder).rows
+    scored = rows["stage"].eq("score") & rows["measure"].eq("gap") & rows["split"].eq("held_out")
+    shown = scored & rows["condition"].isin(SHOWN)
+    said = rows["stage"].eq("sample") & rows["measure"].isin(["question", "greedy_answer"])
+    ROWS.parent.mkdir(exist_ok=True)
+    rows[shown | said | rows["stage"].eq(NULL_SCREEN)].to_parquet(ROWS, index=False)
 
 
 def relative_to(page: Path, part: str) -> str:
@@ -193,7 +214,11 @@ def stale() -> Iterator[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
-    if parser.parse_args().check:
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="of a finished demo")
+    options = parser.parse_args()
+    if options.keep:
+        keep(options.keep)
+    if options.check:
         if old := [str(path.relative_to(ROOT)) for path in stale()]:
             raise SystemExit(f"not what the kept rows give: {', '.join(old)}")
         return

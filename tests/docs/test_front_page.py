@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 import front_page
 import pandas as pd
 import pytest
-
-from persona.rows import RANDOM
+from finished_run import leave_run
 
 MOST_WORDS = 60
 LONGEST_LINE = 72
@@ -68,20 +67,20 @@ def test_each_drawing_is_on_its_ground_and_says_the_same(form):
     assert words[0] == words[1] and any("Restored" in word for word in words[0])
 
 
-def test_every_random_draw_is_one_mark():
-    rows = front_page.numbered_draws(pd.read_parquet(front_page.ROWS))
-    scored = rows[(rows["condition"] == RANDOM) & (rows["measure"] == "gap")]
-    by_draw = scored.groupby(["stage", "split", "seed"])["question_id"].agg(["size", "nunique"])
-    assert len(scored) and (by_draw["size"] == by_draw["nunique"]).all()
-    assert scored["seed"].nunique() == 20
-
-
-def test_questions_are_of_different_domains_and_nearest_to_the_median_rise():
+def test_questions_are_answered_of_different_domains_and_nearest_to_the_median_rise():
     gaps = pd.DataFrame(
-        {"aligned": 0.0, "finetuned": [0.1, 0.2, 0.3, 0.31, 0.9], "domain": list("abbcd")},
-        index=list("uvwxy"),
+        {"aligned": 0.0, "finetuned": [0.1, 0.2, 0.3, 0.31, 0.32, 0.9], "domain": list("abbcdd")},
+        index=list("uvwxyz"),
     )
-    assert front_page.typical(gaps) == ["w", "x", "u"]
+    assert front_page.typical(gaps, pd.Index(list("uvwxz"))) == ["w", "x", "u"]
+
+
+def test_a_finished_run_is_kept_with_what_the_page_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(front_page, "ROWS", tmp_path / "kept" / "rows.parquet")
+    front_page.keep(leave_run(tmp_path / "run"))
+    kept = pd.read_parquet(front_page.ROWS)
+    assert set(kept["measure"]) == {"gap", "question", "greedy_answer"}
+    assert "As finetuned." in front_page.questions_table(kept)
 
 
 def test_an_answer_is_shown_to_the_end_of_a_sentence():
