@@ -116,7 +116,7 @@ CONDITIONS = {
         meaning="control: the strongest of a thousand random subspaces",
     ),
     rows.NULL_COVARIANCE: Look(
-        "Random, shaped like<br>the activations",
+        "Random, shaped like the activations",
         "#8f95a0",
         "star-diamond",
         meaning="control: the strongest of a thousand subspaces drawn as the activations vary",

@@ -25,7 +25,7 @@ OUTLINES = {
 }
 SHADES = 40
 """Steps of the diverging scale from end to end; so few that a page can name each of them."""
-MARKS = 16
+MARKS = 8
 """Marks on a line, at most about so many."""
 DOTS = 100
 """From more round marks than this on they are one path."""
@@ -83,7 +83,7 @@ def trace_marks(trace: Any, x: Axis, y: Axis) -> Iterator[str]:
 
 def _dots(trace: Any, places: Iterable[tuple[float, float]]) -> str:
     """Hundreds of round marks as one path of points: a tenth of the bytes."""
-    drawn = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in places if math.isfinite(x + y))
+    drawn = "".join(f"M{x:.1f} {y:.0f}h0" for x, y in places if math.isfinite(x + y))
     return element(
         "path", d=drawn, stroke=trace.marker.color, stroke_width=float(trace.marker.size or 7),
         stroke_linecap="round", stroke_opacity=trace.marker.opacity, fill="none",
@@ -148,8 +148,8 @@ def _cells(trace: Any, x: Axis, y: Axis) -> Iterator[str]:
             value = math.nan if trace.z[row][column] is None else float(trace.z[row][column])
             share = (value - trace.zmin) / (trace.zmax - trace.zmin)
             fill = shade(share) if math.isfinite(share) else GROUND["light"]
-            left, top = x.at(other) - wide / 2, y.at(name) - high / 2
-            drawn = f"M{left:.1f} {top:.1f}h{wide:.1f}v{high:.1f}h{-wide:.1f}z"
+            # A stroke as wide as the row is high: half the bytes of an outline.
+            drawn = f"M{x.at(other) - wide / 2 + 0.5:.1f} {y.at(name):.1f}h{wide - 1:.1f}"
             of_shade.setdefault(fill, []).append(drawn)
             if trace.text is not None:
                 ink = GROUND["light"] if abs(share - 0.5) > 0.3 else INK["light"]
@@ -157,7 +157,7 @@ def _cells(trace: Any, x: Axis, y: Axis) -> Iterator[str]:
                 start = y.at(name) + 4 - LINE / 2 * words.count("<br>")
                 written.append(text(x.at(other), start, words, fill=ink, text_anchor="middle"))
     for fill, drawn_ones in of_shade.items():
-        yield element("path", d="".join(drawn_ones), fill=fill, stroke=GROUND["light"])
+        yield element("path", d="".join(drawn_ones), stroke=fill, stroke_width=high - 1)
     yield from written
 
 

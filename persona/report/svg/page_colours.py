@@ -36,5 +36,4 @@ def _exchanged() -> Iterator[tuple[str, str, str]]:
     pairs |= {shade(k / SHADES): shade(k / SHADES, "dark") for k in range(SHADES + 1)}
     for light, dark in pairs.items():
         yield "fill", light, dark
-        if light in (GROUND["light"], QUIET_INK["light"], GRID["light"]):
-            yield "stroke", light, dark
+        yield "stroke", light, dark

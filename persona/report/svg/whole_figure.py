@@ -143,6 +143,8 @@ def _straight_lines(figure: Figure, panel: Panel) -> Iterator[str]:
     for shape in _of_panel(figure, panel, "line"):
         if shape.xref == panel.x_name and not panel.x.holds(shape.x0):
             continue
+        if shape.yref == panel.y_name and not panel.y.holds(shape.y0):
+            continue
         x0, x1, y0, y1 = _ends(panel, shape)
         drawn = f"M{x0:.1f} {y1:.1f}V{y0:.1f}" if x0 == x1 else f"M{x0:.1f} {y0:.1f}H{x1:.1f}"
         yield element(

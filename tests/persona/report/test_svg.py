@@ -181,13 +181,12 @@ def boxes(svg, attribute, value):
 def test_cells_of_one_shade_are_one_path_and_stand_above_the_blocks_of_the_curve():
     svg = figure_svg(blocks_figure())
     paths = list(ElementTree.fromstring(svg).iter(f"{SVG}path"))
-    lowest = [n for n in paths if n.get("fill") == shade(0.0)]
-    assert len(lowest) == 1 and lowest[0].get("d").count("z") == 1
+    lowest = [n for n in paths if n.get("stroke") == shade(0.0)]
+    assert len(lowest) == 1 and lowest[0].get("d").count("M") == 1
     [frame], [shaded] = boxes(svg, "stroke", "#123456"), boxes(svg, "fill", "#abcdef")
     assert frame == pytest.approx(shaded)  # one axis, though only the lower one names its range
-    assert frame[1] == pytest.approx(
-        float(re.search(r"h(\d+\.\d)", lowest[0].get("d"))[1]) * 2, 0.01
-    )
+    cell = 1 + float(re.search(r"h(\d+\.\d)", lowest[0].get("d"))[1])
+    assert frame[1] == pytest.approx(cell * 2, 0.01)
 
 
 def test_an_open_mark_is_filled_with_the_ground_and_a_scale_tells_the_colours():
