@@ -112,13 +112,13 @@ CONDITIONS = {
     rows.NULL_ISOTROPIC: Look(
         "Random, screened",
         "#62666e",
-        "cross",
+        "triangle-down-open",
         meaning="control: the strongest of a thousand random subspaces",
     ),
     rows.NULL_COVARIANCE: Look(
         "Random, shaped like the activations",
         "#8f95a0",
-        "star-diamond",
+        "pentagon",
         meaning="control: the strongest of a thousand subspaces drawn as the activations vary",
     ),
     rows.GOOD_TWIN: Look(
