@@ -15,7 +15,17 @@ from typer.core import TyperCommand, TyperGroup
 
 from persona.cli.other_tools import where_instead
 
-MODELS = ("model", "aligned", "finetuned", "good_twin", "base", "recipe", "sae", "judge")
+MODELS = (
+    "model",
+    "aligned",
+    "finetuned",
+    "good_twin",
+    "other_finetune",
+    "base",
+    "recipe",
+    "sae",
+    "judge",
+)
 PATHS = (
     *(
         "run",

@@ -95,6 +95,17 @@ def diagnose(
             help="The same fine-tune on the good answers, as a control.",
         ),
     ] = None,
+    other_finetune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default="none",
+            autocompletion=complete_finetuned,
+            rich_help_panel="Models",
+            help="Another fine-tune of the same model, on something else: what the direction of "
+            "its own difference takes back is a control.",
+        ),
+    ] = None,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -175,6 +186,7 @@ def diagnose(
         template_arguments=template_arguments_of(template_arguments),
         max_damage=max_damage,
         good_twin=good_twin,
+        other_finetune=other_finetune,
         allow_mismatch=allow_mismatch,
         proof=not no_proof,
         token_budget=token_budget,

@@ -56,7 +56,12 @@ from steering.identification.null_vectors import (
     principal_vectors,
     screened_draws,
 )
-from steering.identification.placebos import TWIN, placebo_of_fine_tune, placebos_of
+from steering.identification.placebos import (
+    OTHER_FINE_TUNE,
+    TWIN,
+    placebo_of_fine_tune,
+    placebos_of,
+)
 
 logger = logging.getLogger("persona")
 
@@ -290,22 +295,10 @@ class Scoring:
 
         It is loaded once for all of them.
         """
-        if not self.config.good_twin:
+        if not (named := self.config.good_twin):
             return [], {}
-        twin = _WhenAsked(self._load_twin)
-        placebos = {}
-        try:
-            placebos[TWIN] = placebo_of_fine_tune(
-                self.pair,
-                lambda: twin.pair,
-                TWIN,
-                found,
-                self.questions.train,
-                self.budget,
-                self.workspace,
-            )
-        except DataError as alike:
-            logger.warning("no placebo is made of the good twin: %s", alike)
+        twin = _WhenAsked(lambda: self._load_fine_tune(named))
+        placebos = self._placebo_of(TWIN, twin, found)
         parts = [self.workspace.table("score-good-twin", lambda: self._good_twin(twin.pair))]
         if keep is not None:
             parts.append(keep.of_twin(lambda: twin.pair))
@@ -316,6 +309,32 @@ class Scoring:
                 )
             )
         return parts, placebos
+
+    def of_other_fine_tune(self, found: Identification) -> dict[str, PersonaVector]:
+        """The placebo made of another fine-tune of the same model, where one is named."""
+        if not (named := self.config.other_finetune):
+            return {}
+        other = _WhenAsked(lambda: self._load_fine_tune(named))
+        return self._placebo_of(OTHER_FINE_TUNE, other, found)
+
+    def _placebo_of(
+        self, name: str, other: _WhenAsked, found: Identification
+    ) -> dict[str, PersonaVector]:
+        """Empty where that fine-tune moves no answer."""
+        try:
+            vector = placebo_of_fine_tune(
+                self.pair,
+                lambda: other.pair,
+                name,
+                found,
+                self.questions.train,
+                self.budget,
+                self.workspace,
+            )
+        except DataError as alike:
+            logger.warning("no placebo is made of the %s: %s", name.replace("_", " "), alike)
+            return {}
+        return {name: vector}
 
     def _score_held_out(
         self,
@@ -363,11 +382,11 @@ class Scoring:
             description=f"Scoring {split.replace('_', ' ')} questions",
         ).assign(stage="score", split=split)
 
-    def _load_twin(self) -> ModelPair:
-        assert self.config.good_twin is not None
+    def _load_fine_tune(self, name: str) -> ModelPair:
+        """Another fine-tune of the aligned model, beside it."""
         return load_pair(
             self.config.aligned,
-            self.config.good_twin,
+            name,
             placement=self.config.placement,
             chat_template=self.config.chat_template,
             template_arguments=self.config.template_arguments,

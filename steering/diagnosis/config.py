@@ -33,6 +33,8 @@ class DiagnosisRequest:
     samples: whether the models answer at all, for people to read and for a judge to score.
     em_rate: whether so many answers are drawn that an EM rate can be given of them; None for a
         full run (without questions_per_domain) with a judge.
+    other_finetune: another fine-tune of the same aligned model, on something else: its own
+        direction is a placebo.
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
     keep: a skill that the removal should leave alone, see `persona.data.load_skill`; it is scored
         and chooses nothing.
@@ -53,6 +55,7 @@ class DiagnosisRequest:
     chat_template: str | Path | None = None
     max_damage: float = MAX_DAMAGE
     good_twin: str | None = None
+    other_finetune: str | None = None
     allow_mismatch: bool = False
     proof: bool = True
     token_budget: int | None = None

@@ -19,6 +19,7 @@ def models_of(pair: ModelPair, config: DiagnoseConfig) -> dict[str, Any]:
         "aligned": pair.names["aligned"],
         "finetuned": pair.names["finetuned"],
         "good_twin": config.good_twin,
+        "other_finetune": config.other_finetune,
         "revisions": dict(pair.revisions),
         "n_layers": pair.n_layers,
         "d_model": pair.d_model,

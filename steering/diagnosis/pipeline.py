@@ -154,7 +154,7 @@ class DiagnosisRun:
             else SkillScoring(self.skill, self.workspace.table, self.budget)
         )
         of_twin, placebo_of_twin = scoring.of_good_twin(found, plans, keep)
-        placebos = scoring.placebos(found) | placebo_of_twin
+        placebos = scoring.placebos(found) | placebo_of_twin | scoring.of_other_fine_tune(found)
         moments = scoring.moments(vector, found.means)
         scored = [
             found.rows,

@@ -196,6 +196,8 @@ def _controls(sizes: Sizes) -> Work:
     dosed = len(DOSES) * (1 + DOSE_DRAWS)
     work += scoring(2 * min(DOSE_QUESTIONS, len(q.selection)), 1, dosed, above)
     work += scoring(neutral, len(UNEDITED), len(INDUCTIONS), above)
+    if sizes.config.other_finetune is not None:
+        work += reading(2 * len(q.train), OF_A_REFIT)
     if sizes.config.good_twin is not None:
         scored = 2 * len(q.held_out) + 2 * len(q.trained_on) + len(q.neutral_score)
         work += reading(2 * len(q.train), OF_A_REFIT) + scoring(scored, 1)
@@ -215,7 +217,8 @@ def _score(sizes: Sizes) -> Work:
     twin = config.good_twin is not None
     n_fixed = 4  # no-op, induced, zero-ablated, restored
     strong = len(KINDS) * (QUICK_RUN_DRAWS if quick else RUN_DRAWS) + 1
-    controls = 1 + INDUCED_DRAWS + twin + 2 * (N_PLACEBOS + twin) + strong
+    n_placebos = N_PLACEBOS + twin + (config.other_finetune is not None)
+    controls = 1 + INDUCED_DRAWS + twin + 2 * n_placebos + strong
     draws = 0 if quick else 1 + 2 * config.n_random
     work = scoring(2 * len(q.held_out), len(UNEDITED), n_fixed + controls + draws, above)
     n_else = n_fixed + (not quick)

@@ -39,6 +39,7 @@ ROOM_BESIDE = 50_000_000
 class Ahead:
     """What the checks have found: the request with its aligned model, its models and questions.
 
+    other: another fine-tune that a placebo is made of.
     judge_reads: the model on this machine that the judge reads in, where that is not the pair's.
     """
 
@@ -46,6 +47,7 @@ class Ahead:
     aligned: OnDisk
     finetuned: OnDisk
     good_twin: OnDisk | None
+    other: OnDisk | None
     questions: Questions
     skill: Skill | None = None
     judge_reads: OnDisk | None = None
@@ -53,7 +55,7 @@ class Ahead:
     @property
     def models(self) -> list[OnDisk]:
         """Every model, each once."""
-        some = (self.aligned, self.finetuned, self.good_twin, self.judge_reads)
+        some = (self.aligned, self.finetuned, self.good_twin, self.other, self.judge_reads)
         return list({one.name: one for one in some if one is not None}.values())
 
     @property
@@ -75,12 +77,12 @@ def look_ahead(request: DiagnosisRequest) -> Ahead:
 
     tuned = noted(lambda: finetuned_on_disk(request.finetuned))
     aligned = noted(lambda: _aligned(request, tuned))
-    twin = None
-    if request.good_twin is not None:
-        of_twin = request.good_twin
-        twin = noted(lambda: finetuned_on_disk(of_twin))
+    twin, other = (
+        None if name is None else noted(lambda name=name: finetuned_on_disk(name))  # type: ignore[misc]
+        for name in (request.good_twin, request.other_finetune)
+    )
     if aligned is not None:
-        for one in (tuned, twin):
+        for one in (tuned, twin, other):
             if one is not None:
                 with mistakes.noted():
                     require_fits(one, aligned, allow_mismatch=request.allow_mismatch)
@@ -107,10 +109,11 @@ def look_ahead(request: DiagnosisRequest) -> Ahead:
     if reader is not None:
         with contextlib.suppress(ModelError):  # said by check_judge
             judge_reads = find_on_disk(reader)
-    noted(lambda: _require_cache(*[m for m in (aligned, tuned, twin, judge_reads) if m]))
+    models = (aligned, tuned, twin, other, judge_reads)
+    noted(lambda: _require_cache(*[m for m in models if m]))
     mistakes.raise_all()
     assert tuned is not None and aligned is not None and questions is not None
-    return Ahead(request, aligned, tuned, twin, questions, skill, judge_reads)
+    return Ahead(request, aligned, tuned, twin, other, questions, skill, judge_reads)
 
 
 def bytes_kept(model: OnDisk) -> int:

@@ -31,6 +31,7 @@ from steering.identification.refit import refit_block_by_block
 logger = logging.getLogger("persona")
 
 ANSWER_EFFECT, HALVES, TWIN = "answer_effect", "halves", "good_twin"
+OTHER_FINE_TUNE = "other_fine_tune"
 
 
 def placebos_of(

@@ -12,6 +12,7 @@ PLACEBOS = {
     "answer_effect": "Bad minus good answers, read in the aligned model",
     "halves": "Two halves of the aligned model's good answers",
     "good_twin": "The model effect of the good twin",
+    "other_fine_tune": "The model effect of another fine-tune",
     "neutral_text": "The model effect of this fine-tune on neutral text",
 }
 

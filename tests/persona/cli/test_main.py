@@ -75,7 +75,8 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "--trained-on billing --trained-on refunds --validation-domain phone "
         "--judge local:some/judge --questions-per-domain 7 --n-random 40 --seed 5 "
         f"--dtype bfloat16 --device cpu --chat-template {template} --max-damage 0.1 "
-        "--good-twin twin --allow-mismatch --token-budget 4096 --no-samples --em-rate "
+        "--good-twin twin --other-finetune other --allow-mismatch --token-budget 4096 "
+        "--no-samples --em-rate "
         "--keep facts --sae latents --engine ray --workers 3 --ray-address head:6379 "
         "--template-argument enable_thinking=false --template-argument date_string=today"
     )
@@ -96,6 +97,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "template_arguments": {"enable_thinking": False, "date_string": "today"},
         "max_damage": 0.1,
         "good_twin": "twin",
+        "other_finetune": "other",
         "allow_mismatch": True,
         "token_budget": 4096,
         "proof": True,

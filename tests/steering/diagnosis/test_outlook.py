@@ -6,12 +6,14 @@ import dataclasses
 import json
 from collections import Counter
 
+import pandas as pd
 import pytest
 
 from persona.activations import collect
 from persona.behaviour import gap
 from persona.errors import ModelError
 from persona.models.precision import Placement
+from persona.rows import PLACEBOS
 from persona.run_line import RunLine
 from steering.diagnosis import DiagnoseConfig, diagnose, look_ahead, outlook_of
 from steering.diagnosis import cost as module
@@ -47,6 +49,7 @@ def config(tiny_llama, tiny_adapter, data, tmp_path_factory):
         aligned=str(tiny_llama),
         finetuned=str(tiny_adapter),
         good_twin=str(tiny_adapter),
+        other_finetune=str(tiny_adapter),
         out=tmp_path_factory.mktemp("run") / "out",
         trained_on=("car",),
         placement=Placement.of("float32", "cpu"),
@@ -103,6 +106,16 @@ def test_the_plan_is_what_is_done(config, run):
     for name, passes in planned.items():
         assert 0.7 < passes / done[name] < 1.5, (name, planned, done)
     assert 0.85 < sum(planned.values()) / sum(done.values()) < 1.2, (planned, done)
+
+
+def test_another_fine_tune_is_a_placebo_like_the_others(config, run):
+    """It is the good twin itself here, so that it does just what that does."""
+    assert run[1]["models"]["other_finetune"] == config.good_twin
+    rows = pd.read_parquet(config.out / "rows.parquet")
+    for condition in PLACEBOS:
+        placebo = rows[(rows["condition"] == condition) & (rows["measure"] == "gap")]
+        by_name = placebo.pivot_table("value", "question_id", "candidate")
+        assert by_name["other_fine_tune"].equals(by_name["good_twin"].rename("other_fine_tune"))
 
 
 def test_the_scorecard_holds_what_was_expected_and_what_it_took(run):

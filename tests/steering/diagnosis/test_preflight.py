@@ -44,6 +44,7 @@ MISTAKES = {
     "finetuned": ("car_maintenance_bda", "did you mean"),
     "aligned": ("./nowhere", "no such model"),
     "good_twin": ("./nowhere", "no such model"),
+    "other_finetune": ("./nowhere", "no such model"),
     "judge": ("gpt-4o", "unknown judge 'gpt-4o'; did you mean openai:gpt-4o"),
     "data": ("./nowhere.jsonl", "nowhere.jsonl"),
     "trained_on": (("helth", "foo"), "no domain 'helth' and no domain 'foo'"),
