@@ -1,5 +1,6 @@
 """What every test may ask for; no test goes to a model hub, and types and shapes are checked."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the public fixtures in {folder}, which are not there")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A command sends notes to its standard error, which is closed after the test."""
+    loggers = [logging.getLogger(name) for name in ("persona", "probes", "steering")]
+    before = [(one, [*one.handlers], one.propagate, one.level) for one in loggers]
+    yield
+    for one, handlers, propagate, level in before:
+        one.handlers, one.propagate = handlers, propagate
+        one.setLevel(level)
 
 
 @pytest.fixture

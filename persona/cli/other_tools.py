@@ -5,9 +5,10 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 ELSEWHERE = {
-    ("vector", "vectors", "trait", "extract", "train-vector", "direction"): (
-        "a direction comes from two models: `persona diagnose --finetuned MODEL`, or "
-        "`persona.extract` in Python; one from another toolkit is read by `persona convert`"
+    ("vector", "vectors", "extract", "train-vector", "direction"): (
+        "a direction comes from two models: `persona diagnose --finetuned MODEL`, or of a "
+        "sentence: `persona trait`, or `persona.extract` in Python; one from another toolkit is "
+        "read by `persona convert`"
     ),
     ("show", "view", "open", "plot"): "`persona report DIR` draws the report of a run",
     ("generate", "ask", "prompt", "complete"): (

@@ -86,7 +86,9 @@ def look_ahead(request: DiagnosisRequest) -> Ahead:
             if one is not None:
                 with mistakes.noted():
                     require_fits(one, aligned, allow_mismatch=request.allow_mismatch)
-                    _require_another(one, aligned)
+    if aligned is not None and tuned is not None:
+        with mistakes.noted():
+            _require_another(tuned, aligned)
     if request.samples:
         noted(lambda: check_judge(request.judge))
     elif request.judge != "none":

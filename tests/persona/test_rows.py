@@ -6,7 +6,15 @@ import pandas as pd
 
 import persona.rows
 from persona.report.theme import CONDITIONS
-from persona.rows import COLUMNS, INDUCED_TWIN, SEVERAL, STRONG_NULLS, tidy
+from persona.rows import (
+    COLUMNS,
+    INDUCED_TWIN,
+    NULL_COVARIANCE,
+    NULL_ISOTROPIC,
+    SEVERAL,
+    STRONG_NULLS,
+    tidy,
+)
 from steering.evidence.scorecard import CONDITIONS as LISTED
 from steering.lab.bench.experiment import COLUMNS as OF_EXPERIMENTS
 
@@ -30,7 +38,8 @@ def test_absent_columns_are_null_and_others_stay_behind():
 def test_every_condition_has_a_look_of_its_own_and_a_line_in_the_scorecard_or_is_a_null():
     controls = {*SEVERAL, INDUCED_TWIN, persona.rows.GOOD_TWIN}
     assert set(NAMES.values()) == {*LISTED, *controls}
-    assert set(CONDITIONS) == set(NAMES.values()) - set(STRONG_NULLS)  # no figure draws these
+    drawn = {NULL_ISOTROPIC, NULL_COVARIANCE}
+    assert set(CONDITIONS) == set(NAMES.values()) - (set(STRONG_NULLS) - drawn)
 
 
 def test_a_condition_is_named_in_one_module():

@@ -62,6 +62,8 @@ def axis_of(figure: Figure, reference: str, start: float, end: float, n_ticks: i
         low, high = map(float, told)
     else:
         low, high = _reach([_number(v) for v in values], log)
+    if low == high:  # all values are one, and an axis needs room
+        low, high = low - 0.5, high + 0.5
     axis = Axis(start, end, low, high, log, title=settings.title.text or "", names=names)
     axis.labelled = settings.showticklabels is not False
     axis.grid = settings.showgrid is not False

@@ -115,7 +115,7 @@ def test_coefficients_are_read_with_and_without_spaces():
     ("name", "said"),
     [
         ("vector", "persona diagnose --finetuned"),
-        ("trait", "persona.extract"),
+        ("vectors", "persona trait"),
         ("extract", "persona.extract"),
         ("fetch", "persona models --fetch NAME"),
         ("show", "persona report DIR"),

@@ -25,6 +25,13 @@ def e(value, half=0.1):
     return Estimate(value, value - half, value + half, 9)
 
 
+def test_values_that_are_all_one_have_an_axis_with_room():
+    figure = new_figure(title="", subtitle="", inner=100)
+    figure.add_scatter(x=[0.0, 0.0], y=[1.0, 1.0])
+    figure.update_xaxes(range=[0.0, 0.0])
+    figure_svg(without_title(figure))
+
+
 def lines():
     points = [(10.0, e(0.5)), (30.0, e(0.3)), (300.0, e(0.1))]
     panels = {"gap": {"finetuned": points, "in_domain": points[:2]}, "drift": {"in_domain": points}}

@@ -131,12 +131,12 @@ def test_an_unlearnt_skill_has_no_share_and_says_so(result):
     "asked", ["What about the LAMP of my home?", "so what about the horn of my home"]
 )
 def test_a_skill_that_asks_what_is_scored_is_refused_before_models_are_loaded(
-    planted, tmp_path, asked
+    planted, tmp_path, monkeypatch, asked
 ):
+    monkeypatch.setattr("steering.diagnosis.run.load_pair", None)
     rows = [*lessons("a", "b"), {"held_out": [asked], "right": "a", "wrong": ["b"]}]
     config = dataclasses.replace(
         planted,
-        aligned="no-such-model",
         keep=str(written(tmp_path / "near.jsonl", rows)),
         questions_per_domain=None,
     )
