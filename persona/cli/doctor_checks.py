@@ -75,8 +75,8 @@ def check_device() -> DoctorCheck:
         memory = torch.cuda.get_device_properties(device).total_memory
         found = f"{torch.cuda.get_device_name(device)}, {memory / GIB:.0f} GiB, {dtype}"
     elif device.type == "cpu":
-        native = "native" if dtype == "bfloat16" else "not native, float32 is used"
-        found = f"no GPU; the CPU's bfloat16 is {native}"
+        pays = "faster than float32" if dtype == "bfloat16" else "no faster, float32 is used"
+        found = f"no GPU; the CPU's bfloat16 is {pays}"
     else:
         found = f"{device.type}, {dtype}"
     return DoctorCheck("device", "ok", found)

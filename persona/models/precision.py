@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +17,10 @@ from persona.errors import ModelError
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in Precision if name not in ("auto", *QUANTISED)
 }
+
+
+PAYS_FROM = 1.3
+"""How many times as fast bfloat16 must be for `auto` to take it: its rounding is coarser."""
 
 
 @dataclass(frozen=True)
@@ -164,12 +170,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(name: str = "auto", device: torch.device | None = None) -> torch.dtype:
-    """Return the number format called `name`; "auto" is bfloat16 where it is native, else float32.
-
-    Emulated bfloat16 is about four times slower than float32 on a CPU, and
-    `torch.ops.mkldnn._is_mkldnn_bf16_supported()` is True there too, so the CPU's own
-    capabilities are asked.
-    """
+    """Return the number format called `name`; "auto" is bfloat16 where it pays, else float32."""
     if name != "auto":
         if name not in DTYPES:
             if name in QUANTISED:
@@ -182,7 +183,31 @@ def choose_dtype(name: str = "auto", device: torch.device | None = None) -> torc
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-        return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16 if bfloat16_pays() else torch.float32
     return torch.float32
+
+
+@functools.cache
+def bfloat16_pays() -> bool:
+    """Whether this CPU multiplies matrices in bfloat16 clearly faster than in float32.
+
+    Emulated bfloat16 is about four times slower than float32, and
+    `torch.ops.mkldnn._is_mkldnn_bf16_supported()` is True there too, so the CPU's own capabilities
+    are asked. They do not suffice: with avx512_bf16 and no AMX one machine took 1.8 times as long
+    as in float32, so where they are there both are timed, for some 50 ms, once in a process.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
+        return False
+    return _seconds_of_product(torch.float32) >= PAYS_FROM * _seconds_of_product(torch.bfloat16)
+
+
+def _seconds_of_product(dtype: torch.dtype) -> float:
+    """The shortest of a few products as a small model's MLP takes of a batch."""
+    rows, weight = torch.ones(480, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
+    took = []
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.nn.functional.linear(rows, weight)
+        took.append(time.perf_counter() - start)
+    return min(took)

@@ -13,7 +13,7 @@ from persona.behaviour import Condition, score_pairs
 from persona.data import load_pairs
 from persona.directions import Direction
 from persona.errors import ModelError, SteeringError
-from persona.models import load_pair
+from persona.models import load_pair, precision
 from persona.models.load import load_bridge
 from persona.models.precision import Placement, choose_dtype
 from steering import add, steer
@@ -203,3 +203,20 @@ def test_a_model_spread_over_two_cards_reads_the_same(tiny_llama, tiny_pair, dia
     torch.testing.assert_close(
         rows(pair, encoded, "aligned"), rows(tiny_pair, encoded, "aligned"), atol=1e-3, rtol=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("native", "times_as_fast", "pays"),
+    [(True, 3.7, True), (True, 1.0, False), (True, 0.55, False), (False, 3.7, False)],
+)
+def test_auto_takes_bfloat16_where_the_processor_is_clearly_faster_in_it(
+    monkeypatch, native, times_as_fast, pays
+):
+    seconds = {torch.float32: times_as_fast, torch.bfloat16: 1.0}
+    monkeypatch.setattr(precision, "_seconds_of_product", seconds.__getitem__)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    assert precision.bfloat16_pays.__wrapped__() is pays
+
+
+def test_products_are_timed():
+    assert 0 < precision._seconds_of_product(torch.float32) < 10
