@@ -13,7 +13,6 @@ import math
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from persona.files import atomic_write_text
 from persona.models.kept_folder import cache_folder
@@ -21,9 +20,6 @@ from persona.models.on_disk import OnDisk
 from persona.models.precision import Placement
 from steering.diagnosis.plan import Work
 from steering.diagnosis.questions import Questions
-
-if TYPE_CHECKING:
-    pass
 
 CHARACTERS_PER_TOKEN = 4.2
 TEMPLATE_TOKENS = 30

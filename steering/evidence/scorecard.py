@@ -34,6 +34,7 @@ from persona.rows import (
     drawn_questions,
     is_beyond_chance,
     random_restorations,
+    screened_restorations,
 )
 from steering.evidence.net_effect import (
     Noop,
@@ -191,7 +192,7 @@ def _of_the_edit(
         above_twin=difference_of(held_out, FINETUNED, GOOD_TWIN, seed) if twin else None,
         net=net,
         kl_restoration=kl_restoration,
-        beyond_chance=_beats_plain_draws(restoration, random)
+        beyond_chance=_beats_draws(rows, restoration, random, strong["isotropic"])
         and all(null is None or _is_beaten(null) for null in strong.values()),
         noop=noop,
         residual=residual,
@@ -284,14 +285,22 @@ def _induction_controls(
     }
 
 
-def _beats_plain_draws(
-    restoration: Estimate, random: tuple[Estimate, NDArray[np.float64]] | None
+def _beats_draws(
+    rows: pd.DataFrame,
+    restoration: Estimate,
+    random: tuple[Estimate, NDArray[np.float64]] | None,
+    screened: Mapping[str, Any] | None,
 ) -> bool:
-    """As `is_beyond_chance`; True where the screened draws stand in for plain ones."""
-    if random is None:
-        return True
-    edit, draws = random
-    return is_beyond_chance(restoration.low, edit.value, float(np.percentile(draws, 97.5)))
+    """As `is_beyond_chance`, by the interval too; without plain draws by all screened ones."""
+    if random is not None:
+        on_those, draws = random[0].value, random[1]
+    else:
+        assert screened is not None
+        on_those = float(screened["restoration_of_the_edit"])
+        draws = screened_restorations(rows, NULL_ISOTROPIC)
+        if not len(draws):  # drawn, and all of them run
+            draws = random_restorations(rows, NULL_ISOTROPIC)
+    return is_beyond_chance(restoration.low, on_those, float(np.percentile(draws, 97.5)))
 
 
 def _is_beaten(null: Mapping[str, Any]) -> bool:

@@ -137,6 +137,21 @@ def test_screened_draws_stand_in_for_plain_ones(strongest, verdict):
         card(rows[~plain])
 
 
+def test_an_interval_that_reaches_down_to_chance_is_not_beyond_it_without_plain_draws_either():
+    """No draw does as much as the edit's mean, but its interval holds what most of them do."""
+    rows = planted_rows(restored=0.5, random=0.2)
+    held_out = (rows["measure"] == "gap") & (rows["split"] == "held_out")
+    mine = held_out & (rows["condition"] == "finetuned_restored")
+    rows.loc[mine, "value"] += np.where(np.arange(mine.sum()) % 2, 1.0, -1.0)
+    plain = rows["condition"] == "finetuned_random_restored"
+    screened = rows.assign(condition=rows["condition"].where(~plain, NULL_ISOTROPIC))
+    for c in (card(rows), card(screened)):
+        assert c["restoration"]["low"] < 0.2
+        checks = {check["name"]: check["met"] for check in c["checks"]}
+        assert checks["beyond_chance"] is False and c["verdict"] == "not_restored"
+    assert card(screened)["nulls"]["isotropic"]["n_as_much"] == 0
+
+
 def test_a_random_subspace_that_does_as_well_takes_the_p_value_up():
     assert card(planted_rows(random=0.85))["p_value"] > 0.5
 
