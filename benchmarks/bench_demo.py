@@ -21,8 +21,8 @@ from typing import Any
 from record import record
 
 from persona.models.named.folders import default_model_folder
+from persona.report.finished_run import read_run
 from persona.report.html import render_report
-from persona.report.run_folder import read_run
 
 
 def main() -> None:

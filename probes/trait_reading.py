@@ -18,7 +18,7 @@ from torch import Tensor
 
 from persona.errors import DataError
 from persona.intervals import beyond_draws
-from persona.traits.facts import PoleTexts, TraitReading
+from persona.traits.trait_facts import PoleTexts, TraitReading
 from probes.evaluation.baselines import bag_of_words, text_lengths
 from probes.evaluation.metrics import Array, auroc, estimate_of, group_weights
 

@@ -22,7 +22,7 @@ import pandas as pd
 from persona.files import atomic_write_text
 from persona.report.figure_readings import figure_readings
 from persona.report.figures import all_conditions
-from persona.report.run_folder import read_run
+from persona.report.finished_run import read_run
 from persona.report.svg import figure_svg, on_dark_ground
 from persona.report.theme import without_title
 from persona.report.wording import number

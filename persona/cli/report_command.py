@@ -12,7 +12,7 @@ import typer
 from persona.cli.options import Debug, Json, Quiet
 
 if TYPE_CHECKING:
-    from persona.report.run_folder import FinishedRun
+    from persona.report.finished_run import FinishedRun
 
 COMPARISON = Path("comparison.html")
 
@@ -59,9 +59,9 @@ def report(
       persona report persona-demo diagnosis --out comparison.html
     """
     from persona.files import atomic_write_text
-    from persona.report.comparison import render_comparison
+    from persona.report.compared_runs import render_comparison
+    from persona.report.finished_run import read_run
     from persona.report.html import REPORT_NAME, render_report
-    from persona.report.run_folder import read_run
 
     found = [read_run(folder) for folder in runs]
     if len(found) == 1:

@@ -14,8 +14,8 @@ from persona.report import sections
 from persona.report.glossary import Glossary
 from persona.report.limits import limits_of
 from persona.report.next_steps import next_steps
-from persona.report.page import render_page
 from persona.report.page_figures import page_figures, width_of
+from persona.report.page_templates import render_page
 from persona.report.plain_sentences import plain_sentences
 from persona.report.random_choices import random_choices
 from persona.report.skill_words import skill_sentence

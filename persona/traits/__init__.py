@@ -1,5 +1,6 @@
 """A persona vector for any trait: what it is made of, how it is made, and the verdict on it."""
 
+from persona.traits.answer_plan import TraitPlan, plan_answers
 from persona.traits.artefacts import (
     TraitArtefacts,
     read_artefacts,
@@ -8,12 +9,11 @@ from persona.traits.artefacts import (
 )
 from persona.traits.check import Fault, faults_of, require_sound
 from persona.traits.choosing_artefacts import ChosenArtefacts, choose_artefacts
-from persona.traits.facts import SteeredEffect, TraitFacts, TraitReading
 from persona.traits.making import make_trait
-from persona.traits.plan import TraitPlan, plan_answers
 from persona.traits.shipped_traits import NONSENSE, PUBLISHED, shipped_trait
+from persona.traits.trait_facts import SteeredEffect, TraitFacts, TraitReading
 from persona.traits.trait_judge import TraitJudge, trait_judge_named
-from persona.traits.verdict import Verdict, verdict_on
+from persona.traits.trait_verdict import Verdict, verdict_on
 from persona.traits.writers import EndpointWriter, ModelWriter, Writer, writer_named
 
 __all__ = [

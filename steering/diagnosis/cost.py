@@ -2,7 +2,7 @@
 
 Rough on purpose: counts come from the sizes in config.json, the speed from the last run here. The
 figures that stand for what is not multiplication were measured on one core, see
-`steering.diagnosis.plan`.
+`steering.diagnosis.work_plan`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from persona.files import atomic_write_text
 from persona.models.kept_folder import cache_folder
 from persona.models.on_disk import OnDisk
 from persona.models.precision import Placement
-from steering.diagnosis.plan import Work
 from steering.diagnosis.questions import Questions
+from steering.diagnosis.work_plan import Work
 
 CHARACTERS_PER_TOKEN = 4.2
 TEMPLATE_TOKENS = 30

@@ -22,9 +22,9 @@ from steering.diagnosis.cost import (
     tera_operations,
     weight_bytes,
 )
-from steering.diagnosis.plan import Sizes, Work, work_of
 from steering.diagnosis.preflight import Ahead, bytes_kept
 from steering.diagnosis.run_stages import LOAD, WHAT
+from steering.diagnosis.work_plan import Sizes, Work, work_of
 
 
 @dataclass(frozen=True)

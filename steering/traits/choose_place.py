@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.data.types import NeutralText
-from persona.traits.plan import TraitPlan
+from persona.traits.answer_plan import TraitPlan
 from steering.traits.trait_place import (
     COEFFICIENTS,
     TraitPlace,

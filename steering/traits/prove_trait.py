@@ -20,10 +20,10 @@ from persona.data.shipped import load_neutral
 from persona.data.types import NeutralText
 from persona.directions.direction import Direction
 from persona.intervals import Estimate, bootstrap
-from persona.traits.facts import PoleTexts, SteeredEffect, TraitFacts, TraitReading
+from persona.traits.answer_plan import CONTROLS, TraitPlan
 from persona.traits.kept_answers import read_without_instruction, shuffled_poles
-from persona.traits.plan import CONTROLS, TraitPlan
-from persona.traits.verdict import Verdict, verdict_on
+from persona.traits.trait_facts import PoleTexts, SteeredEffect, TraitFacts, TraitReading
+from persona.traits.trait_verdict import Verdict, verdict_on
 from steering.traits.choose_place import choose_place
 from steering.traits.trait_effects import (
     VECTOR,

@@ -16,7 +16,7 @@ from torch import Tensor
 from persona.directions.direction import Direction
 from persona.errors import DataError
 from persona.intervals import Estimate, bootstrap
-from persona.traits.facts import SteeredEffect
+from persona.traits.trait_facts import SteeredEffect
 from steering.evidence.random_edits import random_directions
 
 VECTOR = "vector"

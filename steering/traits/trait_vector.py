@@ -14,6 +14,7 @@ from torch import Tensor
 from persona.directions.methods import difference_of_means
 from persona.directions.reliability import split_half_cosine
 from persona.errors import DataError
+from persona.traits.answer_plan import CONTROLS, TraitPlan, plan_answers
 from persona.traits.asking import Pole, judged_items
 from persona.traits.kept_answers import (
     are_coherent,
@@ -23,7 +24,6 @@ from persona.traits.kept_answers import (
     show_the_contrast,
     trait_pairs,
 )
-from persona.traits.plan import CONTROLS, TraitPlan, plan_answers
 from persona.traits.trait_judge import require_scores
 from steering.traits.trait_session import TraitSession
 

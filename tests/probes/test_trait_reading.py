@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from persona.errors import DataError
-from persona.traits.facts import PoleTexts
+from persona.traits.trait_facts import PoleTexts
 from probes.trait_reading import read_trait
 
 N, D = 40, 16

@@ -17,8 +17,8 @@ from persona.rows import PLACEBOS
 from persona.run_line import RunLine
 from steering.diagnosis import DiagnoseConfig, diagnose, look_ahead, outlook_of
 from steering.diagnosis import cost as module
-from steering.diagnosis.plan import Work, scoring
 from steering.diagnosis.run_stages import LOAD, run_stage_of
+from steering.diagnosis.work_plan import Work, scoring
 from steering.identification import attribution, candidates, placebos
 
 WORDS = ("oil", "tyre", "lamp", "road", "door", "seat", "fuel", "wire", "bolt", "hat", "cap", "key")

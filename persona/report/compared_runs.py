@@ -11,12 +11,12 @@ from typing import Any
 from persona.errors import DataError
 from persona.report import sections
 from persona.report.figures.run_comparison import compare_runs
+from persona.report.finished_run import FinishedRun
 from persona.report.glossary import Glossary
-from persona.report.page import render_page
 from persona.report.page_figures import page_figure
+from persona.report.page_templates import render_page
 from persona.report.plain_sentences import PlainSentence, plain_sentences
 from persona.report.random_choices import random_choices
-from persona.report.run_folder import FinishedRun
 from persona.report.tables import condition_entry
 from persona.report.theme import CONDITIONS
 from persona.report.verdict_words import Verdict, verdict_words

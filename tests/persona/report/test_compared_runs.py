@@ -7,9 +7,9 @@ import pytest
 from finished_run import leave_run
 
 from persona.errors import DataError
-from persona.report.comparison import differences, render_comparison
+from persona.report.compared_runs import differences, render_comparison
 from persona.report.figures import compare_runs
-from persona.report.run_folder import read_run
+from persona.report.finished_run import read_run
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from persona.intervals import Estimate
-from persona.traits.facts import SteeredEffect, TraitFacts, TraitReading
-from persona.traits.plan import answers_for_auroc
-from persona.traits.verdict import LEAST_PAIRS, verdict_on
+from persona.traits.answer_plan import answers_for_auroc
+from persona.traits.trait_facts import SteeredEffect, TraitFacts, TraitReading
+from persona.traits.trait_verdict import LEAST_PAIRS, verdict_on
 
 
 def at(value, half=5.0, n=20):

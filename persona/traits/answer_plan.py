@@ -33,7 +33,7 @@ def answers_for_auroc(auroc: float) -> float:
     """Answers of either pole that tell an AUROC from 1/2; infinite for 1/2.
 
     Examples:
-        >>> from persona.traits.plan import answers_for_auroc
+        >>> from persona.traits.answer_plan import answers_for_auroc
         >>> math.ceil(answers_for_auroc(0.7))
         33
     """
@@ -50,7 +50,7 @@ def pairs_for_effect(effect: float) -> float:
     """Paired answers that show an effect, given in spreads of one difference.
 
     Examples:
-        >>> from persona.traits.plan import pairs_for_effect
+        >>> from persona.traits.answer_plan import pairs_for_effect
         >>> math.ceil(pairs_for_effect(0.5))
         32
     """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, ttest_1samp
 
-from persona.traits.plan import (
+from persona.traits.answer_plan import (
     AUROC_TO_FIND,
     EFFECT_TO_FIND,
     answers_for_auroc,

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from persona.intervals import Estimate
-from persona.traits.facts import SteeredEffect, TraitFacts
-from persona.traits.plan import AUROC_TO_FIND, answers_for_auroc
+from persona.traits.answer_plan import AUROC_TO_FIND, answers_for_auroc
+from persona.traits.trait_facts import SteeredEffect, TraitFacts
 
 VerdictName = Literal["found", "style only", "nothing", "too few answers"]
 LEAST_PAIRS = 10
