@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from persona.behaviour.judging.cache import JudgeCache, request_key
 from persona.behaviour.judging.chat_endpoint import ChatEndpoint
@@ -143,14 +144,27 @@ class EndpointJudge:
         self, prompts: Sequence[str], cache: JudgeCache | None
     ) -> dict[str, dict[str, float]]:
         answers: dict[str, dict[str, float]] = {}
+        failed = Event()
+
+        def ask_unless_one_failed(prompt: str) -> dict[str, float] | None:
+            if failed.is_set():
+                return None
+            try:
+                return self._ask(prompt)
+            except JudgeError:
+                failed.set()
+                raise
+
         pool = ThreadPoolExecutor(max_workers=self._concurrency)
-        futures = {pool.submit(self._ask, prompt): prompt for prompt in prompts}
+        futures = {pool.submit(ask_unless_one_failed, prompt): prompt for prompt in prompts}
         try:
             for future in progress(as_completed(futures), "Asking the judge", total=len(futures)):
-                prompt = futures[future]
-                answers[prompt] = future.result()
+                answer = future.result()
+                if answer is None:  # not asked; the one that failed raises in its turn
+                    continue
+                answers[futures[future]] = answer
                 if cache is not None:
-                    cache.put(self._key(prompt), answers[prompt])
+                    cache.put(self._key(futures[future]), answer)
         except KeyboardInterrupt:
             self._at.close()
             raise
@@ -159,9 +173,11 @@ class EndpointJudge:
             # Of several that had ended, the one that failed may have come first.
             for future, prompt in futures.items():
                 ended = future.done() and not future.cancelled()
-                new = prompt not in answers and ended and future.exception() is None
-                if cache is not None and new:
-                    cache.put(self._key(prompt), future.result())
+                if cache is None or prompt in answers or not ended or future.exception():
+                    continue
+                answer = future.result()
+                if answer is not None:
+                    cache.put(self._key(prompt), answer)
         return answers
 
     def _ask(self, prompt: str, *, first_call: bool = False) -> dict[str, float]:
