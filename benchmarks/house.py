@@ -37,7 +37,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("activations",),
         ("directions",),
         ("behaviour",),
-        ("organisms", "report", "traits"),
+        ("organisms", "report", "traits", "vllm"),
         ("sae",),
         ("cli",),
     ),

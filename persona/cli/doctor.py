@@ -85,6 +85,7 @@ def _look(certify: bool, fetch: bool, model: str, dtype: str, device: str) -> li
         checks.check_cache(cache),
         *checks.check_versions(tested, checks.installed_versions(list(tested))),
         checks.check_extras(),
+        checks.check_vllm(),
         checks.check_default_model(cache, fetch=fetch),
         checks.check_organisms(),
     ]

@@ -218,6 +218,19 @@ def check_extras(package: str = "personascope") -> DoctorCheck:
     return DoctorCheck("extras", "ok", found)
 
 
+def check_vllm() -> DoctorCheck:
+    """Whether a tested vLLM is there; a machine is ready without it."""
+    from persona.vllm.installed import HOW_TO_GET_IT, installed_vllm, tested_range
+
+    found = installed_vllm()
+    if found is None:
+        told = f"not installed; no command needs it (tested: {tested_range()})"
+        return DoctorCheck("vllm", "ok", told, HOW_TO_GET_IT)
+    if found.fault:
+        return DoctorCheck("vllm", "warn", found.fault, HOW_TO_GET_IT)
+    return DoctorCheck("vllm", "ok", f"{found.distribution} {found.version}")
+
+
 def check_certificate(model: str, dtype: str, device: str) -> DoctorCheck:
     """Whether steering takes effect as meant on a model; it is loaded, fetched where need be."""
     from persona.errors import PersonaError

