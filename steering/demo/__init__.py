@@ -1,8 +1,9 @@
 """Talking to a pair of models while one of them is steered: what `persona chat` and `app` share."""
 
 from steering.demo.browser.interface import import_gradio, launch
-from steering.demo.notebook.exploration import Choice, Exploration, Explored
+from steering.demo.notebook.exploration import Exploration
 from steering.demo.notebook.explorer import Explorer, explore
+from steering.demo.notebook.text_readings import Choice, Explored
 from steering.demo.session.generation import Sampling, Token
 from steering.demo.session.one_prompt import SteeredText, default_way, steered_texts
 from steering.demo.session.session import Answer, Column, Exchange, Session

@@ -6,7 +6,7 @@ No widgets here: `Exploration.read(choice)` turns a choice into readings and rem
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,59 +19,15 @@ from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import ModelPair
 from steering.demo.notebook.text_pass import TextPass, pass_over_text
+from steering.demo.notebook.text_readings import Choice, Explored
 from steering.demo.session.generation import Generation, Sampling
-from steering.demo.session.vector import DemoVector, Mode, Setting, edits_of
+from steering.demo.session.vector import DemoVector, edits_of
 from steering.edits.edit import Edit
 
 N_SHOWN = 8
 """Next tokens shown of either kind."""
 N_TEXTS, N_PASSES = 4, 256
 """Texts whose residuals, and settings whose readings, are remembered."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Everything a person sets.
-
-    direction: its name. layer: the block that is read, and steered unless `every_block`, which
-    steers at all blocks of the direction. mode, coefficient: as `Setting`; 0 changes nothing.
-    question, answer: the text; without an answer it ends where one would begin.
-    """
-
-    question: str
-    direction: str
-    layer: int
-    answer: str = ""
-    mode: Mode = "add"
-    coefficient: float = 0.0
-    every_block: bool = False
-
-    @property
-    def setting(self) -> Setting:
-        layers = None if self.every_block else (self.layer, self.layer)
-        return Setting(self.coefficient, self.mode, layers)
-
-
-@dataclass(frozen=True)
-class Explored:
-    """The readings of a choice. A condition is a side, or a side and "_steered".
-
-    projections: columns condition, position, token, value: x . direction of the residual at the
-        token itself, after the edits of that block; signed, residual-stream units.
-    levels: where the models' means lie on the direction at this block, empty where not known.
-    next_tokens: side -> columns token, before, after: log p (nats) of the first answer token
-        without and with steering, of the tokens whose probability changes most either way.
-    answers: columns condition (a side), before, after, shift: mean log p per token of the answer,
-        nats per token; no row without an answer.
-    response: [start, end) of the answer among the tokens.
-    """
-
-    choice: Choice
-    projections: pd.DataFrame
-    levels: Mapping[str, float]
-    next_tokens: Mapping[str, pd.DataFrame]
-    answers: pd.DataFrame
-    response: tuple[int, int]
 
 
 @dataclass
@@ -105,14 +61,16 @@ class Exploration:
                 except SpaceMismatchError as error:
                     raise SpaceMismatchError(f"{name}: {error}") from error
 
-    def starting_choice(self, question: str = "", answer: str = "") -> Choice:
+    def starting_choice(self, question: str = "", answer: str = "", bad_answer: str = "") -> Choice:
         """The first direction as it suggests itself: a diagnosis at all its blocks, with the
         coefficient that was chosen; plain vectors in the middle of theirs."""
         name, vector = next(iter(self.directions.items()))
         layer = vector.layers[len(vector.layers) // 2]
         own = vector.default_setting
         every_block = vector.persona_vector is not None and len(vector.layers) > 1
-        return Choice(question, name, layer, answer, own.mode, own.coefficient, every_block)
+        return Choice(
+            question, name, layer, answer, own.mode, own.coefficient, every_block, bad_answer
+        )
 
     def write(self, choice: Choice, max_new_tokens: int = 40) -> dict[str, str]:
         """What each side answers to the question, greedily, without and with the setting.
@@ -121,7 +79,7 @@ class Exploration:
         Raises: SteeringError or DataError as `read`.
         """
         edits = edits_of(self.vector(choice.direction), choice.setting)
-        prompt = self._encoded(replace(choice, answer="")).ids
+        prompt = self._encoded(choice.question).ids
         conditions: list[tuple[str, str, list[Edit]]] = [(side, side, []) for side in self.sides]
         if choice.coefficient:
             conditions += [(f"{side}_steered", side, edits) for side in self.sides]
@@ -158,9 +116,11 @@ class Exploration:
                 f"{choice.direction} has no block {choice.layer}; it has {vector.layers}"
             )
         edits = edits_of(vector, choice.setting)
-        text = self._encoded(choice)
+        text = self._encoded(choice.question, choice.answer)
+        has_both = bool(choice.answer.strip() and choice.bad_answer.strip())
+        bad_text = self._encoded(choice.question, choice.bad_answer) if has_both else None
         row = vector.row(choice.layer)
-        projections, next_tokens, answers = [], {}, []
+        projections, next_tokens, answers, bad_answers = [], {}, [], []
         for side in self.sides:
             before = self._unsteered_pass(side, text)
             after = self._steered_pass(side, text, choice, edits, row)
@@ -168,26 +128,29 @@ class Exploration:
             read = plain if after is before else after.projections[choice.layer]
             projections += [(side, plain), (f"{side}_steered", read)]
             next_tokens[side] = self._shifts(before.next_log_probs, after.next_log_probs)
-            if before.answer_log_prob is not None and after.answer_log_prob is not None:
-                answers.append((side, before.answer_log_prob, after.answer_log_prob))
+            answers.append((side, before.answer_log_prob, after.answer_log_prob))
+            if bad_text is not None:
+                plain_bad = self._unsteered_pass(side, bad_text).answer_log_prob
+                steered_bad = self._steered_pass(side, bad_text, choice, edits, row).answer_log_prob
+                bad_answers.append((side, plain_bad, steered_bad))
         levels = vector.levels(choice.layer)
         known = dict(zip(("aligned", "finetuned"), levels, strict=True)) if levels else {}
-        table = pd.DataFrame(answers, columns=["condition", "before", "after"])
         return Explored(
             choice,
             self._table(text, projections),
             known,
             next_tokens,
-            table.assign(shift=table["after"] - table["before"]),
+            _moved(answers),
+            _moved(bad_answers),
             text.response,
         )
 
-    def _encoded(self, choice: Choice) -> TokenizedDialogue:
-        if not choice.question.strip():
+    def _encoded(self, question: str, answer: str = "") -> TokenizedDialogue:
+        if not question.strip():
             raise DataError("the question is empty")
-        turns = [Turn("user", choice.question)]
-        if choice.answer.strip():
-            turns.append(Turn("assistant", choice.answer))
+        turns = [Turn("user", question)]
+        if answer.strip():
+            turns.append(Turn("assistant", answer))
         return self.pair.chat.encode(Dialogue(tuple(turns)))
 
     def _unsteered_pass(self, side: str, text: TokenizedDialogue) -> TextPass:
@@ -196,7 +159,7 @@ class Exploration:
         def run() -> TextPass:
             return self._run(side, text, [], layers, None)
 
-        return _remembered(self._unsteered, (side, text.ids, text.response), run, 2 * N_TEXTS)
+        return _remembered(self._unsteered, (side, text.ids, text.response), run, 4 * N_TEXTS)
 
     def _steered_pass(
         self,
@@ -269,6 +232,13 @@ class Exploration:
         text = str(tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
         # Part of a character has no text of its own; the vocabulary's name tells it from others.
         return str(tokenizer.convert_ids_to_tokens(token_id)) if "\ufffd" in text else text
+
+
+def _moved(answers: Sequence[tuple[str, float | None, float | None]]) -> pd.DataFrame:
+    """Condition, log p without and with the edit, and the shift; nothing of what has no answer."""
+    known = [one for one in answers if None not in one]
+    table = pd.DataFrame(known, columns=["condition", "before", "after"])
+    return table.assign(shift=table["after"] - table["before"])
 
 
 def _remembered(known: OrderedDict[Any, TextPass], key: Any, run: Any, most: int) -> TextPass:

@@ -5,40 +5,45 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from persona.directions.direction import Direction, PersonaVector
-from persona.errors import DataError, PersonaError, SteeringError
+from persona.data.shipped import load_pairs
+from persona.data.types import AnswerPair
+from persona.errors import PersonaError, SteeringError
 from persona.models.chat.chat_format import ChatFormat, chat_format
 from persona.models.in_memory import pair_of
 from persona.models.pair import ModelPair, Side
 from persona.report.theme import Mode
-from steering.demo.notebook.exploration import Choice, Exploration, Explored
-from steering.demo.session.vector import DemoVector, from_persona_vector, load_demo_vector
+from steering.demo.notebook.exploration import Exploration
+from steering.demo.notebook.named_vectors import Source, named_vectors
+from steering.demo.notebook.text_readings import Choice, Explored
 
 NO_WIDGETS = "exploring needs ipywidgets and anywidget; pip install 'personascope[notebooks]'"
-SUFFIXES = (".safetensors", ".gguf")
-Source = str | Path | DemoVector | PersonaVector | Direction
+SHIPPED_DOMAIN = "health"
+"""Whose first question is shown where none is given."""
 
 
 def explore(
     pair_or_model: Any,
     directions: Source | Sequence[Source] | Mapping[str, Source],
-    text: str = "",
+    text: str | AnswerPair = "",
     answer: str = "",
     *,
     chat: ChatFormat | None = None,
-    mode: Mode = "light",
+    mode: Mode | None = None,
 ) -> Explorer:
     """A panel for a notebook: choose block, coefficient and direction, see what they do to a text.
+
+    It opens at the direction's own coefficient and blocks. Where the text has a good and a bad
+    answer, it shows the gap between them on every side, without and with steering.
 
     pair_or_model: a ModelPair, its sides shown side by side; or one model, a bridge or a plain
         Hugging Face one.
     directions: one or more, by name or not: files, the folder of a diagnosis, or objects.
-    text, answer: a question, and where there is one the answer whose log-probability is read.
+    text, answer: a question, and where there is one the answer whose log-probability is read; or
+        an answer pair, both of whose answers are. Without either, a question that is shipped.
     chat: of one model without a tokenizer of its own; `persona.models.load.load_bridge` gives it.
-    mode: the ground, "light" or "dark".
+    mode: the ground, "light" or "dark"; None follows the notebook's theme.
     Raises: PersonaError without ipywidgets or anywidget; DataError and SpaceMismatchError for a
         direction that cannot be read or is of another model; SteeringError for none at all.
     """
@@ -51,7 +56,10 @@ def explore(
         ("aligned", "finetuned") if is_pair else ("model",),
         checks_space=is_pair,
     )
-    return Explorer(exploration, exploration.starting_choice(text, answer), mode)
+    if not text and not answer:
+        text = load_pairs([SHIPPED_DOMAIN])[0]
+    asked = (text.question, text.good, text.bad) if isinstance(text, AnswerPair) else (text, answer)
+    return Explorer(exploration, exploration.starting_choice(*asked), mode)
 
 
 def import_widgets() -> Any:
@@ -62,61 +70,6 @@ def import_widgets() -> Any:
     except ImportError as error:
         raise PersonaError(NO_WIDGETS) from error
     return ipywidgets
-
-
-def named_vectors(
-    directions: Source | Sequence[Source] | Mapping[str, Source],
-    pair: ModelPair,
-    *,
-    allow_mismatch: bool = False,
-) -> dict[str, DemoVector]:
-    """Directions by the name that the person gave, else the file's or the method's.
-
-    Raises: DataError where two have one name, a folder holds no direction, or a file cannot be
-        read; SpaceMismatchError for a direction of another model.
-    """
-    if isinstance(directions, Mapping):
-        return {str(k): _vector(v, pair, allow_mismatch) for k, v in directions.items()}
-    if isinstance(directions, (str, Path, DemoVector, PersonaVector, Direction)):
-        directions = [directions]
-    sources: list[Source] = []
-    for source in directions:
-        if isinstance(source, (str, Path)) and Path(source).is_dir():
-            sources += _files_of(Path(source))
-        else:
-            sources.append(source)
-    found: dict[str, DemoVector] = {}
-    for source in sources:
-        vector = _vector(source, pair, allow_mismatch)
-        if vector.name in found:
-            raise DataError(
-                f"two directions are called {vector.name!r}; give names: {{'mine': first, ...}}"
-            )
-        found[vector.name] = vector
-    return found
-
-
-def _files_of(folder: Path) -> list[Source]:
-    """The directions of a diagnosis folder, the one it chose first."""
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
-    if not files:
-        raise DataError(
-            f"{folder} holds no direction; name the folder of a diagnosis (direction.safetensors)"
-        )
-    files.sort(key=lambda path: path.stem != "direction")
-    return [*files]
-
-
-def _vector(source: Source, pair: ModelPair, allow_mismatch: bool) -> DemoVector:
-    match source:
-        case DemoVector():
-            return source
-        case PersonaVector():
-            return from_persona_vector(source)
-        case Direction():
-            name = f"{source.method}, block {source.space.layer}"
-            return DemoVector({source.space.layer: source}, None, name)
-    return load_demo_vector(source, pair, allow_mismatch=allow_mismatch)
 
 
 def _alone(model: Any, chat: ChatFormat | None) -> ModelPair:
@@ -139,11 +92,12 @@ class Explorer:
 
     controls: name -> widget. figures: "projections", "trace" and one "next_SIDE" a side.
     asking, written: the button that has every side answer, and what they answered.
+    mode: the ground; None follows the notebook's, and is light until a page says which it has.
     """
 
     exploration: Exploration
     choice: Choice
-    mode: Mode = "light"
+    mode: Mode | None = None
     shown: Explored | None = None
     controls: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -153,38 +107,55 @@ class Explorer:
     def __post_init__(self) -> None:
         widgets = import_widgets()
         from steering.demo.notebook.panel import controls_of
+        from steering.demo.notebook.theme_reader import theme_reader
 
+        self.ground: Mode = self.mode or "light"
         self.controls = controls_of(self.exploration, self.choice)
-        self.status = widgets.HTML()
+        self.status = widgets.HTML().add_class("persona-status")
         self.written = widgets.HTML()
         self.asking = widgets.Button(
             description="Write answers",
             tooltip="Every side answers the question, greedily, without and with steering",
         )
         self.asking.on_click(lambda _: self.write())
-        self._places = {
-            key: widgets.VBox(layout=widgets.Layout(width="100%", min_width="0"))
-            for key in ("projections", "trace", *(f"next_{s}" for s in self.exploration.sides))
-        }
+        sides = [f"next_{side}" for side in self.exploration.sides]
+        whole = widgets.Layout(width="100%", min_width="0")
+        self._places = {key: widgets.VBox(layout=whole) for key in ("projections", "trace")}
+        part = widgets.Layout(flex="1 1 380px", min_width="0")
+        self._places |= {key: widgets.VBox(layout=part) for key in sides}
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         top = [self.controls[k] for k in ("direction", "layer", "mode", "coefficient")]
+        texts = [self.controls[k] for k in ("question", "answer", "bad_answer")]
         wrapped = widgets.Layout(display="flex", flex_flow="row wrap", width="100%")
+        follows = [] if self.mode else [theme_reader(self._turned)]
         self.widget = widgets.VBox(
             [
                 widgets.HBox([*top, self.controls["every_block"]], layout=wrapped),
-                widgets.HBox([self.controls["question"], self.controls["answer"]], layout=wrapped),
+                widgets.HBox(texts, layout=wrapped),
                 widgets.HBox([self.asking, self.status], layout=wrapped),
                 self.written,
-                *self._places.values(),
+                *(self._places[key] for key in ("projections", "trace")),
+                widgets.HBox([self._places[key] for key in sides], layout=wrapped),
+                *follows,
             ]
-        )
+        ).add_class("persona-explorer")
         self._show(self.choice)
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """The panel, and a still of it for a notebook that is read and not run."""
+        from steering.demo.notebook.readings_html import still_html
 
-        display(self.widget)
+        bundle: dict[str, Any] = dict(self.widget._repr_mimebundle_())
+        if self.shown is not None:
+            bundle["text/html"] = still_html(self.shown, self.figures["projections"])
+        return bundle
+
+    def _turned(self, is_dark: bool) -> None:
+        """The notebook has another theme: the same readings on its ground."""
+        self.ground = "dark" if is_dark else "light"
+        if self.shown is not None:
+            self._draw(self.shown)
 
     def _changed(self, change: Any) -> None:
         if self._fitting:
@@ -194,7 +165,8 @@ class Explorer:
 
     def _show(self, choice: Choice) -> None:
         """Show a choice. One that is not possible is said in the status; the figures stay."""
-        from steering.demo.notebook.panel import figures_of, fit_controls, line_html, status_html
+        from steering.demo.notebook.panel import fit_controls
+        from steering.demo.notebook.readings_html import line_html, status_html
 
         self._fitting = True
         try:
@@ -212,13 +184,18 @@ class Explorer:
             self.status.value = line_html(str(error), failed=True)
             return
         self.choice, self.shown = choice, shown
-        for key, figure in figures_of(shown, self.mode).items():
-            self._put(key, figure)
+        self._draw(shown)
         self.status.value = status_html(shown, self.exploration.vector(choice.direction).notes)
+
+    def _draw(self, shown: Explored) -> None:
+        from steering.demo.notebook.panel import figures_of
+
+        for key, figure in figures_of(shown, self.ground).items():
+            self._put(key, figure)
 
     def write(self) -> None:
         """Have every side answer the question at the choice that is shown."""
-        from steering.demo.notebook.panel import line_html, written_html
+        from steering.demo.notebook.readings_html import line_html, written_html
 
         if not self.choice.question.strip():
             return
@@ -238,7 +215,7 @@ class Explorer:
 
         from persona.report.theme import with_joined_title
 
-        figure = with_joined_title(figure, self.mode)
+        figure = with_joined_title(figure, self.ground)
         held = self.figures.get(key)
         kinds = [trace.type for trace in figure.data]
         if held is None or [trace.type for trace in held.data] != kinds:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from persona.report.figures.token_figures import next_token_shifts, token_map, token_trace
 from persona.report.theme import Mode, in_mode, look_of, svg_text
-from persona.report.wording import cleaned, number
-from steering.demo.notebook.exploration import Choice, Exploration, Explored
+from persona.report.wording import number
+from steering.demo.notebook.exploration import Exploration
+from steering.demo.notebook.text_readings import Choice, Explored
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -28,7 +27,8 @@ def controls_of(exploration: Exploration, choice: Choice) -> dict[str, Any]:
     low, high = REACH[choice.mode]
     return {
         "question": widgets.Textarea(choice.question, description="question", **text),
-        "answer": widgets.Textarea(choice.answer, description="answer", **text),
+        "answer": widgets.Textarea(choice.answer, description="good answer", **text),
+        "bad_answer": widgets.Textarea(choice.bad_answer, description="bad answer", **text),
         "direction": widgets.Dropdown(
             options=list(exploration.directions),
             value=choice.direction,
@@ -105,53 +105,3 @@ def figures_of(shown: Explored, mode: Mode) -> dict[str, Figure]:
             subtitle=f"{choice.setting.edit_in_words}; {which}",
         )
     return {key: in_mode(figure, mode) for key, figure in figures.items()}
-
-
-def status_html(shown: Explored, notes: Sequence[str] = ()) -> str:
-    """The answer's log-probability on every side, without and with steering; escaped."""
-    rows = "".join(
-        f"<tr><td>{escape(look_of(str(row.condition)).label)}</td>"
-        + "".join(
-            f"<td style='text-align:right;padding-left:18px'>{words}</td>"
-            for words in (
-                number(row.before, 3, signed=True),
-                number(row.after, 3, signed=True),
-                f"<b>{number(row.shift, 3, signed=True)}</b>",
-            )
-        )
-        + "</tr>"
-        for row in shown.answers.itertuples(index=False)
-    )
-    said = "".join(line_html(note) for note in notes)
-    if shown.answers.empty:
-        return said + line_html(
-            "Write an answer too, to see how steering moves its log-probability."
-        )
-    n = shown.response[1] - shown.response[0]
-    head = "".join(
-        f"<td style='text-align:right;padding-left:18px'>{word}</td>"
-        for word in ("unsteered", "steered", "shift")
-    )
-    return (
-        f"{said}<table style='font-size:13px'><tr><td>log p of the answer, mean over its {n} "
-        f"tokens (nats per token)</td>{head}</tr>{rows}</table>"
-    )
-
-
-def written_html(texts: Mapping[str, str], choice: Choice) -> str:
-    """Condition -> answer as a table, below the question and the setting; escaped."""
-    rows = "".join(
-        f"<tr><td style='vertical-align:top;padding-right:18px'>{escape(look_of(name).label)}</td>"
-        f"<td style='white-space:pre-wrap'>{escape(cleaned(text)) or '(nothing)'}</td></tr>"
-        for name, text in texts.items()
-    )
-    return (
-        f"{line_html(f'{choice.question} ({choice.setting.edit_in_words}; greedy)')}"
-        f"<table style='font-size:13px'>{rows}</table>"
-        f"{line_html('One answer is an example, not evidence.')}"
-    )
-
-
-def line_html(words: str, failed: bool = False) -> str:
-    colour = "color:#c83b35;" if failed else ""
-    return f"<p style='{colour}font-size:13px;margin:2px 0'>{escape(cleaned(words))}</p>"

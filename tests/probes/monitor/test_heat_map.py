@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 
 from persona.errors import DataError
 from probes.monitor import TokenHeatMap, token_heat_map
+from probes.monitor.heat_map import UP
 
 
 def table():
@@ -95,6 +99,35 @@ def test_colours_stay_where_the_style_sheet_is_dropped():
 
 def test_a_notebook_shows_the_same():
     assert TokenHeatMap(table())._repr_html_() == token_heat_map(table())
+
+
+def test_where_styles_are_stripped_a_picture_with_the_colours_shows():
+    from PIL import Image
+
+    shown = TokenHeatMap(table())._repr_mimebundle_()
+    html = shown["text/html"]
+    assert '<img style="display:none" alt="The same' in html
+    assert html.count(shown["image/png"]) == 1
+    picture = Image.open(io.BytesIO(base64.b64decode(shown["image/png"]))).convert("RGB")
+    seen = {colour for _, colour in picture.getcolors(1 << 24)}
+    strongest = tuple(round(0.7 * of + 0.3 * 255) for of in UP)
+    assert min(max(abs(a - b) for a, b in zip(one, strongest, strict=True)) for one in seen) <= 2
+    assert picture.width == 860 and picture.height > 4 * 26  # three speakers
+
+
+def test_without_pillow_there_is_no_picture(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert TokenHeatMap(table())._repr_mimebundle_() == {"text/html": token_heat_map(table())}
+
+
+def test_in_jupyter_its_theme_decides_and_not_the_system():
+    html = token_heat_map(table())
+    assert "background:var(--jp-layout-color0,var(--ground))" in html
+    assert "color:var(--jp-content-font-color1,var(--ink))" in html
+    light, dark = (
+        html.index(f'[data-jp-theme-light="{is_light}"]') for is_light in ("true", "false")
+    )
+    assert html.index("prefers-color-scheme:dark") < min(light, dark)
 
 
 def test_a_table_of_another_kind_is_refused():

@@ -168,5 +168,5 @@ def test_what_is_remembered_stays_bounded(exploration, monkeypatch):
     monkeypatch.setattr("steering.demo.notebook.exploration.N_PASSES", 3)
     for i in range(5):
         exploration.read(replace(CHOICE, question=f"Is it {i}?"))
-    assert len(exploration._unsteered) == 4
+    assert len(exploration._unsteered) == 8
     assert len(exploration._steered) == 3

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import sys
 
 import pytest
 import torch
 from demo_cases import planted_vector
 
+from persona.behaviour import Condition, score_pairs
+from persona.data import load_pairs
 from persona.directions import Direction, save_vector
 from persona.errors import DataError, PersonaError, SpaceMismatchError, SteeringError
 from persona.report.theme import CONDITIONS, GROUND
-from steering import explore, restore
-from steering.demo.notebook.explorer import named_vectors
+from persona.report.wording import number
+from steering import explore, restore, steer
+from steering.demo.notebook.named_vectors import named_vectors
 
 QUESTION, ANSWER = "Is it safe?", "No. Never."
 
@@ -155,13 +160,64 @@ def test_what_is_not_possible_is_said_and_the_figures_stay(explorer):
     assert explorer.shown.choice.question == "Why?"
 
 
-def test_it_opens_without_a_text_and_waits_for_one(tiny_pair, vector):
+def test_without_a_text_it_opens_with_a_shipped_question_and_the_gap_of_its_answers(
+    tiny_pair, vector
+):
     explorer = explore(tiny_pair, vector)
-    assert explorer.shown is None
-    assert "Write a question" in explorer.status.value
-    explorer.controls["question"].value = QUESTION
+    asked = load_pairs(["health"])[0]
+    assert explorer.controls["question"].value == asked.question
+    assert explorer.controls["bad_answer"].value == asked.bad
+    conditions = [
+        Condition("aligned", "aligned"),
+        Condition("finetuned", "finetuned"),
+        Condition("finetuned_steered", "finetuned", lambda m: steer(m, restore(vector))),
+    ]
+    rows = score_pairs(tiny_pair, [asked], conditions, kl=False)
+    found = rows[rows["measure"] == "gap"].set_index("condition")["value"]
+    gaps = explorer.shown.gaps.set_index("condition")
+    assert gaps.loc["aligned", "before"] == pytest.approx(found["aligned"], abs=1e-5)
+    assert gaps.loc["finetuned", "before"] == pytest.approx(found["finetuned"], abs=1e-5)
+    assert gaps.loc["finetuned", "after"] == pytest.approx(found["finetuned_steered"], abs=1e-5)
+    assert gaps.loc["finetuned", "shift"] != 0
+    shown = number(gaps.loc["finetuned", "shift"], 3, signed=True)
+    assert "gap: log p(bad answer)" in explorer.status.value
+    assert f"<b>{shown}</b>" in explorer.status.value
+
+
+def test_a_question_without_an_answer_is_read_and_asks_for_one(tiny_pair, vector):
+    explorer = explore(tiny_pair, vector, QUESTION)
     assert "Write an answer too" in explorer.status.value
-    assert explorer.figures["projections"].data
+    assert explorer.shown.gaps.empty and explorer.shown.answers.empty
+    explorer.controls["question"].value = ""
+    assert "Write a question" in explorer.status.value
+
+
+def test_the_status_names_the_setting_that_is_shown(explorer):
+    assert "read: restore, coefficient 1, all blocks" in explorer.status.value
+    explorer.controls["coefficient"].value = 0.35
+    assert "read: restore, coefficient 0.35, all blocks" in explorer.status.value
+
+
+def test_it_follows_the_notebook_s_theme_without_a_pass(explorer):
+    def ground():
+        return explorer.figures["trace"].layout.template.layout.paper_bgcolor
+
+    n, reader = explorer.exploration.n_passes, explorer.widget.children[-1]
+    assert ground() == GROUND["light"]
+    reader.is_dark = True  # as the page answers
+    assert ground() == GROUND["dark"]
+    assert explorer.exploration.n_passes == n
+    reader.is_dark = False
+    assert ground() == GROUND["light"]
+
+
+def test_a_notebook_that_is_read_and_not_run_shows_numbers_and_a_figure(explorer):
+    bundle = explorer._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    still = bundle["text/html"]
+    assert "when the cell is run" in still and QUESTION in still
+    drawing = base64.b64decode(re.search(r"svg\+xml;base64,([^\"]+)", still)[1]).decode()
+    assert drawing.startswith("<svg ") and "Fine-tuned, steered" in drawing
 
 
 def test_one_model_is_explored_alone(tiny_pair, ones):
