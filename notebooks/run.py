@@ -4,12 +4,14 @@
     python notebooks/run.py 10_extract_and_compare --out /elsewhere
 
 Outputs are kept as a reader needs them: nothing of standard error, no times, and no path of the
-machine they were made on.
+machine they were made on. Every figure is kept as a drawing too, for pages that run no script, and
+a panel as the still that it gives of itself: its sliders would need the kernel that is gone.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import sys
 import tempfile
@@ -20,9 +22,15 @@ from typing import Any
 
 import jupytext
 import nbformat
+import numpy as np
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from plotly.graph_objects import Figure
 
+from persona.report.svg import figure_svg
+
+FIGURE, DRAWING = "application/vnd.plotly.v1+json", "image/svg+xml"
+PANEL, STILL = "application/vnd.jupyter.widget-view+json", "text/html"
 FOLDER = Path(__file__).resolve().parent
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("[0-9]*.md"))
 TIMEOUT_SECONDS = 1800  # of one cell
@@ -54,7 +62,9 @@ def tidy(notebook: Any, paths: Mapping[str, str]) -> Any:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             told = [o for o in cell.outputs if o.get("name") != "stderr"]
-            cell.outputs = [nbformat.from_dict(without_paths(output, paths)) for output in told]
+            told = [with_stills(without_paths(output, paths)) for output in told]
+            cell.outputs = [nbformat.from_dict(output) for output in told]
+    notebook.metadata.pop("widgets", None)
     notebook.metadata.setdefault("jupytext", {})["formats"] = "ipynb,md"
     return notebook
 
@@ -69,6 +79,29 @@ def without_paths(value: Any, paths: Mapping[str, str]) -> Any:
         return {key: without_paths(one, paths) for key, one in value.items()}
     if isinstance(value, list):
         return [without_paths(one, paths) for one in value]
+    return value
+
+
+def with_stills(output: Any) -> Any:
+    """The output with a drawing beside a figure, and a panel's still in its place."""
+    data = dict(output.get("data", {}))
+    if FIGURE in data:
+        data[DRAWING] = figure_svg(Figure(unpacked(data[FIGURE])))
+    if STILL in data:
+        data.pop(PANEL, None)
+    return {**output, "data": data} if data else output
+
+
+def unpacked(value: Any) -> Any:
+    """The same JSON, arrays as lists where plotly packed their bytes."""
+    if isinstance(value, Mapping) and "bdata" in value:
+        numbers = np.frombuffer(base64.b64decode(value["bdata"]), np.dtype(value["dtype"]))
+        shape = [int(n) for n in str(value.get("shape", len(numbers))).split(",")]
+        return numbers.reshape(shape).tolist()
+    if isinstance(value, Mapping):
+        return {key: unpacked(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [unpacked(one) for one in value]
     return value
 
 

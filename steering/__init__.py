@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from steering.diagnosis import DiagnoseConfig, diagnose
     from steering.edits import ablate, add, induce, restore, steer
     from steering.evidence import dose_response
-    from steering.identification import identify
+    from steering.identification import compare_edits, identify
 
 __all__ = [
     "DiagnoseConfig",
     "ablate",
     "add",
     "certify",
+    "compare_edits",
     "diagnose",
     "dose_response",
     "explore",
@@ -39,6 +40,7 @@ __getattr__ = named_late(
         "ablate": "steering.edits",
         "add": "steering.edits",
         "certify": "steering.certificate",
+        "compare_edits": "steering.identification",
         "diagnose": "steering.diagnosis",
         "dose_response": "steering.evidence",
         "explore": "steering.demo.notebook.explorer",

@@ -1,4 +1,7 @@
-"""What MkDocs calls while it builds the site: the menu, the gallery, the page of the commands."""
+"""What MkDocs calls while it builds the site: the menu, and the pages that are made.
+
+Those are the notebooks, the gallery, and the help of the commands.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ from typing import Any
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from notebook_pages import NOTEBOOKS, linked, notebook_page
 
 CLI_PAGE = "reference/command-line.md"
 GALLERY = "gallery.md"
-FIRST = ("index.md", "tutorial.md", "notebooks.md", GALLERY)
+FIRST = ("index.md", "tutorial.md", GALLERY)
+NOTEBOOK_LIST = "notebooks.md"
+SEARCH = '<div class="md-search" data-md-component="search" role="dialog"'
 HOW_TO_FIRST = ("own-lora", "any-trait", "reading-a-report", "screening", "exchange")
 """What people come with; the other pages follow by name."""
 FORMATS = "reference/formats.md"
@@ -54,10 +60,13 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     here = {name for name in here if not name.startswith("make/")} | {CLI_PAGE, GALLERY}
     how_to = sorted((name for name in here if name.startswith("how-to/")), key=_how_to_place)
     packages = {name for name in here if name.startswith("reference/")} - {CLI_PAGE, FORMATS}
-    rest = sorted(here - {*FIRST, *how_to, *packages, *BACKGROUND, CLI_PAGE, FORMATS})
+    rest = sorted(
+        here - {*FIRST, NOTEBOOK_LIST, *how_to, *packages, *BACKGROUND, CLI_PAGE, FORMATS}
+    )
     config.nav = [
         {"Start": [{"What it is": FIRST[0]}, *FIRST[1:]]},
         {"How to": how_to},
+        {"Notebooks": [{"All of them": NOTEBOOK_LIST}, *map(_notebook_entry, NOTEBOOKS)]},
         {"Reference": [CLI_PAGE, FORMATS, *by_task(packages)]},
         {"Background": [*BACKGROUND, *rest]},
     ]
@@ -80,10 +89,31 @@ def _how_to_place(page: str) -> tuple[int, str]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the gallery, and the page that shows what every `persona` command says to --help."""
+    """Adds the notebooks, the gallery, and what every `persona` command says to --help."""
+    for name in NOTEBOOKS:
+        page, drawings = notebook_page(name)
+        files.append(File.generated(config, f"notebooks/{name}.md", content=page))
+        for file, drawing in drawings.items():
+            files.append(File.generated(config, f"notebooks/{file}", content=drawing))
     files.append(File.generated(config, CLI_PAGE, content=command_line_page()))
     files.append(File.generated(config, GALLERY, content=gallery_page(Path(config.docs_dir))))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links to notebooks of the repository lead to their pages here."""
+    return linked(markdown)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """The search dialog has a name for those who hear the page."""
+    return output.replace(SEARCH, f'{SEARCH} aria-label="Search"')
+
+
+def _notebook_entry(name: str) -> dict[str, str]:
+    """Such as "30 Steer and ablate"; the page's own title is a whole question."""
+    number, _, words = name.partition("_")
+    return {f"{number} {words.replace('_', ' ').capitalize()}": f"notebooks/{name}.md"}
 
 
 def gallery_page(docs: Path) -> str:

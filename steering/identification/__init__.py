@@ -8,6 +8,7 @@ from steering.identification.candidates import (
     from_bases,
     random_vector,
 )
+from steering.identification.compared_edits import compare_edits
 from steering.identification.first_order import effect_rows
 from steering.identification.identify import Identification, identify, within_covariance
 from steering.identification.latent_screen import promising, screen_table, verify_latents
@@ -26,6 +27,7 @@ __all__ = [
     "Means",
     "attribution_moments",
     "build_vector",
+    "compare_edits",
     "construction",
     "differing_blocks",
     "effect_rows",

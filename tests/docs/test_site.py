@@ -58,6 +58,24 @@ def test_every_page_is_in_the_menu(site, root):
     assert [str(page) for page in pages if f'href="{page.with_suffix(".html")}"' not in menu] == []
 
 
+def test_every_notebook_is_a_page_with_its_figures_and_its_tokens_in_colour(site, root):
+    notebooks = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
+    listed = (site / "notebooks.html").read_text(encoding="utf-8")
+    for name in notebooks:
+        kept = (root / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+        page = (site / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
+        drawn = re.findall(r'src="([\w-]+\.svg)#only-(?:light|dark)"', page)
+        assert len(drawn) == 2 * kept.count("application/vnd.plotly.v1+json") > 0
+        assert [file for file in drawn if not (site / "notebooks" / file).is_file()] == []
+        assert f'href="notebooks/{name}.html"' in listed
+    tour = (site / "notebooks" / f"{notebooks[0]}.html").read_text(encoding="utf-8")
+    assert len(set(re.findall(r"background-color:rgba\([^)]+\)", tour))) > 20
+
+
+def test_the_search_dialog_has_a_name(site):
+    assert 'role="dialog" aria-label="Search"' in (site / "index.html").read_text(encoding="utf-8")
+
+
 def test_no_page_asks_another_machine_for_anything(site):
     pages = [*site.rglob("*.html"), *site.rglob("*.css")]
     found = {p.name: REQUEST.findall(p.read_text(encoding="utf-8")) for p in pages}

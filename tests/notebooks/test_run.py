@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import json
 import os
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_script import NOTEBOOKS
+
+from persona.report.figures import matrix
 
 PATHS = {"/home/ann/work/tool": "<repository>", "/home/ann": "<home>"}
 
@@ -40,6 +46,27 @@ def test_standard_error_times_and_paths_are_gone_and_nothing_else(run):
     assert cell.metadata == {}
     assert cell.execution_count == 1
     assert [one["id"] for one in tidied.cells] == ["cell-00", "cell-01"]
+
+
+def test_a_figure_keeps_a_drawing_and_a_panel_the_still_of_itself(run):
+    table = pd.DataFrame([[0.0, 1.0], [2.0, 3.0]])
+    drawn = matrix(table, title="Title", subtitle="of numbers", rows="row", columns="column")
+    figure = json.loads(drawn.to_json())
+    values = np.arange(4.0).tobytes()
+    packed = {"dtype": "f8", "bdata": base64.b64encode(values).decode(), "shape": "2, 2"}
+    figure["data"][0]["z"] = packed
+    shown = new_output("display_data", data={run.FIGURE: figure})
+    panel = new_output("display_data", data={run.PANEL: {"model_id": "1"}, "text/html": "still"})
+    bare = new_output("display_data", data={run.PANEL: {"model_id": "1"}})
+    cell = new_code_cell("1", outputs=[shown, panel, bare], execution_count=1)
+    notebook = new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
+    tidied = run.tidy(notebook, {})
+    nbformat.validate(tidied)
+    kept = [output.data for output in tidied.cells[0].outputs]
+    assert set(kept[0]) == {run.FIGURE, run.DRAWING}
+    assert kept[0][run.DRAWING].startswith("<svg ") and "Title" in kept[0][run.DRAWING]
+    assert kept[1:] == [{"text/html": "still"}, {run.PANEL: {"model_id": "1"}}]
+    assert "widgets" not in tidied.metadata
 
 
 def test_of_two_paths_the_longer_is_replaced_first(run):
