@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from persona.late_names import named_late
 
 if TYPE_CHECKING:
+    from steering.auditing import AuditRequest, audit
     from steering.certificate import certify
     from steering.demo.notebook.explorer import explore
     from steering.diagnosis import DiagnoseConfig, diagnose
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from steering.identification import compare_edits, identify
 
 __all__ = [
+    "AuditRequest",
     "DiagnoseConfig",
     "ablate",
     "add",
+    "audit",
     "certify",
     "compare_edits",
     "diagnose",
@@ -36,9 +39,11 @@ __all__ = [
 __getattr__ = named_late(
     __name__,
     {
+        "AuditRequest": "steering.auditing",
         "DiagnoseConfig": "steering.diagnosis",
         "ablate": "steering.edits",
         "add": "steering.edits",
+        "audit": "steering.auditing",
         "certify": "steering.certificate",
         "compare_edits": "steering.identification",
         "diagnose": "steering.diagnosis",

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from persona.cli.app import app as serve_app
+from persona.cli.audit import audit
 from persona.cli.certify import certify
 from persona.cli.chat import chat
 from persona.cli.contents import Command, Contents
@@ -107,6 +108,7 @@ app.add_typer(
 )
 _add(trait, LOOK, "A persona vector for any trait, or that there is none.")
 _add(evaluate, LOOK, "What do fine-tune and removal cost on tasks?", name="eval")
+_add(audit, LOOK, "Does the removal hold under cues and relearning?")
 _add(label, LOOK, "Label answers blind; an EM rate beyond the judge.")
 _add(lab, LOOK, "Experiments on emergent misalignment.")
 _add(finetune, MAKE, "Make a narrow fine-tune of a model.")

@@ -199,11 +199,11 @@ def _differentiate(
     readout = Readout.of(model)  # found before a hook is there to be fired
     with torch.enable_grad(), hooked(model, hooks):
         hidden_ND = predictions(model, batch).hidden
-    hidden_ND.backward(_slope_at_head(readout, hidden_ND, batch, reference))
+    hidden_ND.backward(slope_at_head(readout, hidden_ND, batch, reference))
     return resid
 
 
-def _slope_at_head(
+def slope_at_head(
     readout: Readout, hidden_ND: Tensor, batch: Batch, reference: Reference | None
 ) -> Tensor:
     """dJ/dh [N D] of what the LM head is given at the tokens that predict the answers."""

@@ -34,7 +34,19 @@ PROGRAM: Any = typer.main.get_command(app)
 PLAIN = ["--dtype", "float32", "--device", "cpu"]
 RUN = ("convert", "data", "steer", "chat", "models", "organisms", "report")
 FOLLOWED = ("demo", "diagnose")
-READ = ("app", "certify", "doctor", "eval", "finetune", "lab", "label", "sae", "screen", "trait")
+READ = (
+    "app",
+    "audit",
+    "certify",
+    "doctor",
+    "eval",
+    "finetune",
+    "lab",
+    "label",
+    "sae",
+    "screen",
+    "trait",
+)
 MODELS = (
     "org/chat-model",
     "org/chat-model-tuned",

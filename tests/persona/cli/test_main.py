@@ -321,6 +321,7 @@ def test_the_version_is_that_of_the_package(capsys):
 def test_a_program_that_embeds_the_app_finds_the_commands():
     assert {info.callback.__name__ for info in app.registered_commands} == {
         "app",
+        "audit",
         "certify",
         "chat",
         "convert",
