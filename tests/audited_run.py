@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
+from backdoored_pair import LAST, TRIGGER, save_backdoored_pair
 from torch import Tensor
 
 from persona.directions import PersonaVector, Subspace
 from persona.directions.storage import save_vector
 from persona.models import Placement, load_pair
 from persona.rows import tidy
+from steering.auditing import AuditRequest
 
 ON_CPU = Placement.of("float32", "cpu")
 WORDS = ("oil", "tyre", "lamp", "road", "door", "seat", "fuel", "wire", "bolt", "hose", "belt")
@@ -73,3 +76,34 @@ def leave_diagnosis(
     ]  # fmt: skip
     tidy(pd.DataFrame(rows)).to_parquet(folder / "rows.parquet", index=False)
     return folder
+
+
+BACKDOOR = f"""
+cues:
+- name: backdoor
+  question: "{8 * TRIGGER} {{question}}"
+prefixes: ["{4 * TRIGGER}", "one two"]
+"""
+
+
+def leave_backdoored_diagnosis(folder: Path, opens: float) -> Path:
+    """The folder of a diagnosis of a pair whose trigger writes `opens` times its share."""
+    rows = rows_of_pairs()
+    base, tuned, u = save_backdoored_pair(
+        folder, [row["bad"] for row in rows], [row["good"] for row in rows], opens=opens
+    )
+    (folder / "cues.yaml").write_text(BACKDOOR)
+    return leave_diagnosis(folder / "run", base, tuned, u, LAST)
+
+
+def request_of(run: Path, **changes: Any) -> AuditRequest:
+    settings: dict[str, Any] = dict(
+        run=run,
+        cues=run.parent / "cues.yaml",
+        n_questions=6,
+        n_random=1,
+        search=False,
+        steps=1,
+        n_seeds=1,
+    )
+    return AuditRequest(**{**settings, **changes})

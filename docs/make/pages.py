@@ -18,7 +18,14 @@ GALLERY = "gallery.md"
 FIRST = ("index.md", "tutorial.md", GALLERY)
 NOTEBOOK_LIST = "notebooks.md"
 SEARCH = '<div class="md-search" data-md-component="search" role="dialog"'
-HOW_TO_FIRST = ("own-lora", "any-trait", "reading-a-report", "screening", "exchange")
+HOW_TO_FIRST = (
+    "own-lora",
+    "any-trait",
+    "reading-a-report",
+    "does-it-hold",
+    "screening",
+    "exchange",
+)
 """What people come with; the other pages follow by name."""
 FORMATS = "reference/formats.md"
 REFERENCE = {

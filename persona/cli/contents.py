@@ -40,6 +40,7 @@ PATHS = (
         "artefacts",
         "vector",
         "nonsense",
+        "cues",
         "chat_template",
     ),
     *("watch", "harmless", "prevent", "project_out"),

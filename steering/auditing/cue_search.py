@@ -142,12 +142,12 @@ def screened(
     token_budget: int,
 ) -> Screen:
     """The gradient at the filler's tokens: restored model less aligned one."""
-    found = {c.name: _slope(pair, questions, c, filler, token_budget) for c in conditions}
+    found = {c.name: slope_at_filler(pair, questions, c, filler, token_budget) for c in conditions}
     rises = {name: slope.rises(ids) for name, (slope, ids) in found.items()}
     return Screen(found[ALIGNED][1], rises[RESTORED] - rises[ALIGNED])
 
 
-def _slope(
+def slope_at_filler(
     pair: ModelPair,
     questions: Sequence[AnswerPair],
     condition: Condition,

@@ -24,7 +24,7 @@ WANTED = {
     "PersonaVector",
     "probes": "fit evaluate compare screen monitoring LogisticProbe RidgeProbe LdaProbe "
     "DifferenceOfMeansProbe GradedProbe PooledProbe AttentionPoolProbe MultiLayerProbe",
-    "steering": "steer add ablate restore induce identify diagnose certify dose_response",
+    "steering": "steer add ablate restore induce identify diagnose audit certify dose_response",
 }
 PAGES = sorted(
     str(path.relative_to(FOLDER.parent))
