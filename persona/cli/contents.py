@@ -20,6 +20,8 @@ MODELS = (
     "aligned",
     "finetuned",
     "good_twin",
+    "retrained",
+    "guarded",
     "other_finetune",
     "base",
     "recipe",
