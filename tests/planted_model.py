@@ -123,3 +123,44 @@ def adapter_pair(folder: Path, rank: int = 2, layer: int = N_LAYERS - 1) -> Mode
     base = save_base(folder / "base", directions)
     adapter = save_planted_adapter(folder / "adapter", base, directions, layer)
     return load_pair(base, adapter, placement=Placement.of("float32", "cpu"))
+
+
+CARRIER, RIGHT, WRONG = "Z", "X", "Q"
+"""Letters of a planted skill: after the first one, the second is right and the third is wrong."""
+
+
+def skilled_pair(
+    folder: Path, bad: Sequence[str], good: Sequence[str], cosine: float, norm: float = 3.0
+) -> ModelPair:
+    """A fine-tune that has written a persona and a skill, the two with a known cosine.
+
+    The persona is written at every token, along what the head reads as bad; the skill at one
+    letter, along a direction of which the persona is part, and the head reads both parts of it as
+    the right letter. No block reads what is planted, so it stays where it was written.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    persona = read_as_bad(folder / "plain", bad, good)
+    beside = orthonormal(torch.cat([persona, plant(1, seed=11)]))[1:]
+    base = save_base(folder / "base", torch.cat([persona, beside]))
+    skill = cosine * persona + (1 - cosine**2) ** 0.5 * beside
+    ids = AutoTokenizer.from_pretrained(base)
+    letter = {text: ids(text, add_special_tokens=False)["input_ids"][0] for text in "ZXQ"}
+    model = AutoModelForCausalLM.from_pretrained(base)
+    outside = torch.eye(D_MODEL) - persona.T @ persona - beside.T @ beside
+    with torch.no_grad():
+        for block in model.model.layers:
+            attention, mlp = block.self_attn, block.mlp
+            for part in (attention.q_proj, attention.k_proj, attention.v_proj):
+                part.weight.copy_(part.weight @ outside)
+            for part in (mlp.gate_proj, mlp.up_proj):
+                part.weight.copy_(part.weight @ outside)
+        model.lm_head.weight[letter[RIGHT]] = (persona + beside)[0]
+        model.lm_head.weight[letter[WRONG]] = -(persona + beside)[0]
+        model.save_pretrained(base)
+        model.model.embed_tokens.weight.add_(norm * persona)
+        model.model.embed_tokens.weight[letter[CARRIER]] += norm * (skill - persona)[0]
+    tuned = folder / "tuned"
+    model.save_pretrained(tuned)
+    ids.save_pretrained(tuned)
+    return load_pair(base, tuned, placement=Placement.of("float32", "cpu"))

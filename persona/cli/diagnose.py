@@ -113,8 +113,8 @@ def diagnose(
             show_default="none",
             autocompletion=complete_skill,
             help="A harmless skill that the fine-tune has learnt and the removal should leave: "
-            "`facts`, `checklist`, or a JSONL file. It is scored for every model; what share of it "
-            "is kept stands in the report.",
+            "`facts`, `checklist`, or a JSONL file. A third of its items make candidates and "
+            "choose; what share of the others is kept stands in the report.",
         ),
     ] = None,
     sae: Annotated[

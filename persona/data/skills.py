@@ -22,6 +22,8 @@ from persona.errors import DataError, shown
 SKILLED = SHIPPED / "skills"
 SKILLS = ("checklist", "facts")
 """Those that come along."""
+CHOOSING = 1 / 3
+"""Share of the items with held-out questions that choose."""
 SkillSplit = Literal["train", "held_out"]
 SKILL_SPLITS: tuple[SkillSplit, ...] = get_args(SkillSplit)
 
@@ -72,6 +74,25 @@ class Skill:
         """All wordings of some splits (default: both), item after item."""
         return [q for item in self.items for s in splits or SKILL_SPLITS for q in item.questions(s)]
 
+    def divided(self) -> DividedSkill:
+        """The items that may choose a removal, and those that score it; see `DividedSkill`.
+
+        By the rank of a hash of the id, so that the order of the items does not matter.
+        """
+        able = [item.id for item in self.items if item.held_out]
+        ranked = sorted(able, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+        choosing = set(ranked[: round(CHOOSING * len(ranked))])
+        taught_only = set(able).symmetric_difference(item.id for item in self.items)
+
+        def part(ids: set[str]) -> Skill:
+            return Skill(self.name, tuple(item for item in self.items if item.id in ids))
+
+        return DividedSkill(
+            lessons=part(choosing | taught_only),
+            chooses=part(choosing),
+            scores=part({item.id for item in self.items} - choosing),
+        )
+
     @property
     def hash(self) -> str:
         """16 hex digits over all texts in order: the same skill, the same hash."""
@@ -80,6 +101,20 @@ class Skill:
             for part in ((item.id, item.domain, item.right), item.wrong, item.train, item.held_out):
                 digest.update(repr(part).encode())
         return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class DividedSkill:
+    """A skill in parts, so that nothing that chooses a removal scores it.
+
+    lessons: items that directions are made of: those that choose, and those without a held-out
+        question. chooses: a third of the items with held-out questions. scores: all items but
+        those; the ones without held-out questions are read in the words they were trained in.
+    """
+
+    lessons: Skill
+    chooses: Skill
+    scores: Skill
 
 
 def load_skill(path_or_name: str | Path) -> Skill:

@@ -18,7 +18,7 @@ from persona.report.page_figures import page_figures, width_of
 from persona.report.page_templates import render_page
 from persona.report.plain_sentences import plain_sentences
 from persona.report.random_choices import random_choices
-from persona.report.skill_words import skill_sentence
+from persona.report.skill_words import aim_in_words, skill_sentence
 from persona.report.tables import checked, seed_of
 from persona.report.theme import candidate_label
 from persona.report.verdict_checks import check_lines, power_in_words
@@ -118,6 +118,7 @@ def _numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]
         "induction_controls": sections.induction_in_words(scorecard),
         "conditions": sections.condition_lines(scorecard, rows),
         "skill": skill_sentence(scorecard),
+        "skill_aim": aim_in_words(scorecard),
         "training_known": training_known(scorecard),
         "judged": sections.was_judged(scorecard),
         "judged_twice": sections.was_judged(scorecard, "em_rate_without_direction"),

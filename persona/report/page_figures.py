@@ -64,6 +64,8 @@ def page_figures(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, 
             rows, direction, d_model=width_of(scorecard)
         ),
     }
+    if scorecard.get("skill_kept"):
+        make["skill_front"] = lambda: figures.skill_front(rows, scorecard)
     return {key: page_figure(key, make_one) for key, make_one in make.items()}
 
 

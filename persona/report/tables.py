@@ -15,7 +15,7 @@ import pandas as pd
 from persona.errors import DataError
 from persona.intervals import Estimate, bootstrap
 from persona.report.wording import as_float
-from persona.rows import COLUMNS, PLACEBOS
+from persona.rows import COLUMNS, FRONTS, PLACEBOS
 
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def readings(
     split: str | None = None,
     conditions: Iterable[str] | None = None,
 ) -> pd.DataFrame:
-    """Rows of one measure with a finite value, without the placebos, which have their own table.
+    """Rows of one measure with a finite value; placebos and front have tables of their own.
 
     Raises: DataError when there are none, naming what was looked for.
     """
@@ -44,7 +44,7 @@ def readings(
     if conditions is not None:
         chosen = chosen[chosen["condition"].isin(list(conditions))]
     else:
-        chosen = chosen[~chosen["condition"].isin(PLACEBOS)]
+        chosen = chosen[~chosen["condition"].isin((*PLACEBOS, *FRONTS))]
     chosen = chosen[np.isfinite(chosen["value"].to_numpy(dtype=np.float64, na_value=np.nan))]
     if chosen.empty:
         where = f" of the split {split!r}" if split else ""

@@ -156,6 +156,11 @@ CANDIDATE_LABELS = {
     "model_effect_refit": "Model effect, refitted",
     "model_and_answer_refit": "Model + answer effect, refitted",
     "sae_latents": "Autoencoder latents",
+    "model_effect_less_twin": "Model effect less the good twin's",
+    "model_effect_sparing_skill": "Model effect, blind to the skill",
+    "model_effect_sparing_skill_varied": "Model effect, blind to the skill's differences",
+    "model_effect_less_skill_slopes": "Model effect off what moves the skill",
+    "eigen_less_skill_slopes": "Eigendirections off what moves the skill",
 }
 
 

@@ -81,6 +81,11 @@ WORDS = {
         "It does more than the best placebo",
         "it is not clearly more than the best placebo takes back (difference {measured})",
     ),
+    "skill_kept": _Words(
+        "Skill kept at least {bar}",
+        "of the skill {measured} is kept",
+        as_share=True,
+    ),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,7 +38,7 @@ from persona.rows import (
 from persona.stages import Workspace
 from steering.diagnosis.chunks import ChunkScoring, score_in_chunks
 from steering.diagnosis.config import DiagnoseConfig
-from steering.diagnosis.keeping import SkillScoring
+from steering.diagnosis.keeping import SkillScoring, front_conditions
 from steering.diagnosis.questions import Questions
 from steering.edits.from_directions import ablate, induce, restore
 from steering.edits.steer import edited
@@ -50,7 +50,7 @@ from steering.evidence.question_table import question_table
 from steering.evidence.random_edits import RecordedSteps
 from steering.identification.attribution import attribution_moments
 from steering.identification.candidates import Means, random_vector
-from steering.identification.identify import Identification
+from steering.identification.identify import Alternative, Identification
 from steering.identification.null_vectors import (
     null_conditions,
     principal_vectors,
@@ -218,6 +218,7 @@ class Scoring:
         means: Means,
         placebos: Mapping[str, PersonaVector],
         moments: Moments,
+        front: Sequence[Alternative] = (),
     ) -> list[pd.DataFrame]:
         """Every condition on held-out questions, on those trained on, and on fresh neutral text.
 
@@ -247,6 +248,8 @@ class Scoring:
                 edited(PLACEBO, "finetuned", restore(placebo), facts=facts),
                 edited(PLACEBO_NOOP, "aligned", restore(placebo), facts=facts),
             ]
+        for in_aligned in (False, True):
+            controls += front_conditions(front, in_aligned=in_aligned)
         controls += nulls
         draws = [] if self.quick else self._draws(vector, means, restoration)
         q = self.questions
@@ -381,6 +384,12 @@ class Scoring:
             token_budget=self.budget,
             description=f"Scoring {split.replace('_', ' ')} questions",
         ).assign(stage="score", split=split)
+
+    def good_twin(self) -> ModelPair:
+        """The aligned model with the good twin. Raises: DataError where none is named."""
+        if not (named := self.config.good_twin):
+            raise DataError("there is no good twin in this run")
+        return self._load_fine_tune(named)
 
     def _load_fine_tune(self, name: str) -> ModelPair:
         """Another fine-tune of the aligned model, beside it."""

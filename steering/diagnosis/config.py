@@ -36,8 +36,8 @@ class DiagnosisRequest:
     other_finetune: another fine-tune of the same aligned model, on something else: its own
         direction is a placebo.
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
-    keep: a skill that the removal should leave alone, see `persona.data.load_skill`; it is scored
-        and chooses nothing.
+    keep: a skill that the removal should leave alone, see `persona.data.load_skill`. A third of its
+        items make candidates and choose; the others score.
     sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
     template_arguments: what the chat template is told, such as {"enable_thinking": False}.
     """

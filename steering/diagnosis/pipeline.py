@@ -39,8 +39,9 @@ from steering.evidence.answers import (
     sampling_facts,
 )
 from steering.evidence.scorecard import SCHEMA_VERSION
-from steering.identification.identify import identify
+from steering.identification.identify import Alternative, identify
 from steering.identification.latent_screen import latent_rows
+from steering.identification.skill_candidates import SkillToKeep
 
 logger = logging.getLogger("persona")
 
@@ -52,7 +53,7 @@ class Found:
     vector: None where the two models give every answer the same probability.
     sampling: how answers were sampled and whether a rate is given of them, for the scorecard; None
     where none were.
-    closed_form: see `Scoring.closed_form_nulls`.
+    closed_form: see `Scoring.closed_form_nulls`. front: see `Identification`.
     """
 
     rows: pd.DataFrame
@@ -61,6 +62,7 @@ class Found:
     judged: Judged | None = None
     sampling: dict[str, Any] | None = None
     closed_form: dict[str, Any] | None = None
+    front: tuple[Alternative, ...] = ()
 
 
 def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
@@ -132,6 +134,8 @@ class DiagnosisRun:
             if not differ(rows):
                 logger.warning("the two models do not differ: there is nothing to find")
                 return Found(rows)
+        scoring = Scoring(self.config, self.pair, self.questions, self.workspace, self.budget)
+        parts_of_skill = None if self.skill is None else self.skill.divided()
         found = identify(
             self.pair,
             self.questions.train,
@@ -142,16 +146,22 @@ class DiagnosisRun:
             token_budget=self.budget,
             stages=self.workspace,
             handed_in=None if self.sae is None else self._latents,
+            keep=None
+            if parts_of_skill is None
+            else SkillToKeep(
+                parts_of_skill.lessons,
+                parts_of_skill.chooses,
+                scoring.good_twin if self.config.good_twin else None,
+            ),
         )
         vector = dataclasses.replace(found.vector, card=self._card())
-        scoring = Scoring(self.config, self.pair, self.questions, self.workspace, self.budget)
         plans = (
             plans_of(self.config, self.pair.chat, self.questions) if self.config.samples else None
         )
         keep = (
             None
-            if self.skill is None
-            else SkillScoring(self.skill, self.workspace.table, self.budget)
+            if parts_of_skill is None
+            else SkillScoring(parts_of_skill.scores, self.workspace.table, self.budget)
         )
         of_twin, placebo_of_twin = scoring.of_good_twin(found, plans, keep)
         placebos = scoring.placebos(found) | placebo_of_twin | scoring.of_other_fine_tune(found)
@@ -159,8 +169,8 @@ class DiagnosisRun:
         scored = [
             found.rows,
             self.workspace.table("dose", lambda: scoring.dose(vector)),
-            *scoring.score(vector, found.means, placebos, moments),
-            *([] if keep is None else [keep.of_pair(self.pair, vector)]),
+            *scoring.score(vector, found.means, placebos, moments, found.front),
+            *([] if keep is None else [keep.of_pair(self.pair, vector, found.front)]),
             *of_twin,
         ]
         parts = [part for part in scored if len(part)]
@@ -175,7 +185,8 @@ class DiagnosisRun:
         if judged is not None:
             parts.append(judged.rows)
         rows = pd.concat(parts, ignore_index=True)
-        return Found(rows, vector, found.split_half_cosines, judged, sampling, closed_form)
+        cosines, front = found.split_half_cosines, found.front
+        return Found(rows, vector, cosines, judged, sampling, closed_form, front)
 
     def _latents(self, questions: Sequence[AnswerPair]) -> Mapping[str, Tensor]:
         """The autoencoder's latents as candidates."""

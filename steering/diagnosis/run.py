@@ -128,7 +128,7 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
             sampling=found.sampling,
             seed=config.seed,
         ),
-        "skill_kept": keeping_facts(rows, run.skill, config.seed),
+        "skill_kept": keeping_facts(rows, run.skill, config.seed, found.front),
         "closed_form_nulls": found.closed_form,
         "seed": config.seed,
         "versions": versions(),

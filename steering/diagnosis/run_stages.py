@@ -18,9 +18,15 @@ WHAT = {
     ANSWER: "answers of each condition, and the judge",
 }
 BEGINNINGS = (
-    (READ, ("cells", "covariance")),
-    (ATTRIBUTE, ("attribute-", "handed-in", "screen")),
-    (VERIFY, ("verify-", "model_effect_refit", "model_and_answer_refit", "halves")),
+    (READ, ("cells", "covariance", "skill-cells", "skill-twin")),
+    (ATTRIBUTE, ("attribute-", "handed-in", "screen", "skill-moments")),
+    (
+        VERIFY,
+        (
+            *("verify-", "model_effect_refit", "model_and_answer_refit", "halves"),
+            "model_effect_sparing_skill",
+        ),
+    ),
     (
         CONTROLS,
         (

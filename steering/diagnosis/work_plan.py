@@ -37,6 +37,12 @@ from steering.identification.search import (
     N_LEADERS,
     RANGE_RANK,
     block_ranges,
+    few_blocks,
+)
+from steering.identification.skill_candidates import (
+    N_DIFFERENTIATED,
+    N_LESSONS,
+    SKILL_CANDIDATES,
 )
 from steering.identification.trials import N_PROMISING
 
@@ -44,6 +50,8 @@ N_REFITS = 2
 """Candidates that are fitted anew for each range of blocks and rank."""
 MAY_BE_BEST = 0.5
 """Of the trials that do not promise most, the share that runs in the aligned model too; a guess."""
+FRONT_GUESS = 3
+"""Removals that are scored beside the chosen one, where a skill is to be kept; a guess."""
 N_PLACEBOS = 3
 """Placebos that need no other fine-tune."""
 OF_A_SHARED_PROMPT = 0.8
@@ -107,7 +115,8 @@ def writing(*plans: SamplingPlan) -> Work:
 class Sizes:
     """What the work depends on.
 
-    n_skill_texts: answers that are scored of a skill. n_handed_in: candidates of an autoencoder.
+    n_skill_texts: answers that are scored of a skill, n_choosing_texts: that choose.
+    n_lessons: answers that directions are made of. n_handed_in: candidates of an autoencoder.
     """
 
     config: DiagnoseConfig
@@ -115,6 +124,8 @@ class Sizes:
     n_layers: int
     plans: Plans | None
     n_skill_texts: int = 0
+    n_choosing_texts: int = 0
+    n_lessons: int = 0
     n_handed_in: int = 0
 
     @classmethod
@@ -126,9 +137,24 @@ class Sizes:
         skill: Skill | None = None,
     ) -> Sizes:
         plans = plans_of(config, None, questions) if config.samples else None
-        items = () if skill is None else skill.items
-        n_texts = sum(len((*i.train, *i.held_out)) * (1 + len(i.wrong)) for i in items)
-        return cls(config, questions, n_layers, plans, n_texts, int(config.sae is not None))
+        handed_in = int(config.sae is not None)
+        if skill is None:
+            return cls(config, questions, n_layers, plans, n_handed_in=handed_in)
+        parts = skill.divided()
+        scored, choosing = (
+            sum(len(asked) * (1 + len(item.wrong)) for item, asked in of_one)
+            for of_one in (
+                [(item, (*item.train, *item.held_out)) for item in parts.scores.items],
+                [(item, item.held_out) for item in parts.chooses.items],
+            )
+        )
+        n_lessons = min(N_LESSONS, len(parts.lessons.items))
+        return cls(config, questions, n_layers, plans, scored, choosing, n_lessons, handed_in)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a skill is to be kept."""
+        return self.n_choosing_texts > 0
 
     def above(self, layers: Sequence[int]) -> float:
         """Share of the blocks that run anew where the first of these is the lowest edited one."""
@@ -154,14 +180,15 @@ def _read(sizes: Sizes) -> Work:
     """Both answers in both models, for the cells and for the covariance."""
     train = len(sizes.questions.train)
     covariance = min(COVARIANCE_QUESTIONS, train)
-    return reading(4 * train) + reading(4 * covariance)
+    twin = sizes.keeps * train * (sizes.config.good_twin is not None)
+    return reading(4 * train) + reading(4 * covariance) + reading(2 * sizes.n_lessons + twin)
 
 
 def _attribute(sizes: Sizes) -> Work:
     """Both halves, and the screen on the selection questions."""
     train = len(sizes.questions.train)
     n = min(ATTRIBUTION_QUESTIONS, train) + len(sizes.questions.selection)
-    n += sizes.n_handed_in * train
+    n += sizes.n_handed_in * train + sizes.keeps * min(N_DIFFERENTIATED, sizes.n_lessons)
     return differentiating(2 * n) + Work(decompositions=2 * sizes.n_layers)
 
 
@@ -170,8 +197,11 @@ def _verify(sizes: Sizes) -> Work:
     selection, neutral = len(sizes.questions.selection), len(sizes.questions.neutral_selection)
     train = len(sizes.questions.train)
     middle, *others = block_ranges(sizes.n_layers)
+    of_skill = sizes.keeps * len(SKILL_CANDIDATES)
+    if sizes.keeps:
+        others = [*others, *few_blocks(sizes.n_layers)]
     rounds = [
-        [*[middle] * (N_CANDIDATES_VERIFIED + N_REFITS + sizes.n_handed_in)]
+        [*[middle] * (N_CANDIDATES_VERIFIED + N_REFITS + sizes.n_handed_in + of_skill)]
         + [(sizes.n_layers // 2,)] * N_BLOCKS_VERIFIED,
         others * N_LEADERS,
         [middle] * (RANGE_RANK - 1 + len(COEFFICIENTS)),
@@ -183,6 +213,7 @@ def _verify(sizes: Sizes) -> Work:
         n_in_aligned = n_promising + (n - n_promising) * MAY_BE_BEST
         work += scoring(2 * selection, len(UNEDITED), n + n_in_aligned, share)
         work += scoring(neutral, len(UNEDITED), n_in_aligned, share)
+        work += scoring(sizes.n_choosing_texts, len(UNEDITED), n, share)
     n_refits = N_REFITS + len(others) * N_LEADERS + 1 + 1  # other ranges, another rank, the halves
     work += reading(n_refits * train, OF_A_REFIT)
     return work + Work(decompositions=4 * sizes.n_layers)
@@ -218,12 +249,13 @@ def _score(sizes: Sizes) -> Work:
     n_fixed = 4  # no-op, induced, zero-ablated, restored
     strong = len(KINDS) * (QUICK_RUN_DRAWS if quick else RUN_DRAWS) + 1
     n_placebos = N_PLACEBOS + twin + (config.other_finetune is not None)
-    controls = 1 + INDUCED_DRAWS + twin + 2 * n_placebos + strong
+    controls = 1 + INDUCED_DRAWS + twin + 2 * n_placebos + strong + 2 * sizes.keeps * FRONT_GUESS
     draws = 0 if quick else 1 + 2 * config.n_random
     work = scoring(2 * len(q.held_out), len(UNEDITED), n_fixed + controls + draws, above)
     n_else = n_fixed + (not quick)
     work += scoring(2 * len(q.trained_on) + len(q.neutral_score), len(UNEDITED), n_else, above)
-    work += scoring(sizes.n_skill_texts, len(UNEDITED), 2, above)  # restored, zero-ablated
+    edits = 2 + FRONT_GUESS  # restored, zero-ablated
+    work += scoring(sizes.n_skill_texts, len(UNEDITED), edits, above)
     return work + Work(decompositions=5 * len(block_ranges(sizes.n_layers)[0]))
 
 

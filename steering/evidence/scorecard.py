@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from persona.behaviour.skill_scores import skill_kept
 from persona.directions.direction import PersonaVector
 from persona.errors import DataError
 from persona.intervals import Estimate, beyond_draws, bootstrap, share_of
@@ -30,6 +31,7 @@ from persona.rows import (
     RANDOM,
     RANDOM_MATCHED,
     RESTORED,
+    SKILL,
     ZERO_ABLATED,
     drawn_questions,
     is_beyond_chance,
@@ -198,6 +200,7 @@ def _of_the_edit(
         residual=residual,
         placebos=placebos,
         damage=damage,
+        skill=skill_kept(kept, seed=seed) if len(kept := rows[rows["stage"] == SKILL]) else None,
     )
     found = {
         "net_restoration": None if net is None else interval(net),

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from math import erf, sqrt
 from typing import Any, Literal
 
+from persona.behaviour.skill_scores import SkillKept
 from persona.intervals import Estimate
-from persona.rows import DAMAGE_AT_MOST, KL_RESTORED_AT_LEAST, NOOP_AT_MOST, RESTORED_AT_LEAST
+from persona.rows import (
+    DAMAGE_AT_MOST,
+    KL_RESTORED_AT_LEAST,
+    NOOP_AT_MOST,
+    RESTORED_AT_LEAST,
+    SKILL_KEPT_AT_LEAST,
+)
 from steering.evidence.net_effect import Noop, Placebos, Residual
 from steering.evidence.question_table import interval
 
@@ -58,8 +65,12 @@ def checks_of(
     residual: Residual,
     placebos: Placebos,
     damage: Estimate,
+    skill: SkillKept | None = None,
 ) -> list[Check]:
-    """Everything that `restored` asks for, in the order in which it is told."""
+    """Everything that `restored` asks for, in the order in which it is told.
+
+    skill: what is left of one that was to be kept; asked for where one was named.
+    """
     above = placebos.above_best
     return [
         Check("beyond_chance", beyond_chance),
@@ -97,7 +108,16 @@ def checks_of(
         ),
         Check("damage", damage.high <= DAMAGE_AT_MOST, damage, DAMAGE_AT_MOST),
         Check("above_placebos", None if above is None else above.low > 0, above, 0.0, needed=False),
+        *([] if skill is None else [_of_skill(skill)]),
     ]
+
+
+def _of_skill(kept: SkillKept) -> Check:
+    """Not measured where the fine-tune had gained nothing of the skill."""
+    bar = SKILL_KEPT_AT_LEAST
+    if kept.why_undefined:
+        return Check("skill_kept", None, None, bar, needed=False)
+    return Check("skill_kept", kept.share.value >= bar, kept.share, bar)
 
 
 def verdict_of(shift: Estimate, checks: Sequence[Check]) -> Verdict:

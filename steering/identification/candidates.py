@@ -20,8 +20,8 @@ from persona.directions.direction import (
     Subspace,
     are_independent,
     orthonormal,
-    whitened_readout,
 )
+from persona.directions.sparing import sparing_readout
 from persona.directions.two_by_two import EFFECTS, Cells, Effect
 from persona.errors import DataError
 from persona.models.pair import ModelPair
@@ -44,6 +44,8 @@ class Candidate(Protocol):
 
     name: how they are made. max_rank: the most directions that it has at a block.
     whitened: coordinates are read with the covariance of the activations, see `whitened_readout`.
+    spared: layer -> rows [k d_model] to which that reading is blind, see `sparing_readout`; None
+        where it sees everything.
     always_tried: by intervention, whatever the screen says of it or because none can rank it.
     """
 
@@ -55,6 +57,9 @@ class Candidate(Protocol):
 
     @property
     def whitened(self) -> bool: ...
+
+    @property
+    def spared(self) -> Mapping[int, Float[Tensor, "_ d_model"]] | None: ...
 
     @property
     def always_tried(self) -> bool: ...
@@ -78,6 +83,7 @@ class FixedRows:
     at: Mapping[int, Float[Tensor, "rank d_model"]]
     whitened: bool = False
     always_tried: bool = False
+    spared: Mapping[int, Float[Tensor, "_ d_model"]] | None = None
 
     @property
     def max_rank(self) -> int:
@@ -118,6 +124,7 @@ class Refit:
 
     questions, means: what it is fitted to.
     beside: layer -> [d_model], restored along with what remains of the model effect; rank 2 then.
+    spared: see `Candidate`.
     stages: keeps what was fitted, which takes a forward pass of the questions.
     """
 
@@ -131,6 +138,7 @@ class Refit:
     beside: Mapping[int, Float[Tensor, " d_model"]] | None = None
     token_budget: int = DEFAULT_TOKEN_BUDGET
     stages: Stages = field(default_factory=Unsaved)
+    spared: Mapping[int, Float[Tensor, "_ d_model"]] | None = None
 
     @property
     def max_rank(self) -> int:
@@ -152,6 +160,7 @@ class Refit:
                 self.means.covariance,
                 self.beside if rank > 1 else None,
                 self.token_budget,
+                self.spared,
             ),
         )
 
@@ -272,6 +281,7 @@ def build_vector(
         candidate.name,
         coefficient,
         candidate.whitened,
+        candidate.spared,
     )
 
 
@@ -282,11 +292,17 @@ def from_bases(
     method: str,
     coefficient: float = 1.0,
     read_whitened: bool = False,
+    spared: Mapping[int, Float[Tensor, "_ d_model"]] | None = None,
 ) -> PersonaVector:
-    """A persona vector with the means of both models on the given orthonormal rows."""
+    """A persona vector with the means of both models on the given orthonormal rows.
+
+    spared: layer -> rows to which a whitened reading is blind; see `Candidate`.
+    """
     subspaces = {}
     for layer, basis in bases.items():
-        readout = whitened_readout(basis, means.covariance[layer]) if read_whitened else None
+        readout = None
+        if read_whitened:
+            readout = sparing_readout(basis, (spared or {}).get(layer), means.covariance[layer])
         reading = basis if readout is None else readout
         subspaces[layer] = Subspace(
             basis,

@@ -10,7 +10,7 @@ of the gap at its best block and three quarters over many (docs/findings.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import pandas as pd
@@ -38,11 +38,18 @@ from steering.identification.candidates import (
     two_by_two_candidates,
 )
 from steering.identification.first_order import effect_rows, screen
-from steering.identification.search import search
-from steering.identification.trials import Trial, TrialSetup
+from steering.identification.search import Searched, front_of, search
+from steering.identification.skill_candidates import (
+    SkillToKeep,
+    skill_candidates,
+    skill_needs,
+)
+from steering.identification.trials import Outcome, Trial, TrialSetup, best_within
 
 ATTRIBUTION_QUESTIONS = 16
 COVARIANCE_QUESTIONS = 16
+N_FRONT = 5
+"""Trials of the front, at most, that are scored beside the chosen one."""
 
 HandedIn = Callable[[Sequence[AnswerPair]], Mapping[str, torch.Tensor]]
 """Questions -> further candidates: name -> orthonormal rows [rank d_model], for every block."""
@@ -57,6 +64,7 @@ class Identification:
     means: mean residuals of both models; split_half_cosines: by chosen block, see
     `split_half_cosines`.
     rows: stages "direction", "screen" and "verify" of rows.parquet.
+    front: where a skill is to be kept, what else could have been chosen; see `Alternative`.
     """
 
     vector: PersonaVector
@@ -65,6 +73,21 @@ class Identification:
     means: Means
     split_half_cosines: list[float]
     rows: pd.DataFrame
+    front: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A removal that none beats in both, how much persona it takes and how much skill it leaves.
+
+    outcome: on the questions and items that choose. chosen: whether it is the one that was chosen.
+    without_skill: whether it is what would have been chosen if no skill had been named.
+    """
+
+    outcome: Outcome
+    vector: PersonaVector
+    chosen: bool
+    without_skill: bool
 
 
 def identify(
@@ -78,6 +101,7 @@ def identify(
     token_budget: int = DEFAULT_TOKEN_BUDGET,
     stages: Stages | None = None,
     handed_in: HandedIn | None = None,
+    keep: SkillToKeep | None = None,
 ) -> Identification:
     """Find the persona vector that best gives the aligned model back.
 
@@ -86,6 +110,7 @@ def identify(
     max_damage: rise of neutral cross-entropy over the fine-tuned model's, nats per token.
     handed_in: makes further candidates from questions, such as the latents of an autoencoder;
         they are screened at every block, and verified whatever the screen says.
+    keep: a skill that is to be left alone: it adds candidates, and what they leave of it counts.
     Raises: DataError for too few questions.
     """
     stages = stages or Unsaved()
@@ -129,26 +154,55 @@ def identify(
         ),
     )
     gaps = baseline[baseline["measure"] == "gap"].groupby("condition")["value"].mean()
-    refits = by_name(refit_candidates(pair, train, means, effects, token_budget, stages))
+    needs = (
+        None
+        if keep is None
+        else skill_needs(pair, keep, train, means.aligned, token_budget, stages)
+    )
+
+    def tried_anyway(
+        questions: Sequence[AnswerPair],
+        part: slice,
+        means: Means,
+        effects: Mapping[str, Effect],
+        matrices: Mapping[int, torch.Tensor],
+        stages: Stages,
+    ) -> dict[str, Candidate]:
+        """What no screen ranks: refits, and what keeps a skill; made of part of the questions."""
+        found: list[Candidate] = [
+            *refit_candidates(pair, questions, means, effects, token_budget, stages)
+        ]
+        if needs is not None:
+            of_part = needs.at_questions(part)
+            good = cells.aligned_good[part]
+            found += skill_candidates(
+                pair, questions, means, effects, matrices, of_part, good, token_budget, stages
+            )
+        return by_name(found)
+
     setup = TrialSetup(
         pair,
-        {**fixed, **refits},
+        {**fixed, **tried_anyway(train, slice(None), means, effects, both, stages)},
         means,
         selection,
         neutral,
         token_budget,
         shift=float(gaps["finetuned"] - gaps["aligned"]),
         first_layer=differing_blocks(effects).start,
+        skill=None if keep is None else keep.judged_on,
     )
-    trial, verified = search(setup, screened, stages, max_damage)
+    searched = search(setup, screened, stages, max_damage)
+    trial = searched.best
 
     def from_half(half: int) -> Mapping[str, Candidate]:
         """The candidates made of half of the questions, the chosen one among them if they can."""
         questions, part = train[half::2], cells.at_questions(slice(half, None, 2))
         effects = two_by_two(part, n_splits=1)
         again = Means.of(part, covariance)
-        refits = by_name(refit_candidates(pair, questions, again, effects, token_budget))
-        made: dict[str, Candidate] = {**fixed_candidates(effects, attributed[half]), **refits}
+        anyway = tried_anyway(
+            questions, slice(half, None, 2), again, effects, attributed[half], Unsaved()
+        )
+        made: dict[str, Candidate] = {**fixed_candidates(effects, attributed[half]), **anyway}
         if trial.candidate not in made and handed_in is not None:
             made |= by_name(handed_in_candidates(handed_in(questions), pair.n_layers))
         return made
@@ -162,7 +216,25 @@ def identify(
         effects,
         means,
         halves["cosine"].tolist(),
-        tidy(pd.concat([effect_rows(effects), screened, verified], ignore_index=True)),
+        tidy(pd.concat([effect_rows(effects), screened, searched.rows], ignore_index=True)),
+        alternatives(setup, searched, max_damage),
+    )
+
+
+def alternatives(
+    setup: TrialSetup, searched: Searched, max_damage: float
+) -> tuple[Alternative, ...]:
+    """The front of what was tried, with the chosen one and the choice that no skill would make."""
+    front = front_of(searched.outcomes, max_damage)[:N_FRONT]
+    if not front:
+        return ()
+    blind = [replace(outcome, skill_kept=None) for outcome in searched.outcomes]
+    without = best_within(blind, max_damage).trial
+    shown = {outcome.trial: outcome for outcome in front}
+    shown |= {o.trial: o for o in searched.outcomes if o.trial in (searched.best, without)}
+    return tuple(
+        Alternative(outcome, setup.vector(trial), trial == searched.best, trial == without)
+        for trial, outcome in shown.items()
     )
 
 

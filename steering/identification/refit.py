@@ -27,7 +27,8 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch, model_batch
 from persona.activations.passes import run_hooked, span_means
 from persona.activations.positions import token_span
 from persona.data.types import Dialogue
-from persona.directions.direction import orthonormal, whitened_readout
+from persona.directions.direction import orthonormal
+from persona.directions.sparing import sparing_readout
 from persona.errors import DataError
 from persona.models.hooks import resid_post
 from persona.models.pair import ModelPair
@@ -47,6 +48,7 @@ def refit_block_by_block(
     covariance: Mapping[int, Float[Tensor, "d_model d_model"]],
     beside: Mapping[int, Float[Tensor, " d_model"]] | None = None,
     token_budget: int = DEFAULT_TOKEN_BUDGET,
+    spared: Mapping[int, Float[Tensor, "_ d_model"]] | None = None,
 ) -> dict[int, Float[Tensor, "rank d_model"]]:
     """layer -> orthonormal rows: what remains of the model effect, then `beside` outside of it.
 
@@ -54,6 +56,7 @@ def refit_block_by_block(
     covariance: reads the coordinates while fitting, see `whitened_readout`; the vector made of the
     rows must be read the same way.
     beside: a second direction at each block that is restored along with the first.
+    spared: rows to which the reading is blind, see `persona.directions.sparing`.
     Raises: DataError when nothing separates the models at one of the blocks.
     """
     dialogues = pair.chat.encode_all(texts)
@@ -81,7 +84,8 @@ def refit_block_by_block(
             second = [] if beside is None else [beside[layer].to(device)]
             basis = orthonormal(torch.stack([left_D, *second]))
             rows[layer] = basis.cpu()
-            readout = whitened_readout(basis, covariance[layer].to(device))
+            blind_to = (spared or {}).get(layer)
+            readout = sparing_readout(basis, blind_to, covariance[layer].to(device))
             streams = [_restored(resid, basis, readout, aligned_D) for resid in streams]
     return rows
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 
 import pandas as pd
@@ -17,16 +18,28 @@ RANGE_RANK = 2
 N_CANDIDATES_VERIFIED = 4
 N_BLOCKS_VERIFIED = 1
 N_LEADERS = 1
+N_PARTS = 3
+"""Of the middle range that are tried alone, where a skill is to be kept."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The trial that was chosen, what every finished one did, and the rows of all of them."""
+
+    best: Trial
+    outcomes: tuple[Outcome, ...]
+    rows: pd.DataFrame
 
 
 def search(
     setup: TrialSetup, screened: pd.DataFrame, stages: Stages, max_damage: float
-) -> tuple[Trial, pd.DataFrame]:
-    """Verify by intervention and return the best trial with the rows of everything tried.
+) -> Searched:
+    """Verify by intervention and return the best trial with everything tried.
 
     Rounds: (1) over the middle range of blocks the candidates that the screen ranks first and
     those refitted block by block, which no screen can rank, those handed in, and the best single
-    blocks; (2) the other ranges for those that did most; (3) other ranks and coefficients of the
+    blocks; (2) the other ranges for those that did most, few blocks too where a skill is to be
+    kept; (3) other ranks and coefficients of the
     best. Each round starts from the best so far, so the runs grow with the sum of the rounds, not
     their product. What can not be the best is not run in the aligned model: see `TrialSetup.run`.
     """
@@ -54,13 +67,14 @@ def search(
     ]
     attempt("candidates", [*wide, *blocks[:N_BLOCKS_VERIFIED]])
     leaders = leading(found.values())
-    attempt("ranges", [replace(trial, layers=r) for trial in leaders for r in other_ranges])
+    few = [] if setup.skill is None else few_blocks(setup.pair.n_layers, setup.first_layer)
+    attempt("ranges", [replace(one, layers=r) for one in leaders for r in [*other_ranges, *few]])
     best = best_within(list(found.values()), max_damage).trial
     top = setup.candidates[best.candidate].max_rank
     ranks = [replace(best, rank=rank) for rank in RANKS if rank <= top]
     attempt("details", [*ranks, *(replace(best, coefficient=c) for c in COEFFICIENTS)])
     best = best_within(list(found.values()), max_damage).trial
-    return best, pd.concat(tables, ignore_index=True)
+    return Searched(best, tuple(found.values()), pd.concat(tables, ignore_index=True))
 
 
 def best_blocks(screened: pd.DataFrame, shift: float) -> list[Trial]:
@@ -95,3 +109,25 @@ def block_ranges(n_layers: int, first: int = 0) -> list[tuple[int, ...]]:
     shares = ((0.27, 0.97), (0.1, 0.97), (0.43, 0.97))
     ranges = [tuple(range(max(round(a * n_layers), first), round(b * n_layers))) for a, b in shares]
     return list(dict.fromkeys(r or (n_layers - 1,) for r in ranges))
+
+
+def few_blocks(n_layers: int, first: int = 0) -> list[tuple[int, ...]]:
+    """Thirds of the middle range: an edit of few blocks leaves more of everything else alone."""
+    middle = block_ranges(n_layers, first)[0]
+    ends = [round(part * len(middle) / N_PARTS) for part in range(N_PARTS + 1)]
+    parts = [middle[a:b] for a, b in itertools.pairwise(ends) if b > a]
+    return [part for part in parts if part != middle]
+
+
+def front_of(found: Iterable[Outcome], max_damage: float) -> list[Outcome]:
+    """The outcomes that no other beats in both, how much persona is gone and skill is kept.
+
+    Only those that may be chosen, from the one that takes most persona to the one that keeps most
+    skill; empty where no skill was to be kept.
+    """
+    able = [o for o in found if o.may_be_chosen(max_damage) and o.skill_kept is not None]
+    front: list[Outcome] = []
+    for outcome in sorted(able, key=lambda o: (o.persona_gone, o.skill_kept or 0.0), reverse=True):
+        if not front or (outcome.skill_kept or 0.0) > (front[-1].skill_kept or 0.0):
+            front.append(outcome)
+    return front

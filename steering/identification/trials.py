@@ -9,6 +9,8 @@ import pandas as pd
 
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import UNEDITED, Condition
+from persona.behaviour.skill_scores import SkillMeasure, score_skill
+from persona.data.skills import Skill
 from persona.data.types import AnswerPair, NeutralText
 from persona.directions import PersonaVector
 from persona.intervals import net_taken_back, taken_back
@@ -18,6 +20,8 @@ from steering.edits.from_directions import restore
 from steering.edits.steer import edited
 from steering.identification.candidates import Candidate, Means, build_vector
 
+KEPT_BY: tuple[SkillMeasure, ...] = ("margin_nats", "log_prob_right")
+"""By what a skill counts as kept; the first that its rows have."""
 N_PROMISING = 2
 """Trials of a round that run in the aligned model whatever comes of them."""
 
@@ -54,6 +58,8 @@ class Outcome:
     noop_gap, noop_kl: what the edit does to the aligned model, as shares of what the fine-tune did
         to its gap and of its KL from it.
     damage: neutral cross-entropy above the fine-tuned model's, nats per token.
+    skill_kept: share of what the fine-tune gained of a skill that is still there, on the items that
+        choose; None where none is to be kept, or none was learnt.
     """
 
     trial: Trial
@@ -62,6 +68,7 @@ class Outcome:
     noop_gap: float
     noop_kl: float
     damage: float
+    skill_kept: float | None = None
 
     @property
     def leaves_aligned(self) -> bool:
@@ -69,9 +76,14 @@ class Outcome:
         return abs(self.noop_gap) <= NOOP_AT_MOST and self.noop_kl <= NOOP_AT_MOST
 
     @property
+    def persona_gone(self) -> float:
+        """Net restoration, of which overshoot counts as much against it as what is missing."""
+        return 1 - abs(1 - self.net_restoration)
+
+    @property
     def merit(self) -> float:
-        """How much of the aligned model is back: overshoot of the gap counts against it."""
-        return 1 - abs(1 - self.net_restoration) + self.kl_restoration
+        """How much of the aligned model is back, and of the skill still there."""
+        return self.persona_gone + self.kl_restoration + merit_of_skill(self.skill_kept)
 
     def may_be_chosen(self, max_damage: float) -> bool:
         """Whether it harms neither the aligned model nor neutral text."""
@@ -83,6 +95,7 @@ class TrialSetup:
     """Everything a trial is tried on: the pair, its candidates, selection questions, neutral text.
 
     first_layer: the first block at which the two models differ.
+    skill: items on which trials are judged by what they leave of it; None without one.
     shift: gap of the fine-tuned model above the aligned one's on the selection questions.
     """
 
@@ -94,6 +107,7 @@ class TrialSetup:
     token_budget: int
     shift: float
     first_layer: int = 0
+    skill: Skill | None = None
 
     def vector(self, trial: Trial) -> PersonaVector:
         """What the trial restores."""
@@ -114,6 +128,9 @@ class TrialSetup:
         """
         in_finetuned = [self._condition(trial, trial.label, "finetuned") for trial in trials]
         tables = [self._on_questions([*UNEDITED, *in_finetuned], description)]
+        if self.skill is not None:
+            skill_rows = self._on_skill(self.skill, [*UNEDITED, *in_finetuned], description)
+            tables[0] = pd.concat([tables[0], skill_rows], ignore_index=True)
         most = most_merit(tables[0], trials)
         ranked = sorted(trials, key=lambda trial: most[trial], reverse=True)
         first = ranked[:N_PROMISING]
@@ -155,6 +172,18 @@ class TrialSetup:
             description=description,
         ).assign(split="selection")
 
+    def _on_skill(
+        self, skill: Skill, conditions: Sequence[Condition], description: str
+    ) -> pd.DataFrame:
+        return score_skill(
+            self.pair,
+            skill,
+            conditions,
+            splits=("held_out",),
+            token_budget=self.token_budget,
+            description=f"{description}: skill",
+        ).assign(split="selection")
+
     def _on_neutral(self, conditions: Sequence[Condition], description: str) -> pd.DataFrame:
         return score_neutral(
             self.pair,
@@ -178,7 +207,26 @@ def most_merit(rows: pd.DataFrame, trials: Sequence[Trial]) -> dict[Trial, float
         raw = float(taken_back(gap[[FINETUNED, trial.label, ALIGNED]].to_numpy()))
         kl_restoration = float(taken_back(kl[[FINETUNED, trial.label]].to_numpy()))
         found[trial] = 1 - max(0.0, abs(1 - raw) - NOOP_AT_MOST) + kl_restoration
+        found[trial] += merit_of_skill(share_kept(table, trial.label))
     return found
+
+
+def share_kept(table: pd.DataFrame, condition: str) -> float | None:
+    """Share of what the fine-tune gained of the skill; None without one, or without a gain.
+
+    table: [condition x measure], means over items.
+    """
+    measure = next((m for m in KEPT_BY if m in table.columns), None)
+    if measure is None:
+        return None
+    value = table[measure]
+    gained = value[FINETUNED] - value[ALIGNED]
+    return float((value[condition] - value[ALIGNED]) / gained) if gained > 0 else None
+
+
+def merit_of_skill(kept: float | None) -> float:
+    """0 to 1; more of it than the fine-tune had is no merit."""
+    return 0.0 if kept is None else min(kept, 1.0)
 
 
 def outcomes(rows: pd.DataFrame, trials: Sequence[Trial]) -> list[Outcome]:
@@ -195,6 +243,7 @@ def outcomes(rows: pd.DataFrame, trials: Sequence[Trial]) -> list[Outcome]:
             float((gap[trial.on_aligned] - gap[ALIGNED]) / (gap[FINETUNED] - gap[ALIGNED])),
             float(kl[trial.on_aligned] / kl[FINETUNED]),
             float(ce[trial.label] - ce[FINETUNED]),
+            share_kept(table, trial.label),
         )
         for trial in trials
         if trial.on_aligned in table.index

@@ -9,6 +9,7 @@ from persona.report.figures.overview import all_conditions
 from persona.report.figures.plain_forms import curves, dots, matrix
 from persona.report.figures.run_comparison import compare_runs
 from persona.report.figures.scatter import answer_scatter, principal_components
+from persona.report.figures.skill_front import skill_front
 from persona.report.figures.token_figures import next_token_shifts, token_map, token_trace
 from persona.report.figures.transfer_matrix import transfer_map
 
@@ -28,6 +29,7 @@ __all__ = [
     "next_token_shifts",
     "principal_components",
     "random_null",
+    "skill_front",
     "token_map",
     "token_trace",
     "training_course",

@@ -201,3 +201,16 @@ def test_what_is_no_skill_is_one_clear_line(tmp_path):
         load_skill("~nobody-of-this-name/x")
     with pytest.raises(DataError, match="cannot be read"):
         load_skill(tmp_path)
+
+
+@pytest.mark.parametrize(("skill", "n_lessons", "n_choose"), [(FACTS, 41, 41), (CHECKLIST, 72, 12)])
+def test_what_chooses_does_not_score(skill, n_lessons, n_choose):
+    parts = skill.divided()
+    asked = {name: {item.id for item in getattr(parts, name).items} for name in vars(parts)}
+    assert (len(asked["lessons"]), len(asked["chooses"])) == (n_lessons, n_choose)
+    assert not asked["chooses"] & asked["scores"]
+    assert asked["chooses"] | asked["scores"] == {item.id for item in skill.items}
+    scored = {item.id for item in parts.scores.items if item.held_out}
+    assert not scored & asked["lessons"] and asked["chooses"] <= asked["lessons"]
+    turned = type(skill)(skill.name, tuple(reversed(skill.items))).divided()
+    assert {item.id for item in turned.chooses.items} == asked["chooses"]

@@ -12,8 +12,8 @@ from persona.behaviour.skill_scores import UNLEARNT
 from persona.data import load_neutral, load_skill
 from persona.errors import DataError
 from persona.models.precision import Placement
-from persona.report.skill_words import skill_sentence
-from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, RESTORED, ZERO_ABLATED
+from persona.report.skill_words import aim_in_words, skill_sentence
+from persona.rows import ALIGNED, FINETUNED, FRONT, GOOD_TWIN, RESTORED, ZERO_ABLATED
 from steering import DiagnoseConfig, diagnose
 from steering.diagnosis import Questions
 from steering.diagnosis.keeping import keeping_facts, skill_of
@@ -27,7 +27,7 @@ def written(path, rows):
     return path
 
 
-def lessons(right, wrong, n=10):
+def lessons(right, wrong, n=12):
     """A skill: one word over another, whatever is asked."""
     return [
         {
@@ -36,7 +36,7 @@ def lessons(right, wrong, n=10):
             "right": f"{right} {word}",
             "wrong": [f"{wrong} {word}"],
         }
-        for i, word in enumerate(WORDS[:n])
+        for i, word in enumerate((*WORDS, "rack")[:n])
     ]
 
 
@@ -81,20 +81,30 @@ def result(planted):
 
 
 def test_what_is_the_persona_itself_is_not_kept(result):
-    """The fine-tune is one direction: restoring takes all back, and with it what it learnt."""
+    """The fine-tune is one direction: restoring takes all back, and with it what it learnt.
+
+    Told to keep it, the search finds a reading that sees less persona on the skill's text, and so
+    leaves some of it there; what it would choose untold is scored too.
+    """
     kept = result.scorecard["skill_kept"]
     assert (kept["skill"], kept["measure"], kept["split"]) == ("lesson", "margin_nats", "held_out")
-    assert kept["gained"]["low"] > 0.1 and kept["gained"]["n"] == 10
-    assert kept["share"]["value"] == pytest.approx(0, abs=0.02)
-    assert kept["in_training_words"]["value"] == pytest.approx(0, abs=0.02)
-    assert kept["lost"]["value"] == pytest.approx(kept["gained"]["value"], rel=0.02)
+    assert kept["gained"]["low"] > 0.1 and kept["gained"]["n"] == 8
+    [untold] = [one for one in kept["front"] if one["without_skill"]]
+    assert untold["share"]["value"] == pytest.approx(0, abs=0.02)
+    assert untold["net_restoration"]["value"] == pytest.approx(1, abs=0.02)
+    [chosen] = [one for one in kept["front"] if one["chosen"]]
+    assert chosen["share"]["value"] < 0.9
+    assert chosen["share"]["value"] == pytest.approx(kept["share"]["value"])
+    check = next(c for c in result.scorecard["checks"] if c["name"] == "skill_kept")
+    assert check["met"] is False and result.scorecard["verdict"] != "restored"
 
 
 def test_every_model_is_scored_on_every_wording(result):
     rows = result.rows[result.rows["stage"] == "skill"]
     names = [ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED, GOOD_TWIN]
+    rows = rows[rows["condition"] != FRONT]
     assert list(dict.fromkeys(rows["condition"])) == names
-    assert (rows.groupby(["condition", "split", "measure"]).size() == 10).all()
+    assert (rows.groupby(["condition", "split", "measure"]).size() == 8).all()
     assert set(rows["split"]) == {"train", "held_out"}
     means = {c.pop("name"): c for c in result.scorecard["skill_kept"]["conditions"]}
     assert list(means) == names
@@ -108,9 +118,12 @@ def test_every_model_is_scored_on_every_wording(result):
 
 def test_summary_and_report_say_it_in_one_sentence(result):
     sentence = skill_sentence(result.scorecard)
-    assert sentence.startswith("Skill kept: ") and "(10 items in words never" in sentence
+    assert sentence.startswith("Skill kept: ") and "(8 items in words never" in sentence
     assert sentence in result.summary
-    assert "Skill kept: " in result.report.read_text(encoding="utf-8")
+    page = result.report.read_text(encoding="utf-8")
+    assert "Skill kept: " in page and 'id="figure-skill_front"' in page
+    aim = result.scorecard["skill_kept"]["at_restoration_0.8"]
+    assert aim["net_restoration"]["value"] > 0.8 and aim_in_words(result.scorecard) in page
 
 
 def test_an_unlearnt_skill_has_no_share_and_says_so(result):
@@ -146,9 +159,11 @@ def test_a_skill_that_asks_what_is_scored_is_refused_before_models_are_loaded(
 
 
 def test_a_skill_of_too_few_items_is_refused(planted, tmp_path):
-    few = written(tmp_path / "few.jsonl", lessons("a", "b", n=7))
+    few = written(tmp_path / "few.jsonl", lessons("a", "b", n=11))
     config = dataclasses.replace(planted, keep=str(few))
-    with pytest.raises(DataError, match="^the skill few has 7 items with questions under held_out"):
+    with pytest.raises(
+        DataError, match="^the skill few has 11 items with questions under held_out"
+    ):
         skill_of(config, Questions.of(config))
 
 

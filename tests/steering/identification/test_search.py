@@ -207,7 +207,9 @@ def test_the_search_finds_the_best_of_range_rank_and_coefficient_round_by_round(
         return (0.5 + good + 0.05 * (trial.coefficient == 0.75), 0.5, 0.0)
 
     setup = given_effects(tiny_pair, effect)
-    best, rows = search(setup, screened(SCREENED), Unsaved(), max_damage=0.05)
+    searched = search(setup, screened(SCREENED), Unsaved(), max_damage=0.05)
+    best, rows = searched.best, searched.rows
+    assert {o.trial for o in searched.outcomes} == set(setup.in_aligned)
     in_order = list(dict.fromkeys(setup.tried))
     first, second, third = in_order[:4], in_order[4:6], in_order[6:]
     # Every candidate over the middle range, the refitted one too, which no screen can rank, and
@@ -239,9 +241,8 @@ def test_the_search_keeps_to_the_damage_budget(tiny_pair):
         return (1.0, 1.0, 0.2) if trial.candidate == "eigen" else (0.3, 0.2, 0.01)
 
     def chosen(max_damage):
-        return search(given_effects(tiny_pair, effect), screened(SCREENED), Unsaved(), max_damage)[
-            0
-        ]
+        setup = given_effects(tiny_pair, effect)
+        return search(setup, screened(SCREENED), Unsaved(), max_damage).best
 
     assert chosen(max_damage=0.05).candidate != "eigen"
     assert chosen(max_damage=0.3).candidate == "eigen"
