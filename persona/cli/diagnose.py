@@ -161,7 +161,8 @@ def diagnose(
 ) -> None:
     """What separates two models, which part is the bad persona, does removing it restore?
 
-    Writes scorecard.json, direction.safetensors, rows.parquet and report.html into --out.
+    Writes scorecard.json, direction.safetensors, model_effect.safetensors, rows.parquet and
+    report.html into --out.
 
     \b
     Examples:

@@ -23,6 +23,7 @@ from persona.cli.data import data_app
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
 from persona.cli.doctor import doctor
+from persona.cli.drift import drift
 from persona.cli.evaluate import evaluate
 from persona.cli.finetune import finetune
 from persona.cli.lab import lab
@@ -34,7 +35,7 @@ from persona.cli.report_command import report
 from persona.cli.sae import sae_app
 from persona.cli.screen import screen
 from persona.cli.steer_command import steer
-from persona.cli.trait import trait
+from persona.cli.trait import OneTrait, Traits, trait, traits_app
 from persona.errors import PersonaError, SeveralErrors, is_panic
 
 STOPPED = "stopped; run the same command again to continue"
@@ -89,9 +90,13 @@ TALK, FILES, MACHINE = "Talk and steer", "Data and vectors", "This machine"
 
 
 def _add(
-    command: Callable[..., None], panel: str, short_help: str, name: str | None = None
+    command: Callable[..., None],
+    panel: str,
+    short_help: str,
+    name: str | None = None,
+    cls: type[Command] = Command,
 ) -> None:
-    app.command(name=name, cls=Command, rich_help_panel=panel, short_help=short_help)(command)
+    app.command(name=name, cls=cls, rich_help_panel=panel, short_help=short_help)(command)
 
 
 _add(demo, START, "The diagnosis on the models that come along.")
@@ -106,7 +111,14 @@ app.add_typer(
     rich_help_panel=LOOK,
     short_help="Sparse autoencoders: train, rank, screen, explain latents.",
 )
-_add(trait, LOOK, "A persona vector for any trait, or that there is none.")
+_add(trait, LOOK, "A persona vector for any trait, or that there is none.", cls=OneTrait)
+app.add_typer(
+    traits_app,
+    cls=Traits,
+    rich_help_panel=LOOK,
+    short_help="Traits compared, and what a fine-tune is made of.",
+)
+_add(drift, LOOK, "Does a conversation drift toward a trait?")
 _add(evaluate, LOOK, "What do fine-tune and removal cost on tasks?", name="eval")
 _add(audit, LOOK, "Does the removal hold under cues and relearning?")
 _add(label, LOOK, "Label answers blind; an EM rate beyond the judge.")

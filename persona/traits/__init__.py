@@ -9,6 +9,16 @@ from persona.traits.artefacts import (
 )
 from persona.traits.check import Fault, faults_of, require_sound
 from persona.traits.choosing_artefacts import ChosenArtefacts, choose_artefacts
+from persona.traits.comparing import (
+    KeptTrait,
+    PersonaSpace,
+    QuestionDifferences,
+    Resemblance,
+    open_trait,
+    open_traits,
+    persona_space,
+    resemblance,
+)
 from persona.traits.making import make_trait
 from persona.traits.shipped_traits import NONSENSE, PUBLISHED, shipped_trait
 from persona.traits.trait_facts import SteeredEffect, TraitFacts, TraitReading
@@ -22,7 +32,11 @@ __all__ = [
     "ChosenArtefacts",
     "EndpointWriter",
     "Fault",
+    "KeptTrait",
     "ModelWriter",
+    "PersonaSpace",
+    "QuestionDifferences",
+    "Resemblance",
     "SteeredEffect",
     "TraitArtefacts",
     "TraitFacts",
@@ -34,10 +48,14 @@ __all__ = [
     "choose_artefacts",
     "faults_of",
     "make_trait",
+    "open_trait",
+    "open_traits",
+    "persona_space",
     "plan_answers",
     "read_artefacts",
     "require_description",
     "require_sound",
+    "resemblance",
     "shipped_trait",
     "trait_judge_named",
     "verdict_on",

@@ -1,7 +1,7 @@
 """Watching a conversation: token by token, while it is written, from turn to turn."""
 
 from probes.monitor.checkpoints import score_checkpoints
-from probes.monitor.drift import Drift, find_drift, turn_scores
+from probes.monitor.drift import Drift, family_p_values, find_drift, turn_scores
 from probes.monitor.heat_map import TokenHeatMap, token_heat_map
 from probes.monitor.reader import Reader, reader_of
 from probes.monitor.threshold import threshold_for
@@ -12,6 +12,7 @@ __all__ = [
     "Reader",
     "Recording",
     "TokenHeatMap",
+    "family_p_values",
     "find_drift",
     "monitoring",
     "reader_of",

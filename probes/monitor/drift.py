@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,40 @@ def find_drift(
         p_value=float((1 + (permuted >= sums.max() - 1e-12).sum()) / (1 + n_permutations)),
         n=n,
     )
+
+
+def family_p_values(
+    scores: Mapping[str, Sequence[float] | Float[np.ndarray, " turn"]],
+    *,
+    n_permutations: int = N_PERMUTATIONS,
+    seed: int = 0,
+) -> dict[str, float]:
+    """p of each series' change point, against the best series of each order of the turns.
+
+    The turns are put into the same order for all series, so that what these have in common is kept
+    and looking at several is paid for. scores: name -> scores of the same turns.
+    Raises: DataError as `find_drift`, and for series of other lengths.
+
+    Source: Westfall and Young 1993.
+    """
+    for series in scores.values():
+        find_drift(series, n_permutations=1)  # its checks
+    rows = [np.asarray(series, dtype=np.float64) for series in scores.values()]
+    if len({len(row) for row in rows}) != 1:
+        raise DataError("the series must be of the same turns")
+    table = np.stack(rows)
+    deviations = table - table.mean(1, keepdims=True)
+    spread = table.std(1, keepdims=True)
+    unit = np.divide(deviations, spread, out=np.zeros_like(deviations), where=spread > 0)
+    rng = np.random.default_rng(seed)
+    orders = np.stack([rng.permutation(table.shape[1]) for _ in range(n_permutations)])
+    sums = np.abs(np.cumsum(unit[:, orders], axis=2)[..., :-1]).max(2)  # [series order]
+    best = sums.max(0)
+    own = np.abs(np.cumsum(unit, axis=1)[:, :-1]).max(1)
+    return {
+        name: float((1 + (best >= value - 1e-12).sum()) / (1 + n_permutations))
+        for name, value in zip(scores, own, strict=True)
+    }
 
 
 def turn_scores(table: pd.DataFrame, role: str = "assistant") -> pd.Series[float]:

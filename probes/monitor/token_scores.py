@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from persona.activations import collect_at
 from persona.data.types import Dialogue
-from persona.errors import ModelError
+from persona.errors import DataError, ModelError
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 from persona.models.hooks import hooked, resid_post
 from persona.models.pair import ModelPair, Side
-from probes.monitor.reader import reader_of
+from probes.monitor.reader import Reader, reader_of
 
 TEMPLATE_ROLE = "template"
 
@@ -32,7 +32,9 @@ def score_tokens(
 ) -> pd.DataFrame:
     """Projection and probe score of every token of a conversation.
 
-    monitored: a FittedProbe, a Direction, or a fitted linear or token probe with its `layer`.
+    monitored: a FittedProbe, a Direction, or a fitted linear or token probe with its `layer`; or
+        several by their names, such as a set of traits, which one pass reads: the table then has a
+        row for each of them and token, and the column trait first.
     Columns: token (its text), position (from 0), turn (from 0, -1 for the template's own tokens),
     role ("template" for those), projection (residual-stream units), score (see `Reader`). The first
     token has neither: its residual is a massive activation that says nothing.
@@ -54,17 +56,33 @@ def score_tokens(
         >>> int(table["score"].isna().sum())  # the first token alone
         1
     """
-    reader = reader_of(monitored, layer)
-    if reader.space is not None:
-        reader.space.require_same(pair.space(min(reader.layer, pair.n_layers - 1)))
+    readers = _readers(monitored, layer)
+    for reader in readers.values():
+        if reader.space is not None:
+            reader.space.require_same(pair.space(min(reader.layer, pair.n_layers - 1)))
     table, encoded = _token_table(pair.chat, conversation)
+    layers = sorted({reader.layer for reader in readers.values()})
     with pair.active(side) as bridge:
         places = [list(range(len(encoded)))]
-        resid = collect_at(bridge, [encoded], places, [reader.layer])[0, :, 0]
-    projection, score = reader.read(resid)
-    table["projection"], table["score"] = projection.numpy(), score.numpy()
-    table.loc[0, ["projection", "score"]] = np.nan
-    return table
+        resid = collect_at(bridge, [encoded], places, layers)[0]
+    parts = []
+    for name, reader in readers.items():
+        projection, score = reader.read(resid[:, layers.index(reader.layer)])
+        part = table.assign(projection=projection.numpy(), score=score.numpy())
+        part.loc[0, ["projection", "score"]] = np.nan
+        parts.append(part)
+        if isinstance(monitored, Mapping):
+            part.insert(0, "trait", name)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _readers(monitored: Any, layer: int | None) -> dict[str, Reader]:
+    """By name; of one alone its name is empty. Raises: DataError without any, or as `reader_of`."""
+    if not isinstance(monitored, Mapping):
+        return {"": reader_of(monitored, layer)}
+    if not monitored:
+        raise DataError("there is nothing to monitor; give a direction or a probe by its name")
+    return {str(name): reader_of(one, layer) for name, one in monitored.items()}
 
 
 def _token_table(
@@ -97,10 +115,26 @@ class Recording:
     scores: list[list[float]] = field(default_factory=list)
 
 
-@contextlib.contextmanager
-def monitoring(bridge: Any, monitored: Any, layer: int | None = None) -> Iterator[Recording]:
+@overload
+def monitoring(
+    bridge: Any, monitored: Mapping[str, Any], layer: int | None = None
+) -> contextlib.AbstractContextManager[dict[str, Recording]]: ...
+
+
+@overload
+def monitoring(
+    bridge: Any, monitored: Any, layer: int | None = None
+) -> contextlib.AbstractContextManager[Recording]: ...
+
+
+@contextlib.contextmanager  # type: ignore[misc]
+def monitoring(
+    bridge: Any, monitored: Any, layer: int | None = None
+) -> Iterator[Recording | dict[str, Recording]]:
     """Records a score for each token that `bridge` decodes while the block is open.
 
+    monitored: as `score_tokens` takes it; of several by their names, such as a set of traits, there
+        is one recording by each name, of the same passes.
     Reads the last position of every forward pass, so a batch must be padded on the left; the model
     is not changed. Every row of the batch has an entry until the whole batch ends: cut off what
     comes after a row's own end.
@@ -120,18 +154,25 @@ def monitoring(bridge: Any, monitored: Any, layer: int | None = None) -> Iterato
         >>> len(recording.scores)  # one list a decoded token, one score a row of the batch
         5
     """
-    reader = reader_of(monitored, layer)
-    recording = Recording()
+    readers = _readers(monitored, layer)
+    recordings = {name: Recording() for name in readers}
 
-    def record(resid_BPD: Tensor) -> None:
-        projection, score = reader.read(resid_BPD[:, -1])
-        recording.projections.append(projection.tolist())
-        recording.scores.append(score.tolist())
+    def recorder(layer: int) -> Any:
+        def record(resid_BPD: Tensor) -> None:
+            for name, reader in readers.items():
+                if reader.layer == layer:
+                    projection, score = reader.read(resid_BPD[:, -1])
+                    recordings[name].projections.append(projection.tolist())
+                    recordings[name].scores.append(score.tolist())
 
-    with hooked(bridge, [(resid_post(reader.layer), record)]):
-        yield recording
-    if not recording.scores:
-        raise ModelError(
-            f"nothing was recorded at {resid_post(reader.layer)}: the model was not run while "
-            "monitoring"
-        )
+        return record
+
+    layers = sorted({reader.layer for reader in readers.values()})
+    with hooked(bridge, [(resid_post(one), recorder(one)) for one in layers]):
+        yield recordings if isinstance(monitored, Mapping) else recordings[""]
+    for name, reader in readers.items():
+        if not recordings[name].scores:
+            raise ModelError(
+                f"nothing was recorded at {resid_post(reader.layer)}: the model was not run while "
+                "monitoring"
+            )

@@ -1,4 +1,4 @@
-"""The main job: from two models to a direction, its proof, and four files.
+"""The main job: from two models to a direction, its proof, and its files.
 
 The stages, each kept when it is finished so that a killed run goes on where it was:
 

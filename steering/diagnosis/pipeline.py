@@ -54,6 +54,7 @@ class Found:
     sampling: how answers were sampled and whether a rate is given of them, for the scorecard; None
     where none were.
     closed_form: see `Scoring.closed_form_nulls`. front: see `Identification`.
+    model_effect: [layer d_model], fine-tuned less aligned model on the same good answers.
     """
 
     rows: pd.DataFrame
@@ -63,6 +64,7 @@ class Found:
     sampling: dict[str, Any] | None = None
     closed_form: dict[str, Any] | None = None
     front: tuple[Alternative, ...] = ()
+    model_effect: Tensor | None = None
 
 
 def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
@@ -186,7 +188,8 @@ class DiagnosisRun:
             parts.append(judged.rows)
         rows = pd.concat(parts, ignore_index=True)
         cosines, front = found.split_half_cosines, found.front
-        return Found(rows, vector, cosines, judged, sampling, closed_form, front)
+        effect = found.effects["model_effect_good"].vectors
+        return Found(rows, vector, cosines, judged, sampling, closed_form, front, effect)
 
     def _latents(self, questions: Sequence[AnswerPair]) -> Mapping[str, Tensor]:
         """The autoencoder's latents as candidates."""

@@ -1,4 +1,4 @@
-"""From two models to the four files."""
+"""From two models to the files of a diagnosis."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from persona.rows import tidy
 from persona.run_line import RunLine
 from persona.run_lock import alone_in, require_free
 from persona.sae import load_sae
+from persona.traits.comparing.model_effect import MODEL_EFFECT, write_model_effect
 from steering.diagnosis.agreement import require_fitting, require_two_models
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import data_of, models_of, summary_of, versions
@@ -111,7 +112,7 @@ def _opened(
 
 
 def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
-    """All stages, and the four files of what they found."""
+    """All stages, and the files of what they found."""
     config, pair = run.config, run.pair
     found = run.all_stages()
     run.line.finish()
@@ -137,6 +138,9 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
         "stages": [asdict(stage) for stage in (loading, *run.workspace.stages)],
         "estimated": estimates_of(run.line),
     }
+    (Path(config.out) / MODEL_EFFECT).unlink(missing_ok=True)
+    if found.model_effect is not None:
+        write_model_effect(config.out, found.model_effect, pair)
     report = write(Path(config.out), scorecard, rows, found.vector)
     run.workspace.close()
     return Diagnosis(scorecard, rows, found.vector, report, summary_of(scorecard))
@@ -145,7 +149,7 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
 def write(
     out: Path, scorecard: dict[str, Any], rows: pd.DataFrame, vector: PersonaVector | None
 ) -> Path:
-    """The four files, each whole or not at all; without a vector, none of an earlier run stays."""
+    """The four files of the result, each whole or not at all; of an earlier run none stays."""
     from persona.report import write_report
 
     buffer = io.BytesIO()

@@ -20,11 +20,18 @@ from persona.directions.exchange.vectors import TOWARD_TRAIT
 from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text
 from persona.models.pair import ModelPair
+from persona.traits.comparing.kept_trait import (
+    DIFFERENCES,
+    RESULT,
+    VECTOR_FILE,
+    QuestionDifferences,
+)
+from persona.traits.kept_answers import mean_difference
 from steering.traits.prove_trait import ProvedTrait
 from steering.traits.trait_place import METHOD
 from steering.traits.trait_session import TraitSession
 
-RESULT, VECTOR_FILE, ROWS = "trait.json", "vector.safetensors", "rows.parquet"
+ROWS = "rows.parquet"
 SCHEMA_VERSION = 1
 SOURCE = "Chen et al. 2025, Persona Vectors"
 DIFFERS = (
@@ -75,9 +82,15 @@ def trait_result(session: TraitSession, proved: ProvedTrait, seconds: float) -> 
 def write_trait_files(
     out: Path, result: Mapping[str, Any], session: TraitSession, proved: ProvedTrait
 ) -> None:
-    """Writes the vector where there is one, the rows, and last the result."""
+    """Writes the vector where there is one, what it is the mean of, the rows, and last the result.
+
+    A vector that was given is the mean of nothing here, so that no differences are kept beside it.
+    """
+    (out / DIFFERENCES).unlink(missing_ok=True)
     if proved.made.vectors is not None and proved.place is not None:
         save_vector_set(_vector_set(session.pair, proved, result), out / VECTOR_FILE)
+        if torch.equal(proved.made.vectors, mean_difference(proved.made.read)):
+            _differences(proved).save(out / DIFFERENCES)
     rows = pd.concat([proved.made.rows, proved.rows], ignore_index=True)
     buffer = io.BytesIO()
     rows.to_parquet(buffer, index=False)
@@ -148,6 +161,12 @@ def _vector_set(pair: ModelPair, proved: ProvedTrait, result: Mapping[str, Any])
         if bool(row.isfinite().all())
     }
     return VectorSet(vectors, "resid_post", pair.names["aligned"], METHOD, facts)
+
+
+def _differences(proved: ProvedTrait) -> QuestionDifferences:
+    read = proved.made.read
+    questions = proved.made.kept["question_id"].astype(str).tolist()
+    return QuestionDifferences.of_pairs(read["for"] - read["against"], questions)
 
 
 def _finite(value: Any) -> Any:

@@ -39,6 +39,7 @@ READ = (
     "audit",
     "certify",
     "doctor",
+    "drift",
     "eval",
     "finetune",
     "lab",
@@ -46,6 +47,7 @@ READ = (
     "sae",
     "screen",
     "trait",
+    "traits",
 )
 MODELS = (
     "org/chat-model",

@@ -1,4 +1,4 @@
-"""The main job on a tiny pair: four files, every field, and a killed run that goes on."""
+"""The main job on a tiny pair: its files, every field, and a killed run that goes on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from persona.directions import load_vector
 from persona.errors import DataError, PersonaError
 from persona.models.precision import Placement
 from persona.rows import RANDOM
+from persona.traits.comparing import model_effect_of
 from steering import DiagnoseConfig, diagnose, restore, steer
 from steering.diagnosis import COLUMNS, Questions
 from steering.diagnosis.pipeline import plans_of
@@ -82,10 +83,27 @@ def stripped(scorecard):
     return {k: v for k, v in scorecard.items() if k not in of_this_run}
 
 
-def test_the_folder_holds_the_four_files_and_nothing_half_written(finished):
+def test_the_folder_holds_its_files_and_nothing_half_written(finished):
     out, _ = finished
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["direction.safetensors", "report.html", "rows.parquet", "scorecard.json"]
+    assert names == [
+        "direction.safetensors",
+        "model_effect.safetensors",
+        "report.html",
+        "rows.parquet",
+        "scorecard.json",
+    ]
+
+
+def test_the_model_effect_that_is_left_is_the_difference_of_the_two_models(finished):
+    out, result = finished
+    shift, revision = model_effect_of(out)
+    effect = result.rows[
+        (result.rows["stage"] == "direction") & (result.rows["candidate"] == "model_effect_good")
+    ]
+    norms = effect[effect["measure"] == "norm"].sort_values("layer")["value"].to_numpy()
+    assert shift[0].norm(dim=1).tolist() == pytest.approx(norms.tolist(), rel=1e-4)
+    assert revision == result.scorecard["models"]["revisions"]["aligned"]
 
 
 def test_the_scorecard_has_every_field_of_the_contract(finished):

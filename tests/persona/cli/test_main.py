@@ -328,6 +328,7 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "demo",
         "diagnose",
         "doctor",
+        "drift",
         "evaluate",
         "finetune",
         "lab",

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from persona.errors import DataError
-from probes.monitor import find_drift, turn_scores
+from probes.monitor import family_p_values, find_drift, turn_scores
 
 
 def test_a_planted_change_is_found_at_its_turn():
@@ -52,3 +52,25 @@ def test_turn_scores_are_means_of_one_roles_turns():
 def test_too_few_or_broken_scores_are_refused(scores):
     with pytest.raises(DataError, match="at least 4 turns|NaN or infinity"):
         find_drift(scores)
+
+
+def test_over_many_series_without_a_change_few_are_called():
+    rng = np.random.default_rng(3)
+    alone = family = 0
+    for seed in range(60):
+        series = {str(k): rng.standard_normal(12) for k in range(7)}
+        alone += (
+            min(find_drift(s, n_permutations=200, seed=seed).p_value for s in series.values())
+            <= 0.05
+        )
+        family += min(family_p_values(series, n_permutations=200, seed=seed).values()) <= 0.05
+    assert alone >= 10  # seven looks without paying for them
+    assert family <= 7
+
+
+def test_of_many_series_the_one_with_the_change_is_called():
+    rng = np.random.default_rng(4)
+    series = {str(k): rng.standard_normal(12) for k in range(7)}
+    series["3"] = series["3"] * 0.3 + np.repeat([0.0, 4.0], 6)
+    found = family_p_values(series)
+    assert found["3"] < 0.05 and min(p for name, p in found.items() if name != "3") > 0.05

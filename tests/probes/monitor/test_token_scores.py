@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -147,3 +148,28 @@ def test_probes_of_other_models_layers_or_kinds_are_refused(tiny_pair, direction
     narrow = LogisticProbe().fit(np.eye(4), [0, 1, 0, 1])
     with pytest.raises(SpaceMismatchError, match="d_model=4 but this model has d_model=32"):
         score_tokens(tiny_pair, CONVERSATION, narrow, layer=1)
+
+
+def test_a_set_is_read_in_one_pass_as_each_alone(tiny_pair, direction, probe):
+    other = Direction(direction.vector.flip(0), tiny_pair.space(1), "other")
+    several = {"evil": direction, "rude": other, "probe": probe}
+    table = score_tokens(tiny_pair, CONVERSATION, several)
+    for name, one in several.items():
+        alone = score_tokens(tiny_pair, CONVERSATION, one)
+        mine = table[table["trait"] == name].drop(columns="trait").reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, alone)
+    ids = torch.tensor([[0, 7, 8]])
+    with (
+        tiny_pair.active("finetuned") as model,
+        monitoring(model, several) as found,
+        monitoring(model, direction) as alone,
+    ):
+        model(ids)
+    assert set(found) == set(several)
+    assert found["evil"].scores == alone.scores
+    assert found["rude"].scores != alone.scores
+
+
+def test_an_empty_set_is_one_line(tiny_pair):
+    with pytest.raises(DataError, match="nothing to monitor"):
+        score_tokens(tiny_pair, CONVERSATION, {})
