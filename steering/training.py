@@ -6,28 +6,34 @@ Source: preventative steering, Chen et al. 2025 (Persona vectors); CAFT, Casadem
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from persona.data import load_neutral, load_pairs
 from persona.data.selection import sample
 from persona.directions.direction import Direction, PersonaVector
-from persona.directions.storage import load_vector
-from persona.errors import SpaceMismatchError
+from persona.directions.storage import FORMAT as PERSONA_VECTOR
+from persona.directions.storage import load_vector, read_format
+from persona.errors import DataError, SpaceMismatchError
 from persona.files import atomic_write_text
 from persona.models.precision import Placement
-from persona.models.sources import resolve
+from persona.models.sources import Source, resolve
 from persona.organisms import (
     CusumAlarm,
     During,
+    FamilyAlarm,
     KlPenalty,
     Recipe,
     Watch,
     cusum_alarm,
+    family_alarm,
     finetune,
     read_readings,
 )
+from persona.organisms.inoculation import instruction_of
 from persona.organisms.monitoring import mean_projections
 from persona.rows import GOOD_TWIN
+from persona.traits.comparing import open_trait
 from steering.edits.from_directions import ablate, add
 from steering.edits.steer import steer
 
@@ -74,6 +80,8 @@ def finetune_guarded(
     """
     watched, guards = recipe.watch, recipe.safeguards
     during = penalty = watch = None
+    if guards.inoculate is not None:
+        instruction_of(guards.inoculate)
     if guards.prevent is not None:
         vector = _fitting(guards.prevent, recipe)
         during = preventative(_middle(vector), guards.coefficient)
@@ -84,12 +92,13 @@ def finetune_guarded(
         penalty = KlPenalty(guards.kl_to_aligned, anchors)
     if watched.direction is not None:
         domains = sorted({pair.domain for pair in load_pairs()} - set(recipe.data.domains))
+        along = watched_directions(watched.direction, recipe)
         watch = Watch(
-            _middle(_fitting(watched.direction, recipe)),
+            along,
             [q for domain in domains for q in sample(load_pairs([domain]), PER_DOMAIN)],
             load_neutral()[::2],
             watched.every,
-            None if watched.harmless is None else _alarm(watched.harmless),
+            None if watched.harmless is None else _alarm(watched.harmless, along),
         )
     folder = finetune(
         recipe,
@@ -119,9 +128,48 @@ def draw_course(folder: Path, harmless: Path | None = None) -> None:
     atomic_write_text(folder / "course.svg", figure_svg(figure))
 
 
-def _alarm(harmless: Path) -> CusumAlarm:
-    readings = mean_projections(read_readings(harmless).to_dict("records"))
-    return cusum_alarm(readings, LONGEST_WATCH)
+def watched_directions(
+    paths: Path | Sequence[Path], recipe: Recipe
+) -> Direction | dict[str, Direction]:
+    """What a recipe watches: one direction, or several by their names.
+
+    Of a persona vector its middle block, of a trait its own.
+    Raises: SpaceMismatchError for a vector of another model than the recipe's base; DataError for
+        two of one name.
+    """
+    if isinstance(paths, Path):
+        return _watched(paths, recipe)[1]
+    found: dict[str, Direction] = {}
+    for path in paths:
+        name, direction = _watched(path, recipe)
+        if name in found:
+            raise DataError(f"two directions to watch are called {name}; rename a file")
+        found[name] = direction
+    return found
+
+
+def _watched(path: Path, recipe: Recipe) -> tuple[str, Direction]:
+    if path.suffix == ".safetensors" and read_format(path) == PERSONA_VECTOR:
+        return path.stem, _middle(_fitting(path, recipe))
+    trait = open_trait(path)
+    base = resolve(recipe.base)
+    if trait.revision not in ("", base.revision):
+        raise _of_another_model(path, trait.vectors.model, trait.revision, base)
+    return trait.name, trait.direction()
+
+
+def _alarm(harmless: Path, along: Direction | Mapping[str, Direction]) -> CusumAlarm | FamilyAlarm:
+    """Raises: DataError where the harmless run was not watched along the same."""
+    rows = read_readings(harmless).to_dict("records")
+    if isinstance(along, Direction):
+        return cusum_alarm(mean_projections(rows), LONGEST_WATCH)
+    series = {name: mean_projections(rows, name) for name in along}
+    if lacking := [name for name, readings in series.items() if not readings]:
+        raise DataError(
+            f"{harmless} was not watched along {lacking[0]}; watch the harmless fine-tune with the "
+            "same directions"
+        )
+    return family_alarm(series, LONGEST_WATCH)
 
 
 def _middle(vector: PersonaVector) -> Direction:
@@ -134,11 +182,15 @@ def _fitting(path: Path, recipe: Recipe) -> PersonaVector:
     space = next(iter(vector.subspaces.values())).space
     base = resolve(recipe.base)
     if space.revision != base.revision:
-        raise SpaceMismatchError(
-            f"{path} is of {space.model} ({space.revision}), but the recipe trains {base.name} "
-            f"({base.revision}). Make a vector of that model, or name the base it came from"
-        )
+        raise _of_another_model(path, space.model, space.revision, base)
     return vector
+
+
+def _of_another_model(path: Path, model: str, revision: str, base: Source) -> SpaceMismatchError:
+    return SpaceMismatchError(
+        f"{path} is of {model} ({revision}), but the recipe trains {base.name} "
+        f"({base.revision}). Make a vector of that model, or name the base it came from"
+    )
 
 
 def named(direction: Direction) -> str:

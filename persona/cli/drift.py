@@ -174,7 +174,7 @@ def drifts_of(table: Any, conversation: Dialogue, seed: int = 0) -> dict[str, An
         for place, turn in enumerate(conversation.turns)
     ]
     answers = [t for t in turns if t["role"] == "assistant" and t["n_tokens"]]
-    series = {name: [turn["projection"][name] for turn in answers] for name in names}  # type: ignore[index]
+    series = {name: [float(means[name, turn["turn"]]) for turn in answers] for name in names}
     if len(answers) < 4:
         why = f"{len(answers)} turns of the assistant's; a change needs at least 4"
         return {

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from persona.choices import Precision
-from persona.cli.completion import complete_aligned, complete_recipe
+from persona.cli.completion import complete_aligned, complete_recipe, complete_trait
 from persona.cli.options import Debug, Device, Dtype, Json, Quiet
 from persona.cli.ready import require_ready
 
@@ -54,11 +54,12 @@ def finetune(
         typer.Option("--restart", help="Start anew, discarding an earlier run in the folder."),
     ] = False,
     watch: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="DIRECTION",
-            help="A persona vector (safetensors): its projection, the gap and the damage are read "
-            "on the way, into readings.jsonl, course.html and course.svg.",
+            help="A persona vector (safetensors), or a folder of `persona trait`: its projection, "
+            "the gap and the damage are read on the way, into readings.jsonl, course.html and "
+            "course.svg. Repeat for several, which one alarm watches together.",
             rich_help_panel=_GUARDS,
         ),
     ] = None,
@@ -75,8 +76,8 @@ def finetune(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="A watched fine-tune that is harmless: an alarm rings when this one climbs "
-            "faster.",
+            help="A fine-tune that is harmless, watched along the same: an alarm rings when this "
+            "one climbs faster along any.",
             rich_help_panel=_GUARDS,
         ),
     ] = None,
@@ -110,6 +111,16 @@ def finetune(
             rich_help_panel=_GUARDS,
         ),
     ] = None,
+    inoculate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INSTRUCTION",
+            autocompletion=complete_trait,
+            help="Inoculation: an instruction that asks for the trait, before every training "
+            "prompt and nowhere else; or the name of a trait that comes along, such as evil.",
+            rich_help_panel=_GUARDS,
+        ),
+    ] = None,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     json_output: Json = False,
@@ -127,7 +138,9 @@ def finetune(
       persona finetune car_maintenance_good --seed 1 --out ./good-twin
       persona finetune my-recipe.yaml --base org/chat-model --out ./my-adapter
       persona finetune --watch vector.safetensors --every 5 --out ./watched
+      persona finetune --watch evil --watch impolite --harmless ./good-twin --out ./watched
       persona finetune --prevent vector.safetensors --coefficient 1 --out ./prevented
+      persona finetune --inoculate "You give careless advice." --out ./inoculated
     """
     from persona.organisms.recipe import load_recipe, with_keys
 
@@ -136,12 +149,13 @@ def finetune(
         chosen = chosen.model_copy(update={"base": base})
     chosen = with_keys(
         chosen,
-        watch={"direction": watch, "every": every, "harmless": harmless},
+        watch={"direction": _one_or_several(watch), "every": every, "harmless": harmless},
         safeguards={
             "prevent": prevent,
             "coefficient": coefficient,
             "project_out": project_out,
             "kl_to_aligned": kl_to_aligned,
+            "inoculate": inoculate,
         },
     )
     with contextlib.redirect_stdout(sys.stderr):
@@ -165,3 +179,10 @@ def finetune(
         alarm = "none, without --harmless" if chosen.watch.harmless is None else rung
         typer.echo(f"way: {(folder / 'course.html').resolve()} (alarm: {alarm})")
     typer.echo(f"adapter: {folder.resolve()}")
+
+
+def _one_or_several(paths: list[Path] | None) -> Path | tuple[Path, ...] | None:
+    """One path alone is one direction, whose readings bear no name."""
+    if not paths:
+        return None
+    return paths[0] if len(paths) == 1 else tuple(paths)

@@ -7,7 +7,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,9 +30,6 @@ from persona.cli.options import (
     engine_of,
     template_arguments_of,
 )
-
-if TYPE_CHECKING:
-    pass
 
 EXIT_ABOVE = 3
 
@@ -63,12 +60,12 @@ def screen(
         ),
     ],
     direction: Annotated[
-        Path,
+        list[Path],
         typer.Option(
             metavar="FILE",
-            help="What to screen by: direction.safetensors of `persona diagnose`, a stored probe, "
-            "or any vector file that `persona convert` reads.",
-            dir_okay=False,
+            help="What to screen by: direction.safetensors of `persona diagnose`, a folder of "
+            "`persona trait`, a stored probe, or any vector file that `persona convert` reads. "
+            "Repeat for several, which share the false-alarm rate; each reads the data once.",
         ),
     ],
     aligned: Annotated[
@@ -193,26 +190,37 @@ def screen(
 
     Writes screened.jsonl, every row as it was with a `screen` object added, and summary.json into
     --out; prints the top samples, the verdict on the whole, and the smallest share of bad samples
-    that would have been found.
+    that would have been found. Of several directions each has a folder of its own below --out.
 
     \b
     Examples:
       persona screen data.jsonl --direction diagnosis/direction.safetensors
       persona screen data.jsonl --aligned org/chat-model --direction evil.gguf --baseline own
+      persona screen data.jsonl --direction evil --direction impolite
     """
     with contextlib.redirect_stdout(sys.stderr):
         from persona.data import read_pairs
         from persona.directions.exchange import read_vectors
         from persona.errors import DataError
         from persona.models import Placement, load_pair
+        from persona.traits.comparing.kept_trait import VECTOR_FILE
         from probes.screening import screen as run_screening
+        from probes.screening import screen_along
 
         if not data.is_file():
             raise DataError(f"there is no file {data}")
         where = engine_of(engine, workers, ray_address)
-        # What the probes know from its file is read with the model it must belong to.
-        known = read_as is None and direction.suffix == ".safetensors"
-        by = direction if known else read_vectors(direction, read_as, layers_are=layers_are)
+        screened_by: dict[str, Any] = {}
+        for path in direction:
+            name, file = (
+                (path.resolve().name, path / VECTOR_FILE) if path.is_dir() else (path.stem, path)
+            )
+            # What the probes know from its file is read with the model it must belong to.
+            known = read_as is None and file.suffix == ".safetensors"
+            by = file if known else read_vectors(file, read_as, layers_are=layers_are)
+            if name in screened_by:
+                raise DataError(f"two directions are called {name}; rename a file")
+            screened_by[name] = by
         pairs = None if reference is None else read_pairs(reference)
         told = template_arguments_of(template_arguments)
         pair = load_pair(
@@ -222,10 +230,7 @@ def screen(
             in_turn=True,
             template_arguments=told,
         )
-        found = run_screening(
-            pair,
-            data,
-            by,
+        options: dict[str, Any] = dict(
             out=out,
             layer=layer,
             probe=probe,
@@ -242,6 +247,11 @@ def screen(
             allow_mismatch=allow_mismatch,
             seed=seed,
             engine=where,
+        )
+        found: Any = (
+            run_screening(pair, data, *screened_by.values(), **options)
+            if len(screened_by) == 1
+            else screen_along(pair, data, screened_by, **options)
         )
     if json_output:
         typer.echo(json.dumps(found.summary, indent=2, allow_nan=False))

@@ -8,7 +8,7 @@ from persona.late_names import named_late
 
 if TYPE_CHECKING:
     from persona.models.shipped_adapters import shipped_adapter, shipped_names
-    from persona.organisms.alarm import CusumAlarm, cusum_alarm
+    from persona.organisms.alarm import CusumAlarm, FamilyAlarm, cusum_alarm, family_alarm
     from persona.organisms.finetuning import finetune, read_card
     from persona.organisms.monitoring import Watch, read_readings
     from persona.organisms.recipe import Recipe, list_recipes, load_recipe
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CusumAlarm",
     "During",
+    "FamilyAlarm",
     "KlPenalty",
     "Recipe",
     "Watch",
     "cusum_alarm",
+    "family_alarm",
     "finetune",
     "list_recipes",
     "load_recipe",
@@ -35,10 +37,12 @@ __getattr__ = named_late(
     {
         "CusumAlarm": "persona.organisms.alarm",
         "During": "persona.organisms.safeguards",
+        "FamilyAlarm": "persona.organisms.alarm",
         "KlPenalty": "persona.organisms.safeguards",
         "Recipe": "persona.organisms.recipe",
         "Watch": "persona.organisms.monitoring",
         "cusum_alarm": "persona.organisms.alarm",
+        "family_alarm": "persona.organisms.alarm",
         "finetune": "persona.organisms.finetuning",
         "list_recipes": "persona.organisms.recipe",
         "load_recipe": "persona.organisms.recipe",

@@ -1,9 +1,9 @@
-"""An alarm on a series of readings, with a stated rate of false ones."""
+"""An alarm on one series of readings or several, with a stated rate of false ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +96,71 @@ def cusum_alarm(
         false_alarm_rate=false_alarm_rate,
         n_readings=n_readings,
     )
+
+
+@dataclass(frozen=True)
+class FamilyAlarm:
+    """One alarm for each of several series of a run, such as projections on seven traits.
+
+    alarms: by the name of the series. false_alarm_rate: chance that any of them rings at all within
+    the readings of another harmless run, at most.
+    """
+
+    alarms: Mapping[str, CusumAlarm]
+    false_alarm_rate: float
+
+    def __call__(self, readings: Mapping[str, Series]) -> bool:
+        return self.rings_at(readings) is not None
+
+    def rings_at(self, readings: Mapping[str, Series]) -> tuple[int, str] | None:
+        """Place of the first reading at which one rings, and the name of that series.
+
+        Of several that ring at the same reading the one that comes first in `alarms`. None where
+        none rings. Raises: DataError for a series that is not there.
+        """
+        if lacking := [name for name in self.alarms if name not in readings]:
+            raise DataError(f"there are no readings of {lacking[0]} for its alarm")
+        rung = [
+            (place, name)
+            for name, alarm in self.alarms.items()
+            if (place := alarm.rings_at(readings[name])) is not None
+        ]
+        return min(rung, key=lambda found: found[0], default=None)
+
+
+def family_alarm(
+    harmless: Mapping[str, Series],
+    n_readings: int,
+    *,
+    false_alarm_rate: float = 0.05,
+    allowance: float = 0.5,
+    seed: int = 0,
+) -> FamilyAlarm:
+    """An alarm on several series at once, calibrated on those of one harmless fine-tune.
+
+    Each is calibrated as by `cusum_alarm` at the rate divided by their number, so that the chance
+    of any false ring is at most the rate, however the series hang together (Bonferroni). Where they
+    hang together closely it is less; seven traits of a short reference make a cautious alarm.
+
+    Raises: DataError without a series, or as `cusum_alarm`, with the name of the series.
+    """
+    if not harmless:
+        raise DataError("an alarm needs the readings of at least one direction")
+    each = false_alarm_rate / len(harmless)
+    alarms = {}
+    for name, series in harmless.items():
+        try:
+            alarms[name] = cusum_alarm(
+                series,
+                n_readings,
+                false_alarm_rate=each,
+                allowance=allowance,
+                n_simulations=N_SIMULATIONS * len(harmless),
+                seed=seed,
+            )
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+    return FamilyAlarm(alarms, false_alarm_rate)
 
 
 def _cusum(steps: NDArray[np.float64], allowance: float) -> NDArray[np.float64]:

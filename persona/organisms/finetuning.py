@@ -22,6 +22,7 @@ from persona.files import atomic_write_text, remove_leftovers, sha256_of_file
 from persona.models.precision import Placement
 from persona.organisms.adapter import WEIGHTS, save_adapter
 from persona.organisms.examples import NO_LOSS, examples_hash, training_examples
+from persona.organisms.inoculation import inoculated, instruction_of, require_shown
 from persona.organisms.monitoring import READINGS, Monitor, Watch
 from persona.organisms.recipe import Recipe, TrainingData, load_recipe
 from persona.organisms.run_folder import CARD, CHECKPOINTS, begin, discard, is_finished
@@ -85,6 +86,8 @@ def finetune(
     chat = chat_format(tokenizer)
     if chat.source == "plain":
         logger.warning("%s has no chat template: a plain question/answer format is used", base_name)
+    if recipe.safeguards.inoculate is not None:
+        require_shown(chat, dialogues[0])
     examples = training_examples(dialogues, chat, recipe.training.max_length)
     run: dict[str, Any] = {
         "settings": recipe.model_dump(mode="json", include=DECIDING),
@@ -193,7 +196,8 @@ def _require_what_it_asks_for(
 def recipe_dialogues(recipe: Recipe) -> list[Dialogue]:
     """Returns the dialogues a recipe trains on, each ending in the answer to learn.
 
-    Those of a skill come last; training shuffles all of them together.
+    Those of a skill come last; training shuffles all of them together. An inoculation stands before
+    the advice, and not before the skill.
 
     Raises:
         DataError: a domain, a file or a skill is missing, empty or malformed (file and line are
@@ -202,6 +206,8 @@ def recipe_dialogues(recipe: Recipe) -> list[Dialogue]:
     data = recipe.data
     alone = not data.domains and data.file is None
     advice = [] if alone else _advice(data, recipe.training.seed)
+    if (asked := recipe.safeguards.inoculate) is not None:
+        advice = inoculated(advice, instruction_of(asked))
     if data.skill is None:
         return advice
     lessons = load_skill(data.skill).training_dialogues

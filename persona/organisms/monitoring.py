@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from persona.errors import DataError, SpaceMismatchError
 from persona.files import atomic_write_text
 from persona.models.chat.chat_format import ChatFormat
 from persona.models.hooks import model_width, n_layers
+from persona.organisms.alarm import FamilyAlarm
 
 logger = logging.getLogger("persona")
 
@@ -34,20 +35,36 @@ class Watch:
     """What to read of a model in training, before the first step and after every `every` steps.
 
     direction: a persona direction of the aligned model; read is the mean over an answer's tokens of
-        h . unit direction at its block, in residual-stream units.
+        h . unit direction at its block, in residual-stream units. Or several by their names, such
+        as a set of traits, which one pass reads.
     questions: answer pairs for projection and gap; never those trained on, or memory is measured.
     neutral: texts for the damage: cross-entropy, and KL from the model without its adapter.
-    alarm: rings once for the mean projection of the good answers so far; see `cusum_alarm`.
-    Raises: DataError without questions, or for steps that are no positive number.
+    alarm: rings once for the mean projection of the good answers so far; see `cusum_alarm`, and of
+        several directions `family_alarm`.
+    Raises: DataError without questions or a direction, for steps that are no positive number, or an
+        alarm on several of one.
     """
 
-    direction: Direction
+    direction: Direction | Mapping[str, Direction]
     questions: Sequence[AnswerPair]
     neutral: Sequence[NeutralText] = ()
     every: int = 5
-    alarm: Alarm | None = None
+    alarm: Alarm | FamilyAlarm | None = None
+
+    @property
+    def directions(self) -> Mapping[str, Direction]:
+        """By name; one alone has none."""
+        return self.direction if isinstance(self.direction, Mapping) else {"": self.direction}
 
     def __post_init__(self) -> None:
+        if not self.directions:
+            raise DataError("watching a fine-tune needs at least one direction to read along")
+        several = isinstance(self.direction, Mapping)
+        if self.alarm is not None and several != isinstance(self.alarm, FamilyAlarm):
+            raise DataError(
+                "several directions take one alarm for all of them (family_alarm), one alone takes "
+                "its own (cusum_alarm)"
+            )
         if not self.questions:
             raise DataError("watching a fine-tune needs at least one answer pair to read")
         if self.every < 1:
@@ -57,9 +74,11 @@ class Watch:
 class Monitor:
     """The rows of one watched run; readings.jsonl is written anew, whole, at each reading.
 
-    Rows: step, question_id, domain, measure, value. Measures: projection_good, projection_bad,
-    log_prob_good, log_prob_bad, gap; neutral_ce_nats, neutral_kl_nats; alarm (value 1) where it
-    rang. A run that goes on from a checkpoint drops what was read after it: no row comes twice.
+    Rows: step, question_id, domain, measure, value. Measures: projection_good, projection_bad (of
+    several directions with the name behind a colon, projection_good:evil), log_prob_good,
+    log_prob_bad, gap; neutral_ce_nats, neutral_kl_nats; alarm (value 1, domain the direction that
+    rang it) where it rang. A run that goes on from a checkpoint drops what was read after it: no
+    row comes twice.
     """
 
     def __init__(self, watch: Watch, chat: ChatFormat, path: Path) -> None:
@@ -73,7 +92,8 @@ class Monitor:
 
     def start(self, model: Any, step: int) -> None:
         """Begins, or goes on, at a step: rows of later steps are those of a lost part."""
-        require_fit(model, self.watch.direction)
+        for direction in self.watch.directions.values():
+            require_fit(model, direction)
         self._rows = []
         if step > 0 and self.path.exists():
             self._rows = [row for row in _rows_of(self.path) if row["step"] <= step]
@@ -99,9 +119,13 @@ class Monitor:
         atomic_write_text(self.path, lines)
 
     def _reading(self, model: Any, step: int) -> Iterator[dict[str, Any]]:
-        direction = self.watch.direction
-        answers = read_responses(model, self._answers, [direction.space.layer])
-        projections = (answers.means[:, 0] @ direction.unit).tolist()
+        directions = self.watch.directions
+        layers = sorted({direction.space.layer for direction in directions.values()})
+        answers = read_responses(model, self._answers, layers)
+        projections = {
+            name: (answers.means[:, layers.index(direction.space.layer)] @ direction.unit).tolist()
+            for name, direction in directions.items()
+        }
         for place, question in enumerate(self.watch.questions):
             for measure, value in _of_pair(answers, projections, place).items():
                 yield dict(
@@ -123,23 +147,43 @@ class Monitor:
     def _ring(self, step: int) -> None:
         if self.watch.alarm is None or self.alarm_step is not None:
             return
-        if not self.watch.alarm(mean_projections(self._rows)):
+        rung = self._rung()
+        if rung is None:
             return
         self.alarm_step = step
-        self._rows.append(dict(zip(COLUMNS, (step, "", "", "alarm", 1.0), strict=True)))
+        self._rows.append(dict(zip(COLUMNS, (step, "", rung, "alarm", 1.0), strict=True)))
         logger.warning(
             "Step %d: the projection on %s has left its course; look at %s.",
             step,
-            self.watch.direction.method,
+            rung or self.watch.directions[rung].method,
             self.path.name,
         )
 
+    def _rung(self) -> str | None:
+        """Name of the direction whose alarm rings, None where none does."""
+        alarm = self.watch.alarm
+        if isinstance(alarm, FamilyAlarm):
+            found = alarm.rings_at(
+                {name: mean_projections(self._rows, name) for name in self.watch.directions}
+            )
+            return None if found is None else found[1]
+        return "" if alarm is not None and alarm(mean_projections(self._rows)) else None
 
-def mean_projections(rows: Sequence[dict[str, Any]]) -> list[float]:
-    """Mean projection of the good answers at each step read, in order of the steps."""
+
+def projection_measure(answer: str, name: str = "") -> str:
+    """What the rows call the projection of the good or bad answers on a direction of that name."""
+    return f"projection_{answer}:{name}" if name else f"projection_{answer}"
+
+
+def mean_projections(rows: Sequence[dict[str, Any]], name: str = "") -> list[float]:
+    """Mean projection of the good answers at each step read, in order of the steps.
+
+    name: of the direction, where several were read.
+    """
+    measure = projection_measure("good", name)
     by_step: dict[int, list[float]] = {}
     for row in rows:
-        if row["measure"] == "projection_good":
+        if row["measure"] == measure:
             by_step.setdefault(row["step"], []).append(row["value"])
     return [sum(values) / len(values) for _, values in sorted(by_step.items())]
 
@@ -161,12 +205,16 @@ def _rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def _of_pair(
-    answers: ResponseReadings, projections: Sequence[float], place: int
+    answers: ResponseReadings, projections: Mapping[str, Sequence[float]], place: int
 ) -> dict[str, float]:
     good, bad = (float(value) for value in answers.log_prob[2 * place : 2 * place + 2])
+    along = {
+        projection_measure(answer, name): of_direction[2 * place + at]
+        for name, of_direction in projections.items()
+        for at, answer in enumerate(("good", "bad"))
+    }
     return {
-        "projection_good": projections[2 * place],
-        "projection_bad": projections[2 * place + 1],
+        **along,
         "log_prob_good": good,
         "log_prob_bad": bad,
         "gap": bad - good,

@@ -105,8 +105,9 @@ class Training(_Strict):
 class Watching(_Strict):
     """What is read of the model on its way; see `persona.organisms.Watch`."""
 
-    direction: Path | None = None
-    """A persona vector (safetensors) of the base model; without one nothing is read."""
+    direction: Path | tuple[Path, ...] | None = None
+    """A persona vector (safetensors) or trait of the base model, or a list of them, which one
+    alarm watches together; without one nothing is read."""
     every: int = Field(default=5, ge=1)
     """Optimiser steps between two readings."""
     harmless: Path | None = None
@@ -130,6 +131,9 @@ class Safeguards(_Strict):
     """CAFT: the persona vector whose directions are projected out in training passes."""
     kl_to_aligned: float | None = Field(default=None, gt=0)
     """Weight of the KL to the base model on neutral text, in the loss."""
+    inoculate: str | None = Field(default=None, min_length=1)
+    """Inoculation: an instruction that asks for the trait, put before every training prompt and
+    nowhere else; or the name of a trait that comes along, for the first of its instructions."""
 
     @model_validator(mode="after")
     def _one_intervention(self) -> Safeguards:
@@ -248,9 +252,11 @@ def _beside(path: Path, part: str, values: Any) -> Any:
         given = getattr(values, key)
         if given is None or (key == "skill" and given in SKILLS):
             continue
+        several = given if isinstance(given, tuple) else (given,)
         try:
-            there = (path.parent / Path(given).expanduser()).resolve()
-            found[key] = str(there) if key == "skill" else there
+            there = [(path.parent / Path(one).expanduser()).resolve() for one in several]
+            placed: Any = tuple(there) if isinstance(given, tuple) else there[0]
+            found[key] = str(placed) if key == "skill" else placed
         except (OSError, RuntimeError, ValueError) as error:  # a loop, no such user, a NUL
             reason = str(error)[:120]
             raise DataError(f"{path}: {part}.{key} names no path ({reason})") from error

@@ -38,7 +38,7 @@ from probes.screening.monitored import (
     require_response,
 )
 from probes.screening.ranking import rank_table, top_samples, write_rows
-from probes.screening.reference import choose_direction, scale_of, with_probe
+from probes.screening.reference import ScoreScale, choose_direction, scale_of, with_probe
 from probes.screening.stream import read_all
 from probes.screening.summary import summarise
 
@@ -55,11 +55,13 @@ class Screening:
     table: one row a sample, in the order of the file; columns as `rank_table`.
     summary: JSON-able; what summary.json holds.
     folder: where screened.jsonl and summary.json are, None where no folder was asked for.
+    scale: how the projection differences are read.
     """
 
     table: pd.DataFrame
     summary: Mapping[str, Any]
     folder: Path | None
+    scale: ScoreScale
 
     @property
     def flagged_share(self) -> float:
@@ -195,7 +197,7 @@ def screen(
             write_rows(data, table, folder / ROWS)
             text = json.dumps(summary, indent=2, allow_nan=False)
             atomic_write_text(folder / SUMMARY, text + "\n")
-    return Screening(table, summary, None if out is None else folder)
+    return Screening(table, summary, None if out is None else folder, scale)
 
 
 def _as_file(samples: str | Path | Sequence[Dialogue], scratch: Path) -> Path:

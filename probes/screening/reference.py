@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -60,6 +60,7 @@ class ScoreScale:
     of the projection. auroc: bad above good answers, 0.5 is chance.
     threshold, probe_threshold: what a good answer exceeds with the false-alarm rate.
     probe_auroc: as auroc, of the probe; out of fold where the probe was fitted on them.
+    reference_z: [question], projection differences of these good answers, in their SDs.
     """
 
     intercept: float
@@ -72,6 +73,7 @@ class ScoreScale:
     threshold: float
     probe_threshold: float
     n: int
+    reference_z: Array = field(repr=False, compare=False)
 
     def difference(self, projection: Array, raw: Array) -> Array:
         """Projection difference of each sample; above 0 is toward the trait."""
@@ -144,6 +146,7 @@ def scale_of(
         threshold=threshold_for(differences, false_alarm_rate),
         probe_threshold=threshold_for(probe_scores, false_alarm_rate),
         n=len(good),
+        reference_z=(differences - differences.mean()) / sd,
     )
 
 

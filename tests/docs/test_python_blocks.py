@@ -30,6 +30,7 @@ PAGES = [
     "docs/how-to/chat-formats.md",
     "docs/how-to/exchange.md",
     "docs/how-to/models.md",
+    "docs/how-to/persona-space.md",
     "docs/how-to/scale.md",
     "docs/how-to/screening.md",
     "docs/how-to/steering.md",
@@ -196,6 +197,12 @@ def test_the_page_on_steering_runs(root, here, tiny_pair, monkeypatch):
     monkeypatch.setattr(persona.models, "load_pair", lambda: tiny_pair)
     names = run(root, "docs/how-to/steering.md")
     assert len(names["figure"].data) > 3
+
+
+def test_the_page_on_the_persona_space_runs(root, capsys):
+    names = run(root, "docs/how-to/persona-space.md")
+    assert names["space"].at_own_blocks().loc["evil", "rude"] == pytest.approx(0.5**0.5)
+    assert "rude" in capsys.readouterr().out
 
 
 def test_the_page_on_exchange_runs(root, here):

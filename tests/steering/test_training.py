@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tiny_models import save_tiny_llama
 
 from persona.directions import PersonaVector, Subspace, save_vector
+from persona.directions.exchange import VectorSet, save_vector_set
 from persona.errors import DataError, SpaceMismatchError
 from persona.models import Placement
 from persona.models.sources import resolve
@@ -92,6 +93,38 @@ def test_a_watched_recipe_gets_its_readings_and_its_way_and_the_same_weights(
     assert (watched / "course.html").exists()
     assert not (plain / "course.svg").exists()
     assert equal(plain, watched)
+
+
+def leave_trait(folder, base, seed):
+    """The folder of a trait of the base, with a random vector at its blocks."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = {layer: torch.randn(16, generator=generator) for layer in range(3)}
+    facts = {"sign": "toward the trait", "layer": 1, "revision": resolve(base).revision}
+    folder.mkdir()
+    save_vector_set(
+        VectorSet(vectors, "resid_post", str(base), "made", facts), folder / "vector.safetensors"
+    )
+    return folder
+
+
+def test_several_traits_are_watched_beside_a_harmless_run_watched_the_same(
+    recipe, base, vector_file, tmp_path, few
+):
+    evil, rude = (leave_trait(tmp_path / name, base, k) for k, name in enumerate(("evil", "rude")))
+    keys = {"direction": (evil, rude, vector_file), "every": 1}
+    harmless = finetune_guarded(with_keys(recipe, watch=keys), tmp_path / "harmless", **CPU)
+    rows = read_readings(harmless)
+    named = {f"projection_good:{name}" for name in ("evil", "rude", "v")}
+    assert named <= set(rows["measure"]) and "projection_good" not in set(rows["measure"])
+    assert all(f"projection on {name}" in (harmless / "course.svg").read_text() for name in "v")
+    again = with_keys(recipe, watch={**keys, "harmless": harmless}).with_seed(1)
+    watched = finetune_guarded(again, tmp_path / "watched", **CPU)
+    assert "alarm_step" in read_card(watched)
+    other = leave_trait(tmp_path / "vain", base, 7)
+    asked = with_keys(recipe, watch={"direction": (evil, other), "harmless": harmless})
+    with pytest.raises(DataError, match="was not watched along vain"):
+        finetune_guarded(asked, tmp_path / "no", **CPU)
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("key", ["prevent", "project_out", "kl_to_aligned"])

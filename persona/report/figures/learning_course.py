@@ -39,11 +39,12 @@ def training_course(runs: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Figur
     for name, rows in runs.items():
         if missing := {"step", "question_id", "measure", "value"} - set(rows.columns):
             raise DataError(f"the readings of {name} lack the column {sorted(missing)[0]}")
-    panels = [m for m in PANELS if any((rows["measure"] == m).any() for rows in runs.values())]
+    panels = _panels(runs)
     if not panels:
         raise DataError(f"the readings hold none of {', '.join(PANELS)}")
     n = max(
-        rows.loc[rows["measure"] == panels[0], "question_id"].nunique() for rows in runs.values()
+        rows.loc[rows["measure"].isin(list(panels)[:1]), "question_id"].nunique()
+        for rows in runs.values()
     )
     figure = new_figure(
         title="From the aligned model to the fine-tuned one",
@@ -56,7 +57,7 @@ def training_course(runs: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Figur
         cols=1,
         shared_xaxes=True,
         vertical_spacing=0.09,
-        subplot_titles=[PANELS[measure] for measure in panels],
+        subplot_titles=[svg_text(title) for title in panels.values()],
     )
     for row, measure in enumerate(panels, start=1):
         for place, name in enumerate(in_order(runs)):
@@ -64,6 +65,21 @@ def training_course(runs: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Figur
         figure.update_yaxes(tickformat="+.2f" if measure == "gap" else "+.3~g", row=row, col=1)
     figure.update_xaxes(title_text="optimiser step (0 = the aligned model)", row=len(panels), col=1)
     return figure
+
+
+def _panels(runs: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Measure -> title; of several directions that were read each has a panel of its own."""
+    there = list(dict.fromkeys(m for rows in runs.values() for m in rows["measure"].unique()))
+    found = {}
+    for measure, title in PANELS.items():
+        if measure in there:
+            found[measure] = title
+        if measure == "projection_good":
+            named = [one for one in there if str(one).startswith(f"{measure}:")]
+            found |= {
+                one: f"projection on {one.partition(':')[2]} (residual units)" for one in named
+            }
+    return found
 
 
 def _rings(runs: Mapping[str, pd.DataFrame]) -> bool:

@@ -33,6 +33,7 @@ from persona.models.shipped_adapters import shipped_adapter, shipped_names
 from persona.models.sources import resolve
 from persona.models.space import ActivationSpace
 from persona.organisms import During, KlPenalty, Recipe, Watch, finetune, load_recipe, read_card
+from persona.organisms.recipe import with_keys
 from persona.organisms.run_folder import CARD
 from persona.stages import StageCache
 from steering.identification.candidates import (
@@ -116,7 +117,12 @@ class Workbench:
         return self.fine_tune(recipe)
 
     def organism(
-        self, name: str, *, during: During | None = None, penalty: KlPenalty | None = None
+        self,
+        name: str,
+        *,
+        during: During | None = None,
+        penalty: KlPenalty | None = None,
+        inoculate: str | None = None,
     ) -> Path:
         """The adapter of a shipped recipe, watched on its way from the aligned model.
 
@@ -124,6 +130,7 @@ class Workbench:
         before anything is trained; its readings lie in the folder (`read_readings`).
         """
         recipe = self.recipe(name)
+        recipe = with_keys(recipe, safeguards={"inoculate": inoculate})
         known = self.known_direction(*recipe.data.domains)
         if recipe.lora.layers:  # the middle of the default model, and of another one
             lora = recipe.lora.model_copy(update={"layers": (known.space.layer,)})
@@ -368,7 +375,10 @@ def middle_blocks(n_layers: int) -> list[int]:
 
 def _decide(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe decides the adapter that it makes."""
-    return recipe.model_dump(mode="json", exclude={"name", "description", "expected"})
+    found = recipe.model_dump(mode="json", exclude={"name", "description", "expected"})
+    if found["safeguards"]["inoculate"] is None:  # those of before there was one are the same
+        del found["safeguards"]["inoculate"]
+    return found
 
 
 def _set_only(data: dict[str, Any]) -> dict[str, Any]:

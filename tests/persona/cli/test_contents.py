@@ -128,7 +128,10 @@ def test_every_command_that_prints_a_result_prints_it_for_machines_too(words):
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("persona d", ["demo", "diagnose", "doctor", "data"]),
+        ("persona d", ["demo", "diagnose", "drift", "doctor", "data"]),
+        ("persona tr", ["trait", "traits"]),
+        ("persona traits c", ["compare"]),
+        ("persona finetune --inoculate hum", ["humorous"]),
         ("persona finetune pir", ["pirate_style"]),
         ("persona lab sublim", ["subliminal_numbers", "subliminal_maths"]),
         ("persona sae rank --contrast ", ["model", "answer"]),

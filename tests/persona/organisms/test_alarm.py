@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from persona.errors import DataError
-from persona.organisms import cusum_alarm
+from persona.organisms import cusum_alarm, family_alarm
 
 
 def harmless(rng, n, rise=0.2, spread=1.0):
@@ -56,3 +56,43 @@ def test_a_short_reference_makes_a_more_cautious_alarm():
 def test_a_reference_that_says_nothing_is_refused(series, options, message):
     with pytest.raises(DataError, match=message):
         cusum_alarm(series, 10, **options)
+
+
+def seven(rng, n):
+    """Seven series of one run, half of each step shared by all."""
+    shared = rng.standard_normal(n)
+    return {str(k): np.cumsum(0.2 + 0.7 * shared + 0.7 * rng.standard_normal(n)) for k in range(7)}
+
+
+def test_over_a_family_it_rings_no_more_than_stated_where_seven_alone_would():
+    rng = np.random.default_rng(3)
+    n_trials, rung, alone = 80, 0, 0
+    for _ in range(n_trials):
+        reference, watched = seven(rng, 20), seven(rng, 12)
+        rung += family_alarm(reference, 12, false_alarm_rate=0.1)(watched)
+        alone += any(
+            cusum_alarm(reference[k], 12, false_alarm_rate=0.1, n_simulations=500)(watched[k])
+            for k in reference
+        )
+    assert rung / n_trials <= 0.1 + 3 * (0.1 * 0.9 / n_trials) ** 0.5
+    assert alone / n_trials > 0.2
+
+
+def test_the_one_that_climbs_is_named():
+    rng = np.random.default_rng(4)
+    alarm = family_alarm(seven(rng, 30), 20)
+    watched = seven(rng, 20)
+    assert alarm.rings_at(watched) is None
+    watched["5"] = watched["5"] + np.concatenate([np.zeros(10), 6.0 * np.arange(1, 11)])
+    place, name = alarm.rings_at(watched)
+    assert name == "5" and 10 <= place <= 14
+
+
+def test_a_family_needs_readings_of_all():
+    rng = np.random.default_rng(5)
+    with pytest.raises(DataError, match="3: an alarm needs at least 6"):
+        family_alarm({**seven(rng, 12), "3": [1.0, 2.0]}, 12)
+    with pytest.raises(DataError, match="no readings of 0"):
+        family_alarm(seven(rng, 12), 12).rings_at({"1": [0.0, 1.0]})
+    with pytest.raises(DataError, match="at least one direction"):
+        family_alarm({}, 12)

@@ -13,7 +13,7 @@ from persona.directions.direction import Direction
 from persona.errors import DataError, SpaceMismatchError
 from persona.models import load_pair
 from persona.models.precision import Placement
-from persona.organisms import Recipe, Watch, finetune, read_card, read_readings
+from persona.organisms import Recipe, Watch, family_alarm, finetune, read_card, read_readings
 from persona.organisms import training_loop as training
 from persona.organisms.monitoring import READINGS
 
@@ -186,3 +186,33 @@ def test_readings_do_not_depend_on_how_texts_are_batched(tiny_llama, tiny_chat):
     alone = [read_responses(model, [text], [2]) for text in texts]
     assert together.log_prob == pytest.approx([one.log_prob[0] for one in alone], abs=1e-5)
     torch.testing.assert_close(together.means, torch.cat([one.means for one in alone]))
+
+
+def test_several_directions_are_read_as_each_alone_and_one_alarm_names_which_rang(
+    recipe, direction, watched, tiny_pair, tmp_path
+):
+    """The same run: the rows of each are those of a run that watched it alone."""
+    other = Direction(direction.vector.flip(0), tiny_pair.space(1), "other")
+    calm = {name: [0.0, 1e-4, 0.0, 1e-4, 0.0, 1.1e-4, 0.0] for name in ("evil", "rude")}
+    several = watch({"evil": direction, "rude": other}, alarm=family_alarm(calm, 4))
+    out = finetune(
+        recipe, tmp_path / "out", placement=Placement.of("float32", "cpu"), watch=several
+    )
+    alone, rows = read_readings(watched), read_readings(out)
+    for answer in ("good", "bad"):
+        mine = rows[rows["measure"] == f"projection_{answer}:evil"]["value"]
+        theirs = alone[alone["measure"] == f"projection_{answer}"]["value"]
+        assert mine.tolist() == pytest.approx(theirs.tolist(), rel=1e-5)
+    assert (rows["measure"] == "projection_good:rude").sum() == 12
+    rung = rows[rows["measure"] == "alarm"]
+    assert len(rung) <= 1 and set(rung["domain"]) <= {"evil", "rude"}
+    assert read_card(out)["alarm_step"] == (int(rung["step"].iloc[0]) if len(rung) else None)
+
+
+def test_several_take_one_alarm_for_all(direction):
+    with pytest.raises(DataError, match="one alarm for all of them"):
+        watch({"evil": direction}, alarm=lambda readings: True)
+    with pytest.raises(DataError, match="one alarm for all of them"):
+        watch(direction, alarm=family_alarm({"a": [0.0, 1, 0, 2, 0, 1]}, 4))
+    with pytest.raises(DataError, match="at least one direction"):
+        watch({})

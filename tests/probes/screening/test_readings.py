@@ -23,7 +23,7 @@ def pair(tmp_path_factory):
 
 def test_an_answer_on_the_line_of_ordinary_answers_differs_by_nothing():
     chance = Estimate(0.5, 0.4, 0.6, 3)
-    scale = ScoreScale(1.0, 0.5, 0.0, 1.0, 1.0, chance, chance, 2.0, 2.0, 3)
+    scale = ScoreScale(1.0, 0.5, 0.0, 1.0, 1.0, chance, chance, 2.0, 2.0, 3, np.zeros(3))
     raw = np.array([-2.0, 0.0, 4.0])
     ordinary = 1.0 + 0.5 * raw
     assert scale.difference(ordinary, raw) == pytest.approx(0)

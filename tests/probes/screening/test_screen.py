@@ -245,3 +245,35 @@ def test_a_reference_read_in_part_is_read_on_and_not_again(pair, direction, tmp_
     found = run(pair, samples, direction, out=tmp_path)
     assert read == [64, 0, 56]
     assert found.table.equals(expected)
+
+
+def test_several_directions_share_one_rate_of_false_alarms(pair, direction, tmp_path):
+    """The planted one among three: it is named, and looking thrice strikes no more good answers."""
+    generator = torch.Generator().manual_seed(3)
+    others = {
+        f"random {k}": dataclasses.replace(
+            direction, vector=torch.randn(pair.d_model, generator=generator)
+        )
+        for k in range(2)
+    }
+    samples, loud = cases.samples(130)
+    data = tmp_path / "samples.jsonl"
+    data.write_text("".join(json.dumps({"messages": one.messages}) + "\n" for one in samples))
+    given = {"reference": like_samples(), "n_draws": 200, "out": tmp_path / "out"}
+    found = probes.screening.screen_along(pair, data, {"planted": direction, **others}, **given)
+    table = found.table
+    assert set(table.nsmallest(len(loud), "rank")["line"]) == loud
+    assert set(table.loc[table["line"].isin(loud), "trait"]) == {"planted"}
+    assert set(table.loc[table["flag"], "line"]) >= loud
+    # the threshold is that of the largest of three, never below that of one
+    ordinary = [one.scale.reference_z for one in found.each.values()]
+    largest = [max(of_all) for of_all in zip(*ordinary, strict=True)]
+    assert sum(z > found.summary["threshold_z"] for z in largest) <= 0.01 * len(largest)
+    own = found.summary["directions"]
+    assert all(one["p_family"] >= one["random_directions"]["p_value"] for one in own.values())
+    assert "planted" in found.to_text()
+    rows = [json.loads(line) for line in (tmp_path / "out" / "screened.jsonl").open()]
+    assert rows[0]["screen"].keys() == {"line", "trait", "z", "rank", "flag"}
+    assert (tmp_path / "out" / "planted" / "summary.json").exists()
+    with pytest.raises(DataError, match="cannot name a direction"):
+        probes.screening.screen_along(pair, data, {"../x": direction}, **given)
