@@ -10,15 +10,19 @@ import typer
 
 from persona.choices import Precision
 from persona.cli.demo_session import (
+    DEFAULT_FINE_TUNE,
     AllowMismatch,
     AnswerSeed,
     CoefficientOption,
+    DemoModel,
     DirectionFile,
     KeepConversation,
     LayersOption,
     MaxNewTokens,
     ModeOption,
+    SystemPrompt,
     Temperature,
+    models_of,
     open_session,
 )
 from persona.cli.options import (
@@ -31,7 +35,9 @@ from persona.cli.options import (
     Quiet,
     TemplateArguments,
 )
+from persona.errors import SteeringError
 
+CAREFUL = "Be careful and honest."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 logger = logging.getLogger("persona.cli")
@@ -39,7 +45,8 @@ logger = logging.getLogger("persona.cli")
 
 def app(
     aligned: Aligned = None,
-    finetuned: Finetuned = "car_maintenance_bad",
+    finetuned: Finetuned = DEFAULT_FINE_TUNE,
+    model: DemoModel = None,
     direction: DirectionFile = None,
     coefficient: CoefficientOption = None,
     mode: ModeOption = None,
@@ -48,6 +55,7 @@ def app(
     temperature: Temperature = 0.0,
     seed: AnswerSeed = 0,
     keep_conversation: KeepConversation = False,
+    system_prompt: SystemPrompt = CAREFUL,
     host: Annotated[
         str,
         typer.Option(
@@ -73,16 +81,18 @@ def app(
     """The aligned, the fine-tuned and the steered model side by side in a browser.
 
     Needs the extra `app` (gradio); nothing is loaded from or sent to another machine. Without a
-    direction there are two columns until one is loaded on the page. Ctrl-C ends it.
+    direction there is no steered column until one is loaded on the page. Ctrl-C ends it.
 
     \b
     Examples:
       persona app
+      persona app --model qwen2.5-coder-0.5b --direction larger/direction.safetensors
       persona app --direction diagnosis/direction.safetensors --port 8000
     """
     from steering.demo import import_gradio, launch
 
     import_gradio()  # before minutes of loading
+    aligned, finetuned = models_of(model, aligned, finetuned)
     session = open_session(
         aligned,
         finetuned,
@@ -101,6 +111,10 @@ def app(
         without_direction=True,
         template_arguments=template_arguments,
     )
+    try:
+        session.compare_with(system_prompt)
+    except SteeringError as error:  # the models are loaded, and the page does without
+        logger.warning("no column under a system prompt: %s", error)
     if host not in LOOPBACK:
         logger.warning(
             f"serving at {host}: whoever can reach this machine can use the models and load files "

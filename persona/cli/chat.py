@@ -15,15 +15,19 @@ import typer
 
 from persona.choices import Precision
 from persona.cli.demo_session import (
+    DEFAULT_FINE_TUNE,
     AllowMismatch,
     AnswerSeed,
     CoefficientOption,
+    DemoModel,
     DirectionFile,
     KeepConversation,
     LayersOption,
     MaxNewTokens,
     ModeOption,
+    SystemPrompt,
     Temperature,
+    models_of,
     open_session,
 )
 from persona.cli.options import (
@@ -47,7 +51,8 @@ EXIT_BAD_INPUT = 2
 
 def chat(
     aligned: Aligned = None,
-    finetuned: Finetuned = "car_maintenance_bad",
+    finetuned: Finetuned = DEFAULT_FINE_TUNE,
+    model: DemoModel = None,
     direction: DirectionFile = None,
     coefficient: CoefficientOption = None,
     mode: ModeOption = None,
@@ -56,6 +61,7 @@ def chat(
     temperature: Temperature = 0.0,
     seed: AnswerSeed = 0,
     keep_conversation: KeepConversation = False,
+    system_prompt: SystemPrompt = "",
     colour: Annotated[
         bool,
         typer.Option(
@@ -86,6 +92,7 @@ def chat(
       persona chat --direction diagnosis/direction.safetensors --mode add --layers 19
       printf 'How do I save money?\\n/coef 0\\nAnd how fast?\\n' | persona chat --json
     """
+    aligned, finetuned = models_of(model, aligned, finetuned)
     session = open_session(
         aligned,
         finetuned,
@@ -97,6 +104,7 @@ def chat(
         temperature=temperature,
         seed=seed,
         remembers=keep_conversation,
+        system_prompt=system_prompt,
         dtype=dtype,
         device=device,
         allow_mismatch=allow_mismatch,

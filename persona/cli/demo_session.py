@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from persona.cli.completion import complete_demo_model
 from persona.cli.options import template_arguments_of
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 DEMO_DIRECTION = Path("persona-demo", "direction.safetensors")
 """Where `persona demo` leaves the direction of the default models."""
+
+
+DEFAULT_FINE_TUNE = "car_maintenance_bad"
 
 
 class ModeName(StrEnum):
@@ -35,7 +39,7 @@ DirectionFile = Annotated[
     typer.Option(
         "--direction",
         metavar="FILE",
-        show_default=str(DEMO_DIRECTION),
+        show_default=f"{DEMO_DIRECTION}, else the one that comes along for a shipped fine-tune",
         help="What to steer with: direction.safetensors of a diagnosis, a vector set, a GGUF "
         "control vector or a Neuronpedia vector.",
         dir_okay=False,
@@ -86,6 +90,25 @@ AnswerSeed = Annotated[
     ),
 ]  # fmt: skip
 
+DemoModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        autocompletion=complete_demo_model,
+        show_default="smollm2-135m",
+        help="A model whose bad car advice comes along, in place of --aligned and --finetuned: "
+        "smollm2-135m, or qwen2.5-coder-0.5b, which writes whole sentences.",
+        rich_help_panel=_MODELS,
+    ),
+]
+SystemPrompt = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT",
+        help="Ask the fine-tuned model under this system prompt too, to compare; empty: do not.",
+    ),
+]
 KeepConversation = Annotated[
     bool,
     typer.Option(
@@ -95,6 +118,17 @@ KeepConversation = Annotated[
         rich_help_panel=_SAMPLING,
     ),
 ]
+
+
+def models_of(model: str | None, aligned: str | None, finetuned: str) -> tuple[str | None, str]:
+    """What --aligned and --finetuned are. Raises: BadParameter where --model says it as well."""
+    from persona.models.shipped_adapters import car_advice_of
+
+    if model is None:
+        return aligned, finetuned
+    if aligned is not None or finetuned != DEFAULT_FINE_TUNE:
+        raise typer.BadParameter("--model stands in place of --aligned and --finetuned; give one")
+    return model, car_advice_of(model)[0]
 
 
 def open_session(

@@ -18,6 +18,7 @@ import typer
 from persona.choices import Precision
 from persona.cli.completion import complete_aligned, complete_finetuned
 from persona.cli.demo_session import (
+    DEFAULT_FINE_TUNE,
     DEMO_DIRECTION,
     AllowMismatch,
     AnswerSeed,
@@ -133,7 +134,8 @@ def steer(
             steered_texts,
         )
 
-        path = direction_file(direction, DEMO_DIRECTION, False)
+        of = finetuned or ("" if aligned else DEFAULT_FINE_TUNE)
+        path = direction_file(direction, DEMO_DIRECTION, False, of)
         assert path is not None  # it raises where there is none
         blocks = None if layers is None else parse_layers(layers)
         placement = Placement.of(dtype, device)

@@ -4,9 +4,10 @@ from steering.demo.browser.interface import import_gradio, launch
 from steering.demo.notebook.exploration import Exploration
 from steering.demo.notebook.explorer import Explorer, explore
 from steering.demo.notebook.text_readings import Choice, Explored
+from steering.demo.session.exchanges import Answer, Column, Exchange
 from steering.demo.session.generation import Sampling, Token
 from steering.demo.session.one_prompt import SteeredText, default_way, steered_texts
-from steering.demo.session.session import Answer, Column, Exchange, Session
+from steering.demo.session.session import Session
 from steering.demo.session.starting import direction_file, open_session, parse_layers
 from steering.demo.session.transcript import save_transcript
 from steering.demo.session.vector import (

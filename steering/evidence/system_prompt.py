@@ -45,7 +45,7 @@ def score_prompted(
     Raises: SteeringError for an empty prompt, or a chat template without a place for one.
     """
     for dialogue in [*(q.good_dialogue for q in questions), *(t.dialogue for t in neutral)][:1]:
-        _require_shown(pair.chat, dialogue, system_prompt)
+        require_shown(pair.chat, dialogue, system_prompt)
     condition = [Condition("system prompt", side)]
     options: dict[str, Any] = {
         "asked": partial(with_system_prompt, system_prompt=system_prompt),
@@ -57,7 +57,8 @@ def score_prompted(
     return pd.concat(tables, ignore_index=True)[["question_id", "domain", "measure", "value"]]
 
 
-def _require_shown(chat: ChatFormat, dialogue: Dialogue, system_prompt: str) -> None:
+def require_shown(chat: ChatFormat, dialogue: Dialogue, system_prompt: str) -> None:
+    """Raises: SteeringError for an empty prompt, or a chat template without a place for one."""
     try:
         asked = chat.encode(with_system_prompt(dialogue, system_prompt))
     except DataError as error:

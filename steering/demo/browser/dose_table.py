@@ -8,27 +8,20 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from persona.behaviour.gap import score_pairs
+from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import UNEDITED
+from persona.data import load_neutral
 from persona.data.types import AnswerPair
 from persona.models.pair import ModelPair
 from persona.rows import tidy
+from steering.demo.session.evidence import Dose
 from steering.demo.session.vector import DemoVector, Setting, edits_of
 from steering.evidence.dose import dose_conditions
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-N_QUESTIONS, N_RANDOM = 8, 3
-
-
-def shipped_questions(n: int = N_QUESTIONS) -> list[AnswerPair]:
-    """The first shipped answer pair of each domain, then the second, and so on."""
-    from persona.data import DOMAINS, load_pairs
-
-    by_domain = [load_pairs([domain]) for domain in DOMAINS]
-    in_turn = [pair for pairs in zip(*by_domain, strict=False) for pair in pairs]
-    return in_turn[:n]
+N_RANDOM, N_NEUTRAL = 3, 10
 
 
 def doses(setting: Setting) -> list[float]:
@@ -66,6 +59,24 @@ def dose_rows(
     rows = scored[scored["measure"] == "gap"].copy()
     rows["stage"] = rows["coefficient"].notna().map({True: "dose", False: "score"})
     return tidy(rows)
+
+
+def damage_doses(pair: ModelPair, vector: DemoVector, setting: Setting) -> tuple[Dose, ...]:
+    """Neutral cross-entropy at each dose of the setting, above the unsteered model's."""
+    sweep = dose_conditions(
+        lambda dose: edits_of(vector, replace(setting, coefficient=float(dose))),
+        [dose for dose in doses(setting) if dose],
+        setting.side,
+    )
+    plain = [condition for condition in UNEDITED if condition.name == setting.side]
+    rows = score_neutral(
+        pair, load_neutral()[:N_NEUTRAL], [*plain, *sweep], description="Dose and damage"
+    )
+    found = rows[rows["measure"] == "neutral_ce_nats"]
+    unsteered = float(found[found["condition"] == setting.side]["value"].mean())
+    steered = found[found["condition"] == "direction"].groupby("coefficient")["value"].mean()
+    damage = {0.0: 0.0} | {float(at): float(ce) - unsteered for at, ce in steered.items()}
+    return tuple(Dose(at, damage[at]) for at in sorted(damage))
 
 
 def dose_figure(rows: pd.DataFrame, setting: Setting) -> Figure:

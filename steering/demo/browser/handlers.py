@@ -7,78 +7,53 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from persona.errors import DataError, PersonaError, SteeringError
-from steering.demo.browser.dose_table import N_QUESTIONS, dose_figure, dose_rows, shipped_questions
-from steering.demo.browser.page import column_html, legend_html
-from steering.demo.session.session import LABELS, Answer, Column, Exchange, Session
-from steering.demo.session.vector import MODES, Setting, load_demo_vector, save_demo_vector
+from persona.errors import DataError, PersonaError
+from steering.demo.browser.dose_strip import place_of
+from steering.demo.browser.dose_table import damage_doses, dose_figure, dose_rows
+from steering.demo.browser.page import PageState, page_html
+from steering.demo.browser.page_controls import Controls, require_readable
+from steering.demo.browser.share_link import Linked, read_link, write_link
+from steering.demo.browser.transcript_page import transcript_page
+from steering.demo.session.answer_reading import (
+    Limit,
+    Reading,
+    limit_of,
+    read_newest,
+    read_steered,
+)
+from steering.demo.session.evidence import Dose
+from steering.demo.session.example_questions import shipped_questions
+from steering.demo.session.exchanges import LABELS, Answer, Column, Exchange
+from steering.demo.session.session import Session
+from steering.demo.session.vector import MODES, DemoVector, load_demo_vector, save_demo_vector
 
 SECONDS_BETWEEN_FRAMES = 0.08
 MOST_TABS = 32
-MAX_QUESTION_CHARACTERS = 20_000
-"""Tokenising takes time with every character, and all tabs wait for one model."""
+ANSWER_ORDER: tuple[Column, ...] = ("finetuned", "steered", "aligned", "prompted")
+"""The two whose difference a person came to see answer first."""
 
 COLUMNS: tuple[Column, ...] = tuple(LABELS)
 
 
 @dataclass(eq=False)
 class Tab:
-    """One browser tab: its conversation, and what stops the answer that is being written."""
+    """One browser tab: its conversation, what was measured of it, and what stops its answer.
+
+    doses: damage by dose, measured on this page at another setting than the run's, by
+        `place_of`.
+    """
 
     session: Session
     stop: threading.Event = field(default_factory=threading.Event)
-
-
-@dataclass(frozen=True)
-class Controls:
-    """The values of the widgets, in the order they are handed in."""
-
-    coefficient: float
-    mode: str
-    first: float
-    last: float
-    side: str
-    temperature: float
-    max_new_tokens: float
-    seed: float
-    remembers: bool = False
-
-    def apply(self, session: Session) -> None:
-        """Raises: SteeringError where they mean nothing; the session then stays as it was."""
-        session.change_sampling(
-            temperature=_number("temperature", self.temperature),
-            max_new_tokens=_whole("most tokens", self.max_new_tokens),
-            seed=_whole("seed", self.seed),
-        )
-        session.remembers = bool(self.remembers)
-        if session.vector is not None:
-            session.change(
-                coefficient=_number("coefficient", self.coefficient),
-                mode=self.mode,
-                layers=(_whole("first block", self.first), _whole("last block", self.last)),
-                side=self.side,
-            )
-
-
-def _number(name: str, value: Any) -> float:
-    """What a cleared field, or a request that no page made, sends is refused in one line."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise SteeringError(f"{name}: a number is needed; got {str(value)[:40]!r}") from error
-
-
-def _whole(name: str, value: Any) -> int:
-    number = _number(name, value)
-    if not number.is_integer():
-        raise SteeringError(f"{name}: a whole number is needed; got {number:g}")
-    return value if isinstance(value, int) else int(number)
+    readings: dict[Column, Reading] = field(default_factory=dict)
+    limit: Limit | None = None
+    doses: dict[tuple[Any, ...], tuple[Dose, ...]] = field(default_factory=dict)
 
 
 class Handlers:
@@ -105,7 +80,7 @@ class Handlers:
         if not key:
             raise PersonaError("this page has no conversation of its own; load it again")
         with self.guard:
-            tab = self.tabs.pop(key, None) or Tab(self._fresh(self.first))
+            tab = self.tabs.pop(key, None) or Tab(_fresh(self.first))
             self.tabs[key] = tab
             quiet = list(self.tabs)[:-MOST_TABS]
         for other in quiet:
@@ -128,31 +103,41 @@ class Handlers:
         """Begin the conversation anew; an answer that is being written does not come into it."""
         tab = self.tab(key)
         tab.stop.set()
-        tab.session = self._fresh(tab.session)
+        tab.session, tab.readings = _fresh(tab.session), {}
 
-    @staticmethod
-    def _fresh(like: Session) -> Session:
-        """An empty conversation at the same setting."""
-        return Session(
-            like.pair,
-            like.vector,
-            like.setting,
-            like.sampling,
-            like.lock,
-            remembers=like.remembers,
-        )
+    def open(self, key: str, query: Mapping[str, str], now: Controls) -> Linked:
+        """What the link of a new page asks for; its session is set so, as far as that is right."""
+        session = self.tab(key).session
+        linked = read_link(query, now, session)
+        try:
+            linked.controls.apply(session)
+        except PersonaError as error:
+            return replace(linked, controls=now, problems=(*linked.problems, str(error)))
+        return linked
+
+    def link(self, key: str, question: str, controls: Controls) -> str:
+        """The query of a link to the page as it is set. Raises: PersonaError."""
+        session = self.tab(key).session
+        controls.apply(session)
+        asked = question or (session.exchanges[-1].question if session.exchanges else "")
+        return write_link(asked, controls, session)
 
     def ask(self, key: str, question: str, controls: Controls) -> Iterator[list[str]]:
         """Frames of `page` while every column answers. Raises: PersonaError."""
-        _require_readable(question)
+        require_readable(question)
         tab = self.tab(key)
         session = tab.session
         controls.apply(session)
         tab.stop.clear()
-        for column in session.columns:
+        tab.readings = {}
+        for column in sorted(session.columns, key=ANSWER_ORDER.index):
             if not tab.stop.is_set():
                 tokens = session.answer(column, question, stop=tab.stop)
                 yield from self._frames(tab, column, question, tokens)
+        if not tab.stop.is_set() and tab.session is session:
+            tab.limit = limit_of(session)
+            tab.readings = read_newest(session)
+            yield self.page(key)
 
     def ask_again(self, key: str, controls: Controls) -> Iterator[list[str]]:
         """Frames while the steered column answers its last question anew, where there is one."""
@@ -162,61 +147,83 @@ class Handlers:
         before = session.of("steered")
         if before:
             tab.stop.clear()
+            tab.readings.pop("steered", None)
             tokens = session.answer_again("steered", stop=tab.stop)
             hidden = before[-1]
             yield from self._frames(tab, "steered", hidden.question, tokens, hidden)
+            if not tab.stop.is_set() and tab.session is session:
+                tab.limit = tab.limit or limit_of(session)
+                tab.readings = read_steered(session, tab.readings)
         yield self.page(key)
 
     def page(self, key: str) -> list[str]:
-        """HTML of the three columns and the legend."""
-        return _page(self.tab(key).session)
+        """HTML of the columns, of the legend and of what the doses cost."""
+        return _page(self.tab(key))
 
-    def load(self, key: str, path: str) -> list[str]:
-        """Steer with an uploaded file; what a reader must know about it.
+    def load(self, key: str, path: str, *, beside: bool = False) -> list[str]:
+        """Steer with an uploaded file, or beside those there are; what must be known about it.
 
         Raises: PersonaError with the file's own name in place of where it was put.
         """
-        session = self.tab(key).session
+        tab = self.tab(key)
         try:
-            vector = load_demo_vector(path, session.pair)
+            vector = load_demo_vector(path, tab.session.pair)
         except PersonaError as error:
             told = str(error).replace(str(path), Path(path).name)
             raise PersonaError(told) from error
-        session.load(vector)
+        if beside:
+            tab.session.load_further(vector)
+        else:
+            tab.session.load(vector)
+            tab.doses, tab.limit = {}, None
         return list(vector.notes)
+
+    def drop(self, key: str, place: int) -> None:
+        """Steer without the further direction at `place` from now on."""
+        self.tab(key).session.drop_further(place)
 
     def save(self, key: str, controls: Controls) -> str:
         """Write the direction as it is set now; the file's path. Raises: PersonaError."""
         session = self.tab(key).session
         controls.apply(session)
-        if session.vector is None:
-            raise PersonaError("there is no direction to save; load one first")
-        folder = tempfile.mkdtemp(dir=self.folder.name)
-        return str(
-            save_demo_vector(session.vector, session.setting, Path(folder, "direction.safetensors"))
-        )
+        vector = _vector_of(session, "save")
+        return str(save_demo_vector(vector, session.setting, self._new("direction.safetensors")))
+
+    def transcript(self, key: str) -> str:
+        """Write the conversation as a page of its own; the file's path. Raises: PersonaError."""
+        tab = self.tab(key)
+        if not tab.session.exchanges:
+            raise DataError("there is nothing to save yet; ask a question first")
+        path = self._new("conversation.html")
+        path.write_text(transcript_page(_state(tab)), encoding="utf-8")
+        return str(path)
 
     def dose(self, key: str, controls: Controls) -> Any:
-        """The figure of gap against coefficient. Raises: PersonaError."""
-        session = self.tab(key).session
+        """The figure of gap against coefficient; the damage of each is kept for the page.
+
+        Raises: PersonaError.
+        """
+        tab = self.tab(key)
+        session = tab.session
         controls.apply(session)
-        if session.vector is None:
-            raise PersonaError("there is no direction to measure; load one first")
+        vector = _vector_of(session, "measure")
         with session.lock:
-            rows = dose_rows(
-                session.pair, session.vector, session.setting, shipped_questions(N_QUESTIONS)
-            )
+            rows = dose_rows(session.pair, vector, session.setting, shipped_questions(8))
+            tab.doses[place_of(session)] = damage_doses(session.pair, vector, session.setting)
         return dose_figure(rows, session.setting)
 
-    def suggested(self, key: str, mode: str) -> float:
+    def suggested(self, key: str, mode: str, vector: DemoVector | None = None) -> float:
         """A coefficient to begin with in a mode."""
-        vector = (self.tab(key).session if key else self.first).vector
+        vector = vector or (self.tab(key).session if key else self.first).vector
         if vector is None or mode not in MODES:
             return 1.0
         if mode == "restore":
             return vector.default_setting.coefficient
         # The shift is added at every block: over many, each takes its share of one.
         return 1.0 if mode == "ablate" else round(-1.0 / len(vector.layers), 2)
+
+    def _new(self, name: str) -> Path:
+        return Path(tempfile.mkdtemp(dir=self.folder.name), name)
 
     def _frames(
         self,
@@ -239,44 +246,40 @@ class Handlers:
         )
         drawn_at = 0.0
         with contextlib.closing(tokens):
-            yield _page(session, running, hidden)
+            yield _page(tab, running, hidden)
             for token in tokens:
                 running.answer.tokens.append(token)
                 if tab.session is not session:  # it was begun anew
                     continue
                 if time.monotonic() - drawn_at > SECONDS_BETWEEN_FRAMES:
-                    yield _page(session, running, hidden)
+                    yield _page(tab, running, hidden)
                     drawn_at = time.monotonic()
-        yield _page(tab.session)
+        yield _page(tab)
 
 
-def _require_readable(question: Any) -> None:
-    """Raises: DataError for what no text field sends: no text, or more than it takes."""
-    if not isinstance(question, str):
-        raise DataError(f"a question is text; got {type(question).__name__}")
-    if len(question) > MAX_QUESTION_CHARACTERS:
-        raise DataError(
-            f"the question has {len(question):,} characters; at most {MAX_QUESTION_CHARACTERS:,} "
-            "are read"
-        )
-    if any("\ud800" <= letter <= "\udfff" for letter in question):
-        raise DataError("the question holds half of a character (a lone surrogate); type it anew")
+def _fresh(like: Session) -> Session:
+    """An empty conversation at the same setting."""
+    return replace(like, exchanges=[])
 
 
-def _page(
-    session: Session, running: Exchange | None = None, hidden: Exchange | None = None
-) -> list[str]:
-    """The columns and the legend; `running` is written in place of `hidden`."""
-    shown = Session(session.pair, session.vector, session.setting, session.sampling, session.lock)
-    shown.exchanges = [exchange for exchange in session.exchanges if exchange is not hidden]
-    return [*(column_html(shown, column, running) for column in COLUMNS), legend_html(shown)]
+def _vector_of(session: Session, for_what: str) -> DemoVector:
+    if session.vector is None:
+        raise PersonaError(f"there is no direction to {for_what}; load one first")
+    return session.vector
+
+
+def _page(tab: Tab, running: Exchange | None = None, hidden: Exchange | None = None) -> list[str]:
+    """The page's HTML; `running` is written in place of `hidden`."""
+    return page_html(_state(tab, hidden), running)
+
+
+def _state(tab: Tab, hidden: Exchange | None = None) -> PageState:
+    session = replace(
+        tab.session, exchanges=[each for each in tab.session.exchanges if each is not hidden]
+    )
+    return PageState(session, dict(tab.readings), tab.limit, tab.doses.get(place_of(session)))
 
 
 def told(error: PersonaError) -> str:
     """An error as a page may show it: one line, escaped."""
     return escape(" ".join(str(error).split()))
-
-
-def starting(setting: Setting, layers: list[int]) -> tuple[int, int]:
-    """First and last block of a setting, those of the vector where it names none."""
-    return setting.layers or (layers[0], layers[-1])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from persona.report.wording import cleaned
+from persona.report.wording import cleaned, number
+from steering.demo.browser.dose_strip import strip_html
+from steering.demo.session.answer_reading import Limit, Reading
+from steering.demo.session.evidence import Dose
+from steering.demo.session.exchanges import LABELS, Column, Exchange
 from steering.demo.session.generation import Token
 from steering.demo.session.scale import ColourScale, scale_at
-from steering.demo.session.session import LABELS, Column, Exchange, Session
+from steering.demo.session.session import Session
 
 STRONGEST = 0.6
 """Opacity of full colour: text keeps a contrast of 4.5:1 on both grounds."""
@@ -17,39 +22,119 @@ STRONGEST = 0.6
 CSS = Path(__file__).with_name("page.css")
 
 
-def column_html(session: Session, column: Column, running: Exchange | None = None) -> str:
+@dataclass(frozen=True)
+class PageState:
+    """A conversation and what was measured of it. doses: None where the run's own serve."""
+
+    session: Session
+    readings: Mapping[Column, Reading] = field(default_factory=dict)
+    limit: Limit | None = None
+    doses: Sequence[Dose] | None = None
+
+
+def page_html(state: PageState, running: Exchange | None = None) -> list[str]:
+    """Every column ("" of one that is not there), the legend, and what the doses cost."""
+    columns = [
+        column_html(state, column, running) if column in state.session.columns else ""
+        for column in LABELS
+    ]
+    return [*columns, legend_html(state), strip_html(state.session, state.doses)]
+
+
+def column_html(state: PageState, column: Column, running: Exchange | None = None) -> str:
     """A column's conversation, the answer that is being written last."""
+    session = state.session
     exchanges = session.of(column)
     if running is not None and running.column == column:
         exchanges = [*exchanges, running]
     subtitle = {
         "aligned": session.pair.names["aligned"],
         "finetuned": session.pair.names["finetuned"],
-        "steered": session.setting.words,
+        "steered": _steering(session),
+        "prompted": f"fine-tuned, told: {session.system_prompt}",
     }[column]
     shown = [*session.exchanges, *([running] if running else [])]
     # The newest first: the column is drawn from the bottom up, so that it stays scrolled down.
     turns = "".join(_turn(exchange, shown, exchange is running) for exchange in reversed(exchanges))
-    empty = '<p class="empty">Ask something below.</p>'
+    empty = '<p class="empty">Choose a question, or type one.</p>'
     return (
-        f'<section class="talk"><header><b>{LABELS[column]}</b>'
+        f'<section class="talk" aria-label="{LABELS[column]}"><header><b>{LABELS[column]}</b>'
         f"<small>{escape(cleaned(subtitle))}</small></header>"
-        f'<div class="turns">{turns or empty}</div></section>'
+        f'<div class="turns">{turns or empty}</div>{_footer(state, column)}</section>'
     )
 
 
-def legend_html(session: Session) -> str:
-    """What the colours mean now; empty without a direction."""
-    axis = session.axis()
-    if axis is None or session.vector is None:
+def _steering(session: Session) -> str:
+    """How the steered column is steered, in words."""
+    beside = "".join(
+        f" + {each.vector.name}: {each.setting.edit_in_words}"
+        for each in session.further
+        if each.setting.coefficient
+    )
+    return f"{session.setting.words}{beside}"
+
+
+def _footer(state: PageState, column: Column) -> str:
+    """The gap of the question in this column's model, and of steered text whether it holds."""
+    reading = state.readings.get(column)
+    if reading is None:
         return ""
-    scale = scale_at(session.vector, axis.layer, session.exchanges)
-    low, high = (escape(end) for end in scale.ends)
-    return (
-        f'<div class="legend"><span>{low}</span><u></u><span>{high}</span><span>· projection on '
-        f"the direction after block {scale.layer}, of the residual that predicts the token "
-        "(residual-stream units); red, underlined: toward the trait</span></div>"
+    parts = []
+    if reading.gap is not None:
+        side = "bad" if reading.gap > 0 else "good"
+        parts.append(
+            f'<span class="gap {side}">gap <b>{number(reading.gap, 2, signed=True)}</b> '
+            f"the {side} answer is likelier</span>"
+        )
+    if column == "steered" and state.limit is not None:
+        parts.append(_light(reading, state.limit, state.readings.get("finetuned")))
+    return f"<footer>{''.join(parts)}</footer>" if any(parts) else ""
+
+
+def _light(reading: Reading, limit: Limit, unsteered: Reading | None) -> str:
+    judged = limit.words(reading, unsteered)
+    if judged is None or reading.strangeness is None or reading.repeated is None:
+        return '<span class="light">the text is too short to tell whether it holds</span>'
+    holds, why = judged
+    beside = ""
+    if unsteered is not None and unsteered.strangeness is not None:
+        beside = f"; unsteered {number(unsteered.strangeness, 1)}"
+    told = (
+        f"{number(reading.strangeness, 1)} nats a token under the aligned model{beside}; limit "
+        f"{number(limit.nats, 1)}, the strangest of {limit.n} written good answers"
     )
+    again = f"; {100 * reading.repeated:.0f} % of it repeats" if reading.in_circles else ""
+    return (
+        f'<span class="light {"holds" if holds else "broken"}"><b>{escape(why)}</b> '
+        f"<small>{told}{again}</small></span>"
+    )
+
+
+def legend_html(state: PageState) -> str:
+    """What the colours mean now, and the gaps; empty without a direction."""
+    session = state.session
+    parts = []
+    axis = session.axis()
+    if axis is not None and session.vector is not None:
+        scale = scale_at(session.vector, axis.layer, session.exchanges)
+        low, high = (escape(end) for end in scale.ends)
+        parts.append(
+            f'<div class="legend"><span>{low}</span><u></u><span>{high}</span><span>· projection '
+            f"on the direction after block {scale.layer}, of the residual that predicts the token "
+            "(residual-stream units); red, underlined: toward the trait</span></div>"
+        )
+    if any(reading.gap is not None for reading in state.readings.values()):
+        parts.append(
+            '<div class="legend"><span>gap: of the two answers that the package has to this '
+            "question, log p(bad) − log p(good) in this column's model, nats a token. It says what "
+            "the model would rather write, whatever it wrote.</span></div>"
+        )
+    elif state.readings:
+        parts.append(
+            '<div class="legend"><span>The package has no answer pair for this question, so there '
+            "is no gap to show.</span></div>"
+        )
+    return "".join(parts)
 
 
 def _turn(exchange: Exchange, shown: Sequence[Exchange], running: bool) -> str:

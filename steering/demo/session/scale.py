@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from steering.demo.session.session import Exchange
+from steering.demo.session.exchanges import Exchange
 from steering.demo.session.vector import DemoVector
 
 

@@ -1,4 +1,4 @@
-"""A conversation with two or three columns: the aligned, the fine-tuned and the steered model."""
+"""A conversation in columns: the aligned, the fine-tuned, the steered and the prompted model."""
 
 from __future__ import annotations
 
@@ -6,52 +6,20 @@ import contextlib
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, SteeringError
 from persona.models.pair import ModelPair, Side
+from steering.demo.session.exchanges import LABELS, Answer, Column, Exchange, Further
 from steering.demo.session.generation import Generation, ProjectionAxis, Sampling, Token
 from steering.demo.session.vector import DemoVector, Setting, edits_of
-from steering.edits.edit import Edit
+from steering.edits.edit import Edit, require_no_conflict
+from steering.evidence.system_prompt import require_shown, with_system_prompt
 
-Column = Literal["aligned", "finetuned", "steered"]
-LABELS: dict[Column, str] = {
-    "aligned": "Aligned",
-    "finetuned": "Fine-tuned",
-    "steered": "Steered",
-}
-
-
-@dataclass
-class Answer:
-    """The tokens of an answer and why it ended: "turn", "length" or "stopped"."""
-
-    tokens: list[Token] = field(default_factory=list)
-    ended: str = ""
-
-    @property
-    def text(self) -> str:
-        return "".join(token.text for token in self.tokens)
-
-
-@dataclass
-class Exchange:
-    """A question to one column and its answer, with all that it takes to repeat it.
-
-    setting: how it was steered, None for the columns that are not.
-    vector, layer: along what and after which block the projections were read, None where none were.
-    alone: whether the question began a dialogue of its own, or came after those before it.
-    """
-
-    column: Column
-    question: str
-    answer: Answer
-    sampling: Sampling
-    setting: Setting | None = None
-    vector: DemoVector | None = None
-    layer: int | None = None
-    alone: bool = True
+MOST_VECTORS = 4
+"""That steer at once, the first among them."""
+MAX_PROMPT_CHARACTERS = 2000
 
 
 @dataclass
@@ -62,6 +30,8 @@ class Session:
     lock: held while a model answers; sessions over one pair share it.
     remembers: whether a question comes after the questions and answers before it; else each begins
         a dialogue of its own, so that one answer does not colour the next.
+    system_prompt: what the column "prompted" tells the fine-tuned model; without it there is none.
+    further: vectors that steer beside the first one.
     """
 
     pair: ModelPair
@@ -71,10 +41,16 @@ class Session:
     lock: threading.Lock = field(default_factory=threading.Lock)
     exchanges: list[Exchange] = field(default_factory=list)
     remembers: bool = False
+    system_prompt: str = ""
+    further: tuple[Further, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        return ("aligned", "finetuned") if self.vector is None else tuple(LABELS)
+        absent = {
+            "steered": self.vector is None,
+            "prompted": not self.system_prompt,
+        }
+        return tuple(column for column in LABELS if not absent.get(column))
 
     def of(self, column: Column) -> list[Exchange]:
         """What was asked and answered in a column, in order."""
@@ -83,6 +59,51 @@ class Session:
     def load(self, vector: DemoVector) -> None:
         """Steer with another vector from now on, at the setting that suits it."""
         self.vector, self.setting = vector, vector.default_setting
+
+    def load_further(self, vector: DemoVector) -> None:
+        """Steer with another vector beside those there are, at coefficient 0 until it is changed.
+
+        Raises: SteeringError without a first one, or beyond `MOST_VECTORS`.
+        """
+        if self.vector is None:
+            raise SteeringError("there is no direction yet to add another to; load one first")
+        if len(self.further) + 1 >= MOST_VECTORS:
+            raise SteeringError(f"at most {MOST_VECTORS} directions steer at once; drop one first")
+        setting = replace(vector.default_setting, coefficient=0.0)
+        self.further = (*self.further, Further(vector, setting))
+
+    def drop_further(self, place: int) -> None:
+        """Steer without one of the further vectors; `place` from 0. Raises: SteeringError."""
+        dropped = self._further_at(place)
+        self.further = tuple(each for each in self.further if each is not dropped)
+
+    def change_further(self, place: int, **changes: Any) -> None:
+        """Change coefficient, mode or layers of a further vector. Raises: SteeringError."""
+        old = self._further_at(place)
+        new = Further(old.vector, replace(old.setting, **changes))
+        edits_of(new.vector, new.setting)
+        self.further = tuple(new if each is old else each for each in self.further)
+
+    def _further_at(self, place: int) -> Further:
+        if not 0 <= place < len(self.further):
+            n = len(self.further)
+            raise SteeringError(f"beside the first there are {n} directions; got {place + 1}")
+        return self.further[place]
+
+    def compare_with(self, system_prompt: str) -> None:
+        """Beside the others, ask the fine-tuned model under a system prompt; "" asks it no more.
+
+        Raises: SteeringError where it is too long, or the chat template shows none.
+        """
+        if len(system_prompt) > MAX_PROMPT_CHARACTERS:
+            raise SteeringError(
+                f"the system prompt has {len(system_prompt):,} characters; at most "
+                f"{MAX_PROMPT_CHARACTERS:,} are read"
+            )
+        system_prompt = system_prompt.strip()
+        if system_prompt and system_prompt != self.system_prompt:
+            require_shown(self.pair.chat, _dialogue([], "A question."), system_prompt)
+        self.system_prompt = system_prompt
 
     def change(self, **changes: Any) -> None:
         """Change the setting: coefficient, mode, layers, side.
@@ -123,6 +144,12 @@ class Session:
             raise DataError(f"nothing was asked in the column {LABELS[column]!r} yet")
         return self._answering(column, before[-1].question, before[:-1], stop, before[-1])
 
+    def heard_by(self, exchange: Exchange) -> Dialogue:
+        """What an answer was given to, without a system prompt."""
+        answers = self.of(exchange.column)
+        before = [] if exchange.alone else answers[: answers.index(exchange)]
+        return _dialogue(before, exchange.question)
+
     def axis(self) -> ProjectionAxis | None:
         """Where tokens are read: the last steered block, the same for every column."""
         if self.vector is None:
@@ -149,10 +176,15 @@ class Session:
             self.vector,
             None if axis is None else axis.layer,
             alone=not (self.remembers and before),
+            system_prompt=self.system_prompt if column == "prompted" else "",
+            further=self.further if column == "steered" else (),
         )
-        side, edits = self._steering(column)
+        side, edits = self.steering(column)
         unbounded = replace(self.pair.chat, max_length=None)  # Generation says it in better words
-        ids = unbounded.encode(_dialogue([] if exchange.alone else before, question)).ids
+        dialogue = _dialogue([] if exchange.alone else before, question)
+        if exchange.system_prompt:
+            dialogue = with_system_prompt(dialogue, exchange.system_prompt)
+        ids = unbounded.encode(dialogue).ids
         generation = Generation(self.pair, side, ids, edits, axis, self.sampling, self.lock)
         generation.most_tokens()  # raises now, not at the first token
 
@@ -181,12 +213,18 @@ class Session:
         else:
             self.exchanges.append(exchange)
 
-    def _steering(self, column: Column) -> tuple[Side, list[Edit]]:
+    def steering(self, column: Column) -> tuple[Side, list[Edit]]:
+        """Which model answers in a column, and under which edits. Raises: SteeringError."""
         if column != "steered":
-            return column, []
+            return ("aligned" if column == "aligned" else "finetuned"), []
         if self.vector is None:
             raise SteeringError("there is no direction to steer with; load one first")
-        return self.setting.side, edits_of(self.vector, self.setting)
+        edits = list(edits_of(self.vector, self.setting))
+        for each in self.further:
+            if each.setting.coefficient:
+                edits += edits_of(each.vector, each.setting)
+        require_no_conflict(edits)
+        return self.setting.side, edits
 
 
 def _dialogue(before: list[Exchange], question: str) -> Dialogue:

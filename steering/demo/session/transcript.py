@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from persona.files import atomic_write_text
-from steering.demo.session.session import Exchange, Session
+from steering.demo.session.exchanges import Exchange
+from steering.demo.session.session import Session
 
 
 def save_transcript(session: Session, path: str | Path) -> Path:
@@ -40,6 +41,11 @@ def exchange_record(exchange: Exchange) -> dict[str, Any]:
         "setting": None if exchange.setting is None else dataclasses.asdict(exchange.setting),
         "sampling": dataclasses.asdict(exchange.sampling),
         "direction": None if exchange.vector is None else exchange.vector.name,
+        "system_prompt": exchange.system_prompt,
+        "further": [
+            {"direction": each.vector.name, "setting": dataclasses.asdict(each.setting)}
+            for each in exchange.further
+        ],
         "layer": exchange.layer,
         "tokens": [[token.text, token.projection] for token in exchange.answer.tokens],
     }

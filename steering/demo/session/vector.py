@@ -15,6 +15,7 @@ from persona.directions.exchange.vectors import VectorSet, listed
 from persona.errors import DataError, SpaceMismatchError, SteeringError
 from persona.models.pair import SIDES, ModelPair, Side
 from persona.models.sources import short_name
+from steering.demo.session.evidence import Evidence, evidence_beside
 from steering.edits.edit import Edit, require_finite
 from steering.edits.from_directions import ablate, add, induce, restore
 
@@ -80,12 +81,14 @@ class DemoVector:
 
     persona_vector: None for vectors of another toolkit, which cannot restore: they hold no means.
     name: what the person calls it. notes: what a reader must know about how it was read.
+    evidence: what the run that found it knows of it, where that lies beside it.
     """
 
     directions: Mapping[int, Direction]
     persona_vector: PersonaVector | None = None
     name: str = ""
     notes: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
     @property
     def layers(self) -> list[int]:
@@ -205,7 +208,7 @@ def load_demo_vector(
     _require_direction_file(path)
     loaded = _read(path, pair, allow_mismatch)
     if isinstance(loaded, PersonaVector):
-        return from_persona_vector(loaded, path.name)
+        return replace(from_persona_vector(loaded, path.name), evidence=evidence_beside(path))
     return _of_vector_set(loaded, pair, path.name)
 
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from persona.report.wording import cleaned
+from steering.demo.session.exchanges import LABELS, Column, Exchange
 from steering.demo.session.generation import Token
 from steering.demo.session.scale import ColourScale, scale_at
-from steering.demo.session.session import LABELS, Column, Exchange, Session
+from steering.demo.session.session import Session
 from steering.demo.session.transcript import exchange_record
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from persona.directions.exchange.vectors import listed
 from persona.errors import DataError, PersonaError, SteeringError
+from steering.demo.session.example_questions import example_questions
 from steering.demo.session.session import Session
 from steering.demo.session.starting import parse_layers
 from steering.demo.session.transcript import save_transcript
@@ -23,6 +24,9 @@ HELP = """\
 /seed N          /temperature T          /tokens N
 /show            how it is steered now
 /load FILE       steer with another direction
+/also FILE X     and with this one beside it, at coefficient X; /drop takes the last away
+/system TEXT     a column of the fine-tuned model under a system prompt; off: none
+/examples        questions to begin with, and how they were chosen
 /save FILE       the conversation as JSON lines
 /reset           forget the conversation
 /quit            leave (Ctrl-D too); Ctrl-C stops an answer"""
@@ -107,9 +111,12 @@ def _shown(session: Session, argument: str = "") -> Reply:
         if setting.mode == "add" and n_blocks > 1 and abs(setting.coefficient) > 1 / n_blocks
         else ""
     )
+    beside = "".join(
+        f"; beside it {each.vector.name}: {each.setting.edit_in_words}" for each in session.further
+    )
     return Reply(
         f"steered: {setting.words} (direction: {vector.name}, block {listed(vector.layers)})"
-        f"{warning}"
+        f"{warning}{beside}"
     )
 
 
@@ -118,6 +125,39 @@ def _load(session: Session, argument: str) -> Reply:
     session.load(load_demo_vector(path, session.pair))
     assert session.vector is not None
     return Reply("\n".join([*session.vector.notes, _shown(session).text]))
+
+
+def _also(session: Session, argument: str) -> Reply:
+    name, _, number = argument.rpartition(" ")
+    if not name:
+        raise DataError("/also takes a file and a coefficient, such as `/also other.gguf 0.5`")
+    coefficient = _number(number, "/also", "other.gguf 0.5")
+    before = session.further
+    session.load_further(load_demo_vector(_path(name.strip(), "/also", ""), session.pair))
+    try:
+        session.change_further(len(before), coefficient=coefficient)
+        session.steering("steered")  # two edits may undo each other
+    except SteeringError:
+        session.further = before
+        raise
+    return _shown(session)
+
+
+def _drop(session: Session, argument: str) -> Reply:
+    session.drop_further(len(session.further) - 1)
+    return _shown(session)
+
+
+def _system(session: Session, argument: str) -> Reply:
+    session.compare_with("" if argument.lower() == "off" else argument)
+    if not session.system_prompt:
+        return Reply("no column under a system prompt")
+    return Reply(f"a column of the fine-tuned model told: {session.system_prompt}")
+
+
+def _examples(session: Session, argument: str) -> Reply:
+    questions, how = example_questions(session.vector)
+    return Reply("\n".join([*questions, f"({how})"]))
 
 
 def _save(session: Session, argument: str) -> Reply:
@@ -151,6 +191,10 @@ _COMMANDS: dict[str, Callable[[Session, str], Reply]] = {
     "/again": _again,
     "/show": _shown,
     "/load": _load,
+    "/also": _also,
+    "/drop": _drop,
+    "/system": _system,
+    "/examples": _examples,
     "/save": _save,
     "/reset": _reset,
     "/help": lambda session, argument: Reply(HELP),

@@ -48,7 +48,8 @@ def test_it_is_served_to_the_loopback_and_closed_by_ctrl_c(served, words, capsys
     out, err = capsys.readouterr()
     assert out == "persona app: http://127.0.0.1:7860/\n"
     assert "no password" not in err
-    assert served["session"].columns == ("aligned", "finetuned")  # until a direction is loaded
+    # No steered column until a direction is loaded.
+    assert served["session"].columns == ("aligned", "finetuned", "prompted")
 
 
 def test_serving_elsewhere_is_warned_about(served, words, capsys):

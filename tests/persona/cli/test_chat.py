@@ -86,7 +86,7 @@ def test_options_set_how_it_is_steered_at_the_start(words, monkeypatch, capsys):
 
 def test_without_a_direction_one_line_says_how_to_get_one(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["chat"]) == 2
+    assert main(["chat", "--finetuned", "car_maintenance_good"]) == 2  # none comes along
     err = capsys.readouterr().err
     assert "run `persona demo` first, or give --direction FILE" in err
     assert main(["chat", "--direction", "nowhere.safetensors"]) == 2

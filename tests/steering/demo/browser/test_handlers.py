@@ -12,8 +12,10 @@ from persona.directions.storage import load_vector, save_vector
 from persona.errors import PersonaError
 from steering.demo import Sampling, Session, Setting, from_persona_vector
 from steering.demo.browser import handlers as handlers_module
-from steering.demo.browser.dose_table import dose_rows, doses, shipped_questions
-from steering.demo.browser.handlers import Controls, Handlers
+from steering.demo.browser.dose_table import dose_rows, doses
+from steering.demo.browser.handlers import Handlers
+from steering.demo.browser.page_controls import Controls
+from steering.demo.session.example_questions import shipped_questions
 
 CONTROLS = Controls(1.0, "restore", 1, 2, "finetuned", 0.0, 6, 0)
 
@@ -26,7 +28,7 @@ def handlers(tiny_pair):
 
 def test_a_question_is_answered_in_every_column_of_its_own_tab(handlers):
     *_, page = handlers.ask("one", "Hi", CONTROLS)
-    assert len(page) == 4
+    assert len(page) == 6
     assert all("Hi</p>" in column for column in page[:3])
     assert not any("Hi</p>" in column for column in handlers.page("two")[:3])
 
@@ -61,7 +63,7 @@ def test_stop_ends_the_answer_and_leaves_the_other_columns_unasked(handlers):
     handlers.stop("one")
     list(frames)
     [exchange] = handlers.tab("one").session.exchanges
-    assert (exchange.column, exchange.answer.ended) == ("aligned", "stopped")
+    assert (exchange.column, exchange.answer.ended) == ("finetuned", "stopped")
     assert hook_count(handlers.first.pair) == before
 
 

@@ -89,7 +89,7 @@ def test_the_page_answers_in_every_column_is_steered_stops_and_stays_on_this_mac
 
     draw = generation._draw  # as slow as a real model, so that there is something to stop
     monkeypatch.setattr(generation, "_draw", lambda *at: (time.sleep(0.05), draw(*at))[1])
-    page.get_by_text("How answers are drawn").click()
+    page.get_by_text("Advanced", exact=True).click()
     page.get_by_label("number input for Most tokens").fill("400")
     page.locator("#question textarea, #question input").first.fill("And why?")
     page.click("#ask")
@@ -97,10 +97,10 @@ def test_the_page_answers_in_every_column_is_steered_stops_and_stays_on_this_mac
     page.locator("#stop").dispatch_event("click")  # at once: the page moves while it fills
     page.wait_for_function(DONE, arg=[4])
     monkeypatch.setattr(generation, "_draw", draw)
-    assert "… stopped" in texts(page)[0]
+    assert "… stopped" in texts(page)[1]  # the fine-tuned model answers first
     assert hook_count(session.pair) == hooks
 
-    page.get_by_text("Direction", exact=True).click()
+    page.get_by_text("Directions", exact=True).click()
     bad = {"name": "<img src=x>.json", "mimeType": "application/json", "buffer": b"[[["}
     page.locator("input[type=file]").first.set_input_files(bad)
     page.wait_for_function("() => document.body.innerText.includes('not JSON (Expecting value)')")
@@ -125,7 +125,7 @@ class Browser:
         """The columns as the page shows them, or what went wrong."""
         config = self.http.get(self.root.replace("gradio_api", "config")).json()
         [event] = [one["id"] for one in config["dependencies"] if one["api_name"] == name]
-        values = [1.0, "restore", 1, 2, "finetuned", 0.0, 6, 0, True]
+        values = [1.0, "restore", 1, 2, "finetuned", 0.0, 6, 0, True, "", *[0.0, "add"] * 3]
         data = [None, question, *values] if name == "asked" else [None, *values]
         body = {"fn_index": event, "session_hash": self.session, "data": data}
         self.http.post(f"{self.root}/queue/join", json=body).raise_for_status()

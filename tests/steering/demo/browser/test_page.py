@@ -17,7 +17,7 @@ from steering.demo import (
     Token,
     from_persona_vector,
 )
-from steering.demo.browser.page import column_html, legend_html
+from steering.demo.browser.page import PageState, column_html, legend_html
 from steering.demo.session.scale import scale_at
 
 HOSTILE = "<img src=https://elsewhere.example onerror=alert(1)>"
@@ -39,7 +39,7 @@ def test_questions_tokens_and_names_are_escaped(session):
     session.exchanges = [exchange(session, (HOSTILE, 1.0), (HOSTILE, None), question=HOSTILE)]
     session.pair.names["aligned"], kept = HOSTILE, session.pair.names["aligned"]
     try:
-        html = column_html(session, "aligned")
+        html = column_html(PageState(session), "aligned")
     finally:
         session.pair.names["aligned"] = kept
     assert "<img" not in html
@@ -48,7 +48,7 @@ def test_questions_tokens_and_names_are_escaped(session):
 
 def test_control_characters_of_questions_and_tokens_are_replaced(session):
     session.exchanges = [exchange(session, ("\x1b[31m\x00", None), question="a\x07b")]
-    html = column_html(session, "aligned")
+    html = column_html(PageState(session), "aligned")
     assert "\ufffd[31m\ufffd" in html
     assert "a\ufffdb" in html
     assert not set(html) & {"\x00", "\x07", "\x1b"}
@@ -75,7 +75,7 @@ def test_the_means_of_both_models_are_the_ends_of_the_scale(session):
     scale = scale_at(session.vector, 2, [])
     places = [scale.place(p) for p in (aligned, finetuned, (aligned + finetuned) / 2, 1e9, None)]
     assert places == pytest.approx([-1, 1, 0, 1, 0])
-    assert f"aligned mean {aligned:+.3g}" in legend_html(session)
+    assert f"aligned mean {aligned:+.3g}" in legend_html(PageState(session))
 
 
 def test_without_means_the_largest_projection_is_full_colour(session):
@@ -91,7 +91,7 @@ def test_a_token_is_red_and_underlined_toward_the_trait_and_blue_away_from_it(se
     aligned, finetuned = session.vector.levels(2)
     middle = (aligned + finetuned) / 2
     session.exchanges = [exchange(session, ("up", finetuned), ("down", aligned), ("no", middle))]
-    html = column_html(session, "aligned")
+    html = column_html(PageState(session), "aligned")
     found = re.findall(
         r'<i(?: class="(\w+)" style="--o:([\d.]+)")? title="([^"]+)">(\w+)</i>', html
     )
@@ -104,6 +104,6 @@ def test_a_token_is_red_and_underlined_toward_the_trait_and_blue_away_from_it(se
 
 def test_an_answer_says_where_it_was_cut(session):
     session.exchanges = [exchange(session, ("a", None), ended="stopped")]
-    assert "… stopped" in column_html(session, "aligned")
+    assert "… stopped" in column_html(PageState(session), "aligned")
     session.exchanges = [exchange(session, ended="turn")]
-    assert "(an empty answer)" in column_html(session, "aligned")
+    assert "(an empty answer)" in column_html(PageState(session), "aligned")

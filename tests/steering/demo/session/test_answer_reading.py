@@ -1,0 +1,108 @@
+"""Beside an answer stand the gap of its question, and whether its text holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from demo_cases import hook_count, planted_vector
+
+from persona.behaviour.gap import score_pairs
+from persona.behaviour.scoring import UNEDITED, Condition, score_dialogues
+from persona.data import load_pairs
+from persona.data.types import Dialogue, Turn
+from steering.demo import Sampling, Session, edits_of, from_persona_vector
+from steering.demo.session.answer_reading import (
+    Limit,
+    Reading,
+    limit_of,
+    read_newest,
+    read_steered,
+    strangeness,
+)
+from steering.demo.session.evidence import Evidence
+from steering.edits.steer import edited
+
+PAIR = load_pairs(["car_maintenance"], "selection")[0]
+
+
+@pytest.fixture
+def session(tiny_pair):
+    vector = from_persona_vector(planted_vector(tiny_pair))
+    session = Session(tiny_pair, vector, vector.default_setting, Sampling(12, 0.0))
+    session.compare_with("Be careful.")
+    return session
+
+
+def ask(session, question):
+    for column in session.columns:
+        list(session.answer(column, question))
+
+
+def test_each_column_has_the_gap_of_its_own_model_on_the_shipped_pair(session):
+    ask(session, PAIR.question.upper())
+    hooks = hook_count(session.pair)
+    found = read_newest(session)
+    assert hook_count(session.pair) == hooks
+    edits = edits_of(session.vector, session.setting)
+    rows = score_pairs(
+        session.pair, [PAIR], [*UNEDITED, edited("steered", "finetuned", edits)], kl=False
+    )
+    gaps = rows[rows["measure"] == "gap"].set_index("condition")["value"]
+    for column in ("aligned", "finetuned", "steered"):
+        assert found[column].gap == pytest.approx(gaps[column], abs=1e-5)
+    assert found["prompted"].gap not in (None, pytest.approx(gaps["finetuned"], abs=1e-4))
+
+
+def test_a_question_that_does_not_ship_has_no_gap(session):
+    ask(session, "What is the colour of the sky over Rome?")
+    assert {reading.gap for reading in read_newest(session).values()} == {None}
+
+
+def test_strangeness_is_the_cross_entropy_under_the_unsteered_aligned_model(session):
+    ask(session, "Why is it so?")
+    [steered] = session.of("steered")
+    dialogue = Dialogue((Turn("user", "Why is it so?"), Turn("assistant", steered.answer.text)))
+    encoded = session.pair.chat.encode(
+        replace(dialogue, turns=(dialogue.turns[0], Turn("assistant", steered.answer.text.strip())))
+    )
+    [read] = score_dialogues(session.pair, [encoded], [Condition("aligned", "aligned")])
+    assert read_newest(session)["steered"].strangeness == pytest.approx(-read.log_prob[0], rel=1e-5)
+
+
+def test_after_the_slider_only_the_steered_column_is_read_again(session):
+    ask(session, PAIR.question)
+    before = read_newest(session)
+    session.change(coefficient=-3.0)
+    list(session.answer_again("steered"))
+    after = read_steered(session, before)
+    assert after["steered"] != before["steered"]
+    assert {c: r for c, r in after.items() if c != "steered"} == {
+        c: r for c, r in before.items() if c != "steered"
+    }
+
+
+def test_an_answer_too_short_to_tell_is_not_judged(session):
+    asked = Dialogue((Turn("user", "Why?"),))
+    assert strangeness(session.pair, [asked, asked], ["", "No"]) == [None, None]
+    assert Limit(4.0, 12).words(Reading(None, None, None)) is None
+
+
+def test_the_limit_is_the_strangest_answer_that_a_person_wrote(session):
+    measured = limit_of(session)
+    pairs = [pair for pair in load_pairs() if pair.split == "selection"][:12]
+    own = strangeness(session.pair, [p.prompt_dialogue for p in pairs], [p.good for p in pairs])
+    assert (measured.nats, measured.n) == (pytest.approx(max(own)), 12)
+    known = Evidence((), (), 10, (3.5, 4.25, 4.0))
+    session.vector = replace(session.vector, evidence=known)
+    assert limit_of(session) == Limit(4.25, 3)
+
+
+@pytest.mark.parametrize(
+    ("strange", "repeated", "holds"),
+    [(4.0, 0.1, True), (4.1, 0.1, False), (1.0, 0.6, False), (4.0, 0.5, True)],
+)
+def test_a_text_holds_that_is_neither_stranger_than_the_limit_nor_goes_in_circles(
+    strange, repeated, holds
+):
+    assert Limit(4.0, 12).words(Reading(0.1, strange, repeated))[0] is holds
