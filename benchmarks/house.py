@@ -46,7 +46,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("weights", "certificate", "training", "evidence"),
         ("identification", "demo", "traits"),
         ("diagnosis",),
-        ("lab", "auditing"),
+        ("lab", "auditing", "study"),
     ),
 }
 """From the ground up; a room may import those of its own floor and of the floors below."""

@@ -123,9 +123,21 @@ def fieller(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) ->
     from scipy.stats import t as student_t  # takes a while to import, and few intervals need it
 
     n = len(numerator)
-    top, bottom = float(numerator.mean()), float(denominator.mean())
-    (top_top, top_bottom), (_, bottom_bottom) = np.cov(numerator, denominator) / n
-    squared = float(student_t.ppf(0.975, n - 1)) ** 2
+    means = np.array([numerator.mean(), denominator.mean()])
+    t = float(student_t.ppf(0.975, n - 1))
+    return ratio_of_means(means, np.cov(numerator, denominator) / n, t, n)
+
+
+def ratio_of_means(
+    means: NDArray[np.float64], covariance: NDArray[np.float64], t: float, n: int
+) -> Estimate:
+    """Fieller's interval of a ratio, however its two means and their covariance were come by.
+
+    means: [2], numerator and denominator. covariance: [2 2], of the means. t: quantile of Student's
+    distribution at its degrees of freedom. n: what the estimate says of itself.
+    """
+    (top, bottom), squared = means, t**2
+    (top_top, top_bottom), (_, bottom_bottom) = covariance
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(np.divide(top, bottom))
     a = bottom**2 - squared * bottom_bottom

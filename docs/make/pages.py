@@ -45,7 +45,7 @@ REFERENCE = {
         *("steering", "steering.edits", "persona.behaviour", "steering.evidence"),
         *("steering.traits", "steering.weights"),
     ),
-    "Show and rerun": ("persona.report", "steering.demo", "steering.lab"),
+    "Show and rerun": ("persona.report", "steering.demo", "steering.lab", "steering.study"),
 }
 """Task -> the pages of the packages for it; a page that is in none stands under OTHERS."""
 OTHERS = "Others"

@@ -47,6 +47,7 @@ PATHS = (
         "chat",
         "finetune",
         "chat_template",
+        "plan_file",
     ),
     *("watch", "harmless", "prevent", "project_out"),
     *("out", "pages"),

@@ -35,6 +35,7 @@ from persona.cli.report_command import report
 from persona.cli.sae import sae_app
 from persona.cli.screen import screen
 from persona.cli.steer_command import steer
+from persona.cli.study import study
 from persona.cli.trait import OneTrait, Traits, trait, traits_app
 from persona.errors import PersonaError, SeveralErrors, is_panic
 
@@ -122,6 +123,7 @@ _add(drift, LOOK, "Does a conversation drift toward a trait?")
 _add(evaluate, LOOK, "What do fine-tune and removal cost on tasks?", name="eval")
 _add(audit, LOOK, "Does the removal hold under cues and relearning?")
 _add(label, LOOK, "Label answers blind; an EM rate beyond the judge.")
+_add(study, LOOK, "Does it hold for another seed?")
 _add(lab, LOOK, "Experiments on emergent misalignment.")
 _add(finetune, MAKE, "Make a narrow fine-tune of a model.")
 _add(organisms, MAKE, "The fine-tunes that recipes make, measured.")

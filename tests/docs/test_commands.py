@@ -46,6 +46,7 @@ READ = (
     "label",
     "sae",
     "screen",
+    "study",
     "trait",
     "traits",
 )

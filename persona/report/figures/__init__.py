@@ -3,6 +3,7 @@
 from persona.report.figures.choice import effects_by_block, layer_map
 from persona.report.figures.condition_gaps import behaviour, behaviour_by_domain, damage
 from persona.report.figures.dose_curve import dose_response_curve
+from persona.report.figures.forest import ForestRow, forest
 from persona.report.figures.learning_course import training_course
 from persona.report.figures.null import random_null
 from persona.report.figures.overview import all_conditions
@@ -14,6 +15,7 @@ from persona.report.figures.token_figures import next_token_shifts, token_map, t
 from persona.report.figures.transfer_matrix import transfer_map
 
 __all__ = [
+    "ForestRow",
     "all_conditions",
     "answer_scatter",
     "behaviour",
@@ -24,6 +26,7 @@ __all__ = [
     "dose_response_curve",
     "dots",
     "effects_by_block",
+    "forest",
     "layer_map",
     "matrix",
     "next_token_shifts",
