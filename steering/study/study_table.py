@@ -90,13 +90,13 @@ class StudyTable:
     @property
     def multiplicity(self) -> str:
         """How many numbers are told and how many tests are made of them."""
-        n_others = len(self.numbers) - len(self.primary)
+        n_others, n_tests = len(self.numbers) - len(self.primary), len(self.tests)
+        made = "1 test is made" if n_tests == 1 else f"{n_tests} tests are made"
         return (
-            f"{len(self.tests)} tests are made, all of the primary number, {self.plan.primary}, "
-            f"which the plan named before the first run; p is Holm's over the {len(self.tests)}. "
-            f"The other {n_others} numbers have 95 % intervals, each for itself, and no test: of "
-            f"{n_others or 'so many'} such intervals about {max(1, round(0.05 * n_others))} misses "
-            "its truth by chance."
+            f"{made}, of the primary number alone, {self.plan.primary}, which the plan named "
+            f"before the first run; p is adjusted by Holm's procedure for {n_tests}. The other "
+            f"{n_others} numbers have a 95 % interval each, not adjusted for how many they are, "
+            "and no test: of twenty such intervals one misses its truth by chance."
         )
 
     def readings(self) -> pd.DataFrame:

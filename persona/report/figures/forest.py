@@ -56,7 +56,7 @@ def forest(
     places = [len(rows) - 1 - i for i in range(len(rows))]
     for place, row in zip(places, rows, strict=True):
         look = look_of(RESTORED if share else FINETUNED)
-        look = Look(row.label, look.colour, "diamond" if row.of_all else look.symbol)
+        look = Look(row.label, look.colour, "diamond" if row.of_all else "circle")
         dot_with_interval(figure, _drawn(row.estimate), place, look, size=12 if row.of_all else 8)
     for at, condition in LEVELS.items() if share else ((0.0, ALIGNED),):
         vertical_level(figure, at, look_of(condition).colour)
