@@ -130,7 +130,8 @@ class Planned:
     def hash(self) -> str:
         """SHA-256 of the plan, the recipes it names and the files it reads, in hex."""
         files = [self.data, *map(self.skill, self.labels)]
-        files += [r.data.file for r in (*self.recipes.values(), *self.twins.values())]
+        for recipe in (*self.recipes.values(), *self.twins.values()):
+            files += [recipe.data.file, recipe.data.skill]
         content = [sha256_of_file(Path(f)) for f in files if f is not None and Path(f).is_file()]
         text = json.dumps({**self.as_json(), "files": content}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -213,7 +214,13 @@ def _recipe(name: str, plan: StudyPlan, folder: Path) -> Recipe:
 
 
 def _deciding(recipe: Recipe) -> dict[str, Any]:
-    """All but its words and its seed, which is the study's; files count by their content."""
-    values = recipe.model_dump(mode="json", exclude={"description", "expected"})
-    del values["training"]["seed"]
-    return {**values, "data": {k: v for k, v in values["data"].items() if k != "file"}}
+    """What the recipe says, but its words and its seed, which is the study's.
+
+    Keys that it leaves out are no part of it, so that a later version with more of them is no other
+    recipe. Files count by their content.
+    """
+    values = recipe.model_dump(mode="json", exclude={"description", "expected"}, exclude_unset=True)
+    for part, key in (("training", "seed"), ("data", "file"), ("data", "skill")):
+        if part in values and not (key == "skill" and recipe.data.skill in SKILLS):
+            values[part].pop(key, None)
+    return values

@@ -47,6 +47,11 @@ def test_so_does_a_file_that_it_names(plan_with, tmp_path, file):
     assert load_plan(path).hash != before
 
 
+def test_a_file_counts_by_its_content_and_not_by_its_place(plan_with, tmp_path, study_files):
+    here = load_plan(study_files / "plan.yaml")
+    assert load_plan(plan_with()).hash == here.hash
+
+
 def test_words_about_a_recipe_change_nothing(plan_with, tmp_path):
     path = plan_with()
     before = load_plan(path).hash
