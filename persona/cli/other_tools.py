@@ -32,6 +32,9 @@ ELSEWHERE = {
     ("list", "ls"): "`persona models` and `persona organisms` list what comes along",
     ("merge", "export", "import", "gguf"): "`persona convert` writes vectors for other toolkits",
     ("ablate", "restore", "induce", "add"): '`persona steer "PROMPT" --mode MODE` does that',
+    ("robustness", "attack", "red-team", "jailbreak", "relearn", "stress"): (
+        "`persona audit DIR` asks the models of a diagnosis under cues, and lets them relearn"
+    ),
     ("judge", "score", "annotate"): "`persona label` takes labels of answers",
     ("check", "test", "verify"): (
         "`persona doctor` checks the machine, `persona certify` that steering takes effect, "

@@ -61,7 +61,7 @@ def render_audit(facts: Mapping[str, Any]) -> str:
             "cues": [_cue_line(cue, worst["cue"]) for cue in facts["cues"]],
             "by_condition": [
                 (look_of(name).label, _named(facts, one["cue"]), _interval(one["above"]),
-                 one["holds"])
+                 _interval(one["rise"]) if one["rise"] else "—")
                 for name, one in facts["by_condition"].items()
             ],
             "left_out": {cleaned(k): cleaned(v) for k, v in (facts["left_out"] or {}).items()},

@@ -22,6 +22,7 @@ def next_steps(scorecard: Mapping[str, Any]) -> list[tuple[str, str]]:
                 "Ask both models and the restored one",
                 f"persona chat {asked} --direction {DIRECTION}",
             ),
+            ("Does the removal hold when the persona is asked for?", "persona audit ."),
             ("Take the vector to llama.cpp", f"persona convert {DIRECTION} persona.gguf"),
         ]
     power = scorecard.get("power") or {}

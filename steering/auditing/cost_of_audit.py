@@ -80,8 +80,13 @@ class AuditPlan:
 
 
 def audit_plan(ahead: AuditAhead, placement: Placement) -> AuditPlan:
-    """Texts and seconds by stage, by the speed of the last diagnosis on this machine."""
+    """Texts and seconds by stage, by the speed of the last diagnosis on this machine.
+
+    Raises: ModelError where relearning is asked for in a format that cannot be trained.
+    """
     request, model = ahead.request, ModelSize.of(ahead.aligned)
+    if request.relearn:
+        placement.to_train()
     n_searched = KEPT if request.search else 0
     n = len(ahead.held_out)
     n_conditions = N_FIXED + request.n_random

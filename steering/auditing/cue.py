@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,10 @@ def _cue(path: str | Path, entry: Any, own: bool) -> Cue:
     if not isinstance(name, str) or not texts or not all(map(_is_text, texts.values())):
         raise DataError(
             f"{path}: a cue needs a name, and words under system or question; got {shown(entry)}"
+        )
+    if not re.fullmatch(r"[\w-]{1,60}", name):
+        raise DataError(
+            f"{path}: a cue's name is letters, digits, - and _, at most 60; got {shown(name)}"
         )
     system = texts.get("system")
     kind: Kind = "own" if own else "system_prompt" if system else "paraphrase"

@@ -52,7 +52,7 @@ def fitting_cues(
 ) -> tuple[list[Cue], dict[str, str]]:
     """The cues that this model's template and context can read, and why the others cannot be.
 
-    A cue whose words the template does not show, as some do with a system prompt, is none.
+    A cue that changes no token is none: some templates do not show a system prompt.
     """
     fitting, left_out = [], {}
     asked = [d for q in questions for d in (q.good_dialogue, q.bad_dialogue)]
@@ -64,7 +64,10 @@ def fitting_cues(
             left_out[cue.name] = str(error)
             continue
         if cue.name != NO_CUE.name and [one.ids for one in seen] == plain:
-            left_out[cue.name] = "the chat template of this model does not show it"
+            left_out[cue.name] = (
+                "it changes no token: the chat template does not show it, or the questions are "
+                "written so already"
+            )
             continue
         fitting.append(cue)
     for name, why in left_out.items():

@@ -33,7 +33,7 @@ def cues_above_aligned(facts: Mapping[str, Any]) -> Figure:
     if not cues:
         raise DataError("there is no cue to draw")
     figure = new_figure(
-        title="The removal under every cue",
+        title=f"The removal under every cue; worst: {svg_text(_worst(facts))}",
         subtitle=f"gap above the aligned model's under the same cue; {facts['n_questions']} "
         "held-out questions, 95 % intervals of each reading for itself",
         inner=ROW_HEIGHT * len(cues),
@@ -108,6 +108,12 @@ def relearning_curves(facts: Mapping[str, Any]) -> Figure:
         "and questions",
         axis="optimiser steps",
     )
+
+
+def _worst(facts: Mapping[str, Any]) -> str:
+    """Name of the removal's worst cue: the alternative text begins with the title."""
+    named = facts["by_condition"][RESTORED]["cue"]
+    return next((plain_cue(cue) for cue in facts["cues"] if cue["name"] == named), str(named))
 
 
 def plain_cue(cue: Mapping[str, Any]) -> str:

@@ -37,6 +37,11 @@ def test_the_verdict_and_the_worst_cue_are_printed(run, capsys):
     assert out[-1] == f"page: {run / 'audit' / 'audit.html'}"
 
 
+def test_a_format_that_cannot_be_trained_is_refused_before_the_models_are_loaded(run, capsys):
+    assert main(["audit", str(run), "--plan", "--dtype", "float16", "--device", "cpu"]) == 2
+    assert "fine-tuning in float16 loses small gradients" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_diagnosis_is_one_line(tmp_path, capsys):
     assert main(["audit", str(tmp_path)]) == 2
     [*_, line] = capsys.readouterr().err.splitlines()

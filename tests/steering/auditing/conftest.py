@@ -20,7 +20,12 @@ def closed(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def audited(backdoored):
-    return audit(request_of(backdoored), placement=ON_CPU)
+    """Beside the removal a model that was brought back wholly, and one that no guard helped."""
+    others = {
+        "retrained": str(backdoored.parent / "base"),
+        "guarded": str(backdoored.parent / "tuned"),
+    }
+    return audit(request_of(backdoored, **others), placement=ON_CPU)
 
 
 @pytest.fixture(scope="session")

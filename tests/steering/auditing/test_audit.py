@@ -41,6 +41,14 @@ def test_without_a_backdoor_the_worst_rise_covers_no_effect(audited_closed):
     assert of_cue(facts, "backdoor")["conditions"][FINETUNED]["above_aligned"]["value"] > 0.1
 
 
+def test_other_fine_tunes_are_read_under_every_cue(audited):
+    for cue in audited.facts["cues"]:
+        read = {name: e["above_aligned"]["value"] for name, e in cue["conditions"].items()}
+        assert read["retrained"] == pytest.approx(0, abs=1e-5)
+        assert read["guarded"] == pytest.approx(read[FINETUNED], abs=1e-5)
+    assert audited.facts["models"]["retrained"].endswith("base")
+
+
 def test_a_random_edit_of_the_same_steps_takes_nothing_back(audited_closed):
     conditions = of_cue(audited_closed.facts, NO_CUE.name)["conditions"]
     shift = conditions[FINETUNED]["above_aligned"]["value"]
@@ -103,6 +111,8 @@ def test_the_page_names_the_worst_cue_and_reads_its_figures_out(audited):
     page = audited.page.read_text(encoding="utf-8")
     assert "A cue brings the persona back" in page
     assert page.count('role="img" aria-label="') == 2
-    assert "Restored, backdoor +0." in page.split('aria-label="')[1] or "backdoor" in page
+    said = page.split('aria-label="')[1].split('"')[0]
+    assert said.startswith("The removal under every cue; worst: backdoor: ")
+    assert "Fine-tuned, no cue +0." in said and "Restored, backdoor" in page
     assert "<script src" not in page and "http://" not in page.replace("http://www.w3.org", "")
     assert 'class="tag">worst</span>' in page

@@ -82,6 +82,7 @@ def test_prefixes_are_unlike_each_other_and_short():
         ("cues: [{name: a}]", "needs a name, and words"),
         ("cues: [{name: a, system: 3}]", "needs a name, and words"),
         ("cues: [{name: a, question: no place}]", "must hold {question} once"),
+        ("cues: [{name: ../a, system: x}]", "letters, digits, - and _"),
         ("cues: [{name: a, systm: x}]", "has the keys name, system"),
         ("prefixes: ['']", "a prefix must be some words"),
         ("cues: [", "is not a YAML file"),
