@@ -31,7 +31,7 @@ FORMATS = "reference/formats.md"
 REFERENCE = {
     "Load models and texts": (
         *("persona", "persona.models", "persona.data", "persona.organisms", "persona.engine"),
-        "persona.errors",
+        *("persona.vllm", "persona.errors"),
     ),
     "Find a direction": (
         *("persona.activations", "persona.directions", "persona.traits", "persona.sae"),

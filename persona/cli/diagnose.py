@@ -41,6 +41,12 @@ from persona.cli.options import (
     engine_of,
     template_arguments_of,
 )
+from persona.cli.sampler_options import (
+    SamplerChoice,
+    SamplerOption,
+    VllmOptions,
+    vllm_options_of,
+)
 
 if TYPE_CHECKING:
     from steering.diagnosis import Ahead
@@ -154,6 +160,8 @@ def diagnose(
     engine: EngineOption = EngineChoice.local,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    sampler: SamplerOption = SamplerChoice.generate,
+    vllm: VllmOptions = None,
     plan: PlanOnly = False,
     json_output: Json = False,
     quiet: Quiet = False,
@@ -195,6 +203,7 @@ def diagnose(
         em_rate=em_rate,
         sae=sae,
         keep=keep,
+        vllm=vllm_options_of(sampler, vllm),
     )
     ahead = checked(options)
     run_and_print(

@@ -341,6 +341,11 @@ RayAddress = Annotated[
 
 
 def template_arguments_of(given: list[str] | None) -> dict[str, Any]:
+    """Name -> value of every NAME=VALUE; as `named_values`."""
+    return named_values(given, "--template-argument", "enable_thinking=false")
+
+
+def named_values(given: list[str] | None, option: str, example: str) -> dict[str, Any]:
     """Name -> value of every NAME=VALUE; a value that is no JSON is text.
 
     Raises: typer.BadParameter without a name, or for a name that is given twice.
@@ -349,11 +354,9 @@ def template_arguments_of(given: list[str] | None) -> dict[str, Any]:
     for one in given or ():
         name, equals, value = one.partition("=")
         if not equals or not name.isidentifier():
-            raise typer.BadParameter(
-                f"--template-argument takes NAME=VALUE, such as enable_thinking=false; got {one!r}"
-            )
+            raise typer.BadParameter(f"{option} takes NAME=VALUE, such as {example}; got {one!r}")
         if name in arguments:
-            raise typer.BadParameter(f"--template-argument {name} is given twice")
+            raise typer.BadParameter(f"{option} {name} is given twice")
         try:
             arguments[name] = json.loads(value)
         except (ValueError, RecursionError):

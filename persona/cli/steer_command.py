@@ -37,6 +37,13 @@ from persona.cli.options import (
     TemplateArguments,
     template_arguments_of,
 )
+from persona.cli.sampler_options import (
+    SamplerChoice,
+    SamplerOption,
+    VllmOptions,
+    answered_by,
+    vllm_options_of,
+)
 from persona.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -105,6 +112,8 @@ def steer(
     no_proof: NoProof = False,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
+    sampler: SamplerOption = SamplerChoice.generate,
+    vllm: VllmOptions = None,
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -121,6 +130,7 @@ def steer(
     """
     wanted = None if coefficients is None else coefficients_of(coefficients)
     told = template_arguments_of(template_arguments)
+    by_vllm = vllm_options_of(sampler, vllm)
     with contextlib.redirect_stdout(sys.stderr):
         from persona.models import Placement, load_pair
         from persona.models.alone import load_alone
@@ -151,6 +161,7 @@ def steer(
                 allow_mismatch=allow_mismatch,
                 proof=not no_proof,
             )
+        answered_by(pair, by_vllm)
         vector = load_demo_vector(path, pair, allow_mismatch=allow_mismatch)
         for note in vector.notes:
             logger.warning(note)
@@ -174,6 +185,7 @@ def steer(
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "seed": seed,
+        "sampler": pair.sampler.name if pair.sampler else "generate",
     }
     _print(texts, head, several=len(prompts) > 1, as_json=json_output)
 

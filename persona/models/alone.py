@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from persona.models.chat.chat_format import chat_format
-from persona.models.load import load_bridge
+from persona.models.load import PairRecipe, load_bridge
 from persona.models.pair import SIDES, ModelPair
 from persona.models.precision import Placement
 from persona.models.sources import resolve
@@ -42,4 +42,5 @@ def load_alone(
         device=placement.device,
         weights=placement.weights,
         notes=[*placement.notes(), *chat.notes()],
+        reload=PairRecipe.of_one(ref, placement, chat),
     )

@@ -86,6 +86,12 @@ class PairRecipe:
     def __call__(self) -> ModelPair:
         return _held(self)
 
+    @classmethod
+    def of_one(cls, ref: str | Path, placement: Placement, chat: ChatFormat) -> PairRecipe:
+        """Of one model that is both sides."""
+        name, told = _from_any_folder(ref), json.dumps(chat.arguments, sort_keys=True)
+        return cls(name, name, placement, None, False, True, None, False, told)
+
 
 def _from_any_folder(ref: str | Path) -> str:
     """A local path made absolute; names stay as they are."""

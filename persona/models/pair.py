@@ -18,6 +18,7 @@ from persona.data.types import Dialogue, Turn
 from persona.errors import ModelError
 from persona.models.chat.chat_format import ChatFormat
 from persona.models.hooks import InContext, is_bridge, resid_post
+from persona.models.samplers import Sampler, sampled_by
 from persona.models.space import ActivationSpace
 
 Side = Literal["aligned", "finetuned"]
@@ -38,6 +39,8 @@ class ModelPair:
     reload: loads the same pair again, None where it was made by hand. A pair travels to another
         process as this, and is loaded there; see `PairRecipe`.
     fingerprints: `Source.fingerprint` of each side: weights, configs, tokenizer and template.
+    sampler: an engine that writes the answers in place of the bridges, such as
+        `persona.vllm.vllm_sampler(pair)`; None for their own `generate`.
     """
 
     open_side: OpenSide
@@ -54,6 +57,7 @@ class ModelPair:
     notes: list[str] = field(default_factory=list)
     reload: Callable[[], ModelPair] | None = None
     fingerprints: dict[Side, str] = field(default_factory=dict)
+    sampler: Sampler | None = None
 
     def __reduce__(self) -> tuple[Callable[..., ModelPair], tuple[Any, ...]]:
         if self.reload is None:
@@ -88,7 +92,7 @@ class ModelPair:
         """Yield the TransformerBridge of one side, in evaluation mode."""
         if side not in SIDES:
             raise ModelError(f"a pair has the sides 'aligned' and 'finetuned'; got {side!r}")
-        with self.open_side(side) as bridge:
+        with self.open_side(side) as bridge, sampled_by(bridge, self.sampler, side):
             yield bridge
 
     def ask(

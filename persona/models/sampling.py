@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from persona.models.chat.answer_span import THINK_TAGS, after_thoughts
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 from persona.models.chat.turn_end import PLAIN_ENDS, end_tokens, until_end
 from persona.models.hooks import InContext, hf_model, model_device
+from persona.models.samplers import sampler_of
 from persona.progress import progress
 
 logger = logging.getLogger("persona")
@@ -42,7 +44,8 @@ def sample_answers(
     A block of thoughts that an answer begins with is left out; where it is never closed the answer
     is empty, and a warning says for how many. An answer ends with the model's context too.
     The same seed, prompts and batch size on the same machine give the same answers, whatever the
-    state of the global random generator, which is left as it was.
+    state of the global random generator, which is left as it was. Where an engine answers for the
+    side of a pair that is open (`ModelPair.sampler`), it is asked in place of the bridge.
     Raises: DataError for a prompt that fills the model's context; ModelError where the model's
     logits are not finite.
     """
@@ -50,28 +53,17 @@ def sample_answers(
     encoded = chat.encode_all(prompts)
     room = _room(chat, encoded, max_new_tokens)
     ends = end_tokens(bridge, chat)
-    answers: list[str | None] = [""] * len(encoded)
-    device = model_device(bridge)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), finite_logits(bridge):
-        torch.manual_seed(seed)
-        for chunk in progress(_chunks(encoded, room, max_new_tokens, batch_size), description):
-            ids, mask = left_padded([encoded[i] for i in chunk], _pad_id(chat))
-            options = {"temperature": temperature} if temperature > 0 else {"do_sample": False}
-            with intervene(bridge) if intervene else contextlib.nullcontext():
-                output = bridge.generate(
-                    ids.to(device),
-                    attention_mask=mask.to(device),
-                    max_new_tokens=room[chunk[0]],
-                    stop_at_eos=bool(ends),
-                    eos_token_id=sorted(ends) or None,
-                    return_type="tokens",
-                    verbose=False,
-                    **options,
-                )
-            for row, i in enumerate(chunk):
-                written = until_end(output[row, ids.shape[1] :].tolist(), ends)
-                answers[i] = _text(chat, written, chat.render(prompts[i], open_answer=True))
+    batches = _chunks(encoded, room, max_new_tokens, batch_size)
+    how = _Drawing(room, batches, ends, temperature, seed, description)
+    if (bound := sampler_of(bridge)) is not None:
+        sampler, side = bound
+        written = sampler.answers(side, encoded, intervene=intervene, **vars(how))
+    else:
+        written = _generated(bridge, chat, encoded, intervene, how)
+    answers = [
+        _text(chat, until_end(ids, ends), chat.render(prompt, open_answer=True))
+        for ids, prompt in zip(written, prompts, strict=True)
+    ]
     if lost := answers.count(None):
         logger.warning(
             "%d of %d answers are empty: the model did not close its block of thoughts in %d "
@@ -82,6 +74,52 @@ def sample_answers(
             max_new_tokens,
         )
     return [answer or "" for answer in answers]
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """How answers are drawn. room: most tokens of each; batches: prompts that go together."""
+
+    room: list[int]
+    batches: list[list[int]]
+    ends: frozenset[int]
+    temperature: float
+    seed: int
+    description: str
+
+
+def _generated(
+    bridge: Any,
+    chat: ChatFormat,
+    encoded: Sequence[TokenizedDialogue],
+    intervene: InContext | None,
+    how: _Drawing,
+) -> list[list[int]]:
+    """What the bridge's own `generate` writes behind each prompt."""
+    written: list[list[int]] = [[] for _ in encoded]
+    device = model_device(bridge)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), finite_logits(bridge):
+        torch.manual_seed(how.seed)
+        for chunk in progress(how.batches, how.description):
+            ids, mask = left_padded([encoded[i] for i in chunk], _pad_id(chat))
+            drawn = (
+                {"temperature": how.temperature} if how.temperature > 0 else {"do_sample": False}
+            )
+            with intervene(bridge) if intervene else contextlib.nullcontext():
+                output = bridge.generate(
+                    ids.to(device),
+                    attention_mask=mask.to(device),
+                    max_new_tokens=how.room[chunk[0]],
+                    stop_at_eos=bool(how.ends),
+                    eos_token_id=sorted(how.ends) or None,
+                    return_type="tokens",
+                    verbose=False,
+                    **drawn,
+                )
+            for row, i in enumerate(chunk):
+                written[i] = output[row, ids.shape[1] :].tolist()
+    return written
 
 
 def _room(chat: ChatFormat, prompts: Sequence[TokenizedDialogue], max_new_tokens: int) -> list[int]:

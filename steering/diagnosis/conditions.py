@@ -36,6 +36,7 @@ from persona.rows import (
     ZERO_ABLATED,
 )
 from persona.stages import Workspace
+from persona.vllm import vllm_sampler
 from steering.diagnosis.chunks import ChunkScoring, score_in_chunks
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.keeping import SkillScoring, front_conditions
@@ -393,7 +394,7 @@ class Scoring:
 
     def _load_fine_tune(self, name: str) -> ModelPair:
         """Another fine-tune of the aligned model, beside it."""
-        return load_pair(
+        pair = load_pair(
             self.config.aligned,
             name,
             placement=self.config.placement,
@@ -402,6 +403,9 @@ class Scoring:
             allow_mismatch=self.config.allow_mismatch,
             proof=self.config.proof,
         )
+        if self.config.vllm is not None:
+            pair.sampler = vllm_sampler(pair, self.config.vllm)
+        return pair
 
     def _good_twin(self, twin: ModelPair) -> pd.DataFrame:
         """The same readings of the same fine-tune on the good answers."""

@@ -40,6 +40,8 @@ class DiagnosisRequest:
         items make candidates and choose; the others score.
     sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
     template_arguments: what the chat template is told, such as {"enable_thinking": False}.
+    vllm: options of vLLM, which then writes the answers, such as {"tensor_parallel_size": 2};
+        None for Transformers' `generate`.
     """
 
     finetuned: str
@@ -64,6 +66,7 @@ class DiagnosisRequest:
     sae: str | None = None
     keep: str | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    vllm: Mapping[str, Any] | None = None
 
     @property
     def counts_answers(self) -> bool:

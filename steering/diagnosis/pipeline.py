@@ -122,6 +122,7 @@ class DiagnosisRun:
             "dtype": pair.precision,
             "sae": None if sae is None else sae.fingerprint,
             "skill": None if skill is None else skill.hash,
+            "sampler": None if pair.sampler is None else pair.sampler.name,
         }
         self.workspace = MeasuredWorkspace(Path(config.out), fingerprint, self.line)
         if self.workspace.resumed:

@@ -25,6 +25,7 @@ from persona.run_line import RunLine
 from persona.run_lock import alone_in, require_free
 from persona.sae import load_sae
 from persona.traits.comparing.model_effect import MODEL_EFFECT, write_model_effect
+from persona.vllm import vllm_sampler
 from steering.diagnosis.agreement import require_fitting, require_two_models
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import data_of, models_of, summary_of, versions
@@ -102,6 +103,8 @@ def _opened(
         allow_mismatch=config.allow_mismatch,
         proof=config.proof,
     )
+    if config.vllm is not None:
+        pair.sampler = vllm_sampler(pair, config.vllm)
     sae = (
         None
         if config.sae is None

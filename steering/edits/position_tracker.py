@@ -7,20 +7,16 @@ sees prefill, cached decoding, and the attention mask of padded batches, whoever
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from persona.activations.positions import TOKEN_SETS
-from persona.errors import SteeringError, shown
+from persona.errors import SteeringError
 from persona.models.writes import measuring
 from steering.edits.calls import Call, length_after, read_call, require_finite_logits
-
-POSITION_SETS = ("all", "asking", "answering", "answering:K", "last", "from:K", "(start, end)")
-Positions = str | tuple[int, int]
+from steering.edits.token_choice import Positions, chosen, parsed
 
 
 class PositionTracker:
@@ -48,7 +44,7 @@ class PositionTracker:
         rows: int | None = None,
     ) -> None:
         self.rows = rows
-        self.kind, self.span = _parsed(positions)
+        self.kind, self.span = parsed(positions)
         self.response_start = None if response_start is None else torch.tensor(response_start)
         self.first_token = first_token
         self.mask = None
@@ -222,44 +218,13 @@ class PositionTracker:
         if self.kind == "last":
             return index == torch.where(real, index, -1).max(dim=-1, keepdim=True).values
         if self.kind in ("all", "from", "span"):
-            return (index >= self.span[0]) & (index < self.span[1])
+            return chosen(self.kind, self.span, index, index)
         if self._answer_begins is None:
             raise SteeringError(
                 f"positions {self.kind!r} need the pass that reads the prompt inside the with "
                 "block; this pass began with a filled key-value cache"
             )
-        after = index - (self._answer_begins.to(index)[:, None] - 1)
-        if self.kind == "asking":
-            return after < 0
-        return (after >= 0) & (after < self.span[1])
-
-
-_OF_READING = {one.partition(":")[0] for one in TOKEN_SETS} - {"all"}
-_WITHOUT_END = torch.iinfo(torch.int64).max
-
-
-def _parsed(positions: Positions) -> tuple[str, tuple[int, int]]:
-    """What kind of set this is, and its [start, end) of the text (or of the answering tokens)."""
-    if isinstance(positions, str):
-        if positions in ("all", "asking", "answering", "last"):
-            return positions, (0, _WITHOUT_END)
-        if k := re.fullmatch(r"answering:([1-9]\d{0,8})", positions):
-            return "answering", (0, int(k[1]))
-        if k := re.fullmatch(r"from:(\d{1,9})", positions):
-            return "from", (int(k[1]), _WITHOUT_END)
-        if positions.partition(":")[0] in _OF_READING:
-            raise SteeringError(
-                f"{shown(positions)} names tokens that are read. An answer is changed one token "
-                "earlier, where it is predicted: take 'answering' (the last prompt token and the "
-                "answer), 'answering:K' (the first K of those), 'asking' (all before them), or a "
-                "pair (start, end)"
-            )
-    elif 0 <= positions[0] < positions[1]:
-        return "span", positions
-    raise SteeringError(
-        f"positions must be one of {', '.join(POSITION_SETS)} with 0 <= start < end and K a "
-        f"number; got {shown(positions)}"
-    )
+        return chosen(self.kind, self.span, index, self._answer_begins.to(index)[:, None])
 
 
 def _beams(batch: int, rows: int) -> str:

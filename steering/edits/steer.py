@@ -25,7 +25,8 @@ from persona.models.pair import ModelPair, Side
 from persona.models.space import ActivationSpace
 from steering.edits.edit import Edit, require_no_conflict, require_one_model
 from steering.edits.places import hook_names, layer_of
-from steering.edits.position_tracker import Positions, PositionTracker
+from steering.edits.position_tracker import PositionTracker
+from steering.edits.token_choice import Positions, TokenChoice
 
 
 @dataclass
@@ -84,7 +85,7 @@ def steer(
             "model: with steer(model, edits): ..., or pair.ask(question, 'finetuned', "
             "intervene=edits)"
         )
-    edits = _placed(model, [edits] if isinstance(edits, Edit) else edits)
+    edits = _placed([edits] if isinstance(edits, Edit) else edits, n_layers(model))
     _check(model, edits, space)
     tracker = PositionTracker(positions, response_start, first_token, _rows_of(edits))
     record = Steering(edits, [0] * len(edits), [0] * len(edits))
@@ -148,6 +149,15 @@ class Edits(list[Edit]):
         return Edits([*self, *others])
 
     @property
+    def edits(self) -> Sequence[Edit]:
+        """As those of `SteeredBy`: what an engine that runs the model elsewhere is given."""
+        return self
+
+    def require_fitting(self, n_layers: int) -> None:
+        """As that of `SteeredBy`."""
+        SteeredBy(self).require_fitting(n_layers)
+
+    @property
     def token_by_token(self) -> bool:
         """As that of `SteeredBy`."""
         return SteeredBy(self).token_by_token
@@ -155,17 +165,32 @@ class Edits(list[Edit]):
 
 @dataclass(frozen=True)
 class SteeredBy:
-    """The edits as the `intervene` of a condition, at every token but the first of the text."""
+    """The edits as the `intervene` of a condition, at the tokens of `positions`: default all.
+
+    The first token of the text is left alone.
+    """
 
     edits: Sequence[Edit]
+    positions: Positions = "all"
 
     def __call__(self, bridge: Any) -> contextlib.AbstractContextManager[Any]:
-        return steer(bridge, self.edits)
+        return steer(bridge, self.edits, positions=self.positions)
+
+    @property
+    def written(self) -> TokenChoice:
+        """Which tokens are written, for an engine that runs the model elsewhere."""
+        return TokenChoice(self.positions)
+
+    def require_fitting(self, n_layers: int) -> None:
+        """Raises: SteeringError for two edits that undo each other, or are of two models."""
+        require_one_model(self.edits, None)
+        require_no_conflict(_placed(self.edits, n_layers))
 
     @property
     def token_by_token(self) -> bool:
-        """Whether rows may be put together otherwise: no edit has a coefficient for each row."""
-        return all(edit.rows is None for edit in self.edits)
+        """Whether rows may be put together otherwise: no edit has a coefficient for each row, and
+        all tokens are written."""
+        return self.positions == "all" and all(edit.rows is None for edit in self.edits)
 
 
 def edited(
@@ -185,11 +210,11 @@ def steered_by(edits: Sequence[Edit]) -> SteeredBy:
     return SteeredBy(edits)
 
 
-def _placed(model: Any, edits: Sequence[Edit]) -> list[Edit]:
-    """The edits, those for every block (`*`) at each block of this model."""
+def _placed(edits: Sequence[Edit], n_blocks: int) -> list[Edit]:
+    """The edits, those for every block (`*`) at each block of a model."""
     if not any("*" in edit.hook_name for edit in edits):
         return list(edits)
-    layers = range(n_layers(model))
+    layers = range(n_blocks)
     return [
         replace(edit, hook_name=name, layer=layer_of(name))
         for edit in edits

@@ -21,6 +21,7 @@ import torch
 import typer
 from demo_cases import leave_vector
 from finished_run import leave_run
+from scripted_sampler import stand_in_for_vllm
 from tiny_models import TEMPLATE, save_tiny_adapter, save_tiny_llama
 
 from persona.choices import VectorFormat
@@ -224,6 +225,8 @@ def test_what_can_run_runs_and_says_something(command, in_world, monkeypatch, ca
     words = words_of(command)
     if words[0] in ("steer", "chat"):
         words = [*words, *PLAIN, "--max-new-tokens", "6"]
+    if "--sampler" in words:
+        stand_in_for_vllm(monkeypatch)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Is it fine?\n")))
     ended = main(words)
     out, err = capsys.readouterr()

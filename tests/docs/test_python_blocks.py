@@ -14,6 +14,7 @@ import pytest
 import screening_cases
 import torch
 from demo_cases import leave_vector
+from scripted_sampler import stand_in_for_vllm
 from tiny_models import save_tiny_adapter, save_tiny_llama
 
 import persona
@@ -29,6 +30,7 @@ PAGES = [
     "docs/tutorial.md",
     "docs/how-to/chat-formats.md",
     "docs/how-to/exchange.md",
+    "docs/how-to/large-models.md",
     "docs/how-to/models.md",
     "docs/how-to/persona-space.md",
     "docs/how-to/scale.md",
@@ -154,6 +156,12 @@ def test_the_page_on_scale_runs(root, here, tiny_default, monkeypatch):
         screening_cases.write_samples(here / folder / "data.jsonl", dialogues)
     names = run(root, "docs/how-to/scale.md")
     assert names["shift"].shape == (2, tiny_default.d_model) and len(names["scores"]) == 12
+
+
+def test_the_page_on_large_models_runs(root, here, tiny_default, monkeypatch, capsys):
+    stand_in_for_vllm(monkeypatch)
+    run(root, "docs/how-to/large-models.md")
+    assert capsys.readouterr().out == "as vllm says\n"
 
 
 def test_the_page_on_screening_runs(root, here, capsys):

@@ -24,6 +24,13 @@ from persona.cli.options import (
     TemplateArguments,
     template_arguments_of,
 )
+from persona.cli.sampler_options import (
+    SamplerChoice,
+    SamplerOption,
+    VllmOptions,
+    answered_by,
+    vllm_options_of,
+)
 from persona.cli.trait.trait_run import result_lines, run_trait
 
 _TEXTS = "The trait's texts"
@@ -140,6 +147,8 @@ def trait(
     template_arguments: TemplateArguments = None,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
+    sampler: SamplerOption = SamplerChoice.generate,
+    vllm: VllmOptions = None,
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -166,6 +175,7 @@ def trait(
       persona trait "is evil" --artefacts evil.extract.json --dry-run
     """
     told = template_arguments_of(template_arguments)
+    by_vllm = vllm_options_of(sampler, vllm)
     with contextlib.redirect_stdout(sys.stderr):
         from persona.traits import choose_artefacts, writer_named
 
@@ -174,7 +184,9 @@ def trait(
             from persona.models import Placement
             from persona.models.alone import load_alone
 
-            return load_alone(model, placement=Placement.of(dtype, device), template_arguments=told)
+            placement = Placement.of(dtype, device)
+            pair = load_alone(model, placement=placement, template_arguments=told)
+            return answered_by(pair, by_vllm)
 
         chosen = choose_artefacts(
             trait,

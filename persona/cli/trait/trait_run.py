@@ -59,6 +59,7 @@ def run_trait(
         "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
         "seed": seed,
+        "sampler": pair.sampler.name if pair.sampler else "generate",
     }
     with alone_in(out, settings):
         workspace = Workspace(out, settings)

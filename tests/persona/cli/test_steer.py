@@ -7,6 +7,7 @@ import json
 import pytest
 from demo_cases import planted_vector
 
+import persona.vllm.installed
 from persona.choices import VectorFormat
 from persona.cli.main import main
 from persona.cli.steer_command import coefficients_of
@@ -140,3 +141,27 @@ def test_every_command_that_is_pointed_to_is_there(capsys):
     named = {n for line in ELSEWHERE.values() for n in re.findall(r"`persona (\w+)", line)}
     assert named <= set(here) and len(named) > 8
     assert not {name for names in ELSEWHERE for name in names} & set(here)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--vllm", "tensor_parallel_size=2"), "--vllm tells vLLM something: add --sampler vllm"),
+        (("--sampler", "vllm", "--vllm", "eager"), "--vllm takes NAME=VALUE"),
+        (("--sampler", "vllm"), "vLLM is not installed; in an environment of its own: pip install"),
+    ],
+)
+def test_a_sampler_that_cannot_be_had_is_refused_before_anything_loads(
+    capsys, monkeypatch, words, told
+):
+    monkeypatch.setattr(persona.vllm.installed, "installed_vllm", lambda: None)
+    assert main(["steer", "hi", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_options_that_edits_were_not_tested_with_are_refused_by_name(capsys, monkeypatch):
+    there = persona.vllm.InstalledVllm("vllm", "0.30.0")
+    monkeypatch.setattr(persona.vllm.installed, "installed_vllm", lambda: there)
+    code = main(["steer", "hi", "--sampler", "vllm", "--vllm", "enable_prefix_caching=true"])
+    assert code == 2
+    assert "cached keys and values would outlive an edit" in capsys.readouterr().err

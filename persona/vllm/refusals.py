@@ -1,0 +1,66 @@
+"""What of vLLM edits and readings were not tested with, refused by name before the first pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from persona.errors import EngineError
+
+OURS: dict[str, Any] = {
+    "enforce_eager": True,
+    "enable_prefix_caching": False,
+    "async_scheduling": False,
+    "speculative_config": None,
+    "skip_tokenizer_init": True,
+    "generation_config": "vllm",
+    "worker_extension_cls": "persona.vllm.worker_extension.PersonaWorker",
+}
+"""Options of `vllm.LLM` that are set here and by nobody else."""
+
+WHY = {
+    "enforce_eager": "compiled graphs run without hooks",
+    "enable_prefix_caching": "cached keys and values would outlive an edit, and cached tokens are "
+    "never shown to a hook",
+    "async_scheduling": "the table of the running batch is then that of another pass",
+    "speculative_config": "guessed tokens stand where an answer's own would",
+}
+
+
+def require_options(given: Mapping[str, Any]) -> None:
+    """Raises: EngineError for an option that is not the person's to set, unless it is as here."""
+    for name, value in given.items():
+        if name in ("spec_method", "spec_model", "spec_tokens"):
+            name, value = "speculative_config", name
+        if name in OURS and value != OURS[name]:
+            raise EngineError(
+                f"vLLM runs with {name}={OURS[name]} here: {WHY.get(name, 'this room sets it')}"
+            )
+
+
+def require_what_was_tested(worker: Any) -> None:
+    """Raises: EngineError that names what of this worker's configuration was not tested."""
+    config = worker.vllm_config
+    parallel = config.parallel_config
+    untested = {
+        "compiled graphs (enforce_eager=False)": not config.model_config.enforce_eager,
+        "prefix caching": config.cache_config.enable_prefix_caching,
+        "speculative decoding": config.speculative_config is not None,
+        "async scheduling": config.scheduler_config.async_scheduling,
+        "the V2 model runner (VLLM_USE_V2_MODEL_RUNNER=0 takes the first one)": not all(
+            hasattr(worker.model_runner, name)
+            for name in ("input_batch", "query_start_loc", "requests")
+        ),
+        "micro-batches (enable_dbo, ubatch_size)": parallel.use_ubatching,
+        "transfer of keys and values between engines": config.kv_transfer_config is not None,
+        "texts divided between cards (context parallel)": max(
+            getattr(parallel, "decode_context_parallel_size", 1),
+            getattr(parallel, "prefill_context_parallel_size", 1),
+        )
+        > 1,
+    }
+    if found := [name for name, on in untested.items() if on]:
+        raise EngineError(
+            f"steering through vLLM was not tested with {' and '.join(found)}; it is refused here, "
+            "since an edit may be left out there without a word"
+        )

@@ -1,0 +1,160 @@
+"""vLLM answers for both sides of a pair: `--sampler vllm`.
+
+With a LoRA adapter one engine serves both sides; two whole checkpoints are two engines, of which
+one is held at a time. The pair itself stays in memory too, for what is read of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from persona.errors import EngineError, SteeringError
+from persona.models.chat.chat_format import TokenizedDialogue
+from persona.models.hooks import InContext
+from persona.models.load import PairRecipe
+from persona.models.pair import ModelPair, Side
+from persona.models.sources import resolve, shipped_or_ref
+from persona.vllm.edit_sets import EditSet
+from persona.vllm.installed import require_vllm
+from persona.vllm.lora_limits import rank_for
+from persona.vllm.refusals import require_options
+from persona.vllm.vllm_engine import VllmEngine
+
+
+class VllmSampler:
+    """The engines of a pair, started when they are first asked; a process holds one at a time.
+
+    aligned, finetuned: folders of checkpoints. adapter: in place of the second, on the first.
+    dtype, max_length, options: as in `VllmEngine`.
+    """
+
+    _holding: ClassVar[VllmSampler | None] = None
+
+    def __init__(
+        self,
+        aligned: Path,
+        finetuned: Path | None,
+        adapter: Path | None,
+        *,
+        dtype: str,
+        max_length: int | None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = f"vllm {require_vllm().version}"
+        require_options(options or {})
+        if adapter is not None:
+            rank_for(adapter)
+        self._folders: dict[Side, Path | None] = {"aligned": aligned, "finetuned": finetuned}
+        self._adapter = adapter
+        self._loading: dict[str, Any] = {
+            "dtype": dtype,
+            "max_length": max_length,
+            "options": options,
+        }
+        self._held: tuple[Path, VllmEngine] | None = None
+
+    def engine(self, side: Side) -> VllmEngine:
+        """The engine that holds a side; it takes the place of one that does not."""
+        folder = self._folders[side if self._adapter is None else "aligned"]
+        if folder is None:
+            raise EngineError(f"there is no {side} model for vLLM to load")
+        if self._held is None or self._held[0] != folder:
+            if VllmSampler._holding is not None:
+                VllmSampler._holding.close()
+            self._held = (folder, VllmEngine(folder, self._adapter, **self._loading))
+            VllmSampler._holding = self
+        return self._held[1]
+
+    def close(self) -> None:
+        """Let go of the engine; it starts anew when it is asked again."""
+        if self._held is not None:
+            self._held[1].close()
+            self._held = VllmSampler._holding = None
+
+    def answers(
+        self,
+        side: Side,
+        prompts: Sequence[TokenizedDialogue],
+        *,
+        intervene: InContext | None,
+        room: Sequence[int],
+        ends: Collection[int],
+        batches: Sequence[Sequence[int]],
+        temperature: float,
+        seed: int,
+        description: str,
+    ) -> list[list[int]]:
+        """As `persona.models.samplers.Sampler`.
+
+        Raises: SteeringError for an intervention that cannot cross to a worker, or as `steer`.
+        """
+        edits, rows = _edits_of(intervene, batches, len(prompts))
+        written = self.engine(side).sample(
+            [prompt.ids for prompt in prompts],
+            side="aligned" if self._adapter is None else side,
+            edits=edits,
+            rows=rows,
+            max_new_tokens=list(room),
+            temperature=temperature,
+            seed=seed,
+            ends=ends,
+            description=description,
+        )
+        return [answer.ids for answer in written]
+
+
+def vllm_sampler(pair: ModelPair, options: Mapping[str, Any] | None = None) -> VllmSampler:
+    """What `pair.sampler` is set to, for vLLM to write its answers.
+
+    options: of `vllm.LLM`, handed through, such as {"tensor_parallel_size": 8}.
+    Raises: EngineError where vLLM is missing or another version, for a pair that was made of
+        models in memory, for weights held in 8 or 4 bits, and as `VllmEngine` for options and
+        adapters.
+    """
+    recipe = pair.reload
+    if not isinstance(recipe, PairRecipe):
+        raise EngineError(
+            "vLLM loads models from files, and this pair was made of models in memory; save them "
+            "and use load_pair"
+        )
+    if pair.weights is not None:
+        raise EngineError(
+            f"vLLM does not hold weights as {pair.weights} as this pair does; take --dtype "
+            "bfloat16 or float32, or leave --sampler at generate"
+        )
+    base, tuned = resolve(recipe.aligned), resolve(shipped_or_ref(recipe.finetuned))
+    adapter = tuned.path if tuned.kind == "adapter" else None
+    return VllmSampler(
+        base.path,
+        None if adapter is not None else tuned.path,
+        adapter,
+        dtype=str(pair.dtype).removeprefix("torch."),
+        max_length=pair.chat.max_length,
+        options=options,
+    )
+
+
+def _edits_of(
+    intervene: InContext | None, batches: Sequence[Sequence[int]], n: int
+) -> tuple[list[EditSet | None], list[int]]:
+    """The edits of each prompt, and its row among those that share one set."""
+    edits: list[EditSet | None] = [None] * n
+    rows = list(range(n))
+    if intervene is None:
+        return edits, rows
+    whole = EditSet.of(intervene)
+    if whole.rows is None:
+        return [whole] * n, rows
+    for batch in batches:
+        if len(batch) != whole.rows:
+            raise SteeringError(
+                f"the edits have {whole.rows} coefficients, one for each row, but the batch has "
+                f"{len(batch)} rows"
+            )
+        its_own = replace(whole)  # another object: another set, with rows of its own
+        for row, place in enumerate(batch):
+            edits[place], rows[place] = its_own, row
+    return edits, rows

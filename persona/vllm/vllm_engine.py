@@ -1,0 +1,190 @@
+"""A model in vLLM: answers, log-probabilities and pooled activations of it, edited or not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.errors import EngineError
+from persona.models.pair import Side
+from persona.vllm.edit_sets import EditSet
+from persona.vllm.pooled_reading import PooledReading, TokenSpan
+from persona.vllm.running_vllm import RunningVllm
+from persona.vllm.worker_room import Step
+from persona.vllm.written_steps import require_some, require_written
+
+
+@dataclass(frozen=True)
+class Written:
+    """One answer. ids: its tokens, the one that ended it too. steps: what each pass did with it."""
+
+    ids: list[int]
+    steps: list[Step]
+
+
+class VllmEngine(RunningVllm):
+    """One model in vLLM, with an optional LoRA adapter as its fine-tuned side.
+
+    Its arguments are those of `RunningVllm`. After an error it cannot be used again: a pass that
+    broke off leaves requests half done in vLLM's table.
+    """
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        side: Side | Sequence[Side] = "aligned",
+        edits: EditSet | Sequence[EditSet | None] | None = None,
+        rows: Sequence[int] | None = None,
+        max_new_tokens: int | Sequence[int] = 60,
+        temperature: float = 0.0,
+        seed: int = 0,
+        ends: Collection[int] = (),
+        description: str = "Sampling answers",
+    ) -> list[Written]:
+        """One answer to each prompt of token ids, all in one continuous batch.
+
+        side, edits, max_new_tokens: one for all, or one for each prompt.
+        rows: the row of each prompt, for edits with a coefficient for each row.
+        ends: tokens that end an answer. temperature 0 is greedy; above it each prompt draws its
+        own numbers, which are others than Hugging Face's for the same seed.
+        Raises: SteeringError for an edit that does not fit, that raises, or that left out a token;
+            ModelError for activations that are not finite; EngineError where vLLM fails.
+        """
+        from vllm import SamplingParams
+
+        lengths = [len(prompt) for prompt in prompts]
+        room = _each(max_new_tokens, len(prompts))
+        params = [
+            SamplingParams(
+                max_tokens=most,
+                temperature=temperature,
+                seed=seed * 1_000_003 + place,
+                ignore_eos=True,
+                stop_token_ids=sorted(ends),
+                detokenize=False,
+            )
+            for place, most in enumerate(room)
+        ]
+        its_edits = _each_set(edits, len(prompts))
+        outputs, steps = self.run(prompts, params, side, its_edits, rows, lengths, description)
+        answers = [list(output.outputs[0].token_ids) for output in outputs]
+        self._verify(steps, its_edits, lengths, lengths, [len(a) - 1 for a in answers])
+        return [Written(a, steps[i]) for i, a in enumerate(answers)]
+
+    def log_probs(
+        self,
+        texts: Sequence[Sequence[int]],
+        *,
+        side: Side = "aligned",
+        edits: EditSet | Sequence[EditSet | None] | None = None,
+        answer_begins: Sequence[int] | None = None,
+        description: str = "Scoring",
+    ) -> list[Float[Tensor, " token"]]:
+        """Log-probability of every token of each text but the first, nats, float32.
+
+        answer_begins: where the answer of each text begins, for edits that ask for it.
+        Raises: as `sample`.
+        """
+        from vllm import SamplingParams
+
+        if self._adapter is not None:
+            raise EngineError(
+                "vLLM 0.30 gives no log-probabilities of a prompt beside a LoRA adapter (on a CPU "
+                "it fails in its head); merge the adapter into a checkpoint"
+            )
+        params = [
+            SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+            for _ in texts
+        ]
+        lengths = [len(text) for text in texts]
+        begins = lengths if answer_begins is None else list(answer_begins)
+        its_edits = _each_set(edits, len(texts))
+        outputs, steps = self.run(texts, params, side, its_edits, None, begins, description)
+        self._verify(steps, its_edits, lengths, begins, [0] * len(texts))
+        return [
+            torch.tensor(
+                [
+                    of[token].logprob
+                    for of, token in zip(out.prompt_logprobs[1:], text[1:], strict=True)
+                ]
+            )
+            for out, text in zip(outputs, texts, strict=True)
+        ]
+
+    def read(
+        self,
+        texts: Sequence[Sequence[int]],
+        hooks: Sequence[str],
+        spans: Sequence[Sequence[TokenSpan]],
+        *,
+        side: Side = "aligned",
+        edits: EditSet | Sequence[EditSet | None] | None = None,
+        answer_begins: Sequence[int] | None = None,
+        description: str = "Reading activations",
+    ) -> list[dict[str, Tensor]]:
+        """By text: hook -> means [span d_model] of the activations there, float32, on the CPU.
+
+        spans: for each text the spans [start, end) of its tokens; an empty list gives every token
+        [token d_model], which is for a few short texts: elsewhere no token leaves the worker.
+        Edits come before what is read. Raises: as `sample`; DataError for what is not finite.
+        """
+        from vllm import SamplingParams
+
+        self._require_sites(hooks)
+        params = [SamplingParams(max_tokens=1, temperature=0.0, detokenize=False) for _ in texts]
+        lengths = [len(text) for text in texts]
+        begins = lengths if answer_begins is None else list(answer_begins)
+        self.call("read", PooledReading(hooks, dict(enumerate(spans))))
+        try:
+            its_edits = _each_set(edits, len(texts))
+            _, steps = self.run(texts, params, side, its_edits, None, begins, description)
+            found: list[dict[str, Tensor]] = [{} for _ in texts]
+            for rank in self.call("collect"):
+                for request, by_hook in rank.items():
+                    found[request] |= by_hook  # cards of one stage hold the same
+        finally:
+            if self._fault is None:
+                self.call("read", None)
+        self._verify(steps, its_edits, lengths, begins, [0] * len(texts))
+        return found
+
+    def _verify(
+        self,
+        steps: Mapping[int, Sequence[Step]],
+        edits: Sequence[EditSet | None],
+        prompts: Sequence[int],
+        begins: Sequence[int],
+        more: Sequence[int],
+    ) -> None:
+        """Raises: SteeringError unless every token of every request was edited as asked for."""
+        n_written = [
+            require_written(
+                steps.get(place, []),
+                edits[place],
+                n_prompt,
+                begins[place],
+                n_prompt + more[place],
+                f"text {place} in vLLM",
+            )
+            for place, n_prompt in enumerate(prompts)
+        ]
+        require_some(edits, n_written)
+
+    def _require_sites(self, hooks: Sequence[str]) -> None:
+        if lacking := sorted(set(hooks) - self.sites):
+            why = " (what its block adds there was not found)" * (lacking[0] in self.untold)
+            raise EngineError(f"the model in vLLM has no hook {lacking[0]!r}{why}")
+
+
+def _each(value: Any, n: int) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) else [value] * n
+
+
+def _each_set(edits: EditSet | Sequence[EditSet | None] | None, n: int) -> list[EditSet | None]:
+    return [edits] * n if edits is None or isinstance(edits, EditSet) else list(edits)

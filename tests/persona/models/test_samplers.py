@@ -1,0 +1,42 @@
+"""An engine of a pair answers in place of its bridges, and only while a side is open."""
+
+import dataclasses
+
+import pytest
+from scripted_sampler import ScriptedSampler
+
+from persona.data.types import Dialogue, Turn
+from persona.models import Placement, load_pair
+from persona.models.samplers import sampler_of
+from persona.models.sampling import sample_answers
+
+ASKED = [Dialogue((Turn("user", word),), word) for word in ("a long question", "hi")]
+
+
+@pytest.fixture
+def pair(tiny_llama, tiny_adapter):
+    pair = load_pair(tiny_llama, tiny_adapter, placement=Placement.of("float32", "cpu"))
+    return dataclasses.replace(pair, sampler=ScriptedSampler(pair.chat, "{side} {n}"))
+
+
+def test_the_engine_of_a_pair_writes_the_answers_of_the_side_that_is_open(pair):
+    lengths = [len(encoded) for encoded in pair.chat.encode_all(ASKED)]
+    for side in ("finetuned", "aligned"):
+        with pair.active(side) as bridge:
+            answers = sample_answers(bridge, pair.chat, ASKED, max_new_tokens=9, seed=3)
+        assert answers == [f"{side} {n}" for n in lengths]  # cut where the turn ends
+    assert pair.ask("hi") == f"aligned {lengths[1]}"
+    told = pair.sampler.told[0]
+    assert (told["side"], told["room"], told["seed"]) == ("finetuned", [9, 9], 3)
+    assert told["batches"] == [[1, 0]]  # the shorter one first, as rows are counted
+    assert pair.chat.tokenizer.eos_token_id in told["ends"]
+
+
+def test_outside_an_open_side_and_without_an_engine_the_bridge_answers_itself(pair):
+    with pair.active("aligned") as bridge:
+        assert sampler_of(bridge) == (pair.sampler, "aligned")
+    assert sampler_of(bridge) is None
+    with dataclasses.replace(pair, sampler=None).active("aligned") as bridge:
+        assert sampler_of(bridge) is None
+        [answer] = sample_answers(bridge, pair.chat, ASKED[:1], max_new_tokens=2)
+    assert not answer.startswith("aligned")
