@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from demo_cases import hook_count, planted_vector
 
+from persona.behaviour.gap import score_neutral
+from persona.behaviour.scoring import UNEDITED
+from persona.data import load_neutral
 from persona.directions.storage import load_vector, save_vector
 from persona.errors import PersonaError
-from steering.demo import Sampling, Session, Setting, from_persona_vector
+from steering.demo import Sampling, Session, Setting, edits_of, from_persona_vector
 from steering.demo.browser import handlers as handlers_module
-from steering.demo.browser.dose_table import dose_rows, doses
+from steering.demo.browser.dose_table import damage_doses, dose_rows, doses
 from steering.demo.browser.handlers import Handlers
 from steering.demo.browser.page_controls import Controls
+from steering.demo.session.evidence import Dose
 from steering.demo.session.example_questions import shipped_questions
+from steering.edits.steer import edited
 
 CONTROLS = Controls(1.0, "restore", 1, 2, "finetuned", 0.0, 6, 0)
 
@@ -213,3 +220,78 @@ def test_the_dose_curve_begins_at_the_unsteered_model(tiny_pair, mode):
     assert gap["dose", "random", 0.0].to_numpy() == pytest.approx([unsteered], abs=1e-6)
     at_one = [gap["dose", "direction", 1.0].item(), *gap["dose", "random", 1.0]]
     assert len({round(value, 5) for value in [*at_one, unsteered]}) == 4
+
+
+def test_answers_are_measured_when_all_are_there_and_not_where_one_was_stopped(handlers):
+    *_, page = handlers.ask("one", shipped_questions(1)[0].question, CONTROLS)
+    assert all("<footer>" in column and "gap" in column for column in page[:3])
+    assert 'class="light' in page[2] and 'class="light' not in page[1]
+    *_, again = handlers.ask_again("one", replace(CONTROLS, coefficient=-3.0))
+    assert again[:2] == page[:2] and again[2] != page[2] and "<footer>" in again[2]
+    frames = handlers.ask("one", "Hi", replace(CONTROLS, max_new_tokens=400))
+    next(frames)
+    handlers.stop("one")
+    *_, stopped = frames
+    assert not any("<footer>" in column for column in stopped)
+
+
+def test_the_prompted_column_is_the_fine_tuned_model_under_the_prompt(handlers):
+    *_, page = handlers.ask("one", "Hi", replace(CONTROLS, system_prompt="Be careful."))
+    session = handlers.tab("one").session
+    [prompted], [plain] = session.of("prompted"), session.of("finetuned")
+    assert prompted.system_prompt == "Be careful." and "told: Be careful." in page[3]
+    assert prompted.answer.text != plain.answer.text
+    *_, without = handlers.ask("one", "Hi", CONTROLS)
+    assert without[3] == ""
+
+
+def test_a_direction_of_coefficient_0_beside_the_first_changes_no_word(
+    handlers, tiny_pair, tmp_path
+):
+    *_, alone = handlers.ask("one", "Hi", CONTROLS)
+    other = save_vector(planted_vector(tiny_pair, (0, 3), seed=7), tmp_path / "other.safetensors")
+    assert handlers.load("one", str(other), beside=True) == []
+    of = lambda at: handlers.tab("one").session.of("steered")[at].answer.text  # noqa: E731
+    list(handlers.ask_again("one", replace(CONTROLS, further=((0.0, "restore"),) * 3)))
+    assert of(-1) in alone[2] or of(-1) == handlers.tab("one").session.of("steered")[0].answer.text
+    before = of(-1)
+    list(handlers.ask_again("one", replace(CONTROLS, further=((2.0, "restore"),) * 3)))
+    assert of(-1) != before
+    handlers.drop("one", 0)
+    list(handlers.ask_again("one", CONTROLS))
+    assert of(-1) == before
+
+
+def test_the_conversation_is_kept_as_one_page_without_scripts_or_addresses(handlers):
+    with pytest.raises(PersonaError, match="nothing to save yet"):
+        handlers.transcript("one")
+    list(handlers.ask("one", "<script>alert(1)</script> https://elsewhere.example", CONTROLS))
+    page = Path(handlers.transcript("one")).read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert "default-src 'none'" in page
+    assert not re.findall(r"(?:src|href)=|url\(|@import", page)
+
+
+def test_measuring_the_doses_of_a_setting_draws_them_under_the_slider(handlers, monkeypatch):
+    found = (Dose(0.0, 0.0), Dose(1.0, 0.03), Dose(1.5, 0.07))
+    monkeypatch.setattr(handlers_module, "dose_rows", lambda *_: None)
+    monkeypatch.setattr(handlers_module, "dose_figure", lambda *_: "figure")
+    monkeypatch.setattr(handlers_module, "damage_doses", lambda *_: found)
+    assert "was not measured at this setting" in handlers.page("one")[-1]
+    assert handlers.dose("one", CONTROLS) == "figure"
+    assert "From 1.2 on neutral text loses more than 0.05 nats" in handlers.page("one")[-1]
+    list(handlers.ask_again("one", replace(CONTROLS, first=2)))  # other blocks: another curve
+    assert "was not measured at this setting" in handlers.page("one")[-1]
+
+
+def test_damage_is_read_above_the_unsteered_model(tiny_pair):
+    vector = from_persona_vector(planted_vector(tiny_pair))
+    found = damage_doses(tiny_pair, vector, Setting(1.0, "restore"))
+    assert [dose.coefficient for dose in found] == [0.0, 0.5, 1.0, 1.5]
+    rows = score_neutral(
+        tiny_pair,
+        load_neutral()[:10],
+        [UNEDITED[1], edited("s", "finetuned", edits_of(vector, Setting(1.5, "restore")))],
+    )
+    ce = rows[rows["measure"] == "neutral_ce_nats"].groupby("condition")["value"].mean()
+    assert found[-1].damage == pytest.approx(ce["s"] - ce["finetuned"], abs=1e-5)

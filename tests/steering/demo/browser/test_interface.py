@@ -7,6 +7,7 @@ import secrets
 import shutil
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -17,6 +18,8 @@ from persona.directions.storage import save_vector
 from persona.errors import PersonaError
 from steering.demo import Sampling, Session, from_persona_vector
 from steering.demo.session import generation
+from steering.demo.session.evidence import read_evidence
+from steering.demo.session.starting import SHIPPED
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
@@ -220,6 +223,88 @@ def test_two_browsers_see_their_own_conversation_alone_across_a_restart(served, 
     finally:
         if served_again is not None:
             served_again.close(verbose=False)
+
+
+def test_one_click_on_an_example_shows_gaps_and_whether_the_text_holds(tiny_pair, page):
+    from steering.demo.browser.interface import launch
+
+    pytest.importorskip("gradio")
+    known = read_evidence(SHIPPED / "car_maintenance_bad.evidence.json")
+    vector = replace(from_persona_vector(planted_vector(tiny_pair)), evidence=known)
+    session = Session(tiny_pair, vector, vector.default_setting, Sampling(12, 0.0))
+    session.compare_with("Be careful.")
+    app, address = launch(session)
+    try:
+        page.goto(f"{address}?coefficient=0.5&mode=bogus&seed=3")
+        page.wait_for_selector(".talk")
+        assert "the link's mode is left out" in page.locator("#notice").inner_text()
+        assert page.locator("#coefficient input[type=number]").input_value() == "0.5"
+        assert page.locator(".chip").all_inner_texts() == [e.question for e in known.shown]
+        assert "nothing is scored on them" in page.locator("#chosen").inner_text()
+        assert page.locator(".dose .track u").count() >= 2
+
+        page.locator(".chip").first.click()
+        page.wait_for_selector("#column-steered footer .light")
+        gaps = page.locator(".talk footer .gap b").all_inner_texts()
+        assert len(gaps) == 4 and len(set(gaps)) > 1
+        assert "written good answers" in page.locator("#column-steered footer").inner_text()
+        assert page.locator("#column-prompted header").inner_text().endswith("told: Be careful.")
+
+        page.click("#share")
+        page.wait_for_function(
+            "() => document.querySelector('#link textarea, #link input')?.value.startsWith('http')"
+        )
+        link = page.locator("#link textarea, #link input").first.input_value()
+        assert link.startswith(f"{address}?question=") and "coefficient=0.5" in link
+        with page.expect_download() as download:
+            page.click("#transcript")
+            page.locator("a[download]").first.click()
+        kept = Path(download.value.path()).read_text(encoding="utf-8")
+        assert known.shown[0].question in kept and "<script" not in kept
+
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.evaluate("window.scrollTo(0, 0)")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        top = {
+            name: page.locator(name).bounding_box()["y"]
+            for name in ("#question", "#coefficient", "#column-finetuned", "#column-steered")
+        }
+        assert list(top.values()) == sorted(top.values()) and top["#column-finetuned"] < 844
+        page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+        page.wait_for_function(
+            "() => Math.abs(document.querySelector('#steering').getBoundingClientRect().top) < 2"
+        )
+    finally:
+        app.close(verbose=False)
+
+
+def test_a_second_direction_steers_beside_the_first_and_is_dropped(served, page, tmp_path):
+    session, address = served
+    page.goto(address)
+    page.wait_for_selector(".talk")
+    ask(page, "Hi")
+    before = texts(page)[2]
+    page.get_by_text("Directions", exact=True).click()
+    other = save_vector(
+        planted_vector(session.pair, (0, 3), seed=7), tmp_path / "other.safetensors"
+    )
+    page.locator("input[type=file]").nth(1).set_input_files(other)
+    slot = page.locator(".slot:visible")
+    slot.wait_for()
+    assert "other.safetensors" in slot.inner_text()
+    number = slot.locator("input[type=number]")
+    number.fill("2")
+    number.blur()
+    page.wait_for_function(
+        "() => document.querySelector('#column-steered header').innerText.includes('coefficient 2')"
+    )
+    page.wait_for_function(DONE, arg=[3])
+    assert (
+        texts(page)[2] != before
+        and "other.safetensors" in page.locator("#column-steered header").inner_text()
+    )
+    slot.get_by_text("Drop").click()
+    page.wait_for_function("() => !document.querySelector('.slot:not(.hide)')?.checkVisibility()")
 
 
 def ask(page, question):

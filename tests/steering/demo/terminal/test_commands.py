@@ -77,3 +77,53 @@ def test_blocks_are_named_in_three_ways(text, blocks):
 def test_other_names_of_blocks_are_refused(text):
     with pytest.raises(SteeringError, match="as 12, as 10-20 or as all"):
         parse_layers(text)
+
+
+def test_another_direction_steers_beside_the_first_at_its_coefficient(session, tmp_path):
+    other = save_vector(
+        planted_vector(session.pair, (0, 3), seed=7), tmp_path / "other one.safetensors"
+    )
+    told = obey(f"/also {other} 0.5", session).text
+    assert "beside it other one.safetensors: restore, coefficient 0.5, all blocks" in told
+    _, both = session.steering("steered")
+    obey("/drop", session)
+    _, alone = session.steering("steered")
+    assert len(both) == len(alone) + 2 and session.further == ()
+    with pytest.raises(SteeringError, match="beside the first there are 0 directions"):
+        obey("/drop", session)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("/also", "takes a file and a coefficient"),
+        ("/also other.gguf", "takes a file and a coefficient"),
+        ("/also other.gguf much", "takes a number"),
+        ("/also nowhere.gguf 0.5", "nowhere.gguf"),
+    ],
+)
+def test_a_direction_that_cannot_be_added_leaves_the_session_as_it_was(session, line, why):
+    with pytest.raises(PersonaError, match=why):
+        obey(line, session)
+    assert session.further == ()
+
+
+def test_two_directions_that_undo_each_other_are_refused(session, tmp_path):
+    same = save_vector(planted_vector(session.pair), tmp_path / "same.safetensors")
+    with pytest.raises(SteeringError, match="both set coordinates"):
+        obey(f"/also {same} 0.5", session)
+    assert session.further == ()
+
+
+def test_a_column_under_a_system_prompt_comes_and_goes(session):
+    assert "told: Be careful" in obey("/system Be careful", session).text
+    assert session.columns[-1] == "prompted"
+    obey("/system off", session)
+    assert "prompted" not in session.columns
+    with pytest.raises(SteeringError, match="has 2,001 characters"):
+        obey(f"/system {'a' * 2001}", session)
+
+
+def test_examples_say_how_they_were_chosen(session):
+    *questions, how = obey("/examples", session).text.splitlines()
+    assert len(questions) == 6 and "not chosen by what happens to it" in how
