@@ -1,8 +1,8 @@
 """Rows and a table of a finished audit.
 
 persona audit persona-demo
-python benchmarks/bench_audit.py persona-demo/audit            print the table
-python benchmarks/bench_audit.py persona-demo/audit --record   ... and append the rows
+python benchmarks/audit_rows.py persona-demo/audit            print the table
+python benchmarks/audit_rows.py persona-demo/audit --record   ... and append the rows
 """
 
 from __future__ import annotations
