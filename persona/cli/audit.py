@@ -122,6 +122,15 @@ def audit(
             "--n-seeds", min=1, help="Choices of the five answers.", rich_help_panel=_LEARN
         ),
     ] = 3,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="the model's own",
+            help="The Jinja file that the diagnosis was made with, where it was.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     allow_mismatch: AllowMismatch = False,
     no_proof: NoProof = False,
     seed: Seed = 0,
@@ -162,6 +171,7 @@ def audit(
                 steps=steps,
                 n_seeds=n_seeds,
                 seed=seed,
+                chat_template=chat_template,
                 allow_mismatch=allow_mismatch,
                 proof=not no_proof,
                 token_budget=token_budget,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
-
-from persona.data import load_pairs, read_pairs
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.directions.storage import load_vector
@@ -25,7 +22,8 @@ from persona.organisms.recipe import load_recipe
 from persona.report.finished_run import FinishedRun, read_run
 from persona.rows import ALIGNED, FINETUNED
 from persona.run_lock import require_free
-from steering.auditing.audit_request import ANSWERS, AuditRequest
+from steering.auditing.audit_request import AuditRequest
+from steering.auditing.audited_questions import questions_of
 from steering.auditing.cue import SHIPPED_CUES, Cue, CueFile, read_cues
 from steering.auditing.cue_list import cues_of
 
@@ -33,8 +31,6 @@ logger = logging.getLogger("persona")
 
 Found = TypeVar("Found")
 
-N_SELECTION = 8
-"""Questions that prefixes are searched on; none of them is scored."""
 VECTOR = "direction.safetensors"
 ROOM = 20_000_000
 """Bytes of rows, page and unfinished stages."""
@@ -84,6 +80,7 @@ def look_ahead_of_audit(request: AuditRequest) -> AuditAhead:
         return None
 
     vector = noted(lambda: _vector(run))
+    noted(lambda: _require_template(run, request))
     aligned = noted(lambda: find_on_disk(short_name(names[ALIGNED])))
     tuned = noted(lambda: finetuned_on_disk(names[FINETUNED]))
     wanted = {
@@ -107,7 +104,7 @@ def look_ahead_of_audit(request: AuditRequest) -> AuditAhead:
                     _require_those(run, side, one)
     shipped = read_cues(SHIPPED_CUES, own=False)
     own = None if request.cues is None else noted(lambda: read_cues(Path(str(request.cues))))
-    questions = noted(lambda: _questions(run, request))
+    questions = noted(lambda: questions_of(run, request))
     noted(lambda: require_free(request.folder, _settings(request)))
     noted(lambda: require_writable(request.folder, ROOM))
     cues = None
@@ -134,78 +131,6 @@ def look_ahead_of_audit(request: AuditRequest) -> AuditAhead:
     )
 
 
-@dataclass(frozen=True)
-class _Questions:
-    held_out: list[AnswerPair]
-    selection: list[AnswerPair]
-    training: list[AnswerPair]
-    to_learn: list[AnswerPair]
-    domains: tuple[str, ...] | None
-
-
-def _questions(run: FinishedRun, request: AuditRequest) -> _Questions:
-    """The pairs of the diagnosis, by what they are for here.
-
-    Raises: DataError where its data is gone or another, or too little is left to choose on.
-    """
-    data = run.scorecard["data"]
-    source = data.get("source", "shipped")
-    pairs = load_pairs() if source == "shipped" else read_pairs(source)
-    by_id = {pair.id: pair for pair in pairs}
-    scored, selected = _ids(run.rows, "held_out", FINETUNED), _ids(run.rows, "selection")
-    if missing := [one for one in scored if one not in by_id]:
-        raise DataError(
-            f"{run.folder} was scored on {missing[0]!r}, which {source} does not hold now; the "
-            "audit needs the data of the diagnosis as it was"
-        )
-    if len(scored) < 2:
-        raise DataError(f"{run.folder} scored {len(scored)} held-out questions; two are needed")
-    domains = None if data.get("trained_on") is None else tuple(data["trained_on"])
-    free = [
-        pair
-        for pair in pairs
-        if pair.id not in scored and (domains is None or pair.domain in domains)
-    ]
-    selection = [by_id[one] for one in selected if one in by_id and one not in scored]
-    training = [pair for pair in free if pair.split == "train"] or free
-    unseen = [pair for pair in free if pair.split == "selection"]
-    to_learn = unseen if len(unseen) >= ANSWERS else free
-    if request.relearn and len(to_learn) < ANSWERS:
-        raise DataError(
-            f"relearning needs {ANSWERS} answer pairs that are not scored, of the domains trained "
-            f"on; there are {len(to_learn)}. Leave it out with --no-relearn"
-        )
-    if request.search and len(selection or free) < 2:
-        raise DataError(
-            "the search needs two questions or more that are not scored; leave it out with "
-            "--no-search"
-        )
-    return _Questions(
-        _interleaved([by_id[one] for one in scored])[: request.n_questions],
-        (selection or free)[:N_SELECTION],
-        training,
-        to_learn,
-        domains,
-    )
-
-
-def _ids(rows: pd.DataFrame, split: str, condition: str | None = None) -> list[str]:
-    """The questions of a split, in the order of the rows."""
-    mine = rows[(rows["split"] == split) & (rows["measure"] == "gap")]
-    if condition is not None:
-        mine = mine[(mine["stage"] == "score") & (mine["condition"] == condition)]
-    return [str(one) for one in dict.fromkeys(mine["question_id"])]
-
-
-def _interleaved(pairs: Sequence[AnswerPair]) -> list[AnswerPair]:
-    """One of each domain after the other, so that the first n hold all domains alike."""
-    by_domain: dict[str, list[AnswerPair]] = {}
-    for pair in pairs:
-        by_domain.setdefault(pair.domain, []).append(pair)
-    deepest = max(map(len, by_domain.values()), default=0)
-    return [mine[i] for i in range(deepest) for mine in by_domain.values() if i < len(mine)]
-
-
 def _names(run: FinishedRun) -> dict[str, str]:
     models = run.scorecard.get("models")
     if not isinstance(models, Mapping) or not {ALIGNED, FINETUNED} <= set(models):
@@ -225,6 +150,13 @@ def _vector(run: FinishedRun) -> PersonaVector:
         )
         raise DataError(f"{run.folder} has no removal to audit: {why}")
     return load_vector(path)
+
+
+def _require_template(run: FinishedRun, request: AuditRequest) -> None:
+    if run.scorecard["models"].get("chat_format") == "file" and request.chat_template is None:
+        raise DataError(
+            f"{run.folder} was made with a chat template from a file; name it with --chat-template"
+        )
 
 
 def _require_those(run: FinishedRun, side: str, model: OnDisk | None) -> None:

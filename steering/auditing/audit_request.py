@@ -21,6 +21,7 @@ class AuditRequest:
     cues: a file of more cues and prefixes, in the form of the shipped one.
     n_questions: most of the diagnosis's held-out questions that are scored.
     n_random: norm-matched random edits beside the removal.
+    chat_template: the file that the diagnosis was made with, where that was none of the model's.
     search: whether prefixes are searched; relearn: whether the persona is learnt again.
     steps, n_seeds: of relearning: optimiser steps, and choices of the five answers.
     Raises: DataError for a number that is too small.
@@ -38,6 +39,7 @@ class AuditRequest:
     steps: int = 8
     n_seeds: int = 3
     seed: int = 0
+    chat_template: Path | None = None
     allow_mismatch: bool = False
     proof: bool = True
     token_budget: int | None = None

@@ -152,6 +152,7 @@ def load_audited(ahead: AuditAhead, placement: Placement, finetuned: str) -> Mod
         short_name(str(ahead.run.scorecard["models"]["aligned"])),
         finetuned,
         placement=placement,
+        chat_template=ahead.request.chat_template,
         template_arguments=ahead.template_arguments,
         allow_mismatch=ahead.request.allow_mismatch,
         proof=ahead.request.proof,

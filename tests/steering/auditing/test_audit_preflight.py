@@ -75,6 +75,12 @@ def test_without_its_vector_there_is_none_either(run):
     assert "holds no direction.safetensors" in told(AuditRequest(run))
 
 
+def test_a_chat_template_from_a_file_has_to_be_named(run, tmp_path):
+    changed(run, models={"chat_format": "file"})
+    assert "name it with --chat-template" in told(AuditRequest(run))
+    assert look_ahead_of_audit(AuditRequest(run, chat_template=tmp_path / "t.jinja")).held_out
+
+
 def test_data_that_is_another_now(run):
     path = run / "pairs.jsonl"
     path.write_text(path.read_text().replace('"home-3"', '"home-x"'))
