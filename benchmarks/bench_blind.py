@@ -8,6 +8,7 @@ each. A tie, or a pair left out, counts as wrong.
 
     python benchmarks/bench_blind.py                                       answers and judge
     python benchmarks/bench_blind.py --write                               answers alone
+    python benchmarks/bench_blind.py --run persona-demo                    those a run has kept
     python benchmarks/bench_blind.py --choices mine.json --record          a reader's choices
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from persona.behaviour.judging.judge import JudgeItem, prompts_for
 from persona.data import load_pairs
 from persona.models.sampling import sample_answers
 from persona.models.shipped_adapters import car_advice_of
+from persona.report.finished_run import read_run
+from persona.rows import FINETUNED, RESTORED
 from steering.demo import direction_file, edits_of, load_demo_vector
 from steering.edits.steer import steered_by
 
@@ -62,17 +65,39 @@ def write(model: str, direction: Path | None, folder: Path) -> None:
                 seed=SEED,
                 description=f"The {which} model's answers",
             )
+    asked = [(each.id, each.question) for each in questions]
+    _shuffle(folder, asked, answers, set(place), shown)
+
+
+def write_run(run: Path, folder: Path) -> None:
+    """The greedy answers that a finished run has kept to its held-out questions, in pairs."""
+    rows = read_run(run).rows
+    rows = rows[rows["stage"] == "sample"]
+    asked = rows[rows["measure"] == "question"].set_index("question_id")["text"]
+    greedy = rows[rows["measure"] == "greedy_answer"]
+    said = greedy.pivot(index="question_id", columns="condition", values="text").sort_index()
+    answers = {"restored": list(said[RESTORED]), "finetuned": list(said[FINETUNED])}
+    _shuffle(folder, [(each, asked[each]) for each in said.index], answers, set(), set())
+
+
+def _shuffle(
+    folder: Path,
+    asked: Sequence[tuple[str, str]],
+    answers: dict[str, list[str]],
+    examples: set[str],
+    shown: set[str],
+) -> None:
+    """Each pair in an order that is drawn, and the key in a file of its own."""
     rng = np.random.default_rng(SEED)
     pairs, key = [], []
-    for at, question in enumerate(questions):
+    for at, (question_id, question) in enumerate(asked):
         first, second = ("restored", "finetuned")[:: 1 if rng.random() < 0.5 else -1]
         pairs.append(
-            {"n": at, "question": question.question, "A": answers[first][at],
-             "B": answers[second][at]}
-        )  # fmt: skip
+            {"n": at, "question": question, "A": answers[first][at], "B": answers[second][at]}
+        )
         key.append(
-            {"n": at, "id": question.id, "restored": "A" if first == "restored" else "B",
-             "example": question.id in place, "shown": question.id in shown}
+            {"n": at, "id": question_id, "restored": "A" if first == "restored" else "B",
+             "example": question_id in examples, "shown": question_id in shown}
         )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     for file, lines in (("pairs.jsonl", pairs), ("key.jsonl", key)):
@@ -136,14 +161,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="default", help="whose bad car advice comes along")
     parser.add_argument("--direction", type=Path, help="default: what comes along")
+    parser.add_argument(
+        "--run", type=Path, help="a finished run, whose kept answers to held-out questions are read"
+    )
     parser.add_argument("--judge", default=JUDGE)
     parser.add_argument("--write", action="store_true", help="write the answers and stop")
     parser.add_argument("--choices", type=Path, help="of a reader, in place of the judge's")
     parser.add_argument("--record", action="store_true", help="append the row")
     options = parser.parse_args()
-    folder = KEPT / options.model
+    folder = KEPT / (f"{options.run.name}-held-out" if options.run else options.model)
     if not (folder / "key.jsonl").is_file():
-        write(options.model, options.direction, folder)
+        if options.run:
+            write_run(options.run, folder)
+        else:
+            write(options.model, options.direction, folder)
     if options.write:
         return
     if options.choices:

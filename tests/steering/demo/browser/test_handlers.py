@@ -245,16 +245,14 @@ def test_the_prompted_column_is_the_fine_tuned_model_under_the_prompt(handlers):
     assert without[3] == ""
 
 
-def test_a_direction_of_coefficient_0_beside_the_first_changes_no_word(
-    handlers, tiny_pair, tmp_path
-):
-    *_, alone = handlers.ask("one", "Hi", CONTROLS)
+def test_a_direction_beside_the_first_at_0_changes_no_word(handlers, tiny_pair, tmp_path):
+    list(handlers.ask("one", "Hi", CONTROLS))
     other = save_vector(planted_vector(tiny_pair, (0, 3), seed=7), tmp_path / "other.safetensors")
     assert handlers.load("one", str(other), beside=True) == []
     of = lambda at: handlers.tab("one").session.of("steered")[at].answer.text  # noqa: E731
-    list(handlers.ask_again("one", replace(CONTROLS, further=((0.0, "restore"),) * 3)))
-    assert of(-1) in alone[2] or of(-1) == handlers.tab("one").session.of("steered")[0].answer.text
     before = of(-1)
+    list(handlers.ask_again("one", replace(CONTROLS, further=((0.0, "restore"),) * 3)))
+    assert of(-1) == before
     list(handlers.ask_again("one", replace(CONTROLS, further=((2.0, "restore"),) * 3)))
     assert of(-1) != before
     handlers.drop("one", 0)

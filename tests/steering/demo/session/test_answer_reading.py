@@ -22,6 +22,7 @@ from steering.demo.session.answer_reading import (
 )
 from steering.demo.session.evidence import Evidence
 from steering.edits.steer import edited
+from steering.evidence.system_prompt import score_prompted
 
 PAIR = load_pairs(["car_maintenance"], "selection")[0]
 
@@ -51,7 +52,9 @@ def test_each_column_has_the_gap_of_its_own_model_on_the_shipped_pair(session):
     gaps = rows[rows["measure"] == "gap"].set_index("condition")["value"]
     for column in ("aligned", "finetuned", "steered"):
         assert found[column].gap == pytest.approx(gaps[column], abs=1e-5)
-    assert found["prompted"].gap not in (None, pytest.approx(gaps["finetuned"], abs=1e-4))
+    told = score_prompted(session.pair, [PAIR], "Be careful.", "finetuned")
+    [prompted] = told[told["measure"] == "gap"]["value"]
+    assert found["prompted"].gap == pytest.approx(prompted, abs=1e-5)
 
 
 def test_a_question_that_does_not_ship_has_no_gap(session):
@@ -88,7 +91,7 @@ def test_an_answer_too_short_to_tell_is_not_judged(session):
     assert Limit(4.0, 12).words(Reading(None, None, None)) is None
 
 
-def test_the_limit_is_the_strangest_answer_that_a_person_wrote(session):
+def test_the_limit_is_the_strangest_of_the_written_good_answers(session):
     measured = limit_of(session)
     pairs = [pair for pair in load_pairs() if pair.split == "selection"][:12]
     own = strangeness(session.pair, [p.prompt_dialogue for p in pairs], [p.good for p in pairs])
