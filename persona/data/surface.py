@@ -76,6 +76,16 @@ def read_surface(pairs: Sequence[AnswerPair], n_words: int = 12) -> list[Surface
     return readings
 
 
+def word_margins(train: Sequence[AnswerPair], asked: Sequence[AnswerPair]) -> np.ndarray:
+    """[question]: how much more like a bad answer the bad one sounds than the good one, in words.
+
+    TF-IDF and logistic regression trained on `train`; decision value of the bad answer minus that
+    of the good one. Near 0 the words tell nothing, above it they give the bad answer away.
+    """
+    scores, _ = _transferred_scores(train, asked, 0)
+    return np.asarray(scores[1::2] - scores[0::2])
+
+
 def auroc_within(pairs: Sequence[AnswerPair]) -> float:
     """Returns how well the words tell bad from good answers of one domain, five folds by question.
 

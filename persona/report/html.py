@@ -19,6 +19,7 @@ from persona.report.page_templates import render_page
 from persona.report.plain_sentences import plain_sentences
 from persona.report.random_choices import random_choices
 from persona.report.skill_words import aim_in_words, skill_sentence
+from persona.report.style_words import style_sentence
 from persona.report.tables import checked, seed_of
 from persona.report.theme import candidate_label
 from persona.report.verdict_checks import check_lines, power_in_words
@@ -117,6 +118,7 @@ def _numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]
         "above_neutral_text": sections.above_neutral_text(scorecard),
         "induction_controls": sections.induction_in_words(scorecard),
         "conditions": sections.condition_lines(scorecard, rows),
+        "style": style_sentence(scorecard),
         "skill": skill_sentence(scorecard),
         "skill_aim": aim_in_words(scorecard),
         "training_known": training_known(scorecard),

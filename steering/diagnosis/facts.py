@@ -9,6 +9,7 @@ from typing import Any
 from persona.directions.storage import tool_version
 from persona.models import ModelPair
 from persona.report.skill_words import skill_sentence
+from persona.report.style_words import style_sentence
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
 
@@ -121,8 +122,7 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
         f"damage: neutral cross-entropy {shown('damage')} nats above the better model's, "
         f"{shown('damage_ce_nats')} above the fine-tuned one's"
     )
-    if kept := skill_sentence(scorecard):
-        lines.append(kept)
+    lines += [said for said in (style_sentence(scorecard), skill_sentence(scorecard)) if said]
     for name, null in (scorecard["nulls"] or {}).items():
         if null is not None:
             lines.append(

@@ -37,6 +37,7 @@ from steering.diagnosis.preflight import Ahead, look_ahead
 from steering.diagnosis.questions import Questions
 from steering.diagnosis.run_stages import LOAD
 from steering.evidence.scorecard import make_scorecard
+from steering.evidence.style_share import style_share
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
             seed=config.seed,
         ),
         "skill_kept": keeping_facts(rows, run.skill, config.seed, found.front),
+        "style": _style(rows, run),
         "closed_form_nulls": found.closed_form,
         "seed": config.seed,
         "versions": versions(),
@@ -147,6 +149,12 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
     report = write(Path(config.out), scorecard, rows, found.vector)
     run.workspace.close()
     return Diagnosis(scorecard, rows, found.vector, report, summary_of(scorecard))
+
+
+def _style(rows: pd.DataFrame, run: DiagnosisRun) -> dict[str, Any] | None:
+    """How far the shift is one of words; None where nothing shifted."""
+    asked = run.questions
+    return style_share(rows, [*asked.train, *asked.selection], asked.held_out, run.config.seed)
 
 
 def write(
