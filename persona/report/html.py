@@ -118,7 +118,7 @@ def _numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]
         "above_neutral_text": sections.above_neutral_text(scorecard),
         "induction_controls": sections.induction_in_words(scorecard),
         "conditions": sections.condition_lines(scorecard, rows),
-        "style": style_sentence(scorecard),
+        "style_share": style_sentence(scorecard),
         "skill": skill_sentence(scorecard),
         "skill_aim": aim_in_words(scorecard),
         "training_known": training_known(scorecard),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from persona.report.style_words import style_sentence
 from persona.report.theme import candidate_label
 from persona.report.verdict_words import training_known
 from persona.report.wording import as_float, cleaned, number
@@ -39,7 +38,8 @@ def limits_of(scorecard: Mapping[str, Any], *, judged: bool) -> list[tuple[str, 
             "Bad answers can differ from good ones in surface features (curtness, certainty, the "
             "absence of caveats). A shift of the gap may in part be a shift of style. For "
             "the pairs that come with the package, the data card states how far a bag-of-words "
-            f"classifier gets. {style_sentence(scorecard)}".rstrip(),
+            "classifier gets; where it could be read, how much of this run's shift goes with such "
+            "words stands under the key numbers.",
         ),
         (
             "One fine-tune.",
