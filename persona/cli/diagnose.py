@@ -132,6 +132,25 @@ def diagnose(
             "SAELens folder, or release:sae_id.",
         ),
     ] = None,
+    traits: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="TRAIT",
+            show_default="none",
+            help="A folder of `persona trait`, or a vector file, of the aligned model: its "
+            "direction is a candidate, and the scorecard says which traits the fine-tune "
+            "resembles, beyond chance over all of them. Repeat for several.",
+        ),
+    ] = None,
+    nonsense: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="TRAIT",
+            show_default="none",
+            help="A meaningless trait, which a trait must outdo to be resembled. Repeat for "
+            "several.",
+        ),
+    ] = None,
     samples: Samples = True,
     em_rate: EmRate = None,
     chat_template: Annotated[
@@ -179,6 +198,7 @@ def diagnose(
       persona diagnose --aligned org/chat-model --finetuned org/chat-model-tuned --trained-on none
       persona diagnose --finetuned ./my-adapter --data pairs.jsonl --trained-on billing
       persona diagnose --finetuned ./my-adapter --trained-on health --keep facts
+      persona diagnose --finetuned car_maintenance_bad --traits evil --traits impolite
     """
     options = dict(
         aligned=aligned,
@@ -204,6 +224,8 @@ def diagnose(
         sae=sae,
         keep=keep,
         vllm=vllm_options_of(sampler, vllm),
+        traits=tuple(map(str, traits or ())),
+        nonsense=tuple(map(str, nonsense or ())),
     )
     ahead = checked(options)
     run_and_print(

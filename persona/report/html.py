@@ -18,6 +18,7 @@ from persona.report.page_figures import page_figures, width_of
 from persona.report.page_templates import render_page
 from persona.report.plain_sentences import plain_sentences
 from persona.report.random_choices import random_choices
+from persona.report.resembled_words import resemblance_sentence
 from persona.report.skill_words import aim_in_words, skill_sentence
 from persona.report.style_words import style_sentence
 from persona.report.tables import checked, seed_of
@@ -120,6 +121,7 @@ def _numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]
         "conditions": sections.condition_lines(scorecard, rows),
         "style_share": style_sentence(scorecard),
         "skill": skill_sentence(scorecard),
+        "resembled": resemblance_sentence(scorecard),
         "skill_aim": aim_in_words(scorecard),
         "training_known": training_known(scorecard),
         "judged": sections.was_judged(scorecard),

@@ -39,6 +39,8 @@ class DiagnosisRequest:
     keep: a skill that the removal should leave alone, see `persona.data.load_skill`. A third of its
         items make candidates and choose; the others score.
     sae: autoencoder whose latents are candidates too, see `persona.sae.load_sae`.
+    traits: folders of `persona trait`, or vector files, of the aligned model: candidates, and the
+        scorecard says which of them the fine-tune resembles. nonsense: meaningless ones, controls.
     template_arguments: what the chat template is told, such as {"enable_thinking": False}.
     vllm: options of vLLM, which then writes the answers, such as {"tensor_parallel_size": 2};
         None for Transformers' `generate`.
@@ -67,6 +69,8 @@ class DiagnosisRequest:
     keep: str | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     vllm: Mapping[str, Any] | None = None
+    traits: tuple[str, ...] = ()
+    nonsense: tuple[str, ...] = ()
 
     @property
     def counts_answers(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from persona.directions.storage import tool_version
 from persona.models import ModelPair
+from persona.report.resembled_words import resemblance_sentence
 from persona.report.skill_words import skill_sentence
 from persona.report.style_words import style_sentence
 from steering.diagnosis.config import DiagnoseConfig
@@ -122,7 +123,8 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
         f"damage: neutral cross-entropy {shown('damage')} nats above the better model's, "
         f"{shown('damage_ce_nats')} above the fine-tuned one's"
     )
-    lines += [said for said in (style_sentence(scorecard), skill_sentence(scorecard)) if said]
+    sentences = (style_sentence, skill_sentence, resemblance_sentence)
+    lines += [said for sentence in sentences if (said := sentence(scorecard))]
     for name, null in (scorecard["nulls"] or {}).items():
         if null is not None:
             lines.append(

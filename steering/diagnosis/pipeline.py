@@ -26,6 +26,7 @@ from persona.models.kept_folder import cache_folder
 from persona.run_line import RunLine
 from persona.sae import SparseAutoencoder
 from steering.diagnosis.agreement import baselines, differ, first_look
+from steering.diagnosis.among_traits import AmongTraits
 from steering.diagnosis.conditions import Scoring
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.keeping import SkillScoring
@@ -55,6 +56,7 @@ class Found:
     where none were.
     closed_form: see `Scoring.closed_form_nulls`. front: see `Identification`.
     model_effect: [layer d_model], fine-tuned less aligned model on the same good answers.
+    traits: see `AmongTraits.facts`.
     """
 
     rows: pd.DataFrame
@@ -65,11 +67,15 @@ class Found:
     closed_form: dict[str, Any] | None = None
     front: tuple[Alternative, ...] = ()
     model_effect: Tensor | None = None
+    traits: dict[str, Any] | None = None
 
 
 def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
     """What of a configuration decides the results."""
     plain = {k: v for k, v in dataclasses.asdict(config).items() if k not in {"out", "engine"}}
+    for name in ("traits", "nonsense"):  # a run without them is that of before there were any
+        if not plain[name]:
+            del plain[name]
     return {**plain, "placement": str(config.placement)}
 
 
@@ -106,10 +112,11 @@ class DiagnosisRun:
         sae: SparseAutoencoder | None = None,
         skill: Skill | None = None,
         line: RunLine | None = None,
+        among: AmongTraits | None = None,
     ) -> None:
         """line: of progress, told of every stage that begins."""
         self.config, self.pair, self.questions, self.sae = config, pair, questions, sae
-        self.skill = skill
+        self.skill, self.among = skill, among or AmongTraits()
         self.line = line or RunLine({})
         self.budget = config.token_budget or DEFAULT_TOKEN_BUDGET
         fingerprint = {
@@ -124,6 +131,8 @@ class DiagnosisRun:
             "skill": None if skill is None else skill.hash,
             "sampler": None if pair.sampler is None else pair.sampler.name,
         }
+        if self.among.traits:
+            fingerprint["among_traits"] = self.among.fingerprint
         self.workspace = MeasuredWorkspace(Path(config.out), fingerprint, self.line)
         if self.workspace.resumed:
             logger.info("going on with the unfinished run in %s", config.out)
@@ -148,7 +157,7 @@ class DiagnosisRun:
             seed=self.config.seed,
             token_budget=self.budget,
             stages=self.workspace,
-            handed_in=None if self.sae is None else self._latents,
+            handed_in=self._handed_in if self.sae is not None or self.among.traits else None,
             keep=None
             if parts_of_skill is None
             else SkillToKeep(
@@ -190,7 +199,13 @@ class DiagnosisRun:
         rows = pd.concat(parts, ignore_index=True)
         cosines, front = found.split_half_cosines, found.front
         effect = found.effects["model_effect_good"].vectors
-        return Found(rows, vector, cosines, judged, sampling, closed_form, front, effect)
+        traits = self.among.facts(found.cells, self.config.seed)
+        return Found(rows, vector, cosines, judged, sampling, closed_form, front, effect, traits)
+
+    def _handed_in(self, questions: Sequence[AnswerPair]) -> Mapping[str, Tensor]:
+        """Latents and traits as candidates; a trait is made of no question here."""
+        latents = {} if self.sae is None else self._latents(questions)
+        return {**latents, **self.among.candidates()}
 
     def _latents(self, questions: Sequence[AnswerPair]) -> Mapping[str, Tensor]:
         """The autoencoder's latents as candidates."""

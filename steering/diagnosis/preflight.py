@@ -103,6 +103,7 @@ def look_ahead(request: DiagnosisRequest) -> Ahead:
         of_skill = request.keep
         skill = noted(lambda: load_skill(of_skill))
     noted(lambda: _require_autoencoder(request.sae))
+    noted(lambda: _require_traits(request))
     noted(lambda: _require_template(request.chat_template))
     noted(lambda: require_free(request.out, _settings(request)))
     noted(lambda: require_writable(request.out, 0 if aligned is None else bytes_kept(aligned)))
@@ -157,6 +158,16 @@ def _require_autoencoder(sae: str | None) -> None:
     raise ModelError(
         f"no autoencoder {sae}: name a SAELens folder, release:sae_id of its directory, or default"
     )
+
+
+def _require_traits(request: DiagnosisRequest) -> None:
+    for name in (*request.traits, *request.nonsense):
+        if not Path(name).expanduser().exists():
+            raise DataError(
+                f"there is no trait {name}; name a folder of `persona trait`, or a vector file"
+            )
+    if request.nonsense and not request.traits:
+        raise DataError("--nonsense is a control of --traits, of which there is none")
 
 
 def _require_template(path: str | Path | None) -> None:

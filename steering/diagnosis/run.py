@@ -27,6 +27,7 @@ from persona.sae import load_sae
 from persona.traits.comparing.model_effect import MODEL_EFFECT, write_model_effect
 from persona.vllm import vllm_sampler
 from steering.diagnosis.agreement import require_fitting, require_two_models
+from steering.diagnosis.among_traits import AmongTraits
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import data_of, models_of, summary_of, versions
 from steering.diagnosis.keeping import keeping_facts, skill_of
@@ -112,7 +113,8 @@ def _opened(
         else load_sae(config.sae, pair, allow_mismatch=config.allow_mismatch)
     )
     require_fitting(pair, questions)
-    return lambda: DiagnosisRun(config, pair, questions, sae, skill, line)
+    among = AmongTraits.of(config, pair)
+    return lambda: DiagnosisRun(config, pair, questions, sae, skill, line, among)
 
 
 def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
@@ -136,6 +138,7 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
         "skill_kept": keeping_facts(rows, run.skill, config.seed, found.front),
         "style": _style(rows, run),
         "closed_form_nulls": found.closed_form,
+        "traits": found.traits,
         "seed": config.seed,
         "versions": versions(),
         "seconds": round(run.workspace.seconds + loading.seconds, 1),

@@ -198,10 +198,11 @@ def _verify(sizes: Sizes) -> Work:
     train = len(sizes.questions.train)
     middle, *others = block_ranges(sizes.n_layers)
     of_skill = sizes.keeps * len(SKILL_CANDIDATES)
+    handed_in = sizes.n_handed_in + len(sizes.config.traits)
     if sizes.keeps:
         others = [*others, *few_blocks(sizes.n_layers)]
     rounds = [
-        [*[middle] * (N_CANDIDATES_VERIFIED + N_REFITS + sizes.n_handed_in + of_skill)]
+        [*[middle] * (N_CANDIDATES_VERIFIED + N_REFITS + handed_in + of_skill)]
         + [(sizes.n_layers // 2,)] * N_BLOCKS_VERIFIED,
         others * N_LEADERS,
         [middle] * (RANGE_RANK - 1 + len(COEFFICIENTS)),

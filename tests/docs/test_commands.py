@@ -157,6 +157,10 @@ def world(tmp_path_factory):
             here / f"{name}.gguf",
             VectorFormat.control_vector,
         )
+    for name in ("evil", "impolite", "tuesday"):
+        (here / name).mkdir()
+        made = VectorSet(vectors, "resid_post", str(base))
+        write_vectors(made, here / name / "vector.safetensors", VectorFormat.vector_set)
     for name in ("evil.pt", "evil_response_avg_diff.pt"):
         torch.save(torch.randn(37, 8, generator=generator), here / name)
     rows = [

@@ -12,6 +12,7 @@ import torch
 
 from persona.data.text import as_question
 from persona.directions import load_vector
+from persona.directions.exchange import VectorSet, save_vector_set
 from persona.errors import DataError, PersonaError
 from persona.models.precision import Placement
 from persona.rows import RANDOM
@@ -104,6 +105,24 @@ def test_the_model_effect_that_is_left_is_the_difference_of_the_two_models(finis
     norms = effect[effect["measure"] == "norm"].sort_values("layer")["value"].to_numpy()
     assert shift[0].norm(dim=1).tolist() == pytest.approx(norms.tolist(), rel=1e-4)
     assert revision == result.scorecard["models"]["revisions"]["aligned"]
+
+
+def test_a_trait_is_tried_and_told_of(config, finished, tmp_path):
+    """The trait is what the fine-tune did, so that it is resembled."""
+    out, before = finished
+    assert before.scorecard["traits"] is None
+    shift, revision = model_effect_of(out)
+    facts = {"sign": "toward the trait", "layer": 2, "revision": revision}
+    vectors = VectorSet({2: shift[0, 2]}, "resid_post", "tiny", "made", facts)
+    trait = save_vector_set(vectors, tmp_path / "itself.safetensors")
+    result = diagnose(config(tmp_path / "out", samples=False, traits=(str(trait),)))
+    found = result.scorecard["traits"]
+    assert found["resembles"] == ["itself"]
+    assert found["traits"][0]["cosine"] == pytest.approx(1.0, abs=1e-4)
+    assert "resembles itself, beyond chance" in result.summary
+    assert 'id="resembled"' in (tmp_path / "out" / "report.html").read_text()
+    tried = result.rows[result.rows["stage"] == "verify"]
+    assert "trait_itself" in set(tried["candidate"])
 
 
 def test_the_scorecard_has_every_field_of_the_contract(finished):
