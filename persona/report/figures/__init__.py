@@ -12,6 +12,7 @@ from persona.report.figures.run_comparison import compare_runs
 from persona.report.figures.scatter import answer_scatter, principal_components
 from persona.report.figures.skill_front import skill_front
 from persona.report.figures.token_figures import next_token_shifts, token_map, token_trace
+from persona.report.figures.trait_map import shift_map, trait_map
 from persona.report.figures.transfer_matrix import transfer_map
 
 __all__ = [
@@ -32,9 +33,11 @@ __all__ = [
     "next_token_shifts",
     "principal_components",
     "random_null",
+    "shift_map",
     "skill_front",
     "token_map",
     "token_trace",
     "training_course",
+    "trait_map",
     "transfer_map",
 ]
