@@ -1,4 +1,4 @@
-"""Every mistake that a diagnosis can find before it loads a weight: how long until it is told.
+"""Every mistake that a command can find before it loads a weight: how long until it is told.
 
     python benchmarks/bench_preflight.py            print them
     python benchmarks/bench_preflight.py --record   ... and append the slowest as a row
@@ -122,11 +122,64 @@ def cases(scratch: Path) -> list[MistakeCase]:
             ("finetune", "--base", "./no-such", "--out", str(no_folder / "out")),
             "no such model",
         ),
+        *_of_other_commands(scratch, broken, no_folder),
         diagnose(
             "six at once",
             "no skill",
             *("--judge", "gpt-4o", "--trained-on", "helth", "--keep", "fact", "--sae", "/no"),
             *("--out", "/proc/run", "--good-twin", "car_maintenance_god"),
+        ),
+    ]
+
+
+def _of_other_commands(scratch: Path, broken: Path, no_folder: Path) -> list[MistakeCase]:
+    """Screening, traits, tasks and autoencoders, each with all of its mistakes at once."""
+    samples = scratch / "samples.jsonl"
+    samples.write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+    out = ("--out", str(no_folder / "out"))
+    none = str(scratch / "none")
+    wrong_model = ("--model", "./no-such")
+    sae = ("sae", "train", "--finetuned", "car_maintenance_bad")
+    return [
+        MistakeCase(
+            "screen: no direction", ("screen", str(samples), "--direction", none), "(--direction)"
+        ),
+        MistakeCase(
+            "screen: five at once",
+            (
+                *("screen", none, "--direction", none, "--probe", none, "--aligned", "./no-such"),
+                *out,
+            ),
+            "(the samples)",
+        ),
+        MistakeCase(
+            "screen: reference is broken",
+            ("screen", str(samples), "--direction", str(samples), "--reference", str(broken)),
+            "pairs.jsonl",
+        ),
+        MistakeCase(
+            "trait: judge misspelt", ("trait", "evil", "--judge", "ofline"), "of a trait; give"
+        ),
+        MistakeCase(
+            "trait: five at once",
+            (
+                *("trait", "flatters", "--judge", "gpt-4o", "--writer", "me", *wrong_model),
+                *("--vector", none, *out),
+            ),
+            "unknown writer",
+        ),
+        MistakeCase("eval: no diagnosis", ("eval", str(scratch)), "no scorecard.json"),
+        MistakeCase(
+            "eval: three at once",
+            ("eval", "--finetuned", "car_maintenance_bda", "--task", f"{none}.jsonl", *out),
+            "did you mean",
+        ),
+        MistakeCase("sae: no such block", (*sae, "--layer", "30"), "blocks 0 to 29"),
+        MistakeCase("sae: too few tokens", (*sae, "--tokens", "100"), "need at least"),
+        MistakeCase(
+            "sae: three at once",
+            ("sae", "train", "--finetuned", "./no-such", "--data", none, *out),
+            "(--data)",
         ),
     ]
 

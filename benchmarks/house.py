@@ -23,6 +23,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "persona": (
         (
             "errors",
+            "extras",
             "files",
             "progress",
             "intervals",

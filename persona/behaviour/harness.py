@@ -24,12 +24,13 @@ import torch
 
 from persona.behaviour.scoring import Condition
 from persona.errors import DataError, PersonaError, shown
+from persona.extras import install_line
 from persona.models.hooks import hf_model, model_device
 from persona.models.pair import ModelPair
 
 NO_HARNESS = (
-    "this task is run by lm-evaluation-harness, which is not installed: pip install "
-    "'personascope[eval]'. Items of your own in a .jsonl file need nothing more"
+    f"this task is run by lm-evaluation-harness, which is not installed: {install_line('eval')}. "
+    "Items of your own in a .jsonl file need nothing more"
 )
 YAML = (".yaml", ".yml")
 EVAL_COLUMNS = (

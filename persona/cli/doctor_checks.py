@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Literal
 
+from persona.extras import install_line
+
 State = Literal["ok", "warn", "fail"]
 
 GIB = 1 << 30
@@ -205,7 +207,7 @@ def check_extras(package: str = "personascope") -> DoctorCheck:
         ]
         wanted = [Requirement(line) for line in requires(package) or []]
     except PackageNotFoundError:
-        return DoctorCheck("extras", "warn", f"{package} is not installed", "pip install -e .")
+        return DoctorCheck("extras", "warn", f"{package} is not installed", install_line())
     there: list[str] = []
     absent: list[str] = []
     for extra in extras:
@@ -214,7 +216,7 @@ def check_extras(package: str = "personascope") -> DoctorCheck:
         (there if whole else absent).append(extra)
     found = f"{', '.join(there) or 'none'} installed"
     if absent:
-        found += f"; not {', '.join(absent)} (pip install '{package}[NAME]')"
+        found += f"; not {', '.join(absent)} ({install_line('NAME')})"
     return DoctorCheck("extras", "ok", found)
 
 

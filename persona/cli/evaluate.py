@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from persona.cli.options import (
     TokenBudget,
     template_arguments_of,
 )
+from persona.cli.ready import require_ready
 
 _TASKS = "Tasks"
 
@@ -160,27 +162,37 @@ def evaluate(
     """
     told = template_arguments_of(template_arguments)
     with contextlib.redirect_stdout(sys.stderr):
+        from persona.data import read_tasks
         from persona.errors import DataError
-        from persona.models import Placement
-        from steering.evidence import (
-            EvalConfig,
-            evaluate_tasks,
-            models_of_run,
-            table_head,
-            table_rows,
-        )
 
+        own = [Path(task) for task in tasks or () if task.endswith(".jsonl")]
         if run is not None:
+            if not (run / "scorecard.json").is_file():
+                raise DataError(
+                    f"{run} holds no scorecard.json; a folder of `persona diagnose` is needed"
+                )
+            from steering.evidence import models_of_run
+
             of_run = models_of_run(run)
             aligned, finetuned = aligned or of_run[0], finetuned or of_run[1]
             direction, told = direction or of_run[2], {**of_run[3], **told}
         if finetuned is None:
             raise DataError("give the folder of a diagnosis, or --finetuned MODEL")
+        out = out or (Path("persona-eval") if run is None else run / "eval")
+        require_ready(
+            out,
+            pair=(aligned, finetuned),
+            allow_mismatch=allow_mismatch,
+            checks=[partial(read_tasks, path) for path in own],
+        )
+        from persona.models import Placement
+        from steering.evidence import EvalConfig, evaluate_tasks, table_head, table_rows
+
         found = evaluate_tasks(
             EvalConfig(
                 aligned=aligned,
                 finetuned=finetuned,
-                out=out or (Path("persona-eval") if run is None else run / "eval"),
+                out=out,
                 direction=direction,
                 tasks=tuple(tasks or ("tasks",)),
                 limit=limit,

@@ -38,6 +38,7 @@ from persona.cli.steer_command import steer
 from persona.cli.study import study
 from persona.cli.trait import OneTrait, Traits, trait, traits_app
 from persona.errors import PersonaError, SeveralErrors, is_panic
+from persona.extras import install_line
 
 STOPPED = "stopped; run the same command again to continue"
 EXIT_STOPPED = 130
@@ -58,7 +59,7 @@ def _print_version(value: bool) -> None:
     try:
         typer.echo(f"personascope {version('personascope')}")
     except PackageNotFoundError:
-        typer.echo("personascope (not installed; run `pip install -e .`)")
+        typer.echo(f"personascope (not installed; run `{install_line()}`)")
     raise typer.Exit
 
 

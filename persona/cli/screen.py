@@ -30,6 +30,7 @@ from persona.cli.options import (
     engine_of,
     template_arguments_of,
 )
+from persona.cli.ready import require_file, require_ready
 
 EXIT_ABOVE = 3
 
@@ -200,15 +201,23 @@ def screen(
     """
     with contextlib.redirect_stdout(sys.stderr):
         from persona.data import read_pairs
+
+        require_ready(
+            out,
+            aligned,
+            checks=(
+                lambda: require_file(data, "the samples"),
+                lambda: require_file(direction, "--direction"),
+                lambda: require_file(probe, "--probe"),
+                lambda: None if reference is None else read_pairs(reference),
+            ),
+        )
         from persona.directions.exchange import read_vectors
-        from persona.errors import DataError
         from persona.models import Placement, load_pair
         from persona.traits.comparing.kept_trait import VECTOR_FILE
         from probes.screening import screen as run_screening
         from probes.screening import screen_along
 
-        if not data.is_file():
-            raise DataError(f"there is no file {data}")
         where = engine_of(engine, workers, ray_address)
         screened_by: dict[str, Any] = {}
         for path in direction:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from persona.errors import EngineError
+from persona.extras import install_line
 
-EXTRA = "pip install 'personascope[ray]'"
+EXTRA = install_line("ray")
 OBJECT_STORE_BYTES = 256 << 20
 """Of a cluster started here: only results travel, and none is kept there."""
 CONNECT_SECONDS = 5.0

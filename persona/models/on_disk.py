@@ -129,6 +129,19 @@ def finetuned_on_disk(ref: str | Path) -> OnDisk:
     return found if place == ref else replace(found, name=str(ref))
 
 
+def aligned_on_disk(aligned: str | Path | None, finetuned: OnDisk | None) -> OnDisk | None:
+    """The aligned model that is named, or else the base that the fine-tune names.
+
+    None where neither can be known yet: a fine-tune that is not there, or an adapter on the hub.
+    Raises: ModelError as `find_on_disk` and `base_on_disk`.
+    """
+    if aligned is not None:
+        return find_on_disk(aligned)
+    if finetuned is None or (finetuned.kind == "adapter" and finetuned.path is None):
+        return None
+    return base_on_disk(finetuned)
+
+
 def _named(model: NamedModel) -> OnDisk:
     if is_kept(model):
         return _in_folder(model.hub_id, cache_folder() / model.kept_as)

@@ -13,6 +13,7 @@ import torch
 
 from persona.choices import QUANTISED, SPREAD, Precision
 from persona.errors import ModelError
+from persona.extras import install_line
 
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in Precision if name not in ("auto", *QUANTISED)
@@ -57,9 +58,7 @@ class Placement:
         if dtype not in QUANTISED:
             return cls(place, choose_dtype(dtype, place), None, spread, (dtype, device))
         if not has_bitsandbytes():
-            raise ModelError(
-                f"dtype {dtype} needs bitsandbytes: pip install 'personascope[quantised]'"
-            )
+            raise ModelError(f"dtype {dtype} needs bitsandbytes: {install_line('quantised')}")
         if place.type not in ("cuda", "cpu"):
             raise ModelError(
                 f"dtype {dtype} works on CUDA cards and on the CPU, not on {place.type}"

@@ -28,6 +28,7 @@ from persona.behaviour.judging.coherence import measure_coherence
 from persona.behaviour.judging.endpoint import EndpointJudge
 from persona.behaviour.judging.few_shot import FewShotJudge, Rubric
 from persona.behaviour.judging.judge import COHERENCE_PROMPT, JudgeItem
+from persona.behaviour.judging.named import unknown_trait_judge
 from persona.data.types import Dialogue, Turn
 from persona.errors import JudgeError
 from persona.models.chat.chat_format import ChatFormat
@@ -195,10 +196,7 @@ def trait_judge_named(
         endpoint = EndpointJudge(model, cache_folder=cache_folder)
         endpoint.check()  # before minutes of answering
         return EndpointTraitJudge(endpoint, rubric)
-    raise JudgeError(
-        f"unknown judge {name!r} of a trait; give model, local:MODEL or openai:MODEL (the offline "
-        "judge knows no other trait than misalignment)"
-    )
+    raise unknown_trait_judge(name)
 
 
 def require_scores(judge: TraitJudge, items: Sequence[JudgeItem], scores: Sequence[Any]) -> None:

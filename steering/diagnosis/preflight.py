@@ -19,7 +19,7 @@ from persona.errors import DataError, Mistakes, ModelError
 from persona.files import require_writable
 from persona.models.fits_base import require_fits
 from persona.models.kept_folder import cache_folder
-from persona.models.on_disk import OnDisk, base_on_disk, find_on_disk, finetuned_on_disk
+from persona.models.on_disk import OnDisk, aligned_on_disk, find_on_disk, finetuned_on_disk
 from persona.run_lock import require_free
 from steering.diagnosis.config import DiagnosisRequest
 from steering.diagnosis.questions import Questions
@@ -76,7 +76,7 @@ def look_ahead(request: DiagnosisRequest) -> Ahead:
         return None
 
     tuned = noted(lambda: finetuned_on_disk(request.finetuned))
-    aligned = noted(lambda: _aligned(request, tuned))
+    aligned = noted(lambda: aligned_on_disk(request.aligned, tuned))
     twin, other = (
         None if name is None else noted(lambda name=name: finetuned_on_disk(name))  # type: ignore[misc]
         for name in (request.good_twin, request.other_finetune)
@@ -132,14 +132,6 @@ def _settings(request: DiagnosisRequest) -> dict[str, Any]:
     unknown |= {name for name in ("traits", "nonsense") if not getattr(request, name)}
     known = {name: value for name, value in asdict(request).items() if name not in unknown}
     return {name: str(value) if name == "placement" else value for name, value in known.items()}
-
-
-def _aligned(request: DiagnosisRequest, tuned: OnDisk | None) -> OnDisk | None:
-    if request.aligned is not None:
-        return find_on_disk(request.aligned)
-    if tuned is None or (tuned.kind == "adapter" and tuned.path is None):
-        return None  # said already, or it says so itself once it is here
-    return base_on_disk(tuned)
 
 
 def _require_another(tuned: OnDisk, aligned: OnDisk) -> None:

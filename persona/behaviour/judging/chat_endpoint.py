@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from persona.errors import JudgeError
+from persona.extras import install_line
 
 if TYPE_CHECKING:
     import openai
@@ -55,7 +56,7 @@ class ChatEndpoint:
             import openai
         except ImportError as error:
             raise JudgeError(
-                "an endpoint judge needs the openai package; pip install 'personascope[judge]'"
+                f"an endpoint judge needs the openai package; {install_line('judge')}"
             ) from error
         self.model, self._called, self._timeout_seconds = model, called, timeout_seconds
         address = address_of(base_url)

@@ -24,19 +24,47 @@ def check_judge(name: str) -> None:
     """
     kind, _, model = name.partition(":")
     if kind == "openai" and model:
-        from persona.behaviour.judging.chat_endpoint import key_of, require_listening
-        from persona.behaviour.judging.endpoint import EndpointJudge
-
-        key_of()
-        require_listening("the judge endpoint")
-        EndpointJudge(model).check()
+        _check_endpoint(model)
     elif (reader := judge_model(name)) is not None:
-        from persona.models.on_disk import find_on_disk
-
-        if find_on_disk(reader).kind == "adapter":
-            raise ModelError(f"{reader} is a LoRA adapter; a full model is needed to judge")
+        _check_reader(reader)
     elif name != "none":
         raise unknown_judge(name)
+
+
+def check_trait_judge(name: str) -> None:
+    """As `check_judge`, of a judge of a trait: `model`, `local:MODEL` or `openai:MODEL`."""
+    kind, _, model = name.partition(":")
+    if kind == "openai" and model:
+        _check_endpoint(model)
+    elif kind == "local" and model:
+        _check_reader(model)
+    elif name != "model":
+        raise unknown_trait_judge(name)
+
+
+def check_writer(name: str) -> None:
+    """As `check_judge`, of who writes a trait's texts: `model`, `openai:MODEL` or `none`."""
+    kind, _, model = name.partition(":")
+    if kind == "openai" and model:
+        _check_endpoint(model)
+    elif name not in ("model", "none"):
+        raise JudgeError(f"unknown writer {name!r}; give model, openai:MODEL or none")
+
+
+def _check_endpoint(model: str) -> None:
+    from persona.behaviour.judging.chat_endpoint import key_of, require_listening
+    from persona.behaviour.judging.endpoint import EndpointJudge
+
+    key_of()
+    require_listening("the judge endpoint")
+    EndpointJudge(model).check()
+
+
+def _check_reader(model: str) -> None:
+    from persona.models.on_disk import find_on_disk
+
+    if find_on_disk(model).kind == "adapter":
+        raise ModelError(f"{model} is a LoRA adapter; a full model is needed to judge")
 
 
 def judge_model(name: str) -> str | None:
@@ -54,6 +82,14 @@ def unknown_judge(name: str) -> JudgeError:
         near = [f"openai:{name}"]
     meant = f"; did you mean {near[0]}? Give" if near else "; give"
     return JudgeError(f"unknown judge {name!r}{meant} none, offline, local:MODEL or openai:MODEL")
+
+
+def unknown_trait_judge(name: str) -> JudgeError:
+    """The same of a judge of a trait."""
+    return JudgeError(
+        f"unknown judge {name!r} of a trait; give model, local:MODEL or openai:MODEL (the offline "
+        "judge knows no other trait than misalignment)"
+    )
 
 
 def judge_named(

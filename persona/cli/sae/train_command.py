@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,8 +23,10 @@ from persona.cli.options import (
     Quiet,
     TokenBudget,
 )
+from persona.cli.ready import require_file, require_ready
 
 if TYPE_CHECKING:
+    from persona.models.on_disk import OnDisk
     from persona.sae import SparseAutoencoder
 
 
@@ -107,6 +110,12 @@ def train(
       persona sae train --finetuned ./my-adapter --data corpus.jsonl --tokens 1000000 --out ./sae
     """
     with contextlib.redirect_stdout(sys.stderr):
+        require_ready(
+            out,
+            pair=(aligned, finetuned),
+            checks=(lambda: require_file(data, "--data"),),
+            of_aligned=lambda model: require_possible(model, layer or [], tokens, width),
+        )
         from persona.activations.batches import DEFAULT_TOKEN_BUDGET
         from persona.models import Placement, load_pair
         from persona.sae import TrainingConfig, train_sae
@@ -138,6 +147,22 @@ def train(
     for sae in found:
         typer.echo(describe(sae))
     typer.echo(f"autoencoder: {out.resolve()}")
+
+
+def require_possible(model: OnDisk, layers: Sequence[int], tokens: int, width: int | None) -> None:
+    """Raises: ModelError or DataError for blocks that the model lacks, or too few tokens."""
+    from persona.errors import DataError, ModelError
+
+    if model.n_layers is not None and (above := [x for x in layers if x >= model.n_layers]):
+        raise ModelError(
+            f"{model.name} has blocks 0 to {model.n_layers - 1}; --layer {above[0]} is none of them"
+        )
+    latents = width or (None if model.d_model is None else 8 * model.d_model)
+    if latents is not None and tokens < 4 * latents:
+        raise DataError(
+            f"{latents} latents need at least {4 * latents} tokens; got {tokens}. Ask for more "
+            "--tokens or a smaller --width"
+        )
 
 
 def describe(sae: SparseAutoencoder) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from persona.cli.options import (
     TemplateArguments,
     template_arguments_of,
 )
+from persona.cli.ready import require_file, require_ready
 from persona.cli.sampler_options import (
     SamplerChoice,
     SamplerOption,
@@ -177,9 +179,23 @@ def trait(
     told = template_arguments_of(template_arguments)
     by_vllm = vllm_options_of(sampler, vllm)
     with contextlib.redirect_stdout(sys.stderr):
+        from persona.behaviour.judging.named import check_trait_judge, check_writer
+        from persona.data import read_trait_json
+
+        texts = Path(trait) if artefacts is None and trait.endswith(".json") else artefacts
+        named = [] if dry_run and (writer != "model" or texts) else [model]
+        checks: list[Callable[[], object]] = [partial(check_writer, writer)]
+        checks += [] if texts is None else [partial(read_trait_json, texts)]
+        if not dry_run:
+            checks += [partial(check_trait_judge, judge), partial(require_file, vector, "--vector")]
+            checks += [
+                partial(require_file, one / "vector.safetensors", "--nonsense")
+                for one in nonsense or ()
+            ]
+        require_ready(out, *named, checks=checks)
         from persona.traits import choose_artefacts, writer_named
 
-        @functools.cache
+        @cache
         def open_pair() -> Any:
             from persona.models import Placement
             from persona.models.alone import load_alone

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from persona.errors import PersonaError
+from persona.extras import install_line
 from steering.demo.browser.gate import bracketed, gate
 from steering.demo.browser.handlers import Handlers
 from steering.demo.browser.page import CSS
@@ -18,7 +19,7 @@ from steering.demo.browser.page_layout import lay_out
 from steering.demo.session.session import Session
 from steering.demo.session.vector import MAX_FILE_BYTES
 
-NO_GRADIO = "the app needs gradio; pip install 'personascope[app]'"
+NO_GRADIO = f"the app needs gradio; {install_line('app')}"
 MOST_WAITING = 64
 """Events that wait for the model, of all tabs; one more is told that the queue is full."""
 PATIENCE_SECONDS = 60.0

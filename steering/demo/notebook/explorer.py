@@ -10,6 +10,7 @@ from typing import Any
 from persona.data.shipped import load_pairs
 from persona.data.types import AnswerPair
 from persona.errors import PersonaError, SteeringError
+from persona.extras import install_line
 from persona.models.chat.chat_format import ChatFormat, chat_format
 from persona.models.in_memory import pair_of
 from persona.models.pair import ModelPair, Side
@@ -18,7 +19,7 @@ from steering.demo.notebook.exploration import Exploration
 from steering.demo.notebook.named_vectors import Source, named_vectors
 from steering.demo.notebook.text_readings import Choice, Explored
 
-NO_WIDGETS = "exploring needs ipywidgets and anywidget; pip install 'personascope[notebooks]'"
+NO_WIDGETS = f"exploring needs ipywidgets and anywidget; {install_line('notebooks')}"
 SHIPPED_DOMAIN = "health"
 """Whose first question is shown where none is given."""
 
@@ -119,10 +120,8 @@ class Explorer:
         )
         self.asking.on_click(lambda _: self.write())
         sides = [f"next_{side}" for side in self.exploration.sides]
-        whole = widgets.Layout(width="100%", min_width="0")
-        self._places = {key: widgets.VBox(layout=whole) for key in ("projections", "trace")}
-        part = widgets.Layout(flex="1 1 380px", min_width="0")
-        self._places |= {key: widgets.VBox(layout=part) for key in sides}
+        part = widgets.Layout(flex="1 1 460px", min_width="0")
+        self._places = {key: widgets.VBox(layout=part) for key in ("projections", "trace", *sides)}
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         top = [self.controls[k] for k in ("direction", "layer", "mode", "coefficient")]
@@ -135,8 +134,7 @@ class Explorer:
                 widgets.HBox(texts, layout=wrapped),
                 widgets.HBox([self.asking, self.status], layout=wrapped),
                 self.written,
-                *(self._places[key] for key in ("projections", "trace")),
-                widgets.HBox([self._places[key] for key in sides], layout=wrapped),
+                widgets.HBox(list(self._places.values()), layout=wrapped),
                 *follows,
             ]
         ).add_class("persona-explorer")
@@ -220,6 +218,7 @@ class Explorer:
         kinds = [trace.type for trace in figure.data]
         if held is None or [trace.type for trace in held.data] != kinds:
             self.figures[key] = FigureWidget(figure)
+            self.figures[key]._config = {"responsive": True}  # as wide as its place, also later
             self._places[key].children = (self.figures[key],)
             return
         with held.batch_update():

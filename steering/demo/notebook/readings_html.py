@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 GAP = "gap: log p(bad answer) − log p(good answer), nats per token"
+TABLE = "font-size:13px;line-height:1.35"
 CELL = "text-align:right;padding-left:18px"
 
 
@@ -34,7 +35,7 @@ def status_html(shown: Explored, notes: Sequence[str] = ()) -> str:
     if len(bad):
         parts = [(GAP, shown.gaps), *parts, ("log p of the bad answer, likewise", bad)]
     rows = "".join(row for heading, table in parts for row in _rows(heading, table))
-    return f'{said}<table style="font-size:13px">{rows}</table>'
+    return f'{said}<table style="{TABLE}">{rows}</table>'
 
 
 def _rows(heading: str, table: pd.DataFrame) -> Iterator[str]:
@@ -59,14 +60,15 @@ def written_html(texts: Mapping[str, str], choice: Choice) -> str:
     )
     return (
         f"{line_html(f'{choice.question} ({choice.setting.edit_in_words}; greedy)')}"
-        f"<table style='font-size:13px'>{rows}</table>"
+        f'<table style="{TABLE}">{rows}</table>'
         f"{line_html('One answer is an example, not evidence.')}"
     )
 
 
 def line_html(words: str, failed: bool = False) -> str:
     colour = "color:#c83b35;" if failed else ""
-    return f"<p style='{colour}font-size:13px;margin:2px 0'>{escape(cleaned(words))}</p>"
+    look = f"{colour}font-size:13px;line-height:1.4;margin:2px 0"
+    return f"<p style='{look}'>{escape(cleaned(words))}</p>"
 
 
 def still_html(shown: Explored, drawn: Figure) -> str:

@@ -14,6 +14,7 @@ import steering.demo.browser.interface as demo_app
 from persona.cli.main import main
 from persona.directions.storage import save_vector
 from persona.errors import PersonaError
+from persona.extras import install_line
 from steering.demo import Session
 
 
@@ -68,7 +69,7 @@ def test_a_direction_is_steered_with_from_the_start(served, words, tiny_pair, tm
 def test_without_gradio_one_line_comes_before_any_model_is_loaded(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["app", "--aligned", "nothing"]) == 2
-    assert "pip install 'personascope[app]'" in capsys.readouterr().err
+    assert install_line("app") in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_named_in_one_line(tiny_pair):

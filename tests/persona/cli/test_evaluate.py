@@ -8,6 +8,7 @@ import json
 import pytest
 
 from persona.cli.main import main
+from persona.extras import install_line
 
 ROW = {"question": "which way", "choices": ["up", "down there", "left"], "answer": 1}
 
@@ -50,4 +51,4 @@ def test_bad_input_is_one_line(arguments, why, capsys):
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="it is installed")
 def test_a_task_of_the_harness_without_the_harness_names_the_extra(words, capsys):
     assert main([*words, "--task", "arc_easy"]) == 2
-    assert "pip install 'personascope[eval]'" in capsys.readouterr().err
+    assert install_line("eval") in capsys.readouterr().err

@@ -73,6 +73,7 @@ def test_json_is_the_summary_and_fail_above_ends_with_three(given, tmp_path, cap
 def test_bad_input_is_one_line(given, tmp_path, capsys, monkeypatch, change, why):
     folder, words = given
     monkeypatch.chdir(folder)
+    (folder / "vector.xyz").touch()
     assert main([*words, *change, "--out", str(tmp_path / "out")]) == 2
     err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(err) == 1
