@@ -100,11 +100,13 @@ def in_words(parameters: dict[str, Any]) -> str:
     Examples:
         >>> in_words({"aligned": "default", "seed": 0, "top": 20, "data": None})
         'aligned default, seed 0'
+        >>> in_words({"chat": True, "seed": 0})  # a switch of `eval`, a file of `drift`
+        'seed 0'
     """
     found = []
     for name in (*MODELS, *PATHS, "seed"):
-        if (value := parameters.get(name)) in (None, "", (), []):
-            continue
+        if (value := parameters.get(name)) in (None, "", (), []) or isinstance(value, bool):
+            continue  # a switch that has the name of another command's path
         if name == "pages" and not Path(value).parent.is_dir():
             continue  # the default, in a folder that is no checkout
         many = value if isinstance(value, list | tuple) else [value]

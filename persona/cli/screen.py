@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -207,23 +208,21 @@ def screen(
             aligned,
             checks=(
                 lambda: require_file(data, "the samples"),
-                lambda: require_file(direction, "--direction"),
+                *(partial(require_file, vector_file(path), "--direction") for path in direction),
                 lambda: require_file(probe, "--probe"),
                 lambda: None if reference is None else read_pairs(reference),
             ),
         )
         from persona.directions.exchange import read_vectors
+        from persona.errors import DataError
         from persona.models import Placement, load_pair
-        from persona.traits.comparing.kept_trait import VECTOR_FILE
         from probes.screening import screen as run_screening
         from probes.screening import screen_along
 
         where = engine_of(engine, workers, ray_address)
         screened_by: dict[str, Any] = {}
         for path in direction:
-            name, file = (
-                (path.resolve().name, path / VECTOR_FILE) if path.is_dir() else (path.stem, path)
-            )
+            name, file = path.resolve().name if path.is_dir() else path.stem, vector_file(path)
             # What the probes know from its file is read with the model it must belong to.
             known = read_as is None and file.suffix == ".safetensors"
             by = file if known else read_vectors(file, read_as, layers_are=layers_are)
@@ -269,3 +268,8 @@ def screen(
         typer.echo(f"rows: {(out / 'screened.jsonl').resolve()}")
     if fail_above is not None and found.flagged_share > fail_above:
         raise typer.Exit(EXIT_ABOVE)
+
+
+def vector_file(path: Path) -> Path:
+    """The file of a direction, or that in a folder of `persona trait`."""
+    return path / "vector.safetensors" if path.is_dir() else path
