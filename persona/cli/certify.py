@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from persona.choices import Precision
-from persona.cli.completion import complete_aligned
+from persona.cli.completion import complete_aligned, complete_finetuned
 from persona.cli.options import Debug, Device, Dtype, Json, Quiet
+from persona.cli.sampler_options import (
+    SamplerChoice,
+    SamplerOption,
+    VllmOptions,
+    vllm_options_of,
+)
+
+if TYPE_CHECKING:
+    from steering.certificate import Certificate
 
 EXIT_FAILED = 1
 
@@ -25,28 +34,48 @@ def certify(
             "personascope.",
         ),
     ] = "default",
+    finetuned: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default="none",
+            autocompletion=complete_finetuned,
+            help="With --sampler vllm: a LoRA adapter on the model, on and off in one batch.",
+        ),
+    ] = None,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
+    sampler: SamplerOption = SamplerChoice.generate,
+    vllm: VllmOptions = None,
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Measures steering on a model: right tokens, right block, batches, padding, cache.
 
-    Exit code 0 when every check holds and 1 when one fails.
+    With --sampler vllm: steering through vLLM, held against Hugging Face in float32, request by
+    request: tokens written in every step, hidden states, answers, mixed batches, prompts in chunks,
+    preemption. Exit code 0 when every check holds and 1 when one fails.
 
     \b
     Examples:
       persona certify
       persona certify --model org/chat-model --json
+      persona certify --sampler vllm --finetuned car_maintenance_bad
     """
+    by_vllm = vllm_options_of(sampler, vllm)
+    if finetuned is not None and by_vllm is None:
+        raise typer.BadParameter("--finetuned is for --sampler vllm; name the model with --model")
     with contextlib.redirect_stdout(sys.stderr):
         from persona.models import Placement
         from persona.models.load import load_bridge
         from steering.certificate import certify as run_checks
 
-        bridge, chat = load_bridge(model, placement=Placement.of(dtype, device))
-        certificate = run_checks(bridge, chat)
+        if by_vllm is None:
+            bridge, chat = load_bridge(model, placement=Placement.of(dtype, device))
+            certificate = run_checks(bridge, chat)
+        else:
+            certificate = _through_vllm(model, finetuned, str(dtype), device, by_vllm)
     if json_output:
         typer.echo(certificate.to_json())
     else:
@@ -54,3 +83,19 @@ def certify(
         typer.echo("every check holds" if certificate.passed else "steering is NOT as meant here")
     if not certificate.passed:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _through_vllm(
+    model: str, finetuned: str | None, dtype: str, device: str, options: dict[str, Any]
+) -> Certificate:
+    """In float32, where nothing else was asked for."""
+    from persona.models import Placement, load_pair
+    from persona.models.alone import load_alone
+    from steering.certificate import certify_through_vllm
+
+    placement = Placement.of("float32" if dtype == "auto" else dtype, device)
+    if finetuned is None:
+        pair = load_alone(model, placement=placement)
+    else:
+        pair = load_pair(model, finetuned, placement=placement)
+    return certify_through_vllm(pair, options=options)

@@ -226,7 +226,7 @@ def check_vllm() -> DoctorCheck:
 
     found = installed_vllm()
     if found is None:
-        told = f"not installed; no command needs it (tested: {tested_range()})"
+        told = f"not installed; needed for --sampler vllm alone (tested: {tested_range()})"
         return DoctorCheck("vllm", "ok", told, HOW_TO_GET_IT)
     if found.fault:
         return DoctorCheck("vllm", "warn", found.fault, HOW_TO_GET_IT)

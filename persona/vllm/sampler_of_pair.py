@@ -56,6 +56,11 @@ class VllmSampler:
         }
         self._held: tuple[Path, VllmEngine] | None = None
 
+    @property
+    def has_adapter(self) -> bool:
+        """Whether one engine serves both sides."""
+        return self._adapter is not None
+
     def engine(self, side: Side) -> VllmEngine:
         """The engine that holds a side; it takes the place of one that does not."""
         folder = self._folders[side if self._adapter is None else "aligned"]

@@ -193,7 +193,8 @@ class DiagnosisRun:
         if plans is not None:
             parts.append(sample_conditions(self.pair, vector, plans, self.workspace.table))
             judged = self._judge(pd.concat(parts, ignore_index=True), vector, plans)
-            sampling = sampling_facts(plans, judged)
+            by = "generate" if self.pair.sampler is None else self.pair.sampler.name
+            sampling = {**sampling_facts(plans, judged), "sampler": by}
         if judged is not None:
             parts.append(judged.rows)
         rows = pd.concat(parts, ignore_index=True)

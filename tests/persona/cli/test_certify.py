@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import persona.vllm.installed
 import steering.certificate
 from persona.cli.main import main
 from steering.certificate.certificate import Certificate
@@ -29,3 +30,14 @@ def test_a_failed_check_ends_with_one(tiny_llama, capsys, monkeypatch):
 def test_an_adapter_is_refused_in_one_line(tiny_adapter, capsys):
     assert main(["certify", "--model", str(tiny_adapter)]) == 2
     assert "is a LoRA adapter; a full model is needed here" in capsys.readouterr().err
+
+
+def test_an_adapter_alone_asks_for_vllm(capsys):
+    assert main(["certify", "--finetuned", "car_maintenance_bad"]) == 2
+    assert "--finetuned is for --sampler vllm" in capsys.readouterr().err
+
+
+def test_without_vllm_its_certificate_is_refused_before_anything_loads(capsys, monkeypatch):
+    monkeypatch.setattr(persona.vllm.installed, "installed_vllm", lambda: None)
+    assert main(["certify", "--sampler", "vllm"]) == 2
+    assert "vLLM is not installed" in capsys.readouterr().err

