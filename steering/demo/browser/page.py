@@ -119,7 +119,7 @@ def legend_html(state: PageState) -> str:
         scale = scale_at(session.vector, axis.layer, session.exchanges)
         low, high = (escape(end) for end in scale.ends)
         parts.append(
-            f'<div class="legend"><span>{low}</span><u></u><span>{high}</span><span>· projection '
+            f'<div class="legend"><span>{low}</span><u></u><span>{high}</span><span>projection '
             f"on the direction after block {scale.layer}, of the residual that predicts the token "
             "(residual-stream units); red, underlined: toward the trait</span></div>"
         )

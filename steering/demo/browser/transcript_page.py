@@ -16,11 +16,14 @@ STYLE = """
   --body-text-color: #1c2330; --color-accent: #6366f1; }
 @media (prefers-color-scheme: dark) { :root { --border-color-primary: #3a4250;
   --background-fill-primary: #12161d; --background-fill-secondary: #1c222c;
-  --body-text-color: #e6e9ef; --quiet: #a2abb9; } }
+  --body-text-color: #e6e9ef; --quiet: #a2abb9; --good: #5fc08a;
+  --bad: #f0837b; } }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1500px; padding: 16px;
   background: var(--background-fill-primary); color: var(--body-text-color); }
 #columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); }
+#columns > * { min-width: 0 !important; }
 .talk { height: auto !important; }
+.talk .turns { max-height: none !important; }
 """
 
 
