@@ -261,7 +261,7 @@ def test_one_click_on_an_example_shows_gaps_and_whether_the_text_holds(tiny_pair
             page.locator("a[download]").first.click()
         kept = Path(download.value.path()).read_text(encoding="utf-8")
         assert known.shown[0].question in kept and "<script" not in kept
-        beside = page.context.new_page()
+        beside = page.context.browser.new_page()
         beside.set_content(kept)
         assert [talk.is_visible() for talk in beside.locator(".talk").all()] == [True] * 4
         beside.close()
