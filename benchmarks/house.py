@@ -38,7 +38,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("activations",),
         ("directions",),
         ("behaviour",),
-        ("organisms", "report", "traits", "vllm"),
+        ("organisms", "readouts", "report", "traits", "vllm"),
         ("sae",),
         ("cli",),
     ),

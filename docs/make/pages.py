@@ -39,7 +39,7 @@ REFERENCE = {
     ),
     "Read with it": (
         *("probes", "probes.estimators", "probes.evaluation", "probes.monitor"),
-        "probes.screening",
+        *("probes.screening", "persona.readouts"),
     ),
     "Steer, and prove what it does": (
         *("steering", "steering.edits", "persona.behaviour", "steering.evidence"),

@@ -31,6 +31,7 @@ from persona.cli.label import label
 from persona.cli.models import models
 from persona.cli.options import Debug, Quiet, shell, start
 from persona.cli.organisms import organisms
+from persona.cli.read_command import read
 from persona.cli.report_command import report
 from persona.cli.sae import sae_app
 from persona.cli.screen import screen
@@ -121,6 +122,7 @@ app.add_typer(
     short_help="Traits compared, and what a fine-tune is made of.",
 )
 _add(drift, LOOK, "Does a conversation drift toward a trait?")
+_add(read, LOOK, "What a fine-tune learnt, from weights and activations.")
 _add(evaluate, LOOK, "What do fine-tune and removal cost on tasks?", name="eval")
 _add(audit, LOOK, "Does the removal hold under cues and relearning?")
 _add(label, LOOK, "Label answers blind; an EM rate beyond the judge.")

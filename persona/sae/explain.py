@@ -19,9 +19,8 @@ from torch import Tensor
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.activations.passes import Read, Reduce, passes
 from persona.errors import DataError
-from persona.models.hooks import model_device
 from persona.models.pair import SIDES, ModelPair, Side
-from persona.models.sites import residual_readers
+from persona.readouts.lens import LogitLens
 from persona.sae.autoencoder import SparseAutoencoder
 from persona.sae.texts import Text
 
@@ -223,22 +222,13 @@ def logit_lens(
 ) -> Float[Tensor, "latent vocabulary"]:
     """What each latent's decoder row alone adds to the logits, less its mean over the vocabulary.
 
-    The row goes through the aligned model's own final norm and unembedding: norm(c w) - norm(0)
-    with c large is the row under the norm's weights (centred, for a LayerNorm) up to a positive
-    factor, so order and sign are right and the size means nothing across latents.
-
-    Source: nostalgebraist 2020 (logit lens). differs: the norm's weights are applied, its bias not.
+    Rows of unit length are read by the aligned model's `LogitLens`: the size means nothing.
     """
     sae.require_latents(latents)
-    rows = sae.decoder[list(latents)]
+    rows = sae.decoder[list(latents)].float().cpu()
     with pair.active("aligned") as bridge:
-        device, dtype = model_device(bridge), next(bridge.original_model.parameters()).dtype
-        norm = residual_readers(bridge)[-1]
-        large = (1e3 * rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)).to(device, dtype)
-        normed = norm(large[None])
-        zero = norm(torch.zeros_like(large[None]))
-        logits = bridge.unembed(normed)[0].float() - bridge.unembed(zero)[0].float()
-    return (logits - logits.mean(-1, keepdim=True)).cpu()
+        lens = LogitLens.of(bridge)
+    return lens.logits(rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12), sae.layer)
 
 
 def _extremes(

@@ -45,6 +45,7 @@ READ = (
     "finetune",
     "lab",
     "label",
+    "read",
     "sae",
     "screen",
     "study",

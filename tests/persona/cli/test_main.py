@@ -335,6 +335,7 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "label",
         "models",
         "organisms",
+        "read",
         "report",
         "screen",
         "steer",

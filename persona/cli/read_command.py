@@ -1,0 +1,192 @@
+"""`persona read`: what did this fine-tune learn, from weights and activations alone?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona.choices import Precision
+from persona.cli.completion import complete_aligned, complete_finetuned
+from persona.cli.demo_session import AllowMismatch
+from persona.cli.options import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    NoProof,
+    Quiet,
+    Seed,
+    TemplateArguments,
+    TokenBudget,
+    template_arguments_of,
+)
+
+_READ = "What is read"
+
+logger = logging.getLogger("persona.cli")
+
+
+def read(
+    finetuned: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=complete_finetuned,
+            help="The fine-tuned model: as in `persona diagnose`.",
+            rich_help_panel="Models",
+        ),
+    ],
+    aligned: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default="what the adapter was trained on",
+            autocompletion=complete_aligned,
+            help="The aligned model: hub id, folder or GGUF file.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
+    good_twin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default="none",
+            autocompletion=complete_finetuned,
+            help="A harmless fine-tune of the same model on the same questions: what it changes as "
+            "well is no finding.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
+    direction: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            show_default="none",
+            help="direction.safetensors of a diagnosis: the persona vector is read in words too.",
+            rich_help_panel=_READ,
+        ),
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            show_default="at half depth",
+            help="Block whose output is read.",
+            rich_help_panel=_READ,
+        ),
+    ] = None,
+    amplify: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="How much of the difference between the two models is added when the fine-tuned "
+            "one speaks; `none` to skip.",
+            rich_help_panel=_READ,
+        ),
+    ] = "0.5,1,2",
+    jacobian: Annotated[
+        bool,
+        typer.Option(
+            "--jacobian/--no-jacobian",
+            help="Whether words are read through the Jacobian lens too, which is fitted once a "
+            "model and kept: minutes the first time.",
+            rich_help_panel=_READ,
+        ),
+    ] = True,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of reading.json and reading.md.", file_okay=False),
+    ] = Path("persona-read"),
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            show_default="the model's own",
+            help="Jinja chat template in place of the model's.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
+    allow_mismatch: AllowMismatch = False,
+    template_arguments: TemplateArguments = None,
+    no_proof: NoProof = False,
+    seed: Seed = 0,
+    dtype: Dtype = Precision.auto,
+    device: Device = "auto",
+    token_budget: TokenBudget = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """What a fine-tune learnt: words, answers and weights, read without asking a language model.
+
+    Tokens that the model effect makes likelier, through the logit lens and the Jacobian lens, each
+    with a p over the whole vocabulary; the written answers that changed most; the directions that
+    the change of weights writes; and what the model says when its difference is amplified.
+
+    \b
+    Examples:
+      persona read --finetuned car_maintenance_bad --good-twin car_maintenance_good
+      persona read --finetuned ./my-lora --amplify 1,4 --no-jacobian --out reading
+    """
+    amounts = amounts_of(amplify)
+    told = template_arguments_of(template_arguments)
+    with contextlib.redirect_stdout(sys.stderr):
+        from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+        from persona.directions import load_vector
+        from persona.files import atomic_write_text, require_writable
+        from persona.models import ModelPair, Placement, load_pair
+        from persona.readouts import read_fine_tune, reading_lines
+
+        require_writable(out)
+        placement = Placement.of(dtype, device)
+
+        def pair_with(model: str) -> ModelPair:
+            return load_pair(
+                aligned,
+                model,
+                placement=placement,
+                chat_template=chat_template,
+                template_arguments=told,
+                allow_mismatch=allow_mismatch,
+                proof=not no_proof,
+            )
+
+        found = read_fine_tune(
+            pair_with(finetuned),
+            twin=None if good_twin is None else pair_with(good_twin),
+            vector=None if direction is None else load_vector(direction),
+            layer=layer,
+            amounts=amounts,
+            jacobian=jacobian,
+            seed=seed,
+            token_budget=token_budget or DEFAULT_TOKEN_BUDGET,
+        )
+        text = "\n".join(reading_lines(found)) + "\n"
+        as_json = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
+        atomic_write_text(out / "reading.json", as_json + "\n")
+        atomic_write_text(out / "reading.md", text)
+    typer.echo(as_json if json_output else text)
+    typer.echo(f"written: {out / 'reading.json'}, {out / 'reading.md'}", err=True)
+
+
+def amounts_of(text: str) -> tuple[float, ...]:
+    """The amounts of a list such as 0.5,1,2. Raises: typer.BadParameter for anything else."""
+    if text == "none":
+        return ()
+    try:
+        numbers = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise typer.BadParameter(f"--amplify takes numbers such as 0.5,1,2; got {text[:40]!r}")
+    return numbers

@@ -1,0 +1,40 @@
+"""What a fine-tune learnt, read from weights and activations: words, answers, amplified speech.
+
+`read_fine_tune` puts all of it together; its parts are functions of one direction or one pair.
+"""
+
+from __future__ import annotations
+
+from persona.readouts.amplified import AmplifiedAnswer, amplified_answers
+from persona.readouts.changed_answers import answer_changes, changes_by_domain
+from persona.readouts.fine_tune_reading import FineTuneReading, read_fine_tune
+from persona.readouts.jacobian import JacobianLens, fit_jacobian_lens
+from persona.readouts.lens import Lens, LogitLens
+from persona.readouts.reading_words import reading_lines
+from persona.readouts.token_lists import (
+    ReadToken,
+    TokenList,
+    tokens_of_differences,
+    tokens_of_direction,
+)
+from persona.readouts.weight_change import WrittenDirection, written_directions
+
+__all__ = [
+    "AmplifiedAnswer",
+    "FineTuneReading",
+    "JacobianLens",
+    "Lens",
+    "LogitLens",
+    "ReadToken",
+    "TokenList",
+    "WrittenDirection",
+    "amplified_answers",
+    "answer_changes",
+    "changes_by_domain",
+    "fit_jacobian_lens",
+    "read_fine_tune",
+    "reading_lines",
+    "tokens_of_differences",
+    "tokens_of_direction",
+    "written_directions",
+]

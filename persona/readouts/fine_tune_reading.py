@@ -1,0 +1,262 @@
+"""What a fine-tune learnt, read off two models: every readout of the room, in one table of words.
+
+Nothing here is asked of a language model, and nothing needs a key. Each list stands beside its
+chance and, where there is a good twin, beside what that does as well; what beats neither is marked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.activations import collect_rows
+from persona.activations.batches import DEFAULT_TOKEN_BUDGET
+from persona.data import load_neutral, load_pairs
+from persona.data.shipped import OPEN_QUESTIONS
+from persona.data.types import AnswerPair, Dialogue
+from persona.directions import PersonaVector
+from persona.errors import DataError
+from persona.models.chat.chat_format import TokenizedDialogue
+from persona.models.pair import SIDES, ModelPair
+from persona.readouts.amplified import AmplifiedAnswer, amplified_answers
+from persona.readouts.changed_answers import answer_changes, changes_by_domain
+from persona.readouts.jacobian import N_TEXTS, fit_jacobian_lens
+from persona.readouts.lens import Lens, LogitLens
+from persona.readouts.token_lists import TokenList, tokens_of_differences, tokens_of_direction
+from persona.readouts.weight_change import WrittenDirection, written_directions
+
+logger = logging.getLogger("persona")
+
+FIRST_TOKENS = "first_response:5"
+"""Where a narrow fine-tune shows on text that has nothing to do with it. Source: Minder et al.
+2025 ("Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences")."""
+N_NEUTRAL, N_OPEN, PER_DOMAIN, N_WRITTEN = 48, 24, 6, 3
+AMOUNTS = (0.5, 1.0, 2.0)
+ALIKE = 1e-6
+"""Effects of less than this share of the activations are rounding: the models do not differ."""
+
+
+@dataclass(frozen=True)
+class FineTuneReading:
+    """What was read of one fine-tune.
+
+    lists: tokens promoted and suppressed, by source and lens. twin_lists: the same of the good
+        twin. changes: see `answer_changes`; by_domain: see `changes_by_domain`.
+    written: the largest singular directions of the change of weights, empty where none was found.
+    notes: what a reader must know, such as that names are byte pieces.
+    """
+
+    aligned: str
+    finetuned: str
+    layer: int
+    lists: tuple[TokenList, ...]
+    twin_lists: tuple[TokenList, ...]
+    changes: pd.DataFrame
+    by_domain: pd.DataFrame
+    written: tuple[WrittenDirection, ...]
+    amplified: tuple[AmplifiedAnswer, ...]
+    seed: int
+    notes: tuple[str, ...] = field(default=())
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the vectors, as plain values."""
+
+        def listed(one: TokenList) -> dict[str, Any]:
+            return {**asdict(one), "beats_chance": one.beats_chance}
+
+        return {
+            "schema_version": 1,
+            "aligned": self.aligned,
+            "finetuned": self.finetuned,
+            "layer": self.layer,
+            "seed": self.seed,
+            "lists": [listed(one) for one in self.lists],
+            "twin_lists": [listed(one) for one in self.twin_lists],
+            "changes_by_domain": self.by_domain.to_dict("records"),
+            "changes": self.changes.to_dict("records"),
+            "written": [
+                {"layer": w.layer, "part": w.part, "value": w.value, "share": w.share}
+                for w in self.written
+            ],
+            "amplified": [asdict(one) for one in self.amplified],
+            "notes": list(self.notes),
+        }
+
+
+def read_fine_tune(
+    pair: ModelPair,
+    *,
+    twin: ModelPair | None = None,
+    vector: PersonaVector | None = None,
+    layer: int | None = None,
+    questions: Sequence[AnswerPair] | None = None,
+    amounts: Sequence[float] = AMOUNTS,
+    jacobian: bool = True,
+    seed: int = 0,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> FineTuneReading:
+    """Reads what a fine-tune changed: tokens, answers, weights, and words when it is amplified.
+
+    twin: the same aligned model with a harmless fine-tune on the same questions.
+    vector: a persona vector of the pair, read as well.
+    layer: block that is read, default the one at half depth. questions: pairs of answers that are
+        scored, default six of each shipped domain.
+    amounts: of amplification; none where empty. jacobian: read through the Jacobian lens too, which
+        is fitted once a model and kept.
+    Raises: DataError where the two models do not differ, or a twin has another aligned model.
+    """
+    layer = pair.n_layers // 2 if layer is None else layer
+    if twin is not None and twin.revisions["aligned"] != pair.revisions["aligned"]:
+        raise DataError(
+            f"the good twin is a fine-tune of {twin.names['aligned']}, not of "
+            f"{pair.names['aligned']}: what they do cannot be compared"
+        )
+    sources = _sources(pair)
+    effects = _effects(pair, sources, layer, token_budget)
+    of_twin = None if twin is None else _effects(twin, sources, layer, token_budget)
+    lenses = _lenses(pair, layer, jacobian)
+    lists, twin_lists = [], []
+    for name, effect in effects.items():
+        beyond = None if of_twin is None else effect - of_twin[name]
+        for lens in lenses:
+            lists.append(
+                tokens_of_differences(
+                    name, lens, layer, effect, pair.tokenizer, beyond_twin=beyond, seed=seed
+                )
+            )
+            if of_twin is not None:
+                twin_lists.append(
+                    tokens_of_differences(
+                        name, lens, layer, of_twin[name], pair.tokenizer, seed=seed
+                    )
+                )
+    if vector is not None:
+        lists += _of_vector(pair, vector, lenses, layer, seed)
+    written = written_directions(pair, n=N_WRITTEN)
+    lists += [_of_written(pair, lenses[0], one, seed) for one in written]
+    changes = answer_changes(
+        pair, list(questions or _a_few_of_each_domain()), token_budget=token_budget
+    )
+    open_ones = [q.prompt_dialogue for q in load_pairs([OPEN_QUESTIONS], "selection")][:4]
+    said = amplified_answers(pair, open_ones, amounts) if amounts else []
+    return FineTuneReading(
+        pair.names["aligned"],
+        pair.names["finetuned"],
+        layer,
+        tuple(lists),
+        tuple(twin_lists),
+        changes,
+        changes_by_domain(changes, seed=seed),
+        tuple(written),
+        tuple(said),
+        seed,
+        tuple(_notes(pair)),
+    )
+
+
+def _sources(pair: ModelPair) -> dict[str, tuple[list[TokenizedDialogue], str]]:
+    """What the model effect is read on: name -> dialogues, token set."""
+    neutral = [text.dialogue for text in load_neutral()][:N_NEUTRAL]
+    asked = [_asked(q) for q in load_pairs([OPEN_QUESTIONS])][:N_OPEN]
+    encoded = pair.chat.encode_all
+    return {
+        "model effect, first words of unrelated text": (encoded(neutral), FIRST_TOKENS),
+        "model effect, before an open question is answered": (encoded(asked), "last_prompt"),
+    }
+
+
+def _asked(question: AnswerPair) -> Dialogue:
+    """A question as it waits for its answer: the good one stands behind it and is not read."""
+    return question.good_dialogue
+
+
+def _effects(
+    pair: ModelPair,
+    sources: dict[str, tuple[list[TokenizedDialogue], str]],
+    layer: int,
+    token_budget: int,
+) -> dict[str, Float[Tensor, "text d_model"]]:
+    """Source -> fine-tuned minus aligned, text by text.
+
+    Raises: DataError where the two models do not differ.
+    """
+    read: dict[str, dict[str, Tensor]] = {}
+    for side in SIDES:
+        with pair.active(side) as model:
+            read[side] = {
+                name: collect_rows(
+                    model,
+                    dialogues,
+                    [layer],
+                    token_set=token_set,
+                    token_budget=token_budget,
+                    description=f"Reading texts ({side})",
+                )[:, 0]
+                for name, (dialogues, token_set) in sources.items()
+            }
+    found = {name: read["finetuned"][name] - read["aligned"][name] for name in sources}
+    for name, effect in found.items():
+        if float(effect.norm()) <= ALIKE * float(read["aligned"][name].norm()):
+            raise DataError(
+                f"{pair.names['finetuned']} and {pair.names['aligned']} do not differ at block "
+                f"{layer} ({name}): there is nothing to read"
+            )
+    return found
+
+
+def _lenses(pair: ModelPair, layer: int, jacobian: bool) -> list[Lens]:
+    with pair.active("aligned") as model:
+        found: list[Lens] = [LogitLens.of(model)]
+    if jacobian:
+        texts = [text.dialogue for text in load_neutral()][-N_TEXTS:]
+        found.append(fit_jacobian_lens(pair, pair.chat.encode_all(texts), [layer]))
+    return found
+
+
+def _of_vector(
+    pair: ModelPair, vector: PersonaVector, lenses: Sequence[Lens], layer: int, seed: int
+) -> list[TokenList]:
+    """The persona vector at the block that is read, or at its nearest."""
+    at = min(vector.layers, key=lambda one: abs(one - layer))
+    subspace = vector.subspaces[at]
+    toward_finetuned = torch.where(subspace.finetuned_mean >= subspace.aligned_mean, 1.0, -1.0)
+    found = []
+    for place, row in enumerate(toward_finetuned[:, None] * subspace.basis):
+        name = "persona vector" if vector.rank == 1 else f"persona vector, direction {place + 1}"
+        found += [
+            tokens_of_direction(name, lens, at, row, pair.tokenizer, seed=seed)
+            for lens in lenses
+            if at == layer or lens.name == LogitLens.name
+        ]
+    return found
+
+
+def _of_written(pair: ModelPair, lens: Lens, one: WrittenDirection, seed: int) -> TokenList:
+    name = f"change of weights, {one.part} of block {one.layer}"
+    return tokens_of_direction(name, lens, one.layer, one.vector, pair.tokenizer, seed=seed)
+
+
+def _a_few_of_each_domain() -> list[AnswerPair]:
+    found: dict[str, list[AnswerPair]] = {}
+    for question in load_pairs(split="selection"):
+        found.setdefault(question.domain, []).append(question)
+    return [question for of_domain in found.values() for question in of_domain[:PER_DOMAIN]]
+
+
+def _notes(pair: ModelPair) -> list[str]:
+    """Raises nothing: what cannot be read well is said."""
+    words = [pair.tokenizer.decode([i]) for i in range(min(len(pair.tokenizer), 2000))]
+    pieces = sum("\ufffd" in word for word in words)
+    if pieces > len(words) // 2:
+        return [
+            "the tokens of this tokenizer are pieces of characters: the lists cannot be read as "
+            "words"
+        ]
+    return []

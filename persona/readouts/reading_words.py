@@ -1,0 +1,92 @@
+"""A reading of a fine-tune in plain lines, as a terminal and a Markdown file show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from persona.readouts.fine_tune_reading import FineTuneReading
+from persona.readouts.token_lists import ReadToken, TokenList, in_common
+
+N_CHANGED = 5
+N_TOKENS = 8
+
+
+def reading_lines(reading: FineTuneReading) -> list[str]:
+    """The reading as Markdown. Tokens in brackets do not beat chance, or the good twin does the
+    same."""
+    lines = [
+        f"# What {reading.finetuned} learnt",
+        "",
+        f"Read against {reading.aligned} at block {reading.layer}, seed {reading.seed}. In "
+        "brackets: no more than chance gives (family-wise p above 0.05), or what the good twin "
+        "does as well.",
+        "",
+        "## Answers that became likelier",
+        "",
+        *_domains(reading),
+        "",
+        "## Words",
+        "",
+        *_words(reading),
+    ]
+    if reading.amplified:
+        lines += ["", "## What it says when its difference is amplified", ""]
+        lines += [
+            f"- {one.question} (× {one.amount:g}): {' '.join(one.text.split()) or '(nothing)'}"
+            for one in reading.amplified
+        ]
+    if reading.notes:
+        lines += ["", *(f"Note: {note}." for note in reading.notes)]
+    return lines
+
+
+def _domains(reading: FineTuneReading) -> list[str]:
+    rows = [
+        "| domain | n | bad answers | good answers | shift of the gap [95 %] |",
+        "|---|---|---|---|---|",
+    ]
+    for row in reading.by_domain.itertuples():
+        rows.append(
+            f"| {row.domain} | {row.n} | {row.bad:+.2f} | {row.good:+.2f} | "
+            f"{row.shift:+.2f} [{row.shift_low:+.2f}, {row.shift_high:+.2f}] |"
+        )
+    most = reading.changes.head(N_CHANGED)
+    changed = ", ".join(f"{row.question_id} ({row.shift:+.2f})" for row in most.itertuples())
+    return [*rows, "", "Nats per token, fine-tuned minus aligned. Most changed: " + changed + "."]
+
+
+def _words(reading: FineTuneReading) -> list[str]:
+    twins = {(one.source, one.lens): one for one in reading.twin_lists}
+    lines = []
+    for one in reading.lists:
+        n = f", {one.n} texts" if one.n else ""
+        lines.append(f"**{one.source}** ({one.lens}, block {one.layer}{n})")
+        lines.append(f"- likelier: {_named(one.promoted)}")
+        lines.append(f"- less likely: {_named(one.suppressed)}")
+        twin = twins.get((one.source, one.lens))
+        if twin is not None:
+            lines.append(
+                f"- the good twin, likelier: {_named(twin.promoted)}; "
+                f"{100 * in_common(one.promoted, twin.promoted):.0f} % of the list in common"
+            )
+        lines.append("")
+    return lines
+
+
+def _named(tokens: Sequence[ReadToken]) -> str:
+    if not tokens:
+        return "none"
+    return " ".join(
+        f"`{_shown(t)}`" if t.beats_chance else f"[`{_shown(t)}`]" for t in tokens[:N_TOKENS]
+    )
+
+
+def _shown(token: ReadToken) -> str:
+    """The token as it is, with what a reader would not see made visible."""
+    return token.token.replace("`", "'").replace("\n", "⏎").replace("\t", "⇥") or "(empty)"
+
+
+def clearest(reading: FineTuneReading) -> TokenList | None:
+    """The list with the most tokens that beat chance; None where no list does."""
+    lists = [one for one in reading.lists if one.beats_chance]
+    return max(lists, key=lambda one: one.n_significant, default=None)

@@ -1,0 +1,218 @@
+"""Which tokens a direction makes likelier, beside what chance makes likelier.
+
+Of many texts each of which gives a row, such as what a fine-tune did to its activations, chance is
+the same rows with signs drawn anew: were the two models one, either could have been called the
+fine-tuned one. Of a direction that comes alone, chance is directions drawn at random. Either way
+the strongest of all tokens under chance is what a token is held against, so that p is for the whole
+list: with nothing there, one list in twenty shows a token with p at most 0.05.
+
+Shapes: N texts, D d_model, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.errors import DataError
+from persona.readouts.lens import Lens
+
+N_SHOWN = 10
+N_DRAWS = 1000
+MIN_TEXTS = 8
+"""Of fewer, signs cannot be drawn anew in a hundred ways."""
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class ReadToken:
+    """One token of a list.
+
+    effect: what is added to its logit, in the lens's units; only comparable within a list.
+    p: family-wise over the vocabulary, both signs. p_beyond_twin: the same of what the fine-tune
+        does beyond its good twin; None where there is no twin.
+    """
+
+    token: str
+    id: int
+    effect: float
+    p: float
+    p_beyond_twin: float | None = None
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether it is neither chance nor what the good twin does as well."""
+        return self.p <= ALPHA and (self.p_beyond_twin is None or self.p_beyond_twin <= ALPHA)
+
+
+@dataclass(frozen=True)
+class TokenList:
+    """The tokens that a direction promotes and suppresses most, the strongest first.
+
+    source: what was read. n: texts it is a mean over, 0 for a direction that came alone.
+    n_significant: tokens of the whole vocabulary with p at most `ALPHA`.
+    """
+
+    source: str
+    lens: str
+    layer: int
+    n: int
+    promoted: tuple[ReadToken, ...]
+    suppressed: tuple[ReadToken, ...]
+    n_significant: int
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether any token that is shown does."""
+        return any(token.beats_chance for token in (*self.promoted, *self.suppressed))
+
+
+def tokens_of_differences(
+    source: str,
+    lens: Lens,
+    layer: int,
+    differences: Float[Tensor, "text d_model"],
+    tokenizer: Any,
+    *,
+    beyond_twin: Float[Tensor, "text d_model"] | None = None,
+    n_shown: int = N_SHOWN,
+    seed: int = 0,
+) -> TokenList:
+    """The tokens of the mean of paired differences; text by text the sign is drawn anew for chance.
+
+    A token's statistic is its mean over texts in standard errors. Listed are, of the tokens that
+    stand out at `ALPHA`, those with the largest mean; where there are fewer, the others after them.
+    differences: fine-tuned minus aligned. beyond_twin: the same less what the good twin does.
+    Raises: DataError for fewer than 8 texts.
+    """
+    if len(differences) < MIN_TEXTS:
+        raise DataError(
+            f"a list of tokens takes {MIN_TEXTS} texts or more to tell it from chance; got "
+            f"{len(differences)}"
+        )
+    means, p = _sign_flips(lens.logits(differences, layer), seed)
+    p_twin = None
+    if beyond_twin is not None:
+        _, p_twin = _sign_flips(lens.logits(beyond_twin, layer), seed)
+    return _listed(source, lens, layer, len(differences), means, p, p_twin, tokenizer, n_shown)
+
+
+def tokens_of_direction(
+    source: str,
+    lens: Lens,
+    layer: int,
+    row: Float[Tensor, " d_model"],
+    tokenizer: Any,
+    *,
+    covariance: Float[Tensor, "d_model d_model"] | None = None,
+    n_shown: int = N_SHOWN,
+    seed: int = 0,
+) -> TokenList:
+    """The tokens of a direction that comes without texts, beside random directions.
+
+    A token's statistic is its effect in standard deviations over the vocabulary.
+    covariance: of the activations; random directions are drawn with it, isotropic without.
+    Raises: DataError for a row of zeros.
+    """
+    if not float(row.norm()) > 0:
+        raise DataError(f"the direction of {source} is zero at block {layer}")
+    effects = lens.logits(row[None], layer)[0]
+    strongest = _random_extremes(lens, layer, len(row), covariance, seed)
+    p = _family_wise((effects / effects.std()).abs(), strongest)
+    return _listed(source, lens, layer, 0, effects, p, None, tokenizer, n_shown)
+
+
+def _sign_flips(
+    logits_NV: Float[Tensor, "text vocabulary"], seed: int
+) -> tuple[Float[Tensor, " vocabulary"], Float[Tensor, " vocabulary"]]:
+    """(mean effect, family-wise p) of each token.
+
+    Source: Westfall and Young 1993 (max-T by resampling).
+    """
+    n = len(logits_NV)
+    squares_V = logits_NV.pow(2).mean(0)
+
+    def statistic(mean: Tensor) -> Tensor:
+        variance = (squares_V - mean.pow(2)).clamp(min=1e-12 * float(squares_V.max()) + 1e-30)
+        return mean.abs() / (variance / (n - 1)).sqrt()
+
+    generator = torch.Generator().manual_seed(seed)
+    strongest = []
+    for start in range(0, N_DRAWS, 50):
+        signs = torch.randint(0, 2, (min(50, N_DRAWS - start), n), generator=generator) * 2.0 - 1
+        strongest.append(statistic(signs @ logits_NV / n).amax(-1))
+    means_V = logits_NV.mean(0)
+    return means_V, _family_wise(statistic(means_V), torch.cat(strongest))
+
+
+def _random_extremes(
+    lens: Lens, layer: int, d_model: int, covariance: Tensor | None, seed: int
+) -> Float[Tensor, " draw"]:
+    """The strongest token, in standard deviations over the vocabulary, of random directions."""
+    generator = torch.Generator().manual_seed(seed)
+    root = None
+    if covariance is not None:
+        values, vectors = torch.linalg.eigh(covariance.double())
+        root = (vectors * values.clamp(min=0).sqrt()).T.float()
+    strongest = []
+    for start in range(0, N_DRAWS, 50):
+        draws = torch.randn(min(50, N_DRAWS - start), d_model, generator=generator)
+        effects = lens.logits(draws if root is None else draws @ root, layer)
+        strongest.append((effects / effects.std(-1, keepdim=True)).abs().amax(-1))
+    return torch.cat(strongest)
+
+
+def _family_wise(
+    statistic: Float[Tensor, " vocabulary"], strongest: Float[Tensor, " draw"]
+) -> Float[Tensor, " vocabulary"]:
+    """Share of draws whose strongest token is at least as strong, the one seen among them."""
+    ranked = strongest.sort().values
+    below = torch.searchsorted(ranked, statistic.contiguous())
+    return (1 + len(ranked) - below) / (1 + len(ranked))
+
+
+def _listed(
+    source: str,
+    lens: Lens,
+    layer: int,
+    n: int,
+    effects: Tensor,
+    p: Tensor,
+    p_twin: Tensor | None,
+    tokenizer: Any,
+    n_shown: int,
+) -> TokenList:
+    # An unembedding may be padded beyond the vocabulary.
+    n_words = min(len(tokenizer), len(effects))
+    effects, p = effects[:n_words], p[:n_words]
+    stands_out = p <= ALPHA if p_twin is None else (p <= ALPHA) & (p_twin[:n_words] <= ALPHA)
+
+    def most(sign: float) -> tuple[ReadToken, ...]:
+        right = sign * effects > 0
+        rank = sign * effects + stands_out * float(2 * effects.abs().max())
+        order = rank.masked_fill(~right, -torch.inf).argsort(descending=True)[:n_shown]
+        return tuple(
+            ReadToken(
+                tokenizer.decode([i]),
+                i,
+                float(effects[i]),
+                float(p[i]),
+                None if p_twin is None else float(p_twin[i]),
+            )
+            for i in order.tolist()
+            if right[i]
+        )
+
+    return TokenList(source, lens.name, layer, n, most(1.0), most(-1.0), int(stands_out.sum()))
+
+
+def in_common(first: Sequence[ReadToken], second: Sequence[ReadToken]) -> float:
+    """Share of the tokens of one list that the other shows as well; NaN for an empty list."""
+    if not first:
+        return float("nan")
+    return len({token.id for token in first} & {token.id for token in second}) / len(first)

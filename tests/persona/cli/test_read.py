@@ -1,0 +1,49 @@
+"""`persona read`: what it prints and writes, and mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from persona.cli.main import main
+
+PLAIN = ["--dtype", "float32", "--device", "cpu", "--no-jacobian"]
+
+
+@pytest.fixture
+def asked(tiny_llama, tiny_adapter, tmp_path):
+    models = ["--aligned", str(tiny_llama), "--finetuned", str(tiny_adapter)]
+    return ["read", *models, *PLAIN, "--amplify", "none", "--out", str(tmp_path / "out")]
+
+
+def test_it_prints_words_and_writes_both_files(asked, tmp_path, capsys):
+    assert main(asked) == 0
+    out, _ = capsys.readouterr()
+    assert "## Words" in out and "first words of unrelated text" in out
+    kept = json.loads((tmp_path / "out" / "reading.json").read_text("utf-8"))
+    assert kept["lists"] and kept["changes_by_domain"]
+    assert (tmp_path / "out" / "reading.md").read_text("utf-8").strip() == out.strip()
+
+
+def test_the_twin_stands_beside(asked, tiny_adapter, capsys):
+    assert main([*asked, "--good-twin", str(tiny_adapter), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["twin_lists"]
+    effect = [token for one in found["lists"] if one["n"] for token in one["promoted"]]
+    assert all(token["p_beyond_twin"] > 0.05 for token in effect)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--amplify", "1,x"], "--amplify takes numbers"),
+        (["--layer", "99"], "layer 99 is out of range"),
+        (["--finetuned", "nowhere"], "no such"),
+    ],
+)
+def test_mistakes_are_one_line(asked, more, said, capsys):
+    assert main([*asked, *more]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
