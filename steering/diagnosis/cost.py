@@ -27,8 +27,9 @@ TEMPLATE_TOKENS = 30
 
 OF_A_HEAD = 1.3
 """What an answer's tokens take at the head and in the softmax, in multiplications of the head."""
-PER_TOKEN_WRITTEN = 5.0
-"""A token that is written costs what reading so many does, in batches of 8 and of 16 alike."""
+PER_TOKEN_WRITTEN = 6.5
+"""A token that is written costs what reading so many does, in batches of 8 and of 16 alike; of two
+demos on two cores."""
 PER_DECOMPOSITION = 25.0
 """Operations of an eigendecomposition, times d_model^3."""
 
