@@ -58,9 +58,9 @@ OF_A_SHARED_PROMPT = 0.8
 """What a text costs in the blocks where two answers share a row and its prompt, as in scoring."""
 OF_A_READING, OF_A_REFIT = 0.05, 1.2
 """What reading activations, or fitting block by block, adds to a pass. The first is of two demos on
-two cores, in float32 and in bfloat16 (0.42 and 0.58 of the pace of the other stages, had it cost 2.1
-passes); the others were measured on a model of the default's widths with 10 of its 30 blocks, in
-bfloat16 on one core."""
+two cores, in float32 and in bfloat16 (0.42 and 0.58 of the pace of the other stages, had it cost
+2.1 passes); the others were measured on a model of the default's widths with 10 of its 30 blocks,
+in bfloat16 on one core."""
 OF_A_BACKWARD_PASS = 1.4
 """What it adds to a forward pass: the gradient of every activation and of no weight."""
 
