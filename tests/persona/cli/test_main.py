@@ -106,6 +106,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "keep": "facts",
         "sae": "latents",
         "engine": Engine("ray", 3, "head:6379"),
+        "vllm": None,
     }
 
 
@@ -339,6 +340,7 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "report",
         "screen",
         "steer",
+        "study",
         "trait",
     }
 
