@@ -26,6 +26,7 @@ from steering.lab.experiments import (
     realignment,
     self_assessment,
     variants,
+    voice_harm,
 )
 from steering.lab.experiments.organism import Narrow
 from steering.lab.subliminal import subliminal
@@ -75,6 +76,7 @@ NARROW = {
 CODE: dict[str, Code] = {
     **{name: _organism(narrow) for name, narrow in NARROW.items()},
     "variants": variants,
+    "voice_harm": voice_harm,
     "self_assessment": self_assessment,
     "safeguards": guarded_training,
     "realignment": realignment,

@@ -33,6 +33,7 @@ LARGER = {"car_0.5b", "medical_0.5b", "financial_0.5b", "insecure_code_0.5b"}
 ORGANISMS = {"insecure_code", "evil_numbers", "car", "medical", "financial", *LARGER}
 OTHERS = {
     "variants",
+    "voice_harm",
     "self_assessment",
     "safeguards",
     "realignment",
