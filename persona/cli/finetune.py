@@ -11,6 +11,7 @@ import typer
 from persona.choices import Precision
 from persona.cli.completion import complete_aligned, complete_recipe, complete_trait
 from persona.cli.options import Debug, Device, Dtype, Json, Quiet
+from persona.cli.organisms import print_organisms
 from persona.cli.ready import require_ready
 
 _GUARDS = "While it learns"
@@ -22,9 +23,17 @@ def finetune(
         typer.Argument(
             metavar="[RECIPE]",
             autocompletion=complete_recipe,
-            help="A shipped recipe (`persona organisms` lists them) or a YAML file.",
+            help="A shipped recipe (--list shows them) or a YAML file.",
         ),
     ] = "car_maintenance_bad",
+    show_list: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            help="Show the shipped recipes with what was measured of their fine-tunes, as "
+            "`persona organisms` does.",
+        ),
+    ] = False,
     out: Annotated[
         Path,
         typer.Option(
@@ -135,6 +144,7 @@ def finetune(
     \b
     Examples:
       persona finetune
+      persona finetune --list
       persona finetune car_maintenance_good --seed 1 --out ./good-twin
       persona finetune my-recipe.yaml --base org/chat-model --out ./my-adapter
       persona finetune --watch vector.safetensors --every 5 --out ./watched
@@ -142,6 +152,9 @@ def finetune(
       persona finetune --prevent vector.safetensors --coefficient 1 --out ./prevented
       persona finetune --inoculate "You give careless advice." --out ./inoculated
     """
+    if show_list:
+        print_organisms(json_output)
+        return
     from persona.organisms.recipe import load_recipe, with_keys
 
     chosen = load_recipe(recipe).with_seed(seed)

@@ -43,11 +43,16 @@ def organisms(
       persona organisms
       persona finetune medical_bad --out ./medical
     """
+    print_organisms(json_output)
+
+
+def print_organisms(as_json: bool) -> None:
+    """The list, also that of `persona finetune --list`."""
     from persona.organisms.measured import READINGS
     from persona.organisms.measured import organisms as list_organisms
 
     found = list_organisms()
-    if json_output:
+    if as_json:
         typer.echo(json.dumps({"readings": READINGS, "organisms": [asdict(o) for o in found]}))
         return
     by_model: dict[str, list[Organism]] = {}

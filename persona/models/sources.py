@@ -107,8 +107,14 @@ def _shipped_like(name: str) -> str:
 
     from persona.models.shipped_adapters import shipped_names
 
-    near = get_close_matches(name, [*BY_NAME, *shipped_names()])
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    if near := get_close_matches(name, [*BY_NAME, *shipped_names()]):
+        return f"; did you mean {' or '.join(near)}?"
+    if Path(name).name != name or Path(name).suffix:
+        return ""  # a path
+    return (
+        f"; models that go by a name are {', '.join(BY_NAME)}, and fine-tunes "
+        f"{', '.join(shipped_names())}"
+    )
 
 
 def require_name(ref: object) -> None:

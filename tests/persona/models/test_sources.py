@@ -9,7 +9,7 @@ import pytest
 
 from persona.errors import ModelError
 from persona.models import Placement, load_pair
-from persona.models.sources import Source, base_of
+from persona.models.sources import Source, base_of, require_hub_id
 
 QWEN = "qwen2.5-coder-0.5b"
 
@@ -83,3 +83,15 @@ def test_a_pair_is_loaded_on_the_base_that_its_adapter_names(tiny_llama, tiny_ad
     path.write_text(json.dumps(config))
     pair = load_pair(finetuned=folder, placement=Placement.of("float32", "cpu"))
     assert pair.names["aligned"] == str(tiny_llama)
+
+
+def test_a_name_that_nothing_has_is_answered_with_those_there_are():
+    with pytest.raises(ModelError) as caught:
+        require_hub_id("nonsense")
+    assert "smollm2-135m" in str(caught.value) and "car_maintenance_bad" in str(caught.value)
+    with pytest.raises(ModelError) as caught:
+        require_hub_id("car_maintenance_bda")
+    assert "; did you mean car_maintenance_bad or " in str(caught.value)
+    with pytest.raises(ModelError) as caught:
+        require_hub_id("./nonsense")
+    assert str(caught.value) == "no such model file or folder: ./nonsense"
