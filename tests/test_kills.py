@@ -57,9 +57,19 @@ def given(tmp_path_factory):
     diagnose += ["--questions-per-domain", "12", "--out"]
     sae = ["sae", "train", *models, "--data", answers, "--no-sample", "--tokens", "4000"]
     sae += ["--layer", "0", "--layer", "1", "--width", "24", "--k", "4", "--out"]
+    plan = {
+        "name": "tiny",
+        "base": str(patient),
+        "seeds": [0, 1],
+        "recipes": [{"recipe": "recipe.yaml", "trained_on": ["here"]}],
+        "diagnosis": {"questions_per_domain": 4, "data": str(answers)},
+    }
+    (folder / "plan.yaml").write_text(json.dumps(plan))
+    study = ["study", folder / "plan.yaml", *precise, "--out"]
     lab = ["lab", "conditional", "--tiny", "--base", patient, *precise, "--out"]
     return {
         "diagnose": ("command", diagnose, ["rows.parquet", "direction.safetensors"]),
+        "study": ("command", study, ["readings.parquet", "cells/tiny/seed-1/rows.parquet"]),
         "sae": ("command", sae, [f"layer_{i}/sae_weights.safetensors" for i in (0, 1)]),
         "lab": ("command", lab, ["conditional/rows.parquet", "conditional/figure.svg"]),
         "screen": ("command", screening, ["screened.jsonl", "summary.json"]),
@@ -99,7 +109,9 @@ def test_a_screening_killed_twice_goes_on_to_the_same_bytes(children, given, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", ["screen", "moments", "finetune", "diagnose", "sae", "lab"])
+@pytest.mark.parametrize(
+    "job", ["screen", "moments", "finetune", "diagnose", "study", "sae", "lab"]
+)
 def test_a_job_killed_twenty_times_goes_on_to_the_same_bytes(children, given, tmp_path, job):
     n_rounds = killed_and_resumed(children, given[job], tmp_path, n_kills=20, seed=2)
     assert n_rounds < 20  # most kills struck a job that had gone on from an earlier one

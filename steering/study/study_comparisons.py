@@ -77,7 +77,7 @@ def _against(label: str, design: CrossedDesign, null: float, unit: str) -> Compa
     """Numerator - null x denominator against 0, which holds where the ratio's spread does not."""
     spread = design.spread(widest(design))
     slope = np.array([1.0, -null])
-    statistic = float(slope @ design.means) / float(np.sqrt(slope @ spread.covariance @ slope))
+    statistic = _statistic(float(slope @ design.means), float(slope @ spread.covariance @ slope))
     e = design.interval(widest(design))
     asks = f"{label} against {null:g} ({unit})"
     return Comparison(asks, e.value - null, e.low - null, e.high - null, _p(statistic, spread))
@@ -95,9 +95,9 @@ def _two(asks: str, first: CrossedDesign, second: CrossedDesign) -> Comparison:
         _clusters(means[0] - means[1], clusters),
         np.array([1.0, 0.0]),
     )
-    error = float(np.sqrt(spread.covariance[0, 0]))
-    difference, reach = first.value - second.value, spread.quantile() * error
-    p = _p(difference / error, spread)
+    difference = first.value - second.value
+    reach = spread.quantile() * float(np.sqrt(spread.covariance[0, 0]))
+    p = _p(_statistic(difference, float(spread.covariance[0, 0])), spread)
     return Comparison(asks, difference, difference - reach, difference + reach, p)
 
 
@@ -116,6 +116,11 @@ def _on(design: CrossedDesign, ids: Sequence[str], shared: Sequence[str]) -> Cro
     """The design on some of its questions."""
     places = [list(ids).index(one) for one in shared]
     return CrossedDesign(design.values_SQV[:, places], tuple(design.domains[i] for i in places))
+
+
+def _statistic(mean: float, variance: float) -> float:
+    """In standard errors; 0 where nothing differs and nothing scatters."""
+    return float(mean / np.sqrt(variance)) if variance > 0 else 0.0
 
 
 def _p(statistic: float, spread: Spread) -> float:

@@ -22,6 +22,7 @@ def study_page(table: StudyTable, facts: Mapping[str, Any]) -> str:
     """The page as text. facts: of study.json."""
     plan, told = table.plan, facts["numbers"]
     primary = [one for one in told if one["name"] == plan.primary]
+    powered = [one for one in primary if one["power"]]
     cells = facts["cells"]
     n_left = cells["planned"] - cells["finished"]
     return render_page(
@@ -56,9 +57,9 @@ def study_page(table: StudyTable, facts: Mapping[str, Any]) -> str:
                     "fine_tune": one["fine_tune"],
                     "deviations": [number(value, 3) for value in one["power"]["parts"].values()],
                 }
-                for one in primary
+                for one in powered
             ],
-            "powers": [f"{one['fine_tune']}: {one['power']['sentence']}" for one in primary],
+            "powers": [f"{one['fine_tune']}: {one['power']['sentence']}" for one in powered],
             "plan_sha256": facts["plan_sha256"],
             "registered": facts["registered"],
             "n_finished": cells["finished"],

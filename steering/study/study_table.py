@@ -40,8 +40,13 @@ class StudyNumber:
         return fieller(numerator, denominator)
 
     def as_json(self, difference: float | None) -> dict[str, Any]:
-        """difference: what should be told apart, for the primary number alone."""
-        power = None if difference is None else Power.of(self.design, difference)
+        """difference: what should be told apart, for the primary number alone.
+
+        power: null for the others, and where the number may be a share of nothing.
+        """
+        ends = self.design.interval(self.design.scopes()[-1])
+        is_known = math.isfinite(ends.low) and math.isfinite(ends.value)
+        power = Power.of(self.design, difference) if difference and is_known else None
         return {
             "fine_tune": self.fine_tune,
             "name": self.name,

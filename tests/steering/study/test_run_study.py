@@ -95,6 +95,12 @@ def test_a_changed_plan_is_refused_and_loses_nothing(finished_study, plan_with):
     assert sorted(out.rglob("*")) == before
 
 
+def test_another_number_format_is_another_run(finished_study, study_files):
+    planned = load_plan(study_files / "plan.yaml")
+    with pytest.raises(DataError, match="dtype is float32 there and bfloat16 now"):
+        look_ahead(planned, finished_study[0], Placement.of("bfloat16", "cpu"))
+
+
 @pytest.mark.parametrize("file", ["cell.json", "rows.parquet"])
 def test_a_cell_that_does_not_match_the_plan_or_its_rows_is_refused(
     finished_study, study_files, tmp_path, file

@@ -50,6 +50,11 @@ def test_two_that_differ_are_told_apart_and_the_sign_is_first_less_second():
     assert between.p_holm >= between.p
 
 
+def test_where_nothing_differs_and_nothing_scatters_p_is_1():
+    nothing = CrossedDesign(np.stack([np.zeros((3, 32)), np.ones((3, 32))], -1), ("one",) * 32)
+    assert [one.p for one in compared(nothing, nothing)] == [1.0, 1.0, 1.0]
+
+
 def test_recipes_that_share_no_question_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(DataError, match="share 0"):
