@@ -43,3 +43,12 @@ def rank_for(adapter: Path) -> int:
             f"vLLM does not take the adapter {adapter} {' and '.join(found)}; {MERGE}"
         )
     return next(size for size in RANKS if size >= max(ranks))
+
+
+def trains_head(adapter: Path) -> bool:
+    """Whether an adapter that `rank_for` takes changes the model's head or its embedding."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    targets = config.get("target_modules") or []
+    if isinstance(targets, str):  # a pattern; all-linear leaves the head alone
+        return targets != "all-linear" and "lm_head" in targets
+    return any(name.rsplit(".", 1)[-1] in ("lm_head", "embed_tokens") for name in targets)

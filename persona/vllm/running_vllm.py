@@ -17,7 +17,7 @@ from persona.models.pair import Side
 from persona.progress import counting
 from persona.vllm.edit_sets import EditSet, placed, require_rows
 from persona.vllm.installed import require_vllm
-from persona.vllm.lora_limits import rank_for
+from persona.vllm.lora_limits import rank_for, trains_head
 from persona.vllm.refusals import OURS, require_options
 from persona.vllm.running_pass import TOLD
 from persona.vllm.wire import pack, unpack
@@ -87,11 +87,17 @@ class RunningVllm:
 
             self.llm: Any = LLM(str(model), **{**chosen, **options, **OURS})
         self._adapter = self._lora(adapter)
+        self.adapts_head = adapter is not None and trains_head(Path(adapter))
         ranks = self.call("describe")
         self.sites = frozenset(site for rank in ranks for site in rank["sites"])
         self.n_layers, self.d_model = int(ranks[0]["n_layers"]), int(ranks[0]["d_model"])
         self.untold = self._probe()
         self.sites -= self.untold
+
+    @property
+    def usable(self) -> bool:
+        """Whether it has not ended with an error, nor been closed."""
+        return self._fault is None
 
     def close(self) -> None:
         """Let go of the model; an engine that is closed cannot be used again."""

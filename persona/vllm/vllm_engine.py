@@ -15,6 +15,7 @@ from persona.models.pair import Side
 from persona.vllm.edit_sets import EditSet
 from persona.vllm.pooled_reading import PooledReading, TokenSpan
 from persona.vllm.running_vllm import RunningVllm
+from persona.vllm.scored_tokens import ScoredTokens
 from persona.vllm.worker_room import Step
 from persona.vllm.written_steps import require_some, require_written
 
@@ -89,33 +90,28 @@ class VllmEngine(RunningVllm):
         """Log-probability of every token of each text but the first, nats, float32.
 
         answer_begins: where the answer of each text begins, for edits that ask for it.
+        An adapter is on in all but the head: one that is trained there too is refused.
         Raises: as `sample`.
         """
-        from vllm import SamplingParams
-
-        if self._adapter is not None:
+        if side == "finetuned" and self.adapts_head:
             raise EngineError(
-                "vLLM 0.30 gives no log-probabilities of a prompt beside a LoRA adapter (on a CPU "
-                "it fails in its head); merge the adapter into a checkpoint"
+                "the adapter is trained in the model's head, which is not scored with it in vLLM; "
+                "merge it into a checkpoint"
             )
-        params = [
-            SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-            for _ in texts
-        ]
-        lengths = [len(text) for text in texts]
-        begins = lengths if answer_begins is None else list(answer_begins)
-        its_edits = _each_set(edits, len(texts))
-        outputs, steps = self.run(texts, params, side, its_edits, None, begins, description)
-        self._verify(steps, its_edits, lengths, begins, [0] * len(texts))
-        return [
-            torch.tensor(
-                [
-                    of[token].logprob
-                    for of, token in zip(out.prompt_logprobs[1:], text[1:], strict=True)
-                ]
-            )
-            for out, text in zip(outputs, texts, strict=True)
-        ]
+        self.call("score", ScoredTokens({i: list(text) for i, text in enumerate(texts)}))
+        try:
+            self._pass_over(texts, side, edits, answer_begins, description)
+            found: dict[int, Tensor] = {}
+            for rank in self.call("scored"):
+                found |= rank  # the head is on one stage
+        finally:
+            if self.usable:
+                self.call("score", None)
+        scores = [found.get(i, torch.empty(0)) for i in range(len(texts))]
+        for place, (one, text) in enumerate(zip(scores, texts, strict=True)):
+            if len(one) != len(text) - 1 or bool(one.isnan().any()):
+                raise EngineError(f"vLLM did not score every token of text {place}")
+        return scores
 
     def read(
         self,
@@ -134,25 +130,36 @@ class VllmEngine(RunningVllm):
         [token d_model], which is for a few short texts: elsewhere no token leaves the worker.
         Edits come before what is read. Raises: as `sample`; DataError for what is not finite.
         """
-        from vllm import SamplingParams
-
         self._require_sites(hooks)
-        params = [SamplingParams(max_tokens=1, temperature=0.0, detokenize=False) for _ in texts]
-        lengths = [len(text) for text in texts]
-        begins = lengths if answer_begins is None else list(answer_begins)
         self.call("read", PooledReading(hooks, dict(enumerate(spans))))
         try:
-            its_edits = _each_set(edits, len(texts))
-            _, steps = self.run(texts, params, side, its_edits, None, begins, description)
+            self._pass_over(texts, side, edits, answer_begins, description)
             found: list[dict[str, Tensor]] = [{} for _ in texts]
             for rank in self.call("collect"):
                 for request, by_hook in rank.items():
                     found[request] |= by_hook  # cards of one stage hold the same
         finally:
-            if self._fault is None:
+            if self.usable:
                 self.call("read", None)
-        self._verify(steps, its_edits, lengths, begins, [0] * len(texts))
         return found
+
+    def _pass_over(
+        self,
+        texts: Sequence[Sequence[int]],
+        side: Side,
+        edits: EditSet | Sequence[EditSet | None] | None,
+        answer_begins: Sequence[int] | None,
+        description: str,
+    ) -> None:
+        """Have the model compute every token of these texts, under their edits."""
+        from vllm import SamplingParams
+
+        params = [SamplingParams(max_tokens=1, temperature=0.0, detokenize=False) for _ in texts]
+        lengths = [len(text) for text in texts]
+        begins = lengths if answer_begins is None else list(answer_begins)
+        its_edits = _each_set(edits, len(texts))
+        _, steps = self.run(texts, params, side, its_edits, None, begins, description)
+        self._verify(steps, its_edits, lengths, begins, [0] * len(texts))
 
     def _verify(
         self,

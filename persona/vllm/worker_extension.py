@@ -17,7 +17,16 @@ class PersonaWorker:
         if room is None:
             room = WorkerRoom(self)
             self.persona_room = room
-        if name not in ("describe", "put_on", "take_off", "read", "collect", "probe"):
+        if name not in (
+            "describe",
+            "put_on",
+            "take_off",
+            "read",
+            "collect",
+            "score",
+            "scored",
+            "probe",
+        ):
             raise ValueError(f"a worker's room has no {name!r}")
         method = getattr(room, name)
         if isinstance(arguments, bytes):

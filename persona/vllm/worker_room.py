@@ -21,6 +21,7 @@ from persona.vllm.edit_sets import PlacedEdit, PlacedSet
 from persona.vllm.pooled_reading import PooledReading
 from persona.vllm.refusals import require_what_was_tested
 from persona.vllm.running_pass import Group, Span, groups_of, spans_of_pass
+from persona.vllm.scored_tokens import ScoredTokens, head_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class WorkerRoom:
         self.sets: dict[str, Active] = {}
         self.steps: dict[int, list[Step]] = {}
         self.reading: PooledReading | None = None
+        self.scoring: ScoredTokens | None = None
+        self.head = head_of(model)
         self.probed: dict[str, list[Tensor]] | None = None
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         model.register_forward_hook(self._end)
@@ -97,6 +100,14 @@ class WorkerRoom:
     def collect(self) -> dict[int, dict[str, Tensor]]:
         """By request and hook, what was pooled."""
         return {} if self.reading is None else self.reading.pooled()
+
+    def score(self, scoring: ScoredTokens | None) -> None:
+        """Score the tokens of requests from now on, or with None no longer."""
+        self.scoring = scoring
+
+    def scored(self) -> dict[int, Tensor]:
+        """By request, the log-probabilities; empty where another stage holds the head."""
+        return {} if self.scoring is None else self.scoring.scored()
 
     def probe(self, on: bool) -> dict[str, float]:
         """Keep everything of the next pass, or say by place how far its parts are from adding up.
@@ -174,6 +185,8 @@ class WorkerRoom:
                     "are damaged, an edit is too strong, or the number format is too narrow for it "
                     "(--dtype float32)"
                 )
+            if self.scoring is not None:
+                self.scoring.see(rows, self.spans, self.head)
 
 
 def _edit(h: Tensor, group: Group, edits: list[PlacedEdit]) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from persona.errors import EngineError
-from persona.vllm.lora_limits import rank_for
+from persona.vllm.lora_limits import rank_for, trains_head
 
 
 def adapter(folder, **config):
@@ -40,3 +40,17 @@ def test_the_table_is_the_first_that_holds_every_rank(tmp_path, config, rank):
 def test_what_it_does_not_take_is_refused_with_what_to_do(tmp_path, config, told):
     with pytest.raises(EngineError, match=told):
         rank_for(adapter(tmp_path, **config))
+
+
+@pytest.mark.parametrize(
+    ("targets", "head"),
+    [
+        (["q_proj", "down_proj"], False),
+        (["q_proj", "lm_head"], True),
+        (["model.embed_tokens"], True),
+        ("all-linear", False),
+        (".*lm_head", True),
+    ],
+)
+def test_an_adapter_in_the_head_is_known(tmp_path, targets, head):
+    assert trains_head(adapter(tmp_path, target_modules=targets)) is head
