@@ -27,13 +27,13 @@ ENVIRONMENT = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": "CRITICAL",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
 }
 """Read by vLLM when it starts: the runner that is known here, in this process, so that an error of
-an edit is raised as it is; no report of use to anybody; no core taken from this process, and its
-threads left where they are."""
+an edit is raised as it is; no report of use to anybody; no pages of configuration beside an error,
+which is one line here; no core taken from this process, and its threads left where they are."""
 
 CPU_CACHE_TOKENS = 1 << 15
 """Tokens whose keys and values are kept at once on a CPU, unless told otherwise."""
@@ -67,7 +67,7 @@ class RunningVllm:
         require_options(options)
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        logging.getLogger("vllm").setLevel(logging.ERROR)
+        logging.getLogger("vllm").setLevel(logging.CRITICAL)
         chosen: dict[str, Any] = {"dtype": dtype, "disable_log_stats": True}
         if max_length is not None:
             chosen["max_model_len"] = max_length
