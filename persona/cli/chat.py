@@ -44,6 +44,8 @@ from persona.cli.options import (
 from persona.errors import PersonaError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from steering.demo import Session, View
 
 EXIT_BAD_INPUT = 2
@@ -139,11 +141,26 @@ def _talk(session: Session, colour: bool) -> None:
             console.print("\n/quit leaves", style="dim")
             continue
         try:
+            before = session.exchanges[-1:]
             view = live_view(session, console, colour)
             if not _handle(line, session, view, lambda text: console.print(escape(text))):
                 return
+            if session.exchanges[-1:] != before:
+                _measure(session, console)
         except PersonaError as error:
             console.print(escape(f"error: {error}"), style="red")
+
+
+def _measure(session: Session, console: Console) -> None:
+    """Under the answers: the gap of the question, and whether the steered text holds."""
+    from steering.demo import in_words, limit_of, read_newest
+
+    if any(each.answer.ended == "stopped" for each in session.exchanges[-1:]):
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        told = in_words(read_newest(session), limit_of(session))
+    for line in told:
+        console.print(line, style="dim", highlight=False)
 
 
 def _answer_lines(session: Session, as_json: bool) -> bool:

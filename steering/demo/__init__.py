@@ -4,6 +4,7 @@ from steering.demo.browser.interface import import_gradio, launch
 from steering.demo.notebook.exploration import Exploration
 from steering.demo.notebook.explorer import Explorer, explore
 from steering.demo.notebook.text_readings import Choice, Explored
+from steering.demo.session.answer_reading import in_words, limit_of, read_newest
 from steering.demo.session.exchanges import Answer, Column, Exchange
 from steering.demo.session.generation import Sampling, Token
 from steering.demo.session.one_prompt import SteeredText, default_way, steered_texts
@@ -44,7 +45,9 @@ __all__ = [
     "explore",
     "from_persona_vector",
     "import_gradio",
+    "in_words",
     "launch",
+    "limit_of",
     "live_view",
     "load_demo_vector",
     "model_of_vector",
@@ -52,6 +55,7 @@ __all__ = [
     "open_session",
     "parse_layers",
     "plain_view",
+    "read_newest",
     "save_demo_vector",
     "save_transcript",
     "steered_texts",

@@ -23,8 +23,9 @@ from persona.data.types import AnswerPair, Dialogue, Turn
 from persona.errors import PersonaError
 from persona.models.pair import ModelPair
 from persona.progress import one_bar_only
+from persona.report.wording import number
 from steering.demo.session.evidence import shipped_pairs
-from steering.demo.session.exchanges import Column, Exchange
+from steering.demo.session.exchanges import LABELS, Column, Exchange
 from steering.demo.session.session import Session
 from steering.edits.steer import edited
 from steering.evidence.dose_answers import repeated_share
@@ -107,6 +108,26 @@ def read_steered(session: Session, before: Mapping[Column, Reading]) -> dict[Col
         [strange] = strangeness(session.pair, [heard], [exchange.answer.text])
         gap = _gaps(session, {"steered": exchange}).get("steered")
     return {**before, "steered": Reading(gap, strange, _repeated(exchange))}
+
+
+def in_words(readings: Mapping[Column, Reading], limit: Limit) -> list[str]:
+    """The readings in a line each, as a terminal shows them; none where there is none."""
+    gaps = [
+        f"{LABELS[column].lower()} {number(reading.gap, 2, signed=True)}"
+        for column, reading in readings.items()
+        if reading.gap is not None
+    ]
+    lines = []
+    if gaps:
+        lines.append(f"gap: {', '.join(gaps)} nats a token; above 0 the bad answer is likelier")
+    steered = readings.get("steered", Reading())
+    judged = limit.words(steered, readings.get("finetuned"))
+    if judged is not None:
+        lines.append(
+            f"steered text: {judged[1]} ({number(steered.strangeness, 1)} nats a token under the "
+            f"aligned model; limit {number(limit.nats, 1)})"
+        )
+    return lines
 
 
 def strangeness(

@@ -181,11 +181,13 @@ def test_at_the_keyboard_errors_are_told_and_the_talk_goes_on(session, monkeypat
         return line
 
     monkeypatch.setattr(Console, "input", typed)
+    session.change_sampling(max_new_tokens=24)
     _talk(session, colour=False)
     assert next(lines) == "never"
     out = capsys.readouterr().out
     assert "/coef takes a number" in out
     assert "/quit leaves" in out
+    assert out.count("steered text: ") == 1 and "gap:" not in out  # no pair ships for "Hi"
     assert [exchange.question for exchange in session.exchanges] == ["Hi"] * 3
 
 

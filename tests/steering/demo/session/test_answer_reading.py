@@ -15,6 +15,7 @@ from steering.demo import Sampling, Session, edits_of, from_persona_vector
 from steering.demo.session.answer_reading import (
     Limit,
     Reading,
+    in_words,
     limit_of,
     read_newest,
     read_steered,
@@ -109,3 +110,20 @@ def test_a_text_holds_that_is_neither_stranger_than_the_limit_nor_goes_in_circle
     strange, repeated, holds
 ):
     assert Limit(4.0, 12).words(Reading(0.1, strange, repeated))[0] is holds
+
+
+def test_readings_are_told_in_a_line_each():
+    readings = {
+        "aligned": Reading(-0.1, 2.0, 0.0),
+        "finetuned": Reading(0.8, 2.5, 0.0),
+        "steered": Reading(None, 3.0, 0.1),
+    }
+    assert in_words(readings, Limit(4.0, 12)) == [
+        "gap: aligned −0.10, fine-tuned +0.80 nats a token; above 0 the bad answer is likelier",
+        "steered text: the text holds (3.0 nats a token under the aligned model; limit 4.0)",
+    ]
+    assert in_words({"aligned": Reading()}, Limit(4.0, 12)) == []
+    alike = {"finetuned": Reading(None, 4.5, 0.0), "steered": Reading(None, 5.0, 0.0)}
+    assert "as it is without steering" in in_words(alike, Limit(4.0, 12))[0]
+    worse = alike | {"finetuned": Reading(None, 3.0, 0.0)}
+    assert "steering breaks the text" in in_words(worse, Limit(4.0, 12))[0]
