@@ -187,17 +187,18 @@ def main() -> None:
     for group, of in found.items():
         print(f"{group}: {of['right']} of {of['n']} [{of['low']:.2f}, {of['high']:.2f}]")
     if options.record:
-        of, parts = found["all"], []
-        for group, words in (
-            ("shown", "the examples that the page shows"),
-            ("examples", "the run"),
-        ):
-            if group in found:
-                parts.append(f"{words}: {found[group]['right']} of {found[group]['n']}")
+        of, asked = found["all"], "all selection questions"
+        if options.run:
+            name, asked = f"{name}.held_out", "the held-out questions that the run answers"
+        parts = [
+            f"; of {words} {found[group]['right']} of {found[group]['n']}"
+            for group, words in (("shown", "those on the page"), ("examples", "the run's own"))
+            if group in found
+        ]
         record(
             name, of["share"], "share right", n=of["n"], spread=(of["low"], of["high"]),
-            note=f"{who}, {options.model}, all selection questions, ties wrong; spread is the "
-            f"Clopper-Pearson interval; of {'; of '.join(parts)}",
+            note=f"{who}, {options.model}, {asked}, ties wrong; spread is the Clopper-Pearson "
+            f"interval{''.join(parts)}",
         )  # fmt: skip
 
 
