@@ -57,7 +57,17 @@ def _components(space: PersonaSpace) -> list[str]:
 
 def _shift(name: str, found: Resemblance) -> list[str]:
     rows: list[tuple[str, ...]] = [
-        (f"{name} along", "block", "cosine", "95 %", "share", "chance", "nonsense", "p (family)")
+        (
+            f"{name} along",
+            "block",
+            "cosine",
+            "95 %",
+            "share",
+            "alone",
+            "chance",
+            "nonsense",
+            "p (family)",
+        )
     ]
     for row in found.table.itertuples():
         rows.append(
@@ -67,6 +77,7 @@ def _shift(name: str, found: Resemblance) -> list[str]:
                 f"{row.cosine:+.2f}",
                 _between(float(row.low), float(row.high)),
                 f"{row.share:.1%}",
+                "" if math.isnan(float(row.share_alone)) else f"{row.share_alone:.1%}",
                 f"{row.chance:.2f}",
                 _known(float(row.nonsense)),
                 f"{row.p_family:.3f}",
@@ -76,6 +87,8 @@ def _shift(name: str, found: Resemblance) -> list[str]:
     alike = ", ".join(found.resembled) or "none of these traits"
     return [
         *in_columns(rows),
+        "Share: of the squared length of what it did, at that block; alone: of that what no other "
+        "of the traits holds.",
         f"All traits together hold {span['share']:.1%} of its squared length at block "
         f"{span['layer']}; {span['rank']} random directions hold {span['expected']:.1%} "
         f"(p = {span['p']:.2g}).",

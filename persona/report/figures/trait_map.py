@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from persona.errors import DataError
 from persona.intervals import Estimate
 from persona.report.figures.plain_forms import dots, matrix
+from persona.report.figures.shared_marks import vertical_level
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from persona.traits.comparing.trait_space import PersonaSpace
+
+
+ZERO, CHANCE = "#7d8189", "#b0527c"
 
 
 def trait_map(space: PersonaSpace) -> Figure:
@@ -48,12 +52,17 @@ def shift_map(space: PersonaSpace) -> Figure:
         for name, found in space.shifts.items()
     }
     chance = max(float(found.table["chance"].max()) for found in space.shifts.values())
-    return dots(
+    figure = dots(
         panels,
         title="What the fine-tune did, along each trait",
-        subtitle=f"cosine with its shift [95 % over questions]; random ones below {chance:.2f}",
+        subtitle=f"cosine with its shift [95 % over questions]; dotted: 0 and what 95 % of random "
+        f"ones stay below ({chance:.2f})",
         axis="cosine",
     )
+    for column in range(1, len(panels) + 1):
+        vertical_level(figure, 0.0, ZERO, row=1, col=column)
+        vertical_level(figure, chance, CHANCE, row=1, col=column)
+    return figure
 
 
 def _estimate(value: float, low: float, high: float, n: int) -> Estimate:

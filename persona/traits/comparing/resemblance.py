@@ -39,7 +39,7 @@ N_RANDOM = 1000
 LEVEL = 0.05
 Array = NDArray[np.float64]
 COLUMNS = (
-    *("trait", "layer", "projection", "cosine", "low", "high", "n", "share"),
+    *("trait", "layer", "projection", "cosine", "low", "high", "n", "share", "share_alone"),
     *("chance", "nonsense", "p", "p_family", "resembles"),
 )
 
@@ -81,7 +81,8 @@ def resemblance(
     Columns: trait, layer (its own); projection: of the shift on the trait's unit vector, in
     residual-stream units; cosine with low, high, 95 % over resampled questions of the shift and of
     the trait, NaN where neither is known (n counts those of the shift); share: of the shift's
-    squared norm at that block, the cosine squared; chance: what 95 % of the random directions, and
+    squared norm at that block, the cosine squared; share_alone: of that what no other of the traits
+    holds, which is little where traits are alike; chance: what 95 % of the random directions, and
     of the vectors of shuffled poles, stay below; nonsense: the largest cosine of a nonsense trait
     there, NaN without one; p, p_family; resembles: p_family at most 0.05, an interval above 0, and
     more than every nonsense trait.
@@ -117,6 +118,7 @@ def resemblance(
                 "high": high,
                 "n": len(rows) if len(rows) > 1 else 0,
                 "share": cosine**2,
+                "share_alone": _share_alone(mean, trait, traits),
                 "chance": max(float(np.percentile(part, 95)) for part in null),
                 "nonsense": max(others, default=math.nan),
                 "p": max(beyond_draws(cosine, part) for part in null),
@@ -144,10 +146,8 @@ def span_share(
     """
     layer = common_block(traits)
     mean = shift[:, layer].double().mean(0).numpy()
-    basis = np.linalg.svd(np.stack(_units(traits, layer)), full_matrices=False)
-    rank = int((basis[1] > 1e-6).sum())
-    within = basis[2][:rank] @ mean
-    share = float(within @ within / (mean @ mean))
+    rank = int(np.linalg.matrix_rank(np.stack(_units(traits, layer)), tol=1e-6))
+    share = _share_within(mean, traits, layer)
     d_model = len(mean)
     null = beta(rank / 2, (d_model - rank) / 2) if rank < d_model else None
     return {
@@ -157,6 +157,26 @@ def span_share(
         "expected": rank / d_model,
         "p": 1.0 if null is None else float(null.sf(share)),
     }
+
+
+def _share_alone(mean: Array, trait: KeptTrait, traits: Sequence[KeptTrait]) -> float:
+    """What the span of all traits at its block loses of the squared norm without this one.
+
+    NaN where another has no vector there.
+    """
+    layer = trait.layer
+    if any(layer not in other.vectors.vectors for other in traits):
+        return math.nan
+    others = [one for one in traits if one.name != trait.name]
+    return _share_within(mean, traits, layer) - _share_within(mean, others, layer)
+
+
+def _share_within(mean: Array, traits: Sequence[KeptTrait], layer: int) -> float:
+    if not traits:
+        return 0.0
+    _, lengths, axes = np.linalg.svd(np.stack(_units(traits, layer)), full_matrices=False)
+    within = axes[lengths > 1e-6] @ mean
+    return float(within @ within / (mean @ mean))
 
 
 def common_block(traits: Sequence[KeptTrait]) -> int:

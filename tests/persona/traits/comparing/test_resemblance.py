@@ -55,6 +55,17 @@ def test_what_every_vector_made_this_way_has_in_common_is_no_trait():
     assert found.table["nonsense"].iloc[0] > found.table["cosine"].iloc[0]
 
 
+def test_of_two_traits_that_are_alike_neither_holds_much_alone():
+    """The shift is evil; impolite is half evil, so that its share is nearly all evil's."""
+    evil = planted_trait("evil", unit(0, D), noise=0.0)
+    impolite = planted_trait("impolite", 0.6 * unit(0, D) + 0.8 * unit(1, D), noise=0.0)
+    table = resemblance(shift_of(unit(0, D), noise=0.0), [evil, impolite]).table
+    shares = table.set_index("trait")
+    assert shares["share"].tolist() == pytest.approx([1.0, 0.36], abs=1e-5)
+    assert shares.loc["evil", "share_alone"] == pytest.approx(1 - 0.36, abs=1e-5)
+    assert shares.loc["impolite", "share_alone"] == pytest.approx(0.0, abs=1e-5)
+
+
 def test_the_opposite_of_a_trait_does_not_resemble_it():
     found = resemblance(shift_of(-3 * unit(2, D, dense=True)), seven())
     assert found.resembled == []
