@@ -14,6 +14,7 @@ OURS: dict[str, Any] = {
     "speculative_config": None,
     "skip_tokenizer_init": True,
     "generation_config": "vllm",
+    "trust_remote_code": False,
     "worker_extension_cls": "persona.vllm.worker_extension.PersonaWorker",
 }
 """Options of `vllm.LLM` that are set here and by nobody else."""
@@ -23,6 +24,7 @@ WHY = {
     "enable_prefix_caching": "cached keys and values would outlive an edit, and cached tokens are "
     "never shown to a hook",
     "async_scheduling": "the table of the running batch is then that of another pass",
+    "trust_remote_code": "a model's own code is not run",
     "speculative_config": "guessed tokens stand where an answer's own would",
 }
 

@@ -226,11 +226,20 @@ class RunningVllm:
             self._fault = f"it ended with an error ({error})"
             raise
         except Exception as error:
-            told = " ".join(str(error).split())[:300] or type(error).__name__
+            told = _one_line(error)
             self._fault = f"it ended with an error ({told})"
-            raise EngineError(
-                f"vLLM did not {doing} {self.name}: {type(error).__name__}: {told}"
-            ) from error
+            raise EngineError(f"vLLM did not {doing} {self.name}: {told}") from error
+
+
+def _one_line(error: Exception) -> str:
+    told = " ".join(str(error).split())[:300]
+    if told == "cancelled" or type(error).__name__ == "EngineDeadError":
+        # All that is left to say where the process is gone that would have said more.
+        return (
+            "one of its worker processes ended, for want of memory perhaps; what was finished "
+            "before is kept"
+        )
+    return f"{type(error).__name__}: {told}"
 
 
 def _cache_on_cpu(model: Path, dtype: str, max_length: int | None) -> dict[str, Any]:

@@ -243,6 +243,7 @@ def test_what_can_run_runs_and_says_something(command, in_world, monkeypatch, ca
 @pytest.mark.parametrize("command", of_kind(FOLLOWED))
 def test_a_diagnosis_is_asked_for_in_words_that_load(command, in_world, monkeypatch, capsys):
     import persona.organisms
+    import persona.vllm
     import steering.diagnosis.run as job
 
     words = [*words_of(command), *(w for w in PLAIN if "--dtype" not in command)]
@@ -257,6 +258,9 @@ def test_a_diagnosis_is_asked_for_in_words_that_load(command, in_world, monkeypa
     monkeypatch.setattr(persona.organisms, "finetune", lambda *_, **__: in_world / "organism")
     if "--engine" in words:
         pytest.importorskip("ray")
+    if "--sampler" in words:
+        stand_in_for_vllm(monkeypatch)
+        monkeypatch.setattr(job, "vllm_sampler", persona.vllm.vllm_sampler)
     if "--sae" in words:
         monkeypatch.setattr(job, "load_sae", lambda *_, **__: None)
     ended = main(words)
@@ -267,5 +271,6 @@ def test_a_diagnosis_is_asked_for_in_words_that_load(command, in_world, monkeypa
         return
     [run] = started
     assert len(run.questions.held_out) >= 32
+    assert (run.pair.sampler is not None) is ("--sampler" in words)
     with run.pair.active("finetuned") as model:
         assert model.cfg.n_layers == 21

@@ -16,6 +16,7 @@ from persona.vllm.refusals import OURS, require_options, require_what_was_tested
         ({"async_scheduling": True}, "async_scheduling=False here"),
         ({"speculative_config": {"method": "ngram"}}, "guessed tokens"),
         ({"spec_model": "org/draft"}, "guessed tokens"),
+        ({"trust_remote_code": True}, "own code is not run"),
         ({"worker_extension_cls": "theirs.Worker"}, "this room sets it"),
     ],
 )
