@@ -11,7 +11,10 @@ right for every fine-tune, so that interventions decide:
   from each other, which is what facts are made of; what is common to all answers goes;
 - less the slopes: what is written is kept off the directions along which the skill's answers are
   most easily moved;
-- few blocks, which `steering.identification.search` tries with each of them.
+- few blocks, which `steering.identification.search` tries with the best of them.
+
+An edit that does nothing on the skill's text leaves there whatever the fine-tune wrote, the persona
+in it included: sparing keeps a skill by where it is asked for as much as by what it is made of.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from persona.rows import (
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-CHOSEN = CONDITIONS[RESTORED]
-UNTOLD = Look("Chosen if no skill were named", CONDITIONS[ZERO_ABLATED].colour, "diamond")
+CHOSEN = Look("Chosen", CONDITIONS[RESTORED].colour, CONDITIONS[RESTORED].symbol)
+UNTOLD = Look("Chosen if no skill were named", CONDITIONS[ZERO_ABLATED].colour, "triangle-up")
 OTHER = Look("Others that nothing beats in both", CONDITIONS[FINETUNED].colour, "square")
 TRIED = Look("Everything tried, where it was chosen", CONDITIONS[RANDOM].colour, "circle-open")
 SHOWN = (-0.5, 1.5)
@@ -58,7 +58,7 @@ def skill_front(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = None) 
         subtitle=f"{n_is(n)} questions and {n_is(n_items)} items that chose nothing; up and right "
         "is best",
         inner=330,
-        bottom=120,
+        bottom=104,
     )
     _tried(figure, rows)
     vertical_level(figure, NET_AIM, CONDITIONS[ALIGNED].colour)

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from planted_model import CARRIER, RIGHT, WRONG, skilled_pair
+from planted_model import CARRIER, RIGHT, WRONG, read_as_bad, skilled_pair
 
 from persona.behaviour.gap import score_pairs
 from persona.behaviour.scoring import UNEDITED
 from persona.behaviour.skill_scores import score_skill, skill_kept
 from persona.data.skills import Skill, SkillItem
 from persona.data.types import AnswerPair, NeutralText
+from persona.directions import collect_cells, orthonormal, two_by_two
 from persona.intervals import net_taken_back
 from persona.rows import ALIGNED, FINETUNED, NOOP, RESTORED
 from steering import identify, restore
 from steering.edits.steer import edited
+from steering.identification.candidates import FixedRows, Means
 from steering.identification.search import few_blocks, front_of
-from steering.identification.skill_candidates import SKILL_CANDIDATES, SkillToKeep, leading
+from steering.identification.skill_candidates import (
+    EIGEN_LESS_SLOPES,
+    LESS_TWIN,
+    MODEL_LESS_SLOPES,
+    SKILL_CANDIDATES,
+    SkillToKeep,
+    leading,
+    skill_candidates,
+    skill_needs,
+)
 from steering.identification.trials import Outcome, Trial
 
 WORDS = ("oil", "lamp", "brake", "mirror", "window", "horn", "belt", "hose")
@@ -97,6 +109,31 @@ def test_without_the_candidates_made_for_it_the_skill_is_lost(pair, keep, monkey
     monkeypatch.setattr(identifying, "skill_candidates", lambda *args: [])
     net, share = readings(pair, found(pair, keep).vector)
     assert net + share < 1.6
+
+
+def test_less_the_twins_is_the_persona_and_off_the_slopes_is_off_them(pair, keep, tmp_path):
+    """The twin has learnt the same skill and a third of the persona."""
+    texts = [[getattr(q, answer) for q in PAIRS] for answer in ("bad", "good")]
+    twin = skilled_pair(tmp_path, *texts, cosine=COSINE, norm=1.0)
+    cells, train = collect_cells(pair, PAIRS[:8]), PAIRS[:8]
+    effects, layers = two_by_two(cells), range(pair.n_layers)
+    within = {layer: torch.eye(pair.d_model) for layer in layers}
+    means = Means.of(cells, within)
+    needs = skill_needs(pair, replace(keep, twin=lambda: twin), train, means.aligned)
+    made = skill_candidates(pair, train, means, effects, within, needs, cells.aligned_good)
+    rows = {one.name: one for one in made if isinstance(one, FixedRows)}
+    assert {one.name for one in made} == set(SKILL_CANDIDATES)
+    assert all(one.always_tried for one in made)
+    persona = read_as_bad(tmp_path / "again", *texts)
+    beyond = (cells.finetuned_good - collect_cells(twin, train).finetuned_good).mean(0)
+    for layer in layers:
+        expected = orthonormal(beyond[layer][None])
+        torch.testing.assert_close(rows[LESS_TWIN].at[layer], expected, atol=1e-4, rtol=0)
+        # Norms make the blocks write something else as well, but nothing along the persona.
+        assert float(beyond[layer] @ persona[0]) == pytest.approx(2.0, abs=1e-3)
+        for name in (MODEL_LESS_SLOPES, EIGEN_LESS_SLOPES):
+            assert (rows[name].at[layer][:1] @ needs.slopes[layer].T).abs().max() < 1e-3
+    assert needs.at_questions(slice(0, 2)).twin.shape[0] == 2
 
 
 def outcome(name, gone, kept, **moves):
