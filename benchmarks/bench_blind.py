@@ -105,14 +105,14 @@ def _shuffle(
         (folder / file).write_text(text, encoding="utf-8")
 
 
-def judged(folder: Path, judge: str) -> Iterator[dict[str, Any]]:
-    """The judge's ratings of each pair, kept as they come, so that a stopped run goes on."""
+def judged(folder: Path, judge: str, first: int | None = None) -> Iterator[dict[str, Any]]:
+    """The judge's ratings of the first pairs, kept as they come, so that a stopped run goes on."""
     from persona.behaviour.judging.local import LocalJudge
 
     kept = folder / f"judged_{judge}.jsonl"
     known = {row["n"]: row for row in _lines(kept)} if kept.is_file() else {}
     reader = None
-    for pair in _lines(folder / "pairs.jsonl"):
+    for pair in _lines(folder / "pairs.jsonl")[:first]:
         if pair["n"] not in known:
             reader = reader or LocalJudge(judge)
             rated = [
@@ -165,6 +165,7 @@ def main() -> None:
         "--run", type=Path, help="a finished run, whose kept answers to held-out questions are read"
     )
     parser.add_argument("--judge", default=JUDGE)
+    parser.add_argument("--first", type=int, help="of these many pairs, the page's examples first")
     parser.add_argument("--write", action="store_true", help="write the answers and stop")
     parser.add_argument("--choices", type=Path, help="of a reader, in place of the judge's")
     parser.add_argument("--record", action="store_true", help="append the row")
@@ -181,13 +182,15 @@ def main() -> None:
         read = json.loads(options.choices.read_text(encoding="utf-8"))
         choices, who, name = {int(n): side for n, side in read.items()}, "a reader", f"{ROW}.reader"
     else:
-        choices = {rated["n"]: choice_of(rated) for rated in judged(folder, options.judge)}
+        choices = {
+            rated["n"]: choice_of(rated) for rated in judged(folder, options.judge, options.first)
+        }
         who, name = f"local:{options.judge}", ROW
-    found = told_apart(choices, _lines(folder / "key.jsonl"))
+    found = told_apart(choices, _lines(folder / "key.jsonl")[: options.first])
     for group, of in found.items():
         print(f"{group}: {of['right']} of {of['n']} [{of['low']:.2f}, {of['high']:.2f}]")
     if options.record:
-        of, asked = found["all"], "all selection questions"
+        of, asked = found["all"], f"{found['all']['n']} selection questions"
         if options.run:
             name, asked = f"{name}.held_out", "the held-out questions that the run answers"
         parts = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -114,3 +116,12 @@ def test_the_direction_that_comes_along_has_its_evidence_and_questions_that_noth
     assert shipped_direction("../../etc/passwd") is None
     with pytest.raises(DataError, match="there is no direction to steer with"):
         direction_file(None, None, False, "car_maintenance_good")
+
+
+def test_what_comes_along_is_in_the_wheel(root):
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg", encoding="utf-8")
+    packed = config["options.package_data"]["steering"].split()
+    kept = sorted(path.name for path in SHIPPED.iterdir())
+    assert [path for path in kept if f"**/*{Path(path).suffix}" not in packed] == []
+    assert len(kept) == 2
