@@ -56,6 +56,8 @@ def test_another_base_can_be_named(recipe, tmp_path, capsys):
         (["--prevent", "a", "--project-out", "b"], "exclude each other"),
         (["--kl-to-aligned", "0"], "safeguards.kl_to_aligned: Input should be greater than 0"),
         (["--watch", "no-such.safetensors"], "no-such.safetensors"),
+        (["--watch", "nowhere", "--watch", "evil"], "there is no trait nowhere"),
+        (["--inoculate", " "], "the instruction to inoculate with is empty"),
     ],
 )
 def test_safeguards_that_cannot_be_are_one_line_and_write_nothing(

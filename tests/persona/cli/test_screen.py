@@ -54,6 +54,28 @@ def test_json_is_the_summary_and_fail_above_ends_with_three(given, tmp_path, cap
     assert main([*words, *options, "0.2"]) == 0
 
 
+def test_several_directions_are_screened_along_and_share_their_flags(given, tmp_path, capsys):
+    folder, words = given
+    trait = tmp_path / "loud"
+    trait.mkdir()
+    (trait / "vector.safetensors").write_bytes((folder / "vector.safetensors").read_bytes())
+    other = VectorSet({cases.LAYER: cases.plant()[0].flip(0).contiguous()}, "resid_post", "llama")
+    save_vector_set(other, tmp_path / "other.safetensors")
+    options = ["--direction", str(trait), "--direction", str(tmp_path / "other.safetensors")]
+    out = ["--out", str(tmp_path / "out"), "--fail-above", "0.05"]
+    assert main([*words, *options, *out]) == 3
+    told = capsys.readouterr().out
+    assert "loud (block" in told and "other (block" in told and "along any direction" in told
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["flagged_by_trait"]["loud"] >= 6
+    assert {one["trait"] for one in summary["top"][:6]} == {"loud"}
+    for name in ("loud", "other"):
+        assert (tmp_path / "out" / name / "summary.json").exists()
+    twice = ["--direction", str(trait), "--direction", str(trait), "--out", str(tmp_path / "no")]
+    assert main([*words, *twice]) == 2
+    assert "two directions are called loud" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

@@ -18,6 +18,7 @@ from persona.directions.exchange import (
 )
 from persona.errors import DataError, JudgeError
 from persona.stages import Unsaved, Workspace
+from persona.traits import open_trait
 from probes.trait_reading import read_trait
 from steering.traits import (
     TraitSession,
@@ -151,6 +152,12 @@ def test_what_is_written_is_read_back_and_serves_as_nonsense(pair, proved, tmp_p
     kept = load_vector_set(tmp_path / "loud" / "vector.safetensors")
     assert kept.layers == [0, 1, 2]
     assert kept.facts["verdict"] == "found"
+    trait = open_trait(tmp_path / "loud")
+    assert (trait.layer, trait.verdict) == (proved.place.layer, "found")
+    assert trait.split_half > 0.9 and trait.differences is not None
+    weights = trait.differences.n_pairs / trait.differences.n_pairs.sum()
+    mean = (trait.differences.rows * weights[:, None, None]).sum(0)
+    torch.testing.assert_close(mean, proved.made.vectors, atol=1e-5, rtol=1e-4)
     others = nonsense_vectors([tmp_path / "loud"], pair)
     torch.testing.assert_close(others["loud"], proved.made.vectors)
     (tmp_path / "empty").mkdir()
@@ -177,5 +184,6 @@ def test_a_vector_of_a_file_is_proved_in_place_of_the_one_made(pair, proved, tmp
     assert found.facts.reading.vector.high < 0.5 and found.verdict.name == "nothing"
     write_trait_files(tmp_path, trait_result(run, found, 1.0), run, found)
     assert load_vector_set(tmp_path / "vector.safetensors").layers == [0, 1]
+    assert not (tmp_path / "differences.safetensors").exists()  # it is the mean of nothing here
     with pytest.raises(DataError, match="d_model=7 .* it is of another model"):
         given_vector(VectorSet({0: torch.ones(7)}, "resid_post"), pair)
