@@ -35,6 +35,7 @@ PAGES = [
     "docs/how-to/persona-space.md",
     "docs/how-to/scale.md",
     "docs/how-to/screening.md",
+    "docs/how-to/several-seeds.md",
     "docs/how-to/steering.md",
     "docs/how-to/tasks.md",
 ]
@@ -241,3 +242,11 @@ def test_the_pages_of_the_default_model_run_on_it(root, here, page, capsys):
     if page == "README.md":
         answers = require_answers(told)
         assert all(len(answer.split()) > 10 for answer in answers.values())
+
+
+def test_the_page_of_several_seeds(root, here, capsys):
+    names = run(root, "docs/how-to/several-seeds.md")
+    assert names["planned"].labels == ["car_maintenance_bad"]
+    alone, wide = (names["design"].interval(scope) for scope in ("questions", "seeds and domains"))
+    assert wide.high - wide.low > alone.high - alone.low
+    assert "To tell" in capsys.readouterr().out
