@@ -40,7 +40,8 @@ class ModelPair:
         process as this, and is loaded there; see `PairRecipe`.
     fingerprints: `Source.fingerprint` of each side: weights, configs, tokenizer and template.
     sampler: an engine that writes the answers in place of the bridges, such as
-        `persona.vllm.vllm_sampler(pair)`; None for their own `generate`.
+        `persona.vllm.vllm_sampler(pair)`; None for their own `generate`. It stays behind where the
+        pair travels to another process.
     """
 
     open_side: OpenSide

@@ -1,9 +1,8 @@
 """What crosses from the asking process to workers of vLLM in other processes, and back.
 
 Edits are closures, which plain pickle does not take. Both ends are processes of one program: the
-workers are started by the engine, over pipes of its own, and nothing that came from a file, a hub
-or a network is ever unpacked. The engine opens no port. A worker in this process is handed the
-objects themselves.
+workers are started by the engine and reached by vLLM's own queues, and nothing that came from a
+file or a hub is ever unpacked. A worker in this process is handed the objects themselves.
 """
 
 from __future__ import annotations
