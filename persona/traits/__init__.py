@@ -19,9 +19,10 @@ from persona.traits.comparing import (
     persona_space,
     resemblance,
 )
+from persona.traits.kept_answers import shuffled_poles
 from persona.traits.making import make_trait
 from persona.traits.shipped_traits import NONSENSE, PUBLISHED, shipped_trait
-from persona.traits.trait_facts import SteeredEffect, TraitFacts, TraitReading
+from persona.traits.trait_facts import PoleTexts, SteeredEffect, TraitFacts, TraitReading
 from persona.traits.trait_judge import TraitJudge, trait_judge_named
 from persona.traits.trait_verdict import Verdict, verdict_on
 from persona.traits.writers import EndpointWriter, ModelWriter, Writer, writer_named
@@ -35,6 +36,7 @@ __all__ = [
     "KeptTrait",
     "ModelWriter",
     "PersonaSpace",
+    "PoleTexts",
     "QuestionDifferences",
     "Resemblance",
     "SteeredEffect",
@@ -57,6 +59,7 @@ __all__ = [
     "require_sound",
     "resemblance",
     "shipped_trait",
+    "shuffled_poles",
     "trait_judge_named",
     "verdict_on",
     "write_trait",
