@@ -39,9 +39,9 @@ def main() -> None:
         print("vLLM is not installed here; make test-vllm makes its environment")
         return
     pair = load_pair(options.aligned, options.finetuned, placement=Placement.of("float32"))
+    record_size()
     record_parity(certify_through_vllm(pair))
     record_speed(pair, options.repetitions)
-    record_size()
 
 
 def record_parity(certificate: Certificate) -> None:
@@ -67,20 +67,20 @@ def record_speed(pair: ModelPair, repetitions: int) -> None:
     edits = SteeredBy(ablate(_direction(pair), at=ALL_BLOCKS))
     answers: dict[str, list[str]] = {}
 
-    def seconds(name: str, one: ModelPair, intervene: Any = None) -> float:
+    def seconds(name: str, one: ModelPair, intervene: Any = None, n: int = N_PROMPTS) -> float:
         with one.active("finetuned") as bridge:
             start = time.perf_counter()
             answers[name] = sample_answers(
                 bridge,
                 one.chat,
-                questions,
+                questions[:n],
                 intervene=intervene,
                 max_new_tokens=N_NEW,
                 temperature=0.0,
             )
             return time.perf_counter() - start
 
-    seconds("started", by_vllm)
+    seconds("started", by_vllm, n=2)
     ratios, steered = [], []
     for _ in range(repetitions):
         generate = seconds("generate", pair)
