@@ -14,6 +14,7 @@ from persona.organisms.measured import organisms
 from steering.lab import EXPERIMENTS, Run
 from steering.lab.bench.record import write_run
 from steering.lab.catalogue import NARROW
+from steering.lab.experiments import voice_harm
 
 
 def number(label, value=0.4, half=0.1, n=64):
@@ -68,7 +69,8 @@ def test_the_variants_and_the_backdoored_one_are_listed_too(tmp_path):
 def test_every_shipped_organism_without_a_skill_is_in_an_experiment():
     known = {f"{n.organism}_{answers}{n.ending}" for n in NARROW.values() for answers in LABELS}
     plain = {name for name in list_recipes() if load_recipe(name).data.skill is None}
-    assert plain == known | {n for found in OTHERS.values() for n in found}
+    others = {name for found in OTHERS.values() for name in found}
+    assert plain == known | others | set(voice_harm.ORGANISMS)
 
 
 def test_a_reading_over_more_questions_stays(pages):
