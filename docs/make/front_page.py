@@ -106,11 +106,14 @@ def picture(figure: Figure) -> str:
 
 
 def cost() -> str:
-    """What the newest benchmark of `persona demo` took."""
+    """What the newest benchmarks of the install and of `persona demo` took."""
     told = BENCHMARKS.read_text(encoding="utf-8").splitlines()
     newest = {row["name"]: row for row in map(json.loads, told)}
     seconds, memory = newest["demo.seconds"], newest["demo.peak_rss_bytes"]
+    install, disk = newest["install.seconds"], newest["install.bytes"]
     return (
+        f"Installing took {install['value'] / 60:.0f} minutes beside other work, with most "
+        f"packages fetched before, and {disk['value'] / 1e9:.1f} GB of disk. "
         f"The demo took {seconds['value'] / 60:.0f} minutes and {memory['value'] / 1e9:.1f} GB of "
         f"memory ({seconds['machine'].split(', ')[1]}, no GPU, {seconds['date']})."
     )

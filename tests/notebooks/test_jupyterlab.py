@@ -6,7 +6,7 @@ import shutil
 
 import nbformat
 import pytest
-from jupyter_lab import BROWSER, opened, serving
+from jupyter_lab import BROWSER, opened, run_first_cell, serving
 from tiny_models import save_tiny_adapter, save_tiny_llama
 
 from persona.report.theme import GROUND
@@ -80,9 +80,7 @@ def test_tokens_keep_their_colours_in_a_notebook_that_nobody_trusts(lab, noteboo
 def test_a_slide_says_at_once_that_it_reads_and_then_shows_the_slider_s_coefficient(lab):
     address, dark = lab
     with opened(address, "panel.ipynb", dark=dark) as page:
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
-        page.locator(".jp-CodeCell .cm-content").first.click()
-        page.keyboard.press("Control+Enter")
+        run_first_cell(page)
         page.wait_for_selector(".persona-status >> text=read: restore, coefficient 1, all blocks")
         page.wait_for_selector(".persona-explorer .js-plotly-plot .heatmaplayer")
         ground = page.wait_for_function(
