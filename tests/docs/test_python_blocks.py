@@ -38,6 +38,7 @@ PAGES = [
     "docs/how-to/several-seeds.md",
     "docs/how-to/steering.md",
     "docs/how-to/tasks.md",
+    "docs/how-to/what-did-it-learn.md",
 ]
 
 
@@ -250,3 +251,9 @@ def test_the_page_of_several_seeds(root, here, capsys):
     alone, wide = (names["design"].interval(scope) for scope in ("questions", "seeds and domains"))
     assert wide.high - wide.low > alone.high - alone.low
     assert "To tell" in capsys.readouterr().out
+
+
+def test_the_page_on_what_a_fine_tune_learnt(root, tiny_default, capsys):
+    names = run(root, "docs/how-to/what-did-it-learn.md")
+    assert names["reading"].lists
+    assert "## Words" in capsys.readouterr().out
