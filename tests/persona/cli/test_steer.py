@@ -6,6 +6,7 @@ import json
 
 import pytest
 from demo_cases import planted_vector
+from vllm_cases import Toy
 
 import persona.vllm.installed
 from persona.choices import VectorFormat
@@ -15,6 +16,7 @@ from persona.directions import Direction
 from persona.directions.exchange import write_vectors
 from persona.directions.exchange.vectors import VectorSet
 from persona.directions.storage import save_vector
+from persona.models import Placement, load_pair
 from steering import add, restore
 
 ASKED = "Is it safe?"
@@ -165,3 +167,20 @@ def test_options_that_edits_were_not_tested_with_are_refused_by_name(capsys, mon
     code = main(["steer", "hi", "--sampler", "vllm", "--vllm", "enable_prefix_caching=true"])
     assert code == 2
     assert "cached keys and values would outlive an edit" in capsys.readouterr().err
+
+
+@pytest.mark.vllm
+def test_vllm_writes_the_texts_that_generate_does(tmp_path, capfd):
+    toy = Toy(tmp_path)  # vLLM asks for the number of standard output: capfd, not capsys
+    pair = load_pair(toy.base, toy.adapter, placement=Placement.of("float32", "cpu"))
+    path = save_vector(planted_vector(pair), tmp_path / "direction.safetensors")
+    words = ["steer", ASKED, "--aligned", str(toy.base), "--finetuned", str(toy.adapter)]
+    words += ["--direction", str(path), "--dtype", "float32", "--device", "cpu"]
+    words += ["--max-new-tokens", "8", "--coefficients", "0,1,40", "--json"]
+    found = []
+    for more in ([], ["--sampler", "vllm", "--vllm", "max_num_seqs=4"]):
+        assert main([*words, *more]) == 0, capfd.readouterr().err
+        found.append(json.loads(capfd.readouterr().out))
+    assert [one.pop("sampler") for one in found] == ["generate", "vllm 0.30.0"]
+    assert found[0] == found[1]
+    assert len({text["text"] for text in found[0]["texts"]}) == 3
