@@ -31,7 +31,17 @@ def content(cells):
 
 def test_every_text_has_its_notebook_and_the_other_way_round():
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NOTEBOOKS
-    assert [name[:2] for name in NOTEBOOKS] == ["00", "10", "20", "30", "40", "50", "60", "70"]
+    assert [name[:2] for name in NOTEBOOKS] == [
+        "00",
+        "10",
+        "15",
+        "20",
+        "30",
+        "40",
+        "50",
+        "60",
+        "70",
+    ]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -12,6 +12,7 @@ SMALL = {
         n_train=8, n_selection=4, n_neutral=1, n_scored=2, max_new_tokens=4
     ),
     "10_extract_and_compare": dict(n_train=8, n_held_out=5, layer=2, n_draws=20),
+    "15_any_trait": dict(layer=1, n_making=6, n_proving=5, n_shift=4, n_shuffled=20),
     "20_probes_and_monitors": dict(
         layer=2, n_fit=6, n_threshold=9, n_other=8, n_written=2, max_new_tokens=4, sweep_every=2
     ),
@@ -69,6 +70,7 @@ SMALL = {
 FIGURES = {
     "00_five_minute_tour": 2,
     "10_extract_and_compare": 6,
+    "15_any_trait": 3,
     "20_probes_and_monitors": 5,
     "30_steer_and_ablate": 4,
     "40_sae_latents": 2,
