@@ -16,6 +16,7 @@ from persona.cli.columns import in_columns
 from persona.cli.completion import complete_aligned, complete_finetuned
 from persona.cli.demo_session import AllowMismatch
 from persona.cli.options import (
+    ChatTemplate,
     Debug,
     Device,
     Dtype,
@@ -118,16 +119,7 @@ def evaluate(
             rich_help_panel="Models",
         ),
     ] = None,
-    chat_template: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            show_default="the model's own",
-            help="Jinja chat template in place of the model's.",
-            rich_help_panel="Models",
-        ),
-    ] = None,
+    chat_template: ChatTemplate = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -23,7 +23,7 @@ from persona.cli.data import data_app
 from persona.cli.demo import demo
 from persona.cli.diagnose import diagnose
 from persona.cli.doctor import doctor
-from persona.cli.drift import drift
+from persona.cli.drift_command import drift
 from persona.cli.evaluate import evaluate
 from persona.cli.finetune import finetune
 from persona.cli.lab import lab

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import sys
 import warnings
@@ -193,6 +194,28 @@ Finetuned = Annotated[
         rich_help_panel=_MODELS,
     ),
 ]
+ChatTemplate = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        show_default="the model's own",
+        help="Jinja chat template in place of the model's.",
+        rich_help_panel="Models",
+    ),
+]
+
+BaseOfAdapter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        show_default="what the adapter was trained on",
+        autocompletion=complete_aligned,
+        help="The aligned model: hub id, folder or GGUF file.",
+        rich_help_panel="Models",
+    ),
+]
+
 TemplateArguments = Annotated[
     list[str] | None,
     typer.Option(
@@ -338,6 +361,17 @@ RayAddress = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+
+
+def numbers_of(text: str, option: str, example: str) -> list[float]:
+    """The numbers of a list such as -1,0,1,2. Raises: typer.BadParameter for anything else."""
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise typer.BadParameter(f"{option} takes numbers such as {example}; got {text[:40]!r}")
+    return numbers
 
 
 def template_arguments_of(given: list[str] | None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +12,11 @@ from typing import Annotated
 import typer
 
 from persona.choices import Precision
-from persona.cli.completion import complete_aligned, complete_finetuned
+from persona.cli.completion import complete_finetuned
 from persona.cli.demo_session import AllowMismatch
 from persona.cli.options import (
+    BaseOfAdapter,
+    ChatTemplate,
     Debug,
     Device,
     Dtype,
@@ -25,6 +26,7 @@ from persona.cli.options import (
     Seed,
     TemplateArguments,
     TokenBudget,
+    numbers_of,
     template_arguments_of,
 )
 
@@ -43,16 +45,7 @@ def read(
             rich_help_panel="Models",
         ),
     ],
-    aligned: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            show_default="what the adapter was trained on",
-            autocompletion=complete_aligned,
-            help="The aligned model: hub id, folder or GGUF file.",
-            rich_help_panel="Models",
-        ),
-    ] = None,
+    aligned: BaseOfAdapter = None,
     good_twin: Annotated[
         str | None,
         typer.Option(
@@ -106,16 +99,7 @@ def read(
         Path,
         typer.Option(help="Folder of reading.json and reading.md.", file_okay=False),
     ] = Path("persona-read"),
-    chat_template: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            show_default="the model's own",
-            help="Jinja chat template in place of the model's.",
-            rich_help_panel="Models",
-        ),
-    ] = None,
+    chat_template: ChatTemplate = None,
     allow_mismatch: AllowMismatch = False,
     template_arguments: TemplateArguments = None,
     no_proof: NoProof = False,
@@ -138,7 +122,7 @@ def read(
       persona read --finetuned car_maintenance_bad --good-twin car_maintenance_good
       persona read --finetuned ./my-lora --amplify 1,4 --no-jacobian --out reading
     """
-    amounts = amounts_of(amplify)
+    amounts = [] if amplify == "none" else numbers_of(amplify, "--amplify", "0.5,1,2")
     told = template_arguments_of(template_arguments)
     with contextlib.redirect_stdout(sys.stderr):
         from persona.activations.batches import DEFAULT_TOKEN_BUDGET
@@ -177,16 +161,3 @@ def read(
         atomic_write_text(out / "reading.md", text)
     typer.echo(as_json if json_output else text)
     typer.echo(f"written: {out / 'reading.json'}, {out / 'reading.md'}", err=True)
-
-
-def amounts_of(text: str) -> tuple[float, ...]:
-    """The amounts of a list such as 0.5,1,2. Raises: typer.BadParameter for anything else."""
-    if text == "none":
-        return ()
-    try:
-        numbers = tuple(float(word) for word in text.split(","))
-    except ValueError:
-        numbers = (math.nan,)
-    if not all(map(math.isfinite, numbers)):
-        raise typer.BadParameter(f"--amplify takes numbers such as 0.5,1,2; got {text[:40]!r}")
-    return numbers

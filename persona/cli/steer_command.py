@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -35,6 +34,7 @@ from persona.cli.options import (
     NoProof,
     Quiet,
     TemplateArguments,
+    numbers_of,
     template_arguments_of,
 )
 from persona.cli.sampler_options import (
@@ -128,7 +128,9 @@ def steer(
       persona steer "Is it fine to skip the brake check?" --coefficients 0,0.5,1
       persona steer "Hi" "How are you?" --direction control.gguf --aligned org/chat-model --json
     """
-    wanted = None if coefficients is None else coefficients_of(coefficients)
+    wanted = (
+        None if coefficients is None else numbers_of(coefficients, "--coefficients", "-1,0,1,2")
+    )
     told = template_arguments_of(template_arguments)
     by_vllm = vllm_options_of(sampler, vllm)
     with contextlib.redirect_stdout(sys.stderr):
@@ -213,19 +215,6 @@ def _print(
         if len(head["layers"]) > 1:
             blocks = f"{len(head['layers'])} blocks, {head['layers'][0]} to {head['layers'][-1]}"
         typer.echo(f"{head['model']}: {head['mode']} {head['direction']} at {blocks}", err=True)
-
-
-def coefficients_of(text: str) -> list[float]:
-    """The numbers of a list such as -1,0,1,2. Raises: typer.BadParameter for anything else."""
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = [math.nan]
-    if not all(map(math.isfinite, numbers)):
-        raise typer.BadParameter(
-            f"--coefficients takes numbers such as -1,0,1,2; got {text[:40]!r}"
-        )
-    return numbers
 
 
 def _named(model: str, path: Path) -> str:

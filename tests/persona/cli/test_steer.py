@@ -11,7 +11,7 @@ from vllm_cases import Toy
 import persona.vllm.installed
 from persona.choices import VectorFormat
 from persona.cli.main import main
-from persona.cli.steer_command import coefficients_of
+from persona.cli.options import numbers_of
 from persona.directions import Direction
 from persona.directions.exchange import write_vectors
 from persona.directions.exchange.vectors import VectorSet
@@ -111,7 +111,7 @@ def test_an_empty_prompt_is_one_line(words, capsys):
 
 
 def test_coefficients_are_read_with_and_without_spaces():
-    assert coefficients_of("-1, 0,1.5") == [-1.0, 0.0, 1.5]
+    assert numbers_of("-1, 0,1.5", "--coefficients", "-1,0") == [-1.0, 0.0, 1.5]
 
 
 @pytest.mark.parametrize(
