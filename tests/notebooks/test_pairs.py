@@ -13,7 +13,9 @@ from notebook_script import FOLDER, NOTEBOOKS
 MACHINE_PATH = re.compile(
     r"(?<![\w.<>:/])/(?:home|root|work|tmp|Users|private|var|opt|mnt|usr)/\w|[A-Za-z]:\\+Users"
 )
-FIGURE = re.compile(r"^(?:figures\.\w+|sweep_figure|layer_map|two_by_two|TokenHeatMap)\(", re.M)
+FIGURE = re.compile(
+    r"^(?:figures\.\w+|sweep_figure|layer_map|two_by_two|TokenHeatMap|explore)\(", re.M
+)
 LONGEST_CELL = 15
 
 

@@ -19,13 +19,14 @@ SMALL = {
     "30_steer_and_ablate": dict(
         layer=1,
         doses=(0.0, 1.0),
-        n_train=5,
+        n_train=8,
+        n_selection=4,
+        n_neutral=1,
         n_dose=2,
         n_held_out=4,
-        n_neutral=2,
+        n_damage=2,
         n_random=2,
         n_draws=2,
-        max_new_tokens=4,
     ),
     "40_sae_latents": dict(
         source="none here",
@@ -51,9 +52,8 @@ SMALL = {
         n_in_domain=2,
         n_held_out=4,
         n_draws=2,
-        n_sampled=2,
+        n_asked=2,
         max_new_tokens=4,
-        judge="none",
     ),
     "60_subliminal_numbers": dict(
         toy_seeds=2,
