@@ -13,6 +13,7 @@ import yaml
 PACKAGES = ("persona", "probes", "steering")
 OPTIONAL = {
     "IPython",
+    "PIL",
     "anywidget",
     "bitsandbytes",
     "cloudpickle",
@@ -23,6 +24,7 @@ OPTIONAL = {
     "openai",
     "ray",
     "starlette",
+    "traitlets",
     "vllm",
 }  # imported where it is used, with a line that names the extra
 

@@ -81,7 +81,7 @@ def bag_of_words() -> Any:
 
 def _embedded(texts: list[str], model: str) -> NDArray[np.float64]:
     folder = _minilm_folder() if model == MINILM else model
-    library = _imported("sentence_transformers", "sentence-transformers")
+    library = _imported("sentence_transformers", "pip install sentence-transformers")
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

@@ -8,6 +8,7 @@ import persona.rows
 from persona.report.theme import CONDITIONS
 from persona.rows import (
     COLUMNS,
+    FRONTS,
     INDUCED_TWIN,
     NULL_COVARIANCE,
     NULL_ISOTROPIC,
@@ -19,7 +20,7 @@ from steering.evidence.scorecard import CONDITIONS as LISTED
 from steering.lab.bench.experiment import COLUMNS as OF_EXPERIMENTS
 
 ROOT, PACKAGES = Path(__file__).parents[2], ("persona", "probes", "steering")
-OTHER_NAMES = ("NEUTRAL_TEXT", "IN_ALIGNED", "NULL_SCREEN")
+OTHER_NAMES = ("NEUTRAL_TEXT", "IN_ALIGNED", "NULL_SCREEN", "SKILL")
 """Strings that name no condition."""
 NAMES = {
     name: value
@@ -39,11 +40,12 @@ def test_every_condition_has_a_look_of_its_own_and_a_line_in_the_scorecard_or_is
     controls = {*SEVERAL, INDUCED_TWIN, persona.rows.GOOD_TWIN}
     assert set(NAMES.values()) == {*LISTED, *controls}
     drawn = {NULL_ISOTROPIC, NULL_COVARIANCE}
-    assert set(CONDITIONS) == set(NAMES.values()) - (set(STRONG_NULLS) - drawn)
+    apart = {*STRONG_NULLS, *FRONTS} - drawn  # the front of a skill has a figure of its own
+    assert set(CONDITIONS) == set(NAMES.values()) - apart
 
 
 def test_a_condition_is_named_in_one_module():
     quoted = {f'"{name}"' for name in NAMES.values() if name.startswith(("finetuned_", "aligned_"))}
     files = [p for package in PACKAGES for p in (ROOT / package).rglob("*.py")]
-    assert len(quoted) == 15
+    assert len(quoted) == 17
     assert [p.name for p in files if any(q in p.read_text() for q in quoted)] == ["rows.py"]

@@ -107,6 +107,8 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "sae": "latents",
         "engine": Engine("ray", 3, "head:6379"),
         "vllm": None,
+        "traits": (),
+        "nonsense": (),
     }
 
 

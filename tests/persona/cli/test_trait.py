@@ -90,6 +90,7 @@ def test_a_run_prints_its_verdict_and_leaves_its_files(here, monkeypatch, capsys
     assert {path.name for path in (here / "out").iterdir()} == {
         "trait.json",
         "vector.safetensors",
+        "differences.safetensors",
         "rows.parquet",
     }
     result = json.loads((here / "out" / "trait.json").read_text())

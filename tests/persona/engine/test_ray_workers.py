@@ -277,7 +277,7 @@ def test_a_busy_machine_is_given_more_than_one_start_and_trouble_is_one_line(
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(EngineError, match=r"not installed; pip install 'personascope\[ray\]'"):
+    with pytest.raises(EngineError, match=r"not installed; pip install -e .*\[ray\]"):
         with contextlib.ExitStack() as stack:
             stack.enter_context(Engine("ray").start())
 

