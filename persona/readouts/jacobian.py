@@ -25,7 +25,16 @@ from torch import Tensor
 
 from persona.errors import DataError
 from persona.models.chat.chat_format import TokenizedDialogue
-from persona.models.hooks import Hook, hooked, model_device, model_width, n_layers, resid_post
+from persona.models.hooks import (
+    Hook,
+    accepted_by,
+    hooked,
+    is_bridge,
+    model_device,
+    model_width,
+    n_layers,
+    resid_post,
+)
 from persona.models.kept_folder import cache_folder
 from persona.models.pair import ModelPair
 from persona.progress import progress
@@ -152,8 +161,6 @@ def _recorded(model: Any, ids: Sequence[int], layers: Sequence[int]) -> dict[int
 
 def _run(model: Any, ids: Tensor) -> None:
     """A pass whose logits nobody needs, but of one position."""
-    from persona.models.hooks import accepted_by, is_bridge
-
     few: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in accepted_by(model) else {}
     if is_bridge(model):
         model(ids, return_type=None, use_cache=False, **few)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from persona.readouts.fine_tune_reading import FineTuneReading
-from persona.readouts.token_lists import ReadToken, TokenList, in_common
+from persona.readouts.token_lists import ReadToken, in_common
 
 N_CHANGED = 5
 N_TOKENS = 8
@@ -84,9 +84,3 @@ def _named(tokens: Sequence[ReadToken]) -> str:
 def _shown(token: ReadToken) -> str:
     """The token as it is, with what a reader would not see made visible."""
     return token.token.replace("`", "'").replace("\n", "⏎").replace("\t", "⇥") or "(empty)"
-
-
-def clearest(reading: FineTuneReading) -> TokenList | None:
-    """The list with the most tokens that beat chance; None where no list does."""
-    lists = [one for one in reading.lists if one.beats_chance]
-    return max(lists, key=lambda one: one.n_significant, default=None)
