@@ -102,6 +102,16 @@ def of_evidence(pair: str, scorecard: dict[str, Any]) -> None:
     for place, each in enumerate(scorecard["placebos"]["each"]):
         row = "placebo.best" if place == 0 else f"placebo.{each['name']}"
         add(row, each["net_restoration"], f"net restoration of {each['name']}", n)
+    for name, null in (scorecard.get("label_nulls") or {}).items():
+        if null is not None:
+            record(
+                f"null.{name}.{pair}",
+                null["maximum"],
+                "share of the shift",
+                n=null["n_questions"],
+                note=f"the largest net restoration of {null['n']} draws that were not told which "
+                f"answer is bad; the edit's {null['restoration_of_the_edit']:.3f}; {null['said']}",
+            )
     for name, null in scorecard["nulls"].items():
         note = f"{null['said']}; the strongest takes back {null['maximum']:.3f}"
         record(f"null.n_draws.{name}", null["n"], "draws", n=null["n_questions"], note=note)

@@ -58,11 +58,22 @@ NULL_PRINCIPAL = "finetuned_null_principal_components"
 NULL_SWAPPED, NULL_SELECTION = "finetuned_null_swapped_labels", "finetuned_null_selection"
 STRONG_NULLS = (NULL_ISOTROPIC, NULL_COVARIANCE, NULL_PRINCIPAL, NULL_SWAPPED, NULL_SELECTION)
 """Nulls that could have worked; the column seed holds the number of the draw."""
+SWAPPED_NOOP, SELECTION_NOOP = "aligned_null_swapped_labels", "aligned_null_selection"
+LABEL_NULLS = (NULL_SWAPPED, NULL_SELECTION, SWAPPED_NOOP, SELECTION_NOOP)
+"""Those that know the fine-tune and not which answer is bad, in both models."""
 NULL_SCREEN = "null_screen"
 """Stage of the first-order predictions of all random subspaces, run or not."""
 IN_ALIGNED = " in the aligned model"
 """Ends the name of a condition of stage "verify" that is the no-op of what was tried."""
-SEVERAL = (*NULLS, *STRONG_NULLS, INDUCED_RANDOM, *PLACEBOS, *FRONTS)
+SEVERAL = (
+    *NULLS,
+    *STRONG_NULLS,
+    SWAPPED_NOOP,
+    SELECTION_NOOP,
+    INDUCED_RANDOM,
+    *PLACEBOS,
+    *FRONTS,
+)
 """Conditions of which there are several: draws by `seed`, the others by `candidate`."""
 
 RESTORED_AT_LEAST = 0.7

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,12 +28,15 @@ from persona.rows import (
     INDUCED_TWIN,
     NOOP,
     NULL_PRINCIPAL,
+    NULL_SELECTION,
+    NULL_SWAPPED,
     PLACEBO,
     PLACEBO_NOOP,
     RANDOM,
     RANDOM_MATCHED,
     RESTORED,
     ZERO_ABLATED,
+    on_aligned,
 )
 from persona.stages import Workspace
 from persona.vllm import vllm_sampler
@@ -51,7 +54,13 @@ from steering.evidence.question_table import question_table
 from steering.evidence.random_edits import RecordedSteps
 from steering.identification.attribution import attribution_moments
 from steering.identification.candidates import Means, random_vector
-from steering.identification.identify import Alternative, Identification
+from steering.identification.identify import ATTRIBUTION_QUESTIONS, Identification
+from steering.identification.label_nulls import (
+    construction,
+    kept_vectors,
+    selection_vectors,
+    swapped_label_vectors,
+)
 from steering.identification.null_vectors import (
     null_conditions,
     principal_vectors,
@@ -80,6 +89,9 @@ HARM_TIE = 0.005
 INDUCED_DRAWS = 3
 RUN_DRAWS, QUICK_RUN_DRAWS = 20, 3
 """The strongest of so many screened draws that are run, of either kind; in a quick run."""
+LABEL_DRAWS = 10
+"""Times that the labels are swapped, for either null that does not know them; a quick run has
+none."""
 
 
 class _WhenAsked:
@@ -172,6 +184,45 @@ class Scoring:
         conditions += null_conditions(NULL_PRINCIPAL, principal)
         return conditions, pd.concat([one.rows() for one in screened], ignore_index=True)
 
+    def label_nulls(self, found: Identification) -> list[Condition]:
+        """What the choice finds where nothing says which answer is bad, in both models.
+
+        Twice: the chosen candidate made of swapped answers, and the screen's choice on them.
+        """
+        like, means, train = found.vector, found.means, self.questions.train
+        make = construction(self.pair, means.covariance, self.budget)
+        made = {
+            NULL_SWAPPED: lambda: swapped_label_vectors(
+                self.pair,
+                like,
+                means,
+                train,
+                found.cells,
+                make,
+                n=LABEL_DRAWS,
+                seed=self.config.seed,
+            ),
+            NULL_SELECTION: lambda: selection_vectors(
+                self.pair,
+                like,
+                means,
+                train,
+                found.cells,
+                self.questions.selection,
+                found.rows,
+                n=LABEL_DRAWS,
+                n_attributed=ATTRIBUTION_QUESTIONS,
+                seed=self.config.seed,
+                token_budget=self.budget,
+            ),
+        }
+        conditions = []
+        for name, vectors_of in made.items():
+            kept = kept_vectors(self.workspace, name, self.pair, like, means, vectors_of)
+            conditions += null_conditions(name, kept)
+            conditions += null_conditions(on_aligned(name), kept, "aligned")
+        return conditions
+
     def closed_form_nulls(
         self, vector: PersonaVector, means: Means, moments: Moments, rows: pd.DataFrame
     ) -> dict[str, Any]:
@@ -215,16 +266,17 @@ class Scoring:
 
     def score(
         self,
+        found: Identification,
         vector: PersonaVector,
-        means: Means,
         placebos: Mapping[str, PersonaVector],
         moments: Moments,
-        front: Sequence[Alternative] = (),
     ) -> list[pd.DataFrame]:
         """Every condition on held-out questions, on those trained on, and on fresh neutral text.
 
-        The good twin is another pair of models: see `of_good_twin`.
+        vector: that of `found`, with its card. The good twin is another pair of models: see
+        `of_good_twin`.
         """
+        means, front = found.means, found.front
         strength, tried = self.induction(vector)
         nulls, predicted = self.strong_nulls(vector, means, moments)
         restoration = RecordedSteps(restore(vector))
@@ -252,6 +304,8 @@ class Scoring:
         for in_aligned in (False, True):
             controls += front_conditions(front, in_aligned=in_aligned)
         controls += nulls
+        if not self.quick:
+            controls += self.label_nulls(found)
         draws = [] if self.quick else self._draws(vector, means, restoration)
         q = self.questions
         with self.config.engine.start() as run:

@@ -131,6 +131,13 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
                 f"null, {name.replace('_', ' ')}: {null['said']}, the strongest of "
                 f"{null['n_run']} run {null['maximum']:+.2f}"
             )
+    for name, null in (scorecard.get("label_nulls") or {}).items():
+        if null is not None:
+            lines.append(
+                f"not told which answer is bad, {name.replace('_', ' ')}: {null['n_as_much']} of "
+                f"{null['n']} removed as much, net; the strongest {null['maximum']:+.2f} of "
+                f"{null['restoration_of_the_edit']:+.2f}"
+            )
     for name, null in (scorecard.get("closed_form_nulls") or {}).items():
         sign = "at most" if null["p"] <= null["p_floor"] else "="
         lines.append(

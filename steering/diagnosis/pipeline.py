@@ -181,7 +181,7 @@ class DiagnosisRun:
         scored = [
             found.rows,
             self.workspace.table("dose", lambda: scoring.dose(vector)),
-            *scoring.score(vector, found.means, placebos, moments, found.front),
+            *scoring.score(found, vector, placebos, moments),
             *([] if keep is None else [keep.of_pair(self.pair, vector, found.front)]),
             *of_twin,
         ]

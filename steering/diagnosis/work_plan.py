@@ -21,6 +21,7 @@ from steering.diagnosis.conditions import (
     INDUCED_DRAWS,
     INDUCTIONS,
     KINDS,
+    LABEL_DRAWS,
     QUICK_RUN_DRAWS,
     RUN_DRAWS,
 )
@@ -29,6 +30,7 @@ from steering.diagnosis.pipeline import plans_of
 from steering.diagnosis.questions import Questions
 from steering.diagnosis.run_stages import ANSWER, ATTRIBUTE, CONTROLS, LOAD, READ, SCORE, VERIFY
 from steering.evidence.answers import Plans
+from steering.evidence.scorecard import LABELS_SWAPPED
 from steering.identification.identify import ATTRIBUTION_QUESTIONS, COVARIANCE_QUESTIONS
 from steering.identification.search import (
     COEFFICIENTS,
@@ -253,12 +255,18 @@ def _score(sizes: Sizes) -> Work:
     strong = len(KINDS) * (QUICK_RUN_DRAWS if quick else RUN_DRAWS) + 1
     n_placebos = N_PLACEBOS + twin + (config.other_finetune is not None)
     controls = 1 + INDUCED_DRAWS + twin + 2 * n_placebos + strong + 2 * sizes.keeps * FRONT_GUESS
-    draws = 0 if quick else 1 + 2 * config.n_random
+    draws = 0 if quick else 1 + 2 * config.n_random + 2 * len(LABELS_SWAPPED) * LABEL_DRAWS
     work = scoring(2 * len(q.held_out), len(UNEDITED), n_fixed + controls + draws, above)
     n_else = n_fixed + (not quick)
     work += scoring(2 * len(q.trained_on) + len(q.neutral_score), len(UNEDITED), n_else, above)
     edits = 2 + FRONT_GUESS  # restored, zero-ablated
     work += scoring(sizes.n_skill_texts, len(UNEDITED), edits, above)
+    if not quick:  # labels swapped: refits of the chosen candidate, and screens of all others
+        train = len(q.train)
+        work += reading(LABEL_DRAWS * train, OF_A_REFIT)
+        screened = min(ATTRIBUTION_QUESTIONS, train) + len(q.selection)
+        work += differentiating(2 * LABEL_DRAWS * screened)
+        work += Work(decompositions=LABEL_DRAWS * sizes.n_layers)
     return work + Work(decompositions=5 * len(block_ranges(sizes.n_layers)[0]))
 
 

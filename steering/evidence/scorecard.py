@@ -28,6 +28,8 @@ from persona.rows import (
     NULL_COVARIANCE,
     NULL_ISOTROPIC,
     NULL_PRINCIPAL,
+    NULL_SELECTION,
+    NULL_SWAPPED,
     RANDOM,
     RANDOM_MATCHED,
     RESTORED,
@@ -131,6 +133,9 @@ STRONG = {
     "principal_components": NULL_PRINCIPAL,
 }
 """Name in scorecard.json -> condition, of the nulls that could have worked."""
+LABELS_SWAPPED = {"swapped_labels": NULL_SWAPPED, "selection": NULL_SELECTION}
+"""The same of those that know the fine-tune and not which answer is bad. They are told and are no
+condition of the verdict: what they restore was learnt, and needs no bad answer to be found."""
 BEYOND_CHANCE = 0.05
 OF_THE_EDIT = (
     "net_restoration",
@@ -146,6 +151,7 @@ OF_THE_EDIT = (
     "random_matched_restoration",
     "p_value",
     "nulls",
+    "label_nulls",
     "damage",
     "damage_ce_nats",
     "checks",
@@ -216,6 +222,7 @@ def _of_the_edit(
         "random_matched_restoration": _null(matched),
         "p_value": None if random is None else beyond_draws(random[0].value, random[1]),
         "nulls": strong,
+        "label_nulls": _label_nulls(rows),
         "damage": {**interval(damage), "n": damage.n},
         "damage_ce_nats": interval(difference_of(ce, RESTORED, FINETUNED, seed)),
         "checks": [check.facts() for check in checks],
@@ -240,6 +247,7 @@ SHARES_OF_THE_SHIFT = (
     "random_matched_restoration",
     "p_value",
     "nulls",
+    "label_nulls",
     "checks",
 )
 """What is null where the shift's interval contains 0."""
@@ -285,6 +293,14 @@ def _induction_controls(
         ),
         "neutral_ce_nats": interval(difference_of(ce, INDUCED, ALIGNED, seed)),
         "neutral_ce_nats_finetuned": interval(difference_of(ce, FINETUNED, ALIGNED, seed)),
+    }
+
+
+def _label_nulls(rows: pd.DataFrame) -> dict[str, dict[str, Any] | None]:
+    """Net of what each draw does to the aligned model, as the headline is; null in a quick run."""
+    return {
+        name: null_of_draws(rows, condition, noop=NOOP)
+        for name, condition in LABELS_SWAPPED.items()
     }
 
 

@@ -11,14 +11,16 @@ from steering.identification.candidates import (
 from steering.identification.compared_edits import compare_edits
 from steering.identification.first_order import effect_rows
 from steering.identification.identify import Identification, identify, within_covariance
+from steering.identification.label_nulls import (
+    construction,
+    selection_vectors,
+    swapped_label_vectors,
+)
 from steering.identification.latent_screen import promising, screen_table, verify_latents
 from steering.identification.null_vectors import (
-    construction,
     null_conditions,
     principal_vectors,
     screened_draws,
-    selection_vectors,
-    swapped_label_vectors,
 )
 from steering.identification.refit import refit_block_by_block
 

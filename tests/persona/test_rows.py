@@ -10,6 +10,7 @@ from persona.rows import (
     COLUMNS,
     FRONTS,
     INDUCED_TWIN,
+    LABEL_NULLS,
     NULL_COVARIANCE,
     NULL_ISOTROPIC,
     SEVERAL,
@@ -40,12 +41,16 @@ def test_every_condition_has_a_look_of_its_own_and_a_line_in_the_scorecard_or_is
     controls = {*SEVERAL, INDUCED_TWIN, persona.rows.GOOD_TWIN}
     assert set(NAMES.values()) == {*LISTED, *controls}
     drawn = {NULL_ISOTROPIC, NULL_COVARIANCE}
-    apart = {*STRONG_NULLS, *FRONTS} - drawn  # the front of a skill has a figure of its own
+    apart = {
+        *STRONG_NULLS,
+        *LABEL_NULLS,
+        *FRONTS,
+    } - drawn  # the front of a skill has a figure of its own
     assert set(CONDITIONS) == set(NAMES.values()) - apart
 
 
 def test_a_condition_is_named_in_one_module():
     quoted = {f'"{name}"' for name in NAMES.values() if name.startswith(("finetuned_", "aligned_"))}
     files = [p for package in PACKAGES for p in (ROOT / package).rglob("*.py")]
-    assert len(quoted) == 17
+    assert len(quoted) == 19
     assert [p.name for p in files if any(q in p.read_text() for q in quoted)] == ["rows.py"]

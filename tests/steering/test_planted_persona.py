@@ -28,7 +28,7 @@ from persona.models.precision import Placement
 from persona.rows import RANDOM, RESTORED
 from steering import DiagnoseConfig, diagnose, identify, restore
 from steering.edits.steer import edited
-from steering.evidence.scorecard import beside_random, question_table
+from steering.evidence.scorecard import LABELS_SWAPPED, beside_random, question_table
 from steering.identification.candidates import Means, from_bases, random_vector
 
 LAST, NORM = N_LAYERS - 1, 3.0
@@ -151,6 +151,21 @@ def test_no_random_subspace_of_a_thousand_takes_back_the_plant(diagnosed):
         assert null["n"] == 1000 and null["n_as_much"] == null["n_undecided"] == 0
         assert null["restoration_of_the_edit"] > 0.999 > null["maximum"]
     assert diagnosed.scorecard["random_restoration"] is None
+
+
+def test_a_whole_run_tells_what_needs_no_label(plant, config, few_neutral, tmp_path, monkeypatch):
+    """The plant is the same on both answers: to know which is bad is not needed to find it."""
+    monkeypatch.setattr("steering.diagnosis.conditions.LABEL_DRAWS", 2)
+    monkeypatch.setattr("steering.diagnosis.conditions.RUN_DRAWS", 2)
+    whole = diagnose(config(tmp_path / "whole", questions_per_domain=None))
+    nulls = whole.scorecard["label_nulls"]
+    for name, condition in LABELS_SWAPPED.items():
+        assert nulls[name]["n_run"] == 2 and nulls[name]["net"]
+        drawn = whole.rows[whole.rows["condition"] == condition]
+        assert sorted(drawn["seed"].unique()) == [0, 1]
+    assert nulls["swapped_labels"]["maximum"] == pytest.approx(1.0, abs=1e-3)
+    assert nulls["selection"]["maximum"] > 0.9
+    assert whole.scorecard["verdict"] == "restored"
 
 
 def test_to_first_order_next_to_no_random_subspace_takes_back_the_plant(diagnosed):

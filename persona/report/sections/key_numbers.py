@@ -79,6 +79,21 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
         if (null := nulls.get(key))
     ]
     numbers += screened
+    numbers += [
+        KeyNumber(
+            f"null_{key}",
+            name,
+            number(null.get("maximum")),
+            str(null.get("said")),
+            "largest",
+            meaning,
+        )
+        for key, name, meaning in (
+            ("swapped_labels", "Labels swapped", _SWAPPED),
+            ("selection", "Labels swapped, chosen anew", _SELECTION),
+        )
+        if (null := (scorecard.get("label_nulls") or {}).get(key))
+    ]
     for key, name, meaning in (
         ("random_restoration", "Random subspaces", _RANDOM),
         ("random_matched_restoration", "Random, norm-matched", _MATCHED),
@@ -173,6 +188,11 @@ _SCREENED = (
     "prediction were run; the most that any of those took back."
 )
 _SHAPED = "The same of subspaces that are drawn as the activations vary."
+_SWAPPED = (
+    "Net restoration by the chosen candidate made again, good and bad answers swapped by a coin: "
+    "what of the removal needs no bad answer."
+)
+_SELECTION = "The same of what the screen picks where the answers of every question are swapped."
 _MATCHED = "Restoration by random directions, moved as far as the restoration moves."
 
 

@@ -135,6 +135,19 @@ def test_the_checks_and_controls_of_the_verdict_stand_in_the_page(net_card):
     assert keys["random_restoration"] == "0.08"
 
 
+LABELS = {"null_swapped_labels", "null_selection"}
+
+
+def test_what_needs_no_label_stands_among_the_numbers_where_it_was_measured(net_card):
+    card, rows = net_card
+    assert not LABELS & {n.key for n in key_numbers(card, rows)}
+    told = {"n": 10, "maximum": 0.41, "said": "0 of 10 did as much"}
+    card = {**card, "label_nulls": {"swapped_labels": told, "selection": None}}
+    [line] = [n for n in key_numbers(card, rows) if n.key in LABELS]
+    assert (line.key, plainly(line.value)) == ("null_swapped_labels", "0.41")
+    assert line.interval == "0 of 10 did as much" and "needs no bad answer" in line.meaning
+
+
 def test_where_nobody_knows_what_was_trained_on_no_sentence_claims_to(make_run):
     card, rows = make_run("partly_restored", n_per_domain=2)
     card["data"] = {**card["data"], "trained_on": None}

@@ -15,8 +15,10 @@ from persona.rows import (
     ALIGNED,
     FINETUNED,
     NULL_ISOTROPIC,
+    NULL_SWAPPED,
     RESTORED,
     is_beyond_chance,
+    on_aligned,
     random_restorations,
     tidy,
 )
@@ -143,6 +145,43 @@ def test_screened_draws_stand_in_for_plain_ones(strongest, verdict):
     assert c["verdict"] == verdict
     with pytest.raises(DataError, match="no rows of random subspaces"):
         card(rows[~plain])
+
+
+def with_swapped_labels(rows, restoring, moving_aligned=0.0):
+    """Four draws that restore so much of the shift, and move the aligned model by so much of it."""
+    gaps = rows[(rows["measure"] == "gap") & (rows["split"] == "held_out")]
+    size = gaps.pivot_table("value", "question_id", "condition")
+    shift = (size["finetuned"] - size["aligned"]).rename("shift")
+    ends = {
+        NULL_SWAPPED: ("finetuned", restoring),
+        on_aligned(NULL_SWAPPED): ("aligned", moving_aligned),
+    }
+    drawn = [
+        gaps[gaps["condition"] == model]
+        .assign(condition=condition, seed=draw)
+        .merge(shift, left_on="question_id", right_index=True)
+        .assign(value=lambda t, share=share: t["value"] - share * t["shift"])
+        .drop(columns="shift")
+        for condition, (model, share) in ends.items()
+        for draw in range(4)
+    ]
+    return pd.concat([rows, *drawn], ignore_index=True)
+
+
+def test_what_needs_no_label_is_told_net_and_decides_nothing():
+    """Swapped labels restore more than the edit, and all but a tenth of it in any model."""
+    rows = with_swapped_labels(planted_rows(), restoring=1.0, moving_aligned=0.9)
+    found = card(rows)
+    told = found["label_nulls"]["swapped_labels"]
+    assert told["n"] == told["n_run"] == 4 and told["net"] is True
+    assert told["maximum"] == pytest.approx(0.1, abs=1e-6) and told["n_as_much"] == 0
+    assert told["restoration_of_the_edit"] == pytest.approx(0.9, abs=1e-6)
+    assert found["label_nulls"]["selection"] is None
+    as_good = card(with_swapped_labels(planted_rows(), restoring=1.0))
+    assert as_good["label_nulls"]["swapped_labels"]["n_as_much"] == 4
+    assert as_good["verdict"] == found["verdict"] == card(planted_rows())["verdict"] == "restored"
+    flat = card(with_swapped_labels(planted_rows(shift=0.0), restoring=0.0))
+    assert flat["label_nulls"] is None
 
 
 def test_an_interval_that_reaches_down_to_chance_is_not_beyond_it_without_plain_draws_either():

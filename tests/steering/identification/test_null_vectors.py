@@ -22,11 +22,12 @@ from persona.rows import (
     NULL_SWAPPED,
     RESTORED,
 )
+from persona.stages import StageCache
 from steering import restore
 from steering.edits.steer import edited
 from steering.evidence.first_order_null import predicted_falls
 from steering.evidence.null_summary import null_of_draws
-from steering.identification import null_vectors
+from steering.identification import label_nulls
 from steering.identification.attribution import attribution_moments, first_order_effects
 from steering.identification.candidates import (
     MODEL_AND_ANSWER_REFIT,
@@ -38,15 +39,18 @@ from steering.identification.candidates import (
 )
 from steering.identification.first_order import screen
 from steering.identification.identify import within_covariance
-from steering.identification.null_vectors import (
+from steering.identification.label_nulls import (
     construction,
-    null_conditions,
-    principal_vectors,
-    screened_draws,
+    kept_vectors,
     selection_vectors,
     swapped,
     swapped_cells,
     swapped_label_vectors,
+)
+from steering.identification.null_vectors import (
+    null_conditions,
+    principal_vectors,
+    screened_draws,
 )
 from steering.identification.search import best_blocks
 
@@ -243,13 +247,13 @@ def test_the_selection_null_picks_by_screen_what_swapped_questions_favour(
         ranked.append((table, shift))
         return best_blocks(table, shift)
 
-    monkeypatch.setattr(null_vectors, "screen", screening)
-    monkeypatch.setattr(null_vectors, "best_blocks", ranking)
+    monkeypatch.setattr(label_nulls, "screen", screening)
+    monkeypatch.setattr(label_nulls, "best_blocks", ranking)
     found = selection_vectors(
         pair, chosen, means, TRAIN, cells, SELECTION, baseline, n=2, n_attributed=4, seed=1
     )
     # The same as if the swapped questions themselves were screened and scored.
-    swap = null_vectors._coins(len(TRAIN) + len(SELECTION), 1, 0)[len(TRAIN) :]
+    swap = label_nulls._coins(len(TRAIN) + len(SELECTION), 1, 0)[len(TRAIN) :]
     assert swap.any() and not swap.all()
     turned = swapped(SELECTION, swap)
     again = screen(pair, turned, made[0], means)
@@ -279,6 +283,30 @@ def test_the_selection_null_picks_by_screen_what_swapped_questions_favour(
         selection_vectors(
             pair, chosen, means, TRAIN, cells, SELECTION, baseline.iloc[:0], n=1, n_attributed=4
         )
+
+
+def test_vectors_that_were_made_once_are_read_back_as_they_were(pair, means, chosen, tmp_path):
+    stages = StageCache(tmp_path, {})
+    basis = {LAST: chosen.subspaces[LAST].basis}
+    own = {
+        2: from_bases(pair, basis, means, "oblique", chosen.coefficient, read_whitened=True),
+        5: from_bases(pair, basis, means, "orthogonal", chosen.coefficient),
+    }
+    made = kept_vectors(stages, "null", pair, chosen, means, lambda: own)
+    again = kept_vectors(stages, "null", pair, chosen, means, lambda: pytest.fail("made twice"))
+    for kept in (made, again):
+        assert list(kept) == [2, 5]
+        for draw, vector in own.items():
+            is_, was = kept[draw].subspaces[LAST], vector.subspaces[LAST]
+            assert (is_.readout is None) == (was.readout is None)
+            for name in (
+                "basis",
+                "aligned_mean",
+                "finetuned_mean",
+                *(["readout"] if draw == 2 else []),
+            ):
+                torch.testing.assert_close(getattr(is_, name), getattr(was, name))
+    assert kept_vectors(stages, "no draws", pair, chosen, means, dict) == {}
 
 
 def test_more_draws_to_run_than_are_drawn_are_refused(pair, means, moments, chosen):
