@@ -102,6 +102,8 @@ def of_evidence(pair: str, scorecard: dict[str, Any]) -> None:
     for place, each in enumerate(scorecard["placebos"]["each"]):
         row = "placebo.best" if place == 0 else f"placebo.{each['name']}"
         add(row, each["net_restoration"], f"net restoration of {each['name']}", n)
+    if lost := scorecard.get("damage_tasks"):
+        add("damage.tasks_lost", lost, "against the better model; positive is damage", lost["n"])
     for name, null in (scorecard.get("label_nulls") or {}).items():
         if null is not None:
             record(

@@ -49,6 +49,8 @@ FRONT, FRONT_NOOP = "finetuned_front", "aligned_front"
 FRONTS = (FRONT, FRONT_NOOP)
 SKILL = "skill"
 """Stage of the readings of a skill; their splits are those of the skill, train and held_out."""
+TASKS = "tasks"
+"""Stage of the readings of forced-choice items."""
 NEUTRAL_TEXT = "neutral_text"
 """The placebo that is fitted to this very fine-tune, on text without a bad or a good answer."""
 GOOD_TWIN = "good_twin"
@@ -87,6 +89,12 @@ SKILL_KEPT_AT_LEAST = 0.9
 """Of what the fine-tune gained of a skill that is to be kept."""
 DAMAGE_AT_MOST = 0.1
 """Neutral cross-entropy above the better of the two models, upper end, nats per token."""
+TASKS_LOST_AT_MOST = 0.1
+"""Share of forced-choice items lost against the better of the two models, upper end.
+
+240 items are told apart to some five points of a hundred, so that a smaller bar would be missed by
+a removal that costs nothing.
+"""
 
 
 def on_aligned(condition: str) -> str:

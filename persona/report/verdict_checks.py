@@ -77,6 +77,11 @@ WORDS = {
         "Neutral text costs at most {bar} nats more than in the better model (upper end)",
         "neutral text costs {measured} nats more than in the better of the two models",
     ),
+    "damage_tasks": _Words(
+        "At most {bar} of the tasks are lost against the better model (upper end)",
+        "{measured} of the tasks that the better of the two models answers are lost",
+        as_share=True,
+    ),
     "above_placebos": _Words(
         "It does more than the best placebo",
         "it is not clearly more than the best placebo takes back (difference {measured})",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from persona.behaviour.gap import score_neutral, score_pairs
 from persona.behaviour.scoring import UNEDITED, Condition
+from persona.data import load_tasks
 from persona.data.types import AnswerPair
 from persona.directions import PersonaVector
 from persona.engine import ShardRunner
@@ -52,6 +53,7 @@ from steering.evidence.first_order_null import Draws, first_order_null
 from steering.evidence.null_summary import null_of_first_order
 from steering.evidence.question_table import question_table
 from steering.evidence.random_edits import RecordedSteps
+from steering.evidence.task_damage import score_task_damage
 from steering.identification.attribution import attribution_moments
 from steering.identification.candidates import Means, random_vector
 from steering.identification.identify import ATTRIBUTION_QUESTIONS, Identification
@@ -273,8 +275,8 @@ class Scoring:
     ) -> list[pd.DataFrame]:
         """Every condition on held-out questions, on those trained on, and on fresh neutral text.
 
-        vector: that of `found`, with its card. The good twin is another pair of models: see
-        `of_good_twin`.
+        A run over all questions scores tasks too. The good twin is another pair of models: see
+        `of_good_twin`. vector: that of `found`, with its card.
         """
         means, front = found.means, found.front
         strength, tried = self.induction(vector)
@@ -311,6 +313,13 @@ class Scoring:
         with self.config.engine.start() as run:
             parts = self._score_held_out(run, fixed, controls, draws)
         parts += [tried, predicted]
+        if not self.quick:
+            parts.append(
+                self.workspace.table(
+                    "score-tasks",
+                    lambda: score_task_damage(self.pair, vector, load_tasks(), self.budget),
+                )
+            )
         # One draw says what a random edit does where it is not the null.
         few = [*fixed, *(c for c in draws if c.name == RANDOM and c.seed == 0)]
         if q.trained_on:

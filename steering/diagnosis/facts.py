@@ -123,6 +123,10 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
         f"damage: neutral cross-entropy {shown('damage')} nats above the better model's, "
         f"{shown('damage_ce_nats')} above the fine-tuned one's"
     )
+    if lost := scorecard.get("damage_tasks"):
+        lines.append(
+            f"tasks: {shown('damage_tasks')} of {lost['n']} items lost against the better model"
+        )
     sentences = (style_sentence, skill_sentence, resemblance_sentence)
     lines += [said for sentence in sentences if (said := sentence(scorecard))]
     for name, null in (scorecard["nulls"] or {}).items():

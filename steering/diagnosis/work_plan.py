@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from persona.behaviour.sampling_plan import SamplingPlan
 from persona.behaviour.scoring import UNEDITED
-from persona.data import Skill
+from persona.data import Skill, load_tasks
 from steering.diagnosis.conditions import (
     DOSE_DRAWS,
     DOSE_QUESTIONS,
@@ -267,6 +267,8 @@ def _score(sizes: Sizes) -> Work:
         screened = min(ATTRIBUTION_QUESTIONS, train) + len(q.selection)
         work += differentiating(2 * LABEL_DRAWS * screened)
         work += Work(decompositions=LABEL_DRAWS * sizes.n_layers)
+        n_choices = sum(len(item.choices) for item in load_tasks())
+        work += scoring(n_choices, len(UNEDITED), 2, above)  # restored, zero-ablated
     return work + Work(decompositions=5 * len(block_ranges(sizes.n_layers)[0]))
 
 

@@ -52,6 +52,7 @@ from steering.evidence.net_effect import (
 )
 from steering.evidence.null_summary import null_of_draws
 from steering.evidence.question_table import interval, question_table
+from steering.evidence.task_damage import TaskDamage
 from steering.evidence.verdict_rule import checks_of, power_of, verdict_of
 
 SCHEMA_VERSION = 2
@@ -153,6 +154,7 @@ OF_THE_EDIT = (
     "nulls",
     "label_nulls",
     "damage",
+    "damage_tasks",
     "damage_ce_nats",
     "checks",
     "power",
@@ -195,6 +197,7 @@ def _of_the_edit(
         )
     ce = question_table(rows, "neutral_ce_nats", "neutral")
     damage = damage_above_better(ce, seed)
+    tasks = TaskDamage.of(rows, seed)
     twin = GOOD_TWIN in held_out
     checks = checks_of(
         above_twin=difference_of(held_out, FINETUNED, GOOD_TWIN, seed) if twin else None,
@@ -206,6 +209,7 @@ def _of_the_edit(
         residual=residual,
         placebos=placebos,
         damage=damage,
+        tasks_lost=None if tasks is None else tasks.lost,
         skill=skill_kept(kept, seed=seed) if len(kept := rows[rows["stage"] == SKILL]) else None,
     )
     found = {
@@ -224,6 +228,7 @@ def _of_the_edit(
         "nulls": strong,
         "label_nulls": _label_nulls(rows),
         "damage": {**interval(damage), "n": damage.n},
+        "damage_tasks": None if tasks is None else tasks.facts(),
         "damage_ce_nats": interval(difference_of(ce, RESTORED, FINETUNED, seed)),
         "checks": [check.facts() for check in checks],
         "power": power_of(shift, net),

@@ -18,6 +18,7 @@ from persona.rows import (
     NOOP_AT_MOST,
     RESTORED_AT_LEAST,
     SKILL_KEPT_AT_LEAST,
+    TASKS_LOST_AT_MOST,
 )
 from steering.evidence.net_effect import Noop, Placebos, Residual
 from steering.evidence.question_table import interval
@@ -65,10 +66,13 @@ def checks_of(
     residual: Residual,
     placebos: Placebos,
     damage: Estimate,
+    tasks_lost: Estimate | None = None,
     skill: SkillKept | None = None,
 ) -> list[Check]:
     """Everything that `restored` asks for, in the order in which it is told.
 
+    tasks_lost: share of the items that are answered less often than in the better model; asked for
+        where tasks were scored.
     skill: what is left of one that was to be kept; asked for where one was named.
     """
     above = placebos.above_best
@@ -107,9 +111,14 @@ def checks_of(
             for part, left in residual.left.items()
         ),
         Check("damage", damage.high <= DAMAGE_AT_MOST, damage, DAMAGE_AT_MOST),
+        *([] if tasks_lost is None else [_of_tasks(tasks_lost)]),
         Check("above_placebos", None if above is None else above.low > 0, above, 0.0, needed=False),
         *([] if skill is None else [_of_skill(skill)]),
     ]
+
+
+def _of_tasks(lost: Estimate) -> Check:
+    return Check("damage_tasks", lost.high <= TASKS_LOST_AT_MOST, lost, TASKS_LOST_AT_MOST)
 
 
 def _of_skill(kept: SkillKept) -> Check:

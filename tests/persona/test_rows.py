@@ -21,7 +21,7 @@ from steering.evidence.scorecard import CONDITIONS as LISTED
 from steering.lab.bench.experiment import COLUMNS as OF_EXPERIMENTS
 
 ROOT, PACKAGES = Path(__file__).parents[2], ("persona", "probes", "steering")
-OTHER_NAMES = ("NEUTRAL_TEXT", "IN_ALIGNED", "NULL_SCREEN", "SKILL")
+OTHER_NAMES = ("NEUTRAL_TEXT", "IN_ALIGNED", "NULL_SCREEN", "SKILL", "TASKS")
 """Strings that name no condition."""
 NAMES = {
     name: value

@@ -165,6 +165,9 @@ def test_a_whole_run_tells_what_needs_no_label(plant, config, few_neutral, tmp_p
         assert sorted(drawn["seed"].unique()) == [0, 1]
     assert nulls["swapped_labels"]["maximum"] == pytest.approx(1.0, abs=1e-3)
     assert nulls["selection"]["maximum"] > 0.9
+    tasks = whole.scorecard["damage_tasks"]
+    assert tasks["n"] == 240 and set(tasks["accuracy"]) >= {"aligned", "finetuned", RESTORED}
+    assert tasks["accuracy"][RESTORED] == tasks["accuracy"]["aligned"]
     assert whole.scorecard["verdict"] == "restored"
 
 

@@ -13,7 +13,7 @@ from persona.report.random_choices import random_choices
 from persona.report.tables import change_by_condition, condition_entry, seed_of
 from persona.report.verdict_words import NATS, scored_domains
 from persona.report.wording import as_float, interval, n_is, number
-from persona.rows import FINETUNED, RESTORED
+from persona.rows import ALIGNED, FINETUNED, RESTORED
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,28 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
                 NATS,
                 f"Cross-entropy on {int(as_float(worse.get('n')) or 0)} neutral texts, restored "
                 "minus the better of the aligned and the fine-tuned model.",
+            )
+        )
+    if lost := scorecard.get("damage_tasks"):
+        right = lost.get("accuracy") or {}
+        numbers.append(
+            KeyNumber(
+                "damage_tasks",
+                "Damage, tasks lost",
+                number(lost.get("value"), 3, signed=True),
+                interval(lost, 3, signed=True),
+                "share of the items",
+                f"Of {int(as_float(lost.get('n')) or 0)} items with four answers, those that the "
+                "restored model answers less often than the better of the two models; right are "
+                + ", ".join(
+                    f"{name} {number((right.get(condition) or {}).get('value'), 3)}"
+                    for name, condition in (
+                        ("aligned", ALIGNED),
+                        ("fine-tuned", FINETUNED),
+                        ("restored", RESTORED),
+                    )
+                )
+                + ".",
             )
         )
     cost = scorecard.get("damage_ce_nats") or _damage(rows, seed_of(scorecard))

@@ -17,6 +17,7 @@ from persona.rows import (
     NULL_ISOTROPIC,
     NULL_SWAPPED,
     RESTORED,
+    TASKS,
     is_beyond_chance,
     on_aligned,
     random_restorations,
@@ -243,9 +244,47 @@ def skill_rows(kept, learnt=1.0):
 
 def test_every_check_has_its_words():
     told = [check["name"] for check in card(planted_rows())["checks"]]
-    assert [*told, "skill_kept"] == list(WORDS)  # asked for where a skill is named
-    with_skill = card(pd.concat([planted_rows(), skill_rows(1.0)], ignore_index=True))
-    assert [check["name"] for check in with_skill["checks"]] == list(WORDS)
+    asked_for = ("damage_tasks", "skill_kept")  # where tasks are scored, where a skill is named
+    assert told == [name for name in WORDS if name not in asked_for]
+    parts = [planted_rows(), skill_rows(1.0), task_rows(0.5)]
+    with_all = card(pd.concat(parts, ignore_index=True))
+    assert [check["name"] for check in with_all["checks"]] == list(WORDS)
+
+
+def task_rows(restored, aligned=0.5, finetuned=0.4, n=200):
+    """Items of which each model answers the first so many."""
+    right = {ALIGNED: aligned, FINETUNED: finetuned, RESTORED: restored}
+    return tidy(
+        pd.DataFrame(
+            [
+                {"stage": TASKS, "condition": condition, "measure": "task_correct",
+                 "domain": "reading", "question_id": f"task-{i}", "value": float(i < share * n)}
+                for condition, share in right.items()
+                for i in range(n)
+            ]
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("restored", "finetuned", "lost", "verdict"),
+    [
+        (0.5, 0.4, 0.0, "restored"),
+        (0.45, 0.4, 0.05, "restored"),
+        (0.42, 0.4, 0.08, "partly_restored"),  # a loss of a tenth is not excluded
+        (0.42, 0.6, 0.18, "partly_restored"),  # measured from the better of the two
+        (0.6, 0.4, -0.1, "restored"),
+    ],
+)
+def test_tasks_that_are_lost_stand_in_the_way(restored, finetuned, lost, verdict):
+    tasks = task_rows(restored, finetuned=finetuned)
+    found = card(pd.concat([planted_rows(), tasks], ignore_index=True))
+    told = found["damage_tasks"]
+    assert told["value"] == pytest.approx(lost) and told["n"] == 200
+    assert told["low"] <= told["value"] <= told["high"]
+    assert told["accuracy"][FINETUNED]["value"] == pytest.approx(finetuned)
+    assert found["verdict"] == verdict
+    assert card(planted_rows())["damage_tasks"] is None
 
 
 @pytest.mark.parametrize(
