@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,10 @@ from persona.cli.options import (
     numbers_of,
     template_arguments_of,
 )
+from persona.cli.ready import require_ready
+
+if TYPE_CHECKING:
+    from persona.models.on_disk import OnDisk
 
 _READ = "What is read"
 
@@ -124,14 +128,24 @@ def read(
     """
     amounts = [] if amplify == "none" else numbers_of(amplify, "--amplify", "0.5,1,2")
     told = template_arguments_of(template_arguments)
+    require_ready(
+        out,
+        pair=(aligned, finetuned),
+        also=[] if good_twin is None else [good_twin],
+        allow_mismatch=allow_mismatch,
+        of_aligned=lambda model: _require_block(layer, model),
+    )
     with contextlib.redirect_stdout(sys.stderr):
         from persona.activations.batches import DEFAULT_TOKEN_BUDGET
         from persona.directions import load_vector
-        from persona.files import atomic_write_text, require_writable
+        from persona.directions.storage import tool_version
+        from persona.files import atomic_write_text
         from persona.models import ModelPair, Placement, load_pair
+        from persona.models.pair import SIDES
         from persona.readouts import read_fine_tune, reading_lines
+        from persona.run_lock import alone_in
+        from persona.stages import Workspace
 
-        require_writable(out)
         placement = Placement.of(dtype, device)
 
         def pair_with(model: str) -> ModelPair:
@@ -145,19 +159,47 @@ def read(
                 proof=not no_proof,
             )
 
-        found = read_fine_tune(
-            pair_with(finetuned),
-            twin=None if good_twin is None else pair_with(good_twin),
-            vector=None if direction is None else load_vector(direction),
-            layer=layer,
-            amounts=amounts,
-            jacobian=jacobian,
-            seed=seed,
-            token_budget=token_budget or DEFAULT_TOKEN_BUDGET,
-        )
-        text = "\n".join(reading_lines(found)) + "\n"
-        as_json = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
-        atomic_write_text(out / "reading.json", as_json + "\n")
-        atomic_write_text(out / "reading.md", text)
+        pair = pair_with(finetuned)
+        twin = None if good_twin is None else pair_with(good_twin)
+        settings = {
+            "models": {side: pair.files(side) for side in SIDES},
+            "good_twin": None if twin is None else twin.files("finetuned"),
+            "template": pair.chat.fingerprint,
+            "dtype": pair.precision,
+            "layer": layer,
+            "token_budget": token_budget,
+            "tool_version": tool_version(),
+        }
+        with alone_in(out, settings):
+            workspace = Workspace(out, settings)
+            if workspace.resumed:
+                logger.info("going on with the unfinished reading in %s", out)
+            found = read_fine_tune(
+                pair,
+                twin=twin,
+                vector=None if direction is None else load_vector(direction),
+                layer=layer,
+                amounts=amounts,
+                jacobian=jacobian,
+                seed=seed,
+                token_budget=token_budget or DEFAULT_TOKEN_BUDGET,
+                stages=workspace,
+            )
+            text = "\n".join(reading_lines(found)) + "\n"
+            as_json = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
+            atomic_write_text(out / "reading.json", as_json + "\n")
+            atomic_write_text(out / "reading.md", text)
+            workspace.close()
     typer.echo(as_json if json_output else text)
     typer.echo(f"written: {out / 'reading.json'}, {out / 'reading.md'}", err=True)
+
+
+def _require_block(layer: int | None, aligned: OnDisk) -> None:
+    """Raises: ModelError for a block that the model does not have, where its size is known."""
+    from persona.errors import ModelError
+
+    n_layers = aligned.n_layers
+    if layer is not None and n_layers is not None and layer >= n_layers:
+        raise ModelError(
+            f"layer {layer} is out of range: {aligned.name} has blocks 0 to {n_layers - 1}"
+        )

@@ -14,13 +14,15 @@ def require_ready(
     out: Path,
     *models: str,
     pair: tuple[str | None, str] | None = None,
+    also: Iterable[str] = (),
     allow_mismatch: bool = False,
     checks: Iterable[Callable[[], object]] = (),
     of_aligned: Callable[[OnDisk], None] = lambda model: None,
 ) -> None:
     """Looks whether the output folder can be written and the models that are named can be had.
 
-    pair: the aligned model, None for the one that the adapter names, and its fine-tune.
+    pair: the aligned model, None for the one that the adapter names, and its fine-tune. also: more
+        fine-tunes of that aligned model.
     checks: whatever else can be known by now; each raises a PersonaError where it is wrong.
     of_aligned: the same of the aligned model's sizes, where it is at hand.
     Nothing is fetched. Raises: PersonaError for what is wrong, all of it at once.
@@ -39,7 +41,7 @@ def require_ready(
         with mistakes.noted():
             found.append(finetuned_on_disk(model))
     if pair is not None:
-        tuned = None
+        tuned = aligned = None
         with mistakes.noted():
             tuned = finetuned_on_disk(pair[1])
             found.append(tuned)
@@ -49,6 +51,11 @@ def require_ready(
                 if tuned is not None:
                     require_fits(tuned, aligned, allow_mismatch=allow_mismatch)
                 of_aligned(aligned)
+        for name in also:
+            with mistakes.noted():
+                found.append(another := finetuned_on_disk(name))
+                if aligned is not None:
+                    require_fits(another, aligned, allow_mismatch=allow_mismatch)
     for check in checks:
         with mistakes.noted():
             check()

@@ -6,8 +6,7 @@ chance and, where there is a good twin, beside what that does as well; what beat
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.activations import collect_rows
+from persona.activations import collect_covariance, collect_rows
 from persona.activations.batches import DEFAULT_TOKEN_BUDGET
 from persona.data import load_neutral, load_pairs
 from persona.data.shipped import OPEN_QUESTIONS
@@ -31,8 +30,7 @@ from persona.readouts.jacobian import N_TEXTS, fit_jacobian_lens
 from persona.readouts.lens import Lens, LogitLens
 from persona.readouts.token_lists import TokenList, tokens_of_differences, tokens_of_direction
 from persona.readouts.weight_change import WrittenDirection, written_directions
-
-logger = logging.getLogger("persona")
+from persona.stages import Stages, Unsaved
 
 FIRST_TOKENS = "first_response:5"
 """Where a narrow fine-tune shows on text that has nothing to do with it. Source: Minder et al.
@@ -101,6 +99,7 @@ def read_fine_tune(
     jacobian: bool = True,
     seed: int = 0,
     token_budget: int = DEFAULT_TOKEN_BUDGET,
+    stages: Stages | None = None,
 ) -> FineTuneReading:
     """Reads what a fine-tune changed: tokens, answers, weights, and words when it is amplified.
 
@@ -109,7 +108,7 @@ def read_fine_tune(
     layer: block that is read, default the one at half depth. questions: pairs of answers that are
         scored, default six of each shipped domain.
     amounts: of amplification; none where empty. jacobian: read through the Jacobian lens too, which
-        is fitted once a model and kept.
+        is fitted once a model and kept. stages: where what is finished is kept.
     Raises: DataError where the two models do not differ, or a twin has another aligned model.
     """
     layer = pair.n_layers // 2 if layer is None else layer
@@ -118,34 +117,55 @@ def read_fine_tune(
             f"the good twin is a fine-tune of {twin.names['aligned']}, not of "
             f"{pair.names['aligned']}: what they do cannot be compared"
         )
+    stages = stages or Unsaved()
     sources = _sources(pair)
-    effects = _effects(pair, sources, layer, token_budget)
-    of_twin = None if twin is None else _effects(twin, sources, layer, token_budget)
+    effects = stages.tensors("effects", lambda: _effects(pair, sources, layer, token_budget))
+    of_twin = None
+    if twin is not None:
+        of_twin = stages.tensors(
+            "effects-twin", lambda: _effects(twin, sources, layer, token_budget)
+        )
+    covariance = stages.by_layer("covariance", lambda: _covariance(pair, layer, token_budget))
     lenses = _lenses(pair, layer, jacobian)
     lists, twin_lists = [], []
-    for name, effect in effects.items():
+    for name in sources:
+        effect = effects[name]
         beyond = None if of_twin is None else effect - of_twin[name]
         for lens in lenses:
             lists.append(
                 tokens_of_differences(
-                    name, lens, layer, effect, pair.tokenizer, beyond_twin=beyond, seed=seed
+                    name,
+                    lens,
+                    layer,
+                    effect,
+                    pair.tokenizer,
+                    beyond_twin=beyond,
+                    covariance=covariance[layer],
+                    seed=seed,
                 )
             )
             if of_twin is not None:
                 twin_lists.append(
                     tokens_of_differences(
-                        name, lens, layer, of_twin[name], pair.tokenizer, seed=seed
+                        name,
+                        lens,
+                        layer,
+                        of_twin[name],
+                        pair.tokenizer,
+                        covariance=covariance[layer],
+                        seed=seed,
                     )
                 )
     if vector is not None:
-        lists += _of_vector(pair, vector, lenses, layer, seed)
+        lists += _of_vector(pair, vector, lenses, layer, covariance, seed)
     written = written_directions(pair, n=N_WRITTEN)
     lists += [_of_written(pair, lenses[0], one, seed) for one in written]
-    changes = answer_changes(
-        pair, list(questions or _a_few_of_each_domain()), token_budget=token_budget
+    scored = list(questions or _a_few_of_each_domain())
+    changes = stages.table(
+        "changes", lambda: answer_changes(pair, scored, token_budget=token_budget)
     )
     open_ones = [q.prompt_dialogue for q in load_pairs([OPEN_QUESTIONS], "selection")][:4]
-    said = amplified_answers(pair, open_ones, amounts) if amounts else []
+    said = [one for amount in amounts for one in _said(pair, open_ones, amount, stages)]
     return FineTuneReading(
         pair.names["aligned"],
         pair.names["finetuned"],
@@ -211,6 +231,32 @@ def _effects(
     return found
 
 
+def _covariance(pair: ModelPair, layer: int, token_budget: int) -> dict[int, Tensor]:
+    """Of the aligned model's activations on the words of unrelated text: what directions it has."""
+    texts = pair.chat.encode_all([text.dialogue for text in load_neutral()][:N_NEUTRAL])
+    with pair.active("aligned") as model:
+        found = collect_covariance(
+            model,
+            texts,
+            [layer],
+            token_budget=token_budget,
+            description="Reading how activations vary",
+        )
+    return {at: matrix.float() for at, matrix in found.items()}
+
+
+def _said(
+    pair: ModelPair, questions: Sequence[Dialogue], amount: float, stages: Stages
+) -> list[AmplifiedAnswer]:
+    """The answers at one amount, which are a stage of their own."""
+
+    def made() -> pd.DataFrame:
+        return pd.DataFrame([asdict(one) for one in amplified_answers(pair, questions, [amount])])
+
+    rows = stages.table(f"amplified-{amount:g}", made).itertuples()
+    return [AmplifiedAnswer(str(r.question), float(r.amount), str(r.text)) for r in rows]
+
+
 def _lenses(pair: ModelPair, layer: int, jacobian: bool) -> list[Lens]:
     with pair.active("aligned") as model:
         found: list[Lens] = [LogitLens.of(model)]
@@ -221,9 +267,17 @@ def _lenses(pair: ModelPair, layer: int, jacobian: bool) -> list[Lens]:
 
 
 def _of_vector(
-    pair: ModelPair, vector: PersonaVector, lenses: Sequence[Lens], layer: int, seed: int
+    pair: ModelPair,
+    vector: PersonaVector,
+    lenses: Sequence[Lens],
+    layer: int,
+    covariance: Mapping[int, Tensor],
+    seed: int,
 ) -> list[TokenList]:
-    """The persona vector at the block that is read, or at its nearest."""
+    """The persona vector at the block that is read, or at its nearest.
+
+    At another block, whose covariance is not known, it is held against isotropic directions.
+    """
     at = min(vector.layers, key=lambda one: abs(one - layer))
     subspace = vector.subspaces[at]
     toward_finetuned = torch.where(subspace.finetuned_mean >= subspace.aligned_mean, 1.0, -1.0)
@@ -231,7 +285,9 @@ def _of_vector(
     for place, row in enumerate(toward_finetuned[:, None] * subspace.basis):
         name = "persona vector" if vector.rank == 1 else f"persona vector, direction {place + 1}"
         found += [
-            tokens_of_direction(name, lens, at, row, pair.tokenizer, seed=seed)
+            tokens_of_direction(
+                name, lens, at, row, pair.tokenizer, covariance=covariance.get(at), seed=seed
+            )
             for lens in lenses
             if at == layer or lens.name == LogitLens.name
         ]

@@ -1,9 +1,13 @@
 """Which tokens a direction makes likelier, beside what chance makes likelier.
 
-Of many texts each of which gives a row, such as what a fine-tune did to its activations, chance is
-the same rows with signs drawn anew: were the two models one, either could have been called the
-fine-tuned one. Of a direction that comes alone, chance is directions drawn at random. Either way
-the strongest of all tokens under chance is what a token is held against, so that p is for the whole
+Two chances. *Signs*, of many texts each of which gives a row, such as what a fine-tune did to its
+activations: the same rows with signs drawn anew, for were the two models one, either could have
+been called the fine-tuned one. It asks whether a token's logit moved at all, and where the models
+differ nearly every token's did. *Shape*: directions drawn at random, as the activations vary where
+their covariance is given. It asks whether the direction points to a token more than any direction
+does to its nearest. A token has to pass both.
+
+The strongest of all tokens under chance is what a token is held against, so that p is for the whole
 list: with nothing there, one list in twenty shows a token with p at most 0.05.
 
 Shapes: N texts, D d_model, V vocabulary.
@@ -16,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from persona.errors import DataError
@@ -34,8 +38,10 @@ class ReadToken:
     """One token of a list.
 
     effect: what is added to its logit, in the lens's units; only comparable within a list.
-    p: family-wise over the vocabulary, both signs. p_beyond_twin: the same of what the fine-tune
-        does beyond its good twin; None where there is no twin.
+    p: family-wise over the vocabulary, both signs, against signs drawn anew; of a direction that
+        came alone against random directions. p_shaped: against random directions where `p` is
+        against signs, None where no covariance was given. p_beyond_twin: as `p`, of what the
+        fine-tune does beyond its good twin; None where there is no twin.
     """
 
     token: str
@@ -43,11 +49,12 @@ class ReadToken:
     effect: float
     p: float
     p_beyond_twin: float | None = None
+    p_shaped: float | None = None
 
     @property
     def beats_chance(self) -> bool:
         """Whether it is neither chance nor what the good twin does as well."""
-        return self.p <= ALPHA and (self.p_beyond_twin is None or self.p_beyond_twin <= ALPHA)
+        return all(p is None or p <= ALPHA for p in (self.p, self.p_beyond_twin, self.p_shaped))
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class TokenList:
     """The tokens that a direction promotes and suppresses most, the strongest first.
 
     source: what was read. n: texts it is a mean over, 0 for a direction that came alone.
-    n_significant: tokens of the whole vocabulary with p at most `ALPHA`.
+    n_significant: tokens of the whole vocabulary that beat chance, each of its p at most `ALPHA`.
     """
 
     source: str
@@ -80,6 +87,7 @@ def tokens_of_differences(
     tokenizer: Any,
     *,
     beyond_twin: Float[Tensor, "text d_model"] | None = None,
+    covariance: Float[Tensor, "d_model d_model"] | None = None,
     n_shown: int = N_SHOWN,
     seed: int = 0,
 ) -> TokenList:
@@ -88,6 +96,7 @@ def tokens_of_differences(
     A token's statistic is its mean over texts in standard errors. Listed are, of the tokens that
     stand out at `ALPHA`, those with the largest mean; where there are fewer, the others after them.
     differences: fine-tuned minus aligned. beyond_twin: the same less what the good twin does.
+    covariance: of the activations; given, the mean is held against directions drawn with it too.
     Raises: DataError for fewer than 8 texts.
     """
     if len(differences) < MIN_TEXTS:
@@ -99,7 +108,11 @@ def tokens_of_differences(
     p_twin = None
     if beyond_twin is not None:
         _, p_twin = _sign_flips(lens.logits(beyond_twin, layer), seed)
-    return _listed(source, lens, layer, len(differences), means, p, p_twin, tokenizer, n_shown)
+    p_shaped = None
+    if covariance is not None:
+        p_shaped = _shaped(lens, layer, differences.mean(0), covariance, seed)
+    found = _Effects(means, p, p_twin, p_shaped)
+    return _listed(source, lens, layer, len(differences), found, tokenizer, n_shown)
 
 
 def tokens_of_direction(
@@ -121,10 +134,39 @@ def tokens_of_direction(
     """
     if not float(row.norm()) > 0:
         raise DataError(f"the direction of {source} is zero at block {layer}")
+    found = _Effects(lens.logits(row[None], layer)[0], _shaped(lens, layer, row, covariance, seed))
+    return _listed(source, lens, layer, 0, found, tokenizer, n_shown)
+
+
+@dataclass(frozen=True)
+class _Effects:
+    """By token: what is added to its logit, and each p, None where it was not asked for."""
+
+    effects: Float[Tensor, " vocabulary"]
+    p: Float[Tensor, " vocabulary"]
+    p_beyond_twin: Float[Tensor, " vocabulary"] | None = None
+    p_shaped: Float[Tensor, " vocabulary"] | None = None
+
+    def first(self, n: int) -> _Effects:
+        """Of the first n tokens: an unembedding may be padded beyond the vocabulary."""
+        every = (self.effects, self.p, self.p_beyond_twin, self.p_shaped)
+        return _Effects(*(None if one is None else one[:n] for one in every))  # type: ignore[arg-type]
+
+    @property
+    def stands_out(self) -> Bool[Tensor, " vocabulary"]:
+        found = self.p <= ALPHA
+        for more in (self.p_beyond_twin, self.p_shaped):
+            found = found if more is None else found & (more <= ALPHA)
+        return found
+
+
+def _shaped(
+    lens: Lens, layer: int, row: Tensor, covariance: Tensor | None, seed: int
+) -> Float[Tensor, " vocabulary"]:
+    """Family-wise p of each token of a direction against random directions."""
     effects = lens.logits(row[None], layer)[0]
     strongest = _random_extremes(lens, layer, len(row), covariance, seed)
-    p = _family_wise((effects / effects.std()).abs(), strongest)
-    return _listed(source, lens, layer, 0, effects, p, None, tokenizer, n_shown)
+    return _family_wise((effects / effects.std()).abs(), strongest)
 
 
 def _sign_flips(
@@ -181,16 +223,12 @@ def _listed(
     lens: Lens,
     layer: int,
     n: int,
-    effects: Tensor,
-    p: Tensor,
-    p_twin: Tensor | None,
+    found: _Effects,
     tokenizer: Any,
     n_shown: int,
 ) -> TokenList:
-    # An unembedding may be padded beyond the vocabulary.
-    n_words = min(len(tokenizer), len(effects))
-    effects, p = effects[:n_words], p[:n_words]
-    stands_out = p <= ALPHA if p_twin is None else (p <= ALPHA) & (p_twin[:n_words] <= ALPHA)
+    found = found.first(min(len(tokenizer), len(found.effects)))
+    effects, stands_out = found.effects, found.stands_out
 
     def most(sign: float) -> tuple[ReadToken, ...]:
         right = sign * effects > 0
@@ -201,8 +239,9 @@ def _listed(
                 tokenizer.decode([i]),
                 i,
                 float(effects[i]),
-                float(p[i]),
-                None if p_twin is None else float(p_twin[i]),
+                float(found.p[i]),
+                None if found.p_beyond_twin is None else float(found.p_beyond_twin[i]),
+                None if found.p_shaped is None else float(found.p_shaped[i]),
             )
             for i in order.tolist()
             if right[i]

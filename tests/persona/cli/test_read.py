@@ -39,11 +39,17 @@ def test_the_twin_stands_beside(asked, tiny_adapter, capsys):
     [
         (["--amplify", "1,x"], "--amplify takes numbers"),
         (["--layer", "99"], "layer 99 is out of range"),
+        (["--good-twin", "nowhere"], "no such"),
+        (["--good-twin", "car_maintenance_good"], "was trained on"),
         (["--finetuned", "nowhere"], "no such"),
     ],
 )
-def test_mistakes_are_one_line(asked, more, said, capsys):
+def test_mistakes_are_one_line_before_anything_is_loaded(
+    asked, more, said, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("persona.models.load_pair", lambda *_, **__: pytest.fail("loaded"))
     assert main([*asked, *more]) == 2
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()

@@ -29,6 +29,7 @@ from persona.readouts.amplified import amplified
 from persona.readouts.jacobian import SKIPPED, jacobians
 from persona.readouts.lens import token_directions
 from persona.readouts.weight_change import written_map
+from persona.stages import StageCache
 
 N_WORDS, D = 200, 16
 
@@ -145,6 +146,22 @@ def test_the_planted_token_is_read_and_nothing_is_read_of_noise(lens):
     ]
     # One list in twenty by chance: of 40, more than 7 come once in two hundred such tests.
     assert sum(one.beats_chance for one in noise) <= 7
+
+
+def test_a_difference_that_points_to_no_word_is_held_against_shaped_directions(lens):
+    """A large step along a direction that lies near no token moves most logits all the same."""
+    cov = torch.eye(D)
+    step = torch.randn(D, generator=torch.Generator().manual_seed(11))
+    rows = planted(lens, 0, 0.0) + 3.0 * step
+    signs = tokens_of_differences("x", lens, 3, rows, Words())
+    assert signs.n_significant > N_WORDS // 4  # the models do differ, and every logit tells
+    both = tokens_of_differences("x", lens, 3, rows, Words(), covariance=cov)
+    assert not both.beats_chance and both.n_significant == 0
+    assert both.promoted[0].p_shaped > 0.05 >= both.promoted[0].p
+    sharp = LogitLens(torch.eye(N_WORDS, D) * 5 + 0.01 * lens.directions)
+    rows = planted(lens, 0, 0.0) + 3.0 * torch.eye(D)[4]
+    found = tokens_of_differences("x", sharp, 3, rows, Words(), covariance=cov)
+    assert found.promoted[0].token == "t4" and found.promoted[0].beats_chance
 
 
 def test_what_the_twin_does_as_well_is_not_the_fine_tunes(lens):
@@ -282,6 +299,23 @@ def test_a_whole_reading_of_a_tiny_pair(tiny_pair, monkeypatch, tmp_path):
     assert as_json["schema_version"] == 1
     assert as_json["changes_by_domain"]
     assert {one["amount"] for one in as_json["amplified"]} == {1.0}
+
+
+def test_a_reading_goes_on_where_it_was_stopped(tiny_pair, tmp_path, monkeypatch):
+    module = "persona.readouts.fine_tune_reading"
+    whole = read_fine_tune(tiny_pair, jacobian=False, amounts=(1.0,))
+    stages = StageCache(tmp_path, {})
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f"{module}.amplified_answers", stopped)
+        read_fine_tune(tiny_pair, jacobian=False, amounts=(1.0,), stages=stages)
+    for done in ("_effects", "_covariance", "answer_changes"):
+        monkeypatch.setattr(f"{module}.{done}", stopped)
+    again = read_fine_tune(tiny_pair, jacobian=False, amounts=(1.0,), stages=stages)
+    assert again.as_json() == whole.as_json()
 
 
 def test_token_directions_have_no_mean(tiny_pair):
