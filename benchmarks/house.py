@@ -46,7 +46,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("edits",),
         ("weights", "certificate", "training", "evidence"),
         ("identification", "demo", "traits"),
-        ("diagnosis",),
+        ("diagnosis", "serving"),
         ("lab", "auditing", "study"),
     ),
 }

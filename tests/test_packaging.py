@@ -25,6 +25,7 @@ OPTIONAL = {
     "ray",
     "starlette",
     "traitlets",
+    "uvicorn",
     "vllm",
 }  # imported where it is used, with a line that names the extra
 

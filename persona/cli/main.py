@@ -35,6 +35,7 @@ from persona.cli.read_command import read
 from persona.cli.report_command import report
 from persona.cli.sae import sae_app
 from persona.cli.screen import screen
+from persona.cli.serve import serve
 from persona.cli.steer_command import steer
 from persona.cli.study import study
 from persona.cli.trait import OneTrait, Traits, trait, traits_app
@@ -108,6 +109,7 @@ _add(report, START, "A run's report drawn anew, or runs compared.")
 _add(steer, TALK, "One question at several coefficients.")
 _add(chat, TALK, "Talk to both models and a steered one.")
 _add(serve_app, TALK, "The same in a browser, on this machine.", name="app")
+_add(serve, TALK, "The same as an OpenAI-compatible endpoint.")
 app.add_typer(
     sae_app,
     cls=Contents,

@@ -48,6 +48,7 @@ READ = (
     "read",
     "sae",
     "screen",
+    "serve",
     "study",
     "trait",
     "traits",

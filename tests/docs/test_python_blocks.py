@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import screening_cases
 import torch
-from demo_cases import leave_vector
+from demo_cases import leave_vector, planted_vector
 from scripted_sampler import stand_in_for_vllm
 from tiny_models import save_tiny_adapter, save_tiny_llama
 
@@ -23,6 +23,8 @@ import persona.models
 import persona.sae
 from persona.cli.main import main
 from persona.models.precision import Placement
+from steering.demo.session.vector import from_persona_vector
+from steering.serving import ServedModels, http_app
 
 OF_THE_DEFAULT_MODEL = ["README.md", "docs/how-to/sae.md", "docs/how-to/steering-demos.md"]
 PAGES = [
@@ -35,6 +37,7 @@ PAGES = [
     "docs/how-to/persona-space.md",
     "docs/how-to/scale.md",
     "docs/how-to/screening.md",
+    "docs/how-to/serving.md",
     "docs/how-to/several-seeds.md",
     "docs/how-to/steering.md",
     "docs/how-to/tasks.md",
@@ -164,6 +167,20 @@ def test_the_page_on_large_models_runs(root, here, tiny_default, monkeypatch, ca
     stand_in_for_vllm(monkeypatch)
     run(root, "docs/how-to/large-models.md")
     assert capsys.readouterr().out == "as vllm says\n"
+
+
+def test_the_page_on_serving_runs(root, deep_pair, monkeypatch, capsys):
+    """The client is the real one; its requests go to the app without a port in between."""
+    openai = pytest.importorskip("openai")
+    test_client = pytest.importorskip("starlette.testclient").TestClient
+    real, vector = openai.OpenAI, from_persona_vector(planted_vector(deep_pair), "planted")
+    client = test_client(http_app(ServedModels(deep_pair, vector)))
+    monkeypatch.setattr(openai, "OpenAI", lambda **told: real(**told, http_client=client))
+    run(root, "docs/how-to/serving.md")
+    by_coefficient = capsys.readouterr().out.splitlines()
+    assert [line.split(" ")[0] for line in by_coefficient if line[:2] in ("0.", "1.")] == [
+        *("0.0", "0.5", "1.0"),
+    ]
 
 
 def test_the_page_on_screening_runs(root, here, capsys):

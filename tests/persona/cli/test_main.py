@@ -341,6 +341,7 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "read",
         "report",
         "screen",
+        "serve",
         "steer",
         "study",
         "trait",
