@@ -25,6 +25,7 @@ from persona.cli.diagnose import diagnose
 from persona.cli.doctor import doctor
 from persona.cli.drift_command import drift
 from persona.cli.evaluate import evaluate
+from persona.cli.export import export
 from persona.cli.finetune import finetune
 from persona.cli.lab import lab
 from persona.cli.label import label
@@ -137,6 +138,7 @@ app.add_typer(
     data_app, cls=Contents, rich_help_panel=FILES, short_help="Is a file of answer pairs enough?"
 )
 _add(screen, FILES, "Which fine-tuning samples push toward it?")
+_add(export, FILES, "The fine-tune with its removal built in, as a checkpoint.")
 _add(convert, FILES, "Vectors to and from other toolkits.")
 _add(doctor, MACHINE, "Is this machine ready, and what to do if not?")
 _add(certify, MACHINE, "Does steering take effect on a model?")

@@ -1,7 +1,28 @@
-"""An OpenAI-compatible endpoint over a pair of models, one of them steered by each request."""
+"""A steered model for other programs: an OpenAI-compatible endpoint, or a checkpoint they load."""
 
+from steering.serving.exported_checkpoint import (
+    EditOf,
+    Exported,
+    edit_of_file,
+    export_edited,
+    export_scaled,
+    plain_fine_tune,
+)
 from steering.serving.http_app import http_app
 from steering.serving.run_server import KEY_VARIABLE, require_server, serve
 from steering.serving.served_models import Bounds, ServedModels
 
-__all__ = ["KEY_VARIABLE", "Bounds", "ServedModels", "http_app", "require_server", "serve"]
+__all__ = [
+    "KEY_VARIABLE",
+    "Bounds",
+    "EditOf",
+    "Exported",
+    "ServedModels",
+    "edit_of_file",
+    "export_edited",
+    "export_scaled",
+    "http_app",
+    "plain_fine_tune",
+    "require_server",
+    "serve",
+]

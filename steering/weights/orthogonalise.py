@@ -140,12 +140,25 @@ def save_model(model: Any, folder: str | Path, tokenizer: Any = None) -> Path:
             + (f" and {len(foreign) - 1} others" if foreign[1:] else "")
             + "; save the edit as a LoRA adapter instead (save_bias_adapter)"
         )
+    require_no_shared_memory(model)
     target = Path(folder)
     with atomic_directory(target) as temporary:
         model.save_pretrained(temporary)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
     return target
+
+
+def require_no_shared_memory(model: Any) -> None:
+    """Raises: SteeringError where head and table are two parameters over one memory, but not tied:
+    of those a folder keeps one, and the other would be loaded at random."""
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    if head is None or head.weight is table or head.weight.data_ptr() != table.data_ptr():
+        return
+    raise SteeringError(
+        f"head and embedding of {type(model).__name__} lie over the same memory without being "
+        "tied; clone one of them, or set the head's weight to the table's"
+    )
 
 
 def writers_of(

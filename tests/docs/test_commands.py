@@ -42,6 +42,7 @@ READ = (
     "doctor",
     "drift",
     "eval",
+    "export",
     "finetune",
     "lab",
     "label",

@@ -170,6 +170,7 @@ def merged_model(peft_model: Any, name: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that ties are dangerous; they are cut
             merged = peft_model.merge_and_unload()
+        _tie_again(merged)
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelError(
@@ -177,6 +178,17 @@ def merged_model(peft_model: Any, name: str) -> Any:
             f"{type(error).__name__}: {reason}"
         ) from error
     return merged.eval().requires_grad_(False)
+
+
+def _tie_again(model: Any) -> None:
+    """Where the merge changed neither table nor head they are one again, and the config says so:
+    of two parameters over one memory a folder would keep one, and load the other at random."""
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is table.weight:
+        return
+    if head.weight.data_ptr() == table.weight.data_ptr():
+        head.weight = table.weight
+        model.config.tie_word_embeddings = True
 
 
 def _clone_adapted(peft_model: nn.Module) -> None:

@@ -333,6 +333,7 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
         "doctor",
         "drift",
         "evaluate",
+        "export",
         "finetune",
         "lab",
         "label",
