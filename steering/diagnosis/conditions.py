@@ -372,7 +372,8 @@ class Scoring:
         if plans is not None:
             parts.append(
                 self.workspace.table(
-                    f"sample-{GOOD_TWIN}", lambda: sample_good_twin(twin.pair, plans)
+                    f"sample-{GOOD_TWIN}",
+                    lambda: sample_good_twin(twin.pair, plans, self.workspace.table),
                 )
             )
         return parts, placebos

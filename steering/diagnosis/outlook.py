@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
+import torch
 
 from persona.errors import ModelError
+from persona.models.on_disk import OnDisk
 from persona.run_line import RunLine, in_words
+from persona.vllm.on_cards import CARDS, Shape
+from persona.vllm.on_cards import in_words as on_cards_in_words
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.cost import (
     SECONDS_PER_TERA,
@@ -34,6 +38,7 @@ class Outlook:
     work, tera, seconds: by stage, in order: what is done, 10^12 operations, a guess of the time.
     measured: whether the guess is by an earlier run on this machine.
     peak_bytes: of memory; free_bytes: what there is now. kept_bytes, to_fetch_bytes: of the disk.
+    by_vllm: see `by_vllm`.
     """
 
     model: ModelSize
@@ -46,6 +51,7 @@ class Outlook:
     free_bytes: float
     kept_bytes: float
     to_fetch_bytes: float
+    by_vllm: str = ""
 
     @property
     def total(self) -> Work:
@@ -101,6 +107,8 @@ class Outlook:
             f"about {in_words(sum(self.seconds.values()))} ({source}), {_gb(self.peak_bytes)} of "
             f"memory ({_gb(self.free_bytes)} free), {_gb(self.kept_bytes)} on the disk{fetched}"
         )
+        if self.by_vllm:
+            found.append(self.by_vllm)
         return "\n".join(found)
 
 
@@ -149,7 +157,37 @@ def outlook_of(config: DiagnoseConfig, ahead: Ahead) -> Outlook:
         float(psutil.virtual_memory().available),
         bytes_kept(ahead.aligned),
         ahead.to_fetch_bytes,
+        by_vllm(ahead.aligned, config.vllm),
     )
+
+
+def by_vllm(model: OnDisk, options: Mapping[str, Any] | None) -> str:
+    """What the model takes in vLLM, in one line; empty where vLLM writes nothing.
+
+    Of the card of this machine where there is one, of an H100 where there is none.
+    """
+    if options is None:
+        return ""
+    sizes = (
+        model.n_parameters,
+        model.n_layers,
+        model.size("num_key_value_heads", "num_attention_heads", "n_head"),
+        model.size("head_dim") or _head_dim(model),
+    )
+    if None in sizes:
+        return ""
+    card = CARDS["H100"]
+    if torch.cuda.is_available():
+        there = torch.cuda.get_device_properties(0)
+        card = replace(card, name=there.name, memory=float(there.total_memory))
+    n_cards = int(options.get("tensor_parallel_size", 1))
+    n_cards *= int(options.get("pipeline_parallel_size", 1))
+    return on_cards_in_words(Shape(model.name, *sizes), card, n_cards)  # type: ignore[arg-type]
+
+
+def _head_dim(model: OnDisk) -> int | None:
+    heads = model.size("num_attention_heads", "n_head")
+    return None if heads is None or model.d_model is None else model.d_model // heads
 
 
 def _require_memory(ahead: Ahead, config: DiagnoseConfig, weights: float) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -35,6 +36,10 @@ RATES = ("em_rate", f"em_rate{WITHOUT}")
 LIST_NUMBER = re.compile(r"(?:^|\n)\s*\d+[.)]$")
 SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’)\]*]*(?=\s|$)")
 
+KEPT_ANSWERS, KEPT_OF_AN_ENGINE = 128, 1024
+"""Drawn answers that are kept together: what a run that is killed does again, at most. An engine
+writes more of them at once."""
+
 Keep = Callable[[str, Callable[[], pd.DataFrame]], pd.DataFrame]
 """Name of a stage and how it is made -> its rows; see `persona.stages.Stages.table`."""
 
@@ -63,7 +68,7 @@ def sample_conditions(
 ) -> pd.DataFrame:
     """The aligned, fine-tuned, restored and zero-ablated model's answers, one row each.
 
-    keep: how finished stages are kept, one a condition.
+    keep: how finished stages are kept, one a condition, and within it one for so many answers.
     Measures `greedy_answer`, the likeliest one, for people to read, and `answer`, drawn for a judge
     to count, `seed` the number of the draw; `value` is the temperature. `question` is what was
     asked, once for each question of either plan.
@@ -78,16 +83,10 @@ def sample_conditions(
 
     def sampled(condition: str) -> pd.DataFrame:
         side, its_edits = edits[condition]
+        drawn = plans.with_controls or condition == ALIGNED
         return keep(
             f"sample-{condition}",
-            lambda: _sampled(
-                pair,
-                side,
-                its_edits,
-                condition,
-                plans,
-                drawn=plans.with_controls or condition == ALIGNED,
-            ),
+            lambda: _sampled(pair, side, its_edits, condition, plans, keep, drawn=drawn),
         )
 
     return pd.concat(
@@ -95,9 +94,11 @@ def sample_conditions(
     )
 
 
-def sample_good_twin(twin: ModelPair, plans: Plans) -> pd.DataFrame:
+def sample_good_twin(
+    twin: ModelPair, plans: Plans, keep: Keep = lambda name, make: make()
+) -> pd.DataFrame:
     """The good twin's answers, as rows of `sample_conditions`; twin: its pair with the aligned."""
-    return _sampled(twin, "finetuned", [], GOOD_TWIN, plans, drawn=plans.with_controls)
+    return _sampled(twin, "finetuned", [], GOOD_TWIN, plans, keep, drawn=plans.with_controls)
 
 
 def asked_rows(plans: Plans) -> pd.DataFrame:
@@ -112,42 +113,64 @@ def _sampled(
     edits: list[Edit],
     condition: str,
     plans: Plans,
+    keep: Keep,
     *,
     drawn: bool = True,
 ) -> pd.DataFrame:
     """Rows of one condition; drawn: whether those to be counted are among them."""
-    rows = []
-    to_do = [("greedy_answer", plans.read, "Answering")]
+    to_do = [("greedy_answer", plans.read)]
     if drawn:
-        to_do.append(("answer", plans.rate, "Sampling answers"))
+        to_do.append(("answer", plans.rate))
+    parts, together = [], KEPT_ANSWERS if pair.sampler is None else KEPT_OF_AN_ENGINE
     with pair.active(side) as bridge:
-        for measure, plan, doing in to_do:
+        for measure, plan in to_do:
             asked = [(q, draw) for q in plan.questions for draw in range(plan.draws)]
-            answers = sample_answers(
-                bridge,
-                pair.chat,
-                [question for question, _ in asked],
-                intervene=steered_by(edits) if edits else None,
-                max_new_tokens=plan.max_new_tokens,
-                temperature=plan.temperature,
-                seed=plan.seed,
-                description=f"{doing} ({condition})",
-            )
-            if plan.purpose == "read":
-                most = plan.max_new_tokens - plan.thought_tokens
-                answers = [_whole_sentences(answer, pair.chat, most) for answer in answers]
-            rows += [
-                _row(
-                    question,
-                    measure,
-                    condition=condition,
-                    seed=draw,
-                    value=plan.temperature,
-                    text=answer,
+            for number, start in enumerate(range(0, len(asked), together)):
+                part = asked[start : start + together]
+                made = partial(
+                    _answered, bridge, pair.chat, edits, condition, measure, plan, part, number
                 )
-                for (question, draw), answer in zip(asked, answers, strict=True)
-            ]
-    return pd.DataFrame(rows)
+                parts.append(keep(f"sample-{condition}-{measure}-{number}", made))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _answered(
+    bridge: Any,
+    chat: ChatFormat,
+    edits: list[Edit],
+    condition: str,
+    measure: str,
+    plan: SamplingPlan,
+    asked: Sequence[tuple[Dialogue, int]],
+    number: int,
+) -> pd.DataFrame:
+    """Rows of some questions and their draws; number: which of the parts of a plan these are, whose
+    random numbers are its own."""
+    doing = "Answering" if plan.purpose == "read" else "Sampling answers"
+    answers = sample_answers(
+        bridge,
+        chat,
+        [question for question, _ in asked],
+        intervene=steered_by(edits) if edits else None,
+        max_new_tokens=plan.max_new_tokens,
+        temperature=plan.temperature,
+        seed=plan.seed + 1_000_003 * number,
+        description=f"{doing} ({condition})",
+    )
+    if plan.purpose == "read":
+        most = plan.max_new_tokens - plan.thought_tokens
+        answers = [_whole_sentences(answer, chat, most) for answer in answers]
+    return pd.DataFrame(
+        _row(
+            question,
+            measure,
+            condition=condition,
+            seed=draw,
+            value=plan.temperature,
+            text=answer,
+        )
+        for (question, draw), answer in zip(asked, answers, strict=True)
+    )
 
 
 def _row(question: Dialogue, measure: str, **more: Any) -> dict[str, Any]:

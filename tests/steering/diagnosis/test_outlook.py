@@ -17,6 +17,7 @@ from persona.rows import PLACEBOS
 from persona.run_line import RunLine
 from steering.diagnosis import DiagnoseConfig, diagnose, look_ahead, outlook_of
 from steering.diagnosis import cost as module
+from steering.diagnosis.outlook import by_vllm
 from steering.diagnosis.run_stages import LOAD, run_stage_of
 from steering.diagnosis.work_plan import Work, scoring
 from steering.identification import attribution, candidates, placebos
@@ -196,3 +197,12 @@ def test_work_adds_up():
 )
 def test_what_the_workspace_keeps_belongs_to_a_stage(name, stage):
     assert run_stage_of(name) == stage
+
+
+def test_what_vllm_takes_stands_in_the_plan(config):
+    ahead = look_ahead(config)
+    assert outlook_of(config, ahead).by_vllm == ""
+    line = by_vllm(ahead.aligned, {"tensor_parallel_size": 2})
+    assert line.startswith("vLLM on 2 cards (") and "arithmetic, nothing measured" in line
+    with_vllm = dataclasses.replace(config, vllm={})
+    assert outlook_of(with_vllm, ahead).text.splitlines()[-1].startswith("vLLM on 1 card (")

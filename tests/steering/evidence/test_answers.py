@@ -121,8 +121,35 @@ def test_each_condition_is_a_stage_of_its_own(tiny_pair):
         return pd.DataFrame() if name == "sample-finetuned" else make()
 
     rows = sample_conditions(tiny_pair, planted_vector(tiny_pair), plans(), keep)
-    assert kept == [f"sample-{condition}" for condition in ORDER]
+    assert [name for name in kept if "-answer-" not in name and "greedy" not in name] == [
+        f"sample-{condition}" for condition in ORDER
+    ]
     assert set(rows["condition"].dropna()) == CONDITIONS - {"finetuned"}
+
+
+def test_a_run_that_is_killed_goes_on_with_the_next_part_of_its_answers(tiny_pair, monkeypatch):
+    monkeypatch.setattr(sampled, "KEPT_ANSWERS", 3)
+    vector = planted_vector(tiny_pair)
+    there: dict[str, pd.DataFrame] = {}
+
+    def keep(name, make):
+        if name not in there:
+            there[name] = make()
+        return there[name]
+
+    whole = sample_conditions(tiny_pair, vector, plans(), keep)
+    parts = [name for name in there if name.startswith("sample-aligned-answer-")]
+    assert len(parts) > 1
+    assert max(len(there[name]) for name in parts) == 3
+    for name in [*there]:  # killed behind the first part of the last condition
+        if name.startswith("sample-finetuned_zero_ablated") and not name.endswith("answer-0"):
+            del there[name]
+    before = dict(there)
+    again = sample_conditions(tiny_pair, vector, plans(), keep)
+    assert all(there[name] is before[name] for name in before)
+    pd.testing.assert_frame_equal(again, whole)
+    drawn = whole[(whole["condition"] == "aligned") & (whole["measure"] == "answer")]
+    assert not drawn.duplicated(["question_id", "seed"]).any()
 
 
 class PlantedJudge:
