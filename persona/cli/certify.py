@@ -53,6 +53,9 @@ def certify(
 ) -> None:
     """Measures steering on a model: right tokens, right block, batches, padding, cache.
 
+    What is certified is this program, that its edits do there what they say; it says nothing of how
+    the model behaves.
+
     With --sampler vllm: steering through vLLM, held against Hugging Face in float32, request by
     request: tokens written in every step, hidden states, answers, mixed batches, prompts in chunks,
     preemption. Exit code 0 when every check holds and 1 when one fails.

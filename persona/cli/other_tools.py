@@ -27,16 +27,20 @@ ELSEWHERE = {
         "`persona diagnose --finetuned MODEL` compares two models, "
         "`persona report DIR DIR` two runs"
     ),
-    ("serve", "web", "ui", "gui", "browser", "playground"): "`persona app` serves the page",
+    ("web", "ui", "gui", "browser", "playground"): "`persona app` serves the page",
+    ("api", "server", "endpoint", "openai"): "`persona serve` is an OpenAI-compatible endpoint",
     ("download", "fetch", "pull"): "`persona models --fetch NAME` gets a model",
     ("list", "ls"): "`persona models` and `persona organisms` list what comes along",
-    ("merge", "export", "import", "gguf"): "`persona convert` writes vectors for other toolkits",
+    ("merge", "bake", "save"): (
+        "`persona export FOLDER` writes the fine-tune with its removal inside, or a part of it"
+    ),
+    ("import", "gguf"): "`persona convert` writes vectors for other toolkits",
     ("ablate", "restore", "induce", "add"): '`persona steer "PROMPT" --mode MODE` does that',
     ("robustness", "attack", "red-team", "jailbreak", "relearn", "stress"): (
         "`persona audit DIR` asks the models of a diagnosis under cues, and lets them relearn"
     ),
     ("judge", "score", "annotate"): "`persona label` takes labels of answers",
-    ("check", "test", "verify"): (
+    ("check", "test", "verify", "check-steering"): (
         "`persona doctor` checks the machine, `persona certify` that steering takes effect, "
         "`persona data check` a file of answer pairs"
     ),
