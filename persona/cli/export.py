@@ -12,14 +12,13 @@ from typing import Annotated, Any, cast
 import typer
 
 from persona.choices import Precision
-from persona.cli.completion import complete_finetuned
 from persona.cli.demo_session import (
     AllowMismatch,
     CoefficientOption,
     LayersOption,
     ModeOption,
 )
-from persona.cli.options import BaseOfAdapter, Debug, Dtype, Json, Quiet
+from persona.cli.options import BaseOfAdapter, Debug, Dtype, Finetuned, Json, Quiet
 from persona.cli.ready import require_file, require_ready
 
 _WHAT = "What is built in"
@@ -36,15 +35,7 @@ def export(
     out: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="The checkpoint to write.", file_okay=False)
     ],
-    finetuned: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL",
-            autocompletion=complete_finetuned,
-            help="The fine-tuned model: as in `persona diagnose`.",
-            rich_help_panel="Models",
-        ),
-    ],
+    finetuned: Finetuned,
     aligned: BaseOfAdapter = None,
     direction: Annotated[
         Path | None,

@@ -20,6 +20,7 @@ from persona.cli.options import (
     Debug,
     Device,
     Dtype,
+    Finetuned,
     Json,
     NoProof,
     Quiet,
@@ -40,15 +41,7 @@ logger = logging.getLogger("persona.cli")
 
 
 def read(
-    finetuned: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL",
-            autocompletion=complete_finetuned,
-            help="The fine-tuned model: as in `persona diagnose`.",
-            rich_help_panel="Models",
-        ),
-    ],
+    finetuned: Finetuned,
     aligned: BaseOfAdapter = None,
     good_twin: Annotated[
         str | None,

@@ -63,37 +63,17 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
             )
         )
     nulls = scorecard.get("nulls") or {}
-    screened = [
-        KeyNumber(
-            f"null_{key}",
-            name,
-            number(null.get("maximum")),
-            str(null.get("said")),
-            "largest",
-            meaning,
-        )
-        for key, name, meaning in (
-            ("isotropic", "Random, screened", _SCREENED),
-            ("covariance_matched", "Random, shaped", _SHAPED),
-        )
-        if (null := nulls.get(key))
-    ]
+    screened = _largest(
+        nulls,
+        ("isotropic", "Random, screened", _SCREENED),
+        ("covariance_matched", "Random, shaped", _SHAPED),
+    )
     numbers += screened
-    numbers += [
-        KeyNumber(
-            f"null_{key}",
-            name,
-            number(null.get("maximum")),
-            str(null.get("said")),
-            "largest",
-            meaning,
-        )
-        for key, name, meaning in (
-            ("swapped_labels", "Labels swapped", _SWAPPED),
-            ("selection", "Labels swapped, chosen anew", _SELECTION),
-        )
-        if (null := (scorecard.get("label_nulls") or {}).get(key))
-    ]
+    numbers += _largest(
+        scorecard.get("label_nulls") or {},
+        ("swapped_labels", "Labels swapped", _SWAPPED),
+        ("selection", "Labels swapped, chosen anew", _SELECTION),
+    )
     for key, name, meaning in (
         ("random_restoration", "Random subspaces", _RANDOM),
         ("random_matched_restoration", "Random, norm-matched", _MATCHED),
@@ -169,6 +149,22 @@ def key_numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> list[KeyNum
         )
     )
     return numbers
+
+
+def _largest(nulls: Mapping[str, Any], *lines: tuple[str, str, str]) -> list[KeyNumber]:
+    """The most that any draw of each null did; lines: key, name and meaning of a null."""
+    return [
+        KeyNumber(
+            f"null_{key}",
+            name,
+            number(null.get("maximum")),
+            str(null.get("said")),
+            "largest",
+            meaning,
+        )
+        for key, name, meaning in lines
+        if (null := nulls.get(key))
+    ]
 
 
 SHARE = "share of the shift"
