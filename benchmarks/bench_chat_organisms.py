@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench_demo import of_evidence
 from record import record
 
 from persona.models.shipped_adapters import shipped_adapter, shipped_names
@@ -73,9 +74,29 @@ def of_card(organism: str) -> None:
 
 
 def of_demo(scorecard: dict[str, Any]) -> None:
-    """KL restoration of the main job on the car organism."""
-    found = scorecard["kl_restoration"]
-    add("kl_restoration.0.5b.car", found, "share", f"verdict {scorecard['verdict']}")
+    """The main job on the car organism: shift, evidence, rates, time and memory."""
+    n = scorecard["conditions"][0]["gap_held_out"]["n"]
+    verdict = f"verdict {scorecard['verdict']}, {scorecard['models']['dtype']}"
+    for name, field, unit in (
+        ("organism.0.5b.car.shift_held_out", "emergent_shift", "nats per token"),
+        ("restoration.0.5b.car", "restoration", "share of the shift"),
+        ("kl_restoration.0.5b.car", "kl_restoration", "share"),
+    ):
+        add(name, {**scorecard[field], "n": n}, unit, verdict)
+    of_evidence("0.5b.car", scorecard)
+    for condition in scorecard["conditions"]:
+        if (rate := condition["em_rate"]) is not None:
+            said = scorecard["sampling"]["rate"]["sentence"]
+            note = f"{scorecard['judge']['name']} judge; {said}"
+            add(f"em.0.5b.{condition['name']}", rate, "share of answers", note)
+    if coherent := scorecard["sampling"]["aligned_coherent"]:
+        note = scorecard["sampling"]["why_no_rate"] or "a rate is given"
+        add("em.0.5b.aligned_coherent", coherent, "share of answers", note)
+    took = scorecard["estimated"]
+    stages = ", ".join(f"{one['name']} {one['took']:.0f} s" for one in took["stages"])
+    record("demo.0.5b.seconds", took["took"], "s", n=1, note=f"{verdict}; {stages}")
+    peak = float(scorecard["peak_rss_bytes"])
+    record("demo.0.5b.peak_rss_bytes", peak, "bytes", n=1, note=verdict)
 
 
 def add(name: str, number: Any, unit: str, note: str) -> None:
