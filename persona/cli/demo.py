@@ -18,6 +18,7 @@ from persona.cli.options import (
     EmRate,
     Json,
     JudgeName,
+    LabelNulls,
     Out,
     PlanOnly,
     QuestionsPerDomain,
@@ -25,6 +26,7 @@ from persona.cli.options import (
     RandomSubspaces,
     Samples,
     Seed,
+    Tasks,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ def demo(
     n_random: RandomSubspaces = 20,
     samples: Samples = True,
     em_rate: EmRate = None,
+    label_nulls: LabelNulls = None,
+    tasks: Tasks = None,
     seed: Seed = 0,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
@@ -95,6 +99,8 @@ def demo(
         seed=seed,
         samples=samples,
         em_rate=em_rate,
+        label_nulls=label_nulls,
+        tasks=tasks,
     )
     ahead = checked(options)
     if retrain and not plan:

@@ -25,6 +25,7 @@ from persona.cli.options import (
     Finetuned,
     Json,
     JudgeName,
+    LabelNulls,
     NoProof,
     Out,
     Pairs,
@@ -35,6 +36,7 @@ from persona.cli.options import (
     RayAddress,
     Samples,
     Seed,
+    Tasks,
     TemplateArguments,
     TokenBudget,
     Workers,
@@ -153,6 +155,8 @@ def diagnose(
     ] = None,
     samples: Samples = True,
     em_rate: EmRate = None,
+    label_nulls: LabelNulls = None,
+    tasks: Tasks = None,
     chat_template: Annotated[
         Path | None,
         typer.Option(
@@ -221,6 +225,8 @@ def diagnose(
         token_budget=token_budget,
         samples=samples,
         em_rate=em_rate,
+        label_nulls=label_nulls,
+        tasks=tasks,
         sae=sae,
         keep=keep,
         vllm=vllm_options_of(sampler, vllm),

@@ -273,6 +273,26 @@ Samples = Annotated[
         "for the judge to score.",
     ),
 ]
+LabelNulls = Annotated[
+    int | None,
+    typer.Option(
+        "--label-nulls",
+        metavar="N",
+        min=0,
+        show_default="10 in a run over all questions, else none",
+        help="Make the direction so many times where good and bad answers are swapped at random, "
+        "and so many times choose anew: what of the removal needs no bad answer.",
+    ),
+]
+Tasks = Annotated[
+    bool | None,
+    typer.Option(
+        "--tasks/--no-tasks",
+        show_default="in a run over all questions",
+        help="Score 240 forced-choice items too: a removal that loses a tenth of what the better "
+        "of the two models answers is not called a restoration.",
+    ),
+]
 EmRate = Annotated[
     bool | None,
     typer.Option(

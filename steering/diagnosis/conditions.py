@@ -91,9 +91,6 @@ HARM_TIE = 0.005
 INDUCED_DRAWS = 3
 RUN_DRAWS, QUICK_RUN_DRAWS = 20, 3
 """The strongest of so many screened draws that are run, of either kind; in a quick run."""
-LABEL_DRAWS = 10
-"""Times that the labels are swapped, for either null that does not know them; a quick run has
-none."""
 
 
 class _WhenAsked:
@@ -201,7 +198,7 @@ class Scoring:
                 train,
                 found.cells,
                 make,
-                n=LABEL_DRAWS,
+                n=self.config.label_draws,
                 seed=self.config.seed,
             ),
             NULL_SELECTION: lambda: selection_vectors(
@@ -212,7 +209,7 @@ class Scoring:
                 found.cells,
                 self.questions.selection,
                 found.rows,
-                n=LABEL_DRAWS,
+                n=self.config.label_draws,
                 n_attributed=ATTRIBUTION_QUESTIONS,
                 seed=self.config.seed,
                 token_budget=self.budget,
@@ -275,7 +272,7 @@ class Scoring:
     ) -> list[pd.DataFrame]:
         """Every condition on held-out questions, on those trained on, and on fresh neutral text.
 
-        A run over all questions scores tasks too. The good twin is another pair of models: see
+        The good twin is another pair of models: see
         `of_good_twin`. vector: that of `found`, with its card.
         """
         means, front = found.means, found.front
@@ -306,14 +303,14 @@ class Scoring:
         for in_aligned in (False, True):
             controls += front_conditions(front, in_aligned=in_aligned)
         controls += nulls
-        if not self.quick:
+        if self.config.label_draws:
             controls += self.label_nulls(found)
         draws = [] if self.quick else self._draws(vector, means, restoration)
         q = self.questions
         with self.config.engine.start() as run:
             parts = self._score_held_out(run, fixed, controls, draws)
         parts += [tried, predicted]
-        if not self.quick:
+        if self.config.scores_tasks:
             parts.append(
                 self.workspace.table(
                     "score-tasks",

@@ -14,6 +14,8 @@ from persona.errors import DataError
 if TYPE_CHECKING:
     from persona.models.precision import Placement
 
+LABEL_DRAWS = 10
+"""Times that the labels are swapped in a run over all questions."""
 UNKNOWN = "none"
 """As the only domain trained on: the person does not know it."""
 
@@ -42,6 +44,9 @@ class DiagnosisRequest:
     traits: folders of `persona trait`, or vector files, of the aligned model: candidates, and the
         scorecard says which of them the fine-tune resembles. nonsense: meaningless ones, controls.
     template_arguments: what the chat template is told, such as {"enable_thinking": False}.
+    label_nulls: times that good and bad answers are swapped at random, for what of the removal
+        needs no bad answer; None for ten in a full run, and none in a quick one.
+    tasks: whether the shipped tasks are scored too, and stand in the verdict; None for a full run.
     vllm: options of vLLM, which then writes the answers, such as {"tensor_parallel_size": 2};
         None for Transformers' `generate`.
     """
@@ -71,6 +76,20 @@ class DiagnosisRequest:
     vllm: Mapping[str, Any] | None = None
     traits: tuple[str, ...] = ()
     nonsense: tuple[str, ...] = ()
+    label_nulls: int | None = None
+    tasks: bool | None = None
+
+    @property
+    def label_draws(self) -> int:
+        """Times that labels are swapped, for either null that does not know them."""
+        if self.label_nulls is not None:
+            return self.label_nulls
+        return LABEL_DRAWS if self.questions_per_domain is None else 0
+
+    @property
+    def scores_tasks(self) -> bool:
+        """Whether forced-choice items are scored, and stand in the verdict."""
+        return self.questions_per_domain is None if self.tasks is None else self.tasks
 
     @property
     def counts_answers(self) -> bool:
@@ -80,6 +99,8 @@ class DiagnosisRequest:
         return self.questions_per_domain is None and self.judge != "none"
 
     def __post_init__(self) -> None:
+        if self.label_nulls is not None and self.label_nulls < 0:
+            raise DataError(f"labels are swapped 0 times or more; got {self.label_nulls}")
         if self.n_random < 20:
             raise DataError(f"a null needs at least 20 random draws; got {self.n_random}")
         if self.trained_on is not None and not self.trained_on:

@@ -73,8 +73,9 @@ class Found:
 def settings_of(config: DiagnoseConfig) -> dict[str, Any]:
     """What of a configuration decides the results."""
     plain = {k: v for k, v in dataclasses.asdict(config).items() if k not in {"out", "engine"}}
-    for name in ("traits", "nonsense"):  # a run without them is that of before there were any
-        if not plain[name]:
+    # A run without them is that of before there were any.
+    for name, unset in (("traits", ()), ("nonsense", ()), ("label_nulls", None), ("tasks", None)):
+        if plain[name] == unset:
             del plain[name]
     return {**plain, "placement": str(config.placement)}
 

@@ -130,6 +130,7 @@ def _settings(request: DiagnosisRequest) -> dict[str, Any]:
     """What is known of the settings of the run, for who is refused a folder that is in use."""
     unknown = {"out", "engine"} | ({"aligned"} if request.aligned is None else set())
     unknown |= {name for name in ("traits", "nonsense") if not getattr(request, name)}
+    unknown |= {name for name in ("label_nulls", "tasks") if getattr(request, name) is None}
     known = {name: value for name, value in asdict(request).items() if name not in unknown}
     return {name: str(value) if name == "placement" else value for name, value in known.items()}
 

@@ -21,7 +21,6 @@ from steering.diagnosis.conditions import (
     INDUCED_DRAWS,
     INDUCTIONS,
     KINDS,
-    LABEL_DRAWS,
     QUICK_RUN_DRAWS,
     RUN_DRAWS,
 )
@@ -255,18 +254,20 @@ def _score(sizes: Sizes) -> Work:
     strong = len(KINDS) * (QUICK_RUN_DRAWS if quick else RUN_DRAWS) + 1
     n_placebos = N_PLACEBOS + twin + (config.other_finetune is not None)
     controls = 1 + INDUCED_DRAWS + twin + 2 * n_placebos + strong + 2 * sizes.keeps * FRONT_GUESS
-    draws = 0 if quick else 1 + 2 * config.n_random + 2 * len(LABELS_SWAPPED) * LABEL_DRAWS
+    draws = 2 * len(LABELS_SWAPPED) * config.label_draws
+    draws += 0 if quick else 1 + 2 * config.n_random
     work = scoring(2 * len(q.held_out), len(UNEDITED), n_fixed + controls + draws, above)
     n_else = n_fixed + (not quick)
     work += scoring(2 * len(q.trained_on) + len(q.neutral_score), len(UNEDITED), n_else, above)
     edits = 2 + FRONT_GUESS  # restored, zero-ablated
     work += scoring(sizes.n_skill_texts, len(UNEDITED), edits, above)
-    if not quick:  # labels swapped: refits of the chosen candidate, and screens of all others
+    if swaps := config.label_draws:  # refits of the chosen candidate, and screens of all others
         train = len(q.train)
-        work += reading(LABEL_DRAWS * train, OF_A_REFIT)
+        work += reading(swaps * train, OF_A_REFIT)
         screened = min(ATTRIBUTION_QUESTIONS, train) + len(q.selection)
-        work += differentiating(2 * LABEL_DRAWS * screened)
-        work += Work(decompositions=LABEL_DRAWS * sizes.n_layers)
+        work += differentiating(2 * swaps * screened)
+        work += Work(decompositions=swaps * sizes.n_layers)
+    if config.scores_tasks:
         n_choices = sum(len(item.choices) for item in load_tasks())
         work += scoring(n_choices, len(UNEDITED), 2, above)  # restored, zero-ablated
     return work + Work(decompositions=5 * len(block_ranges(sizes.n_layers)[0]))

@@ -153,11 +153,9 @@ def test_no_random_subspace_of_a_thousand_takes_back_the_plant(diagnosed):
     assert diagnosed.scorecard["random_restoration"] is None
 
 
-def test_a_whole_run_tells_what_needs_no_label(plant, config, few_neutral, tmp_path, monkeypatch):
+def test_a_run_tells_what_needs_no_label_and_scores_tasks(config, few_neutral, tmp_path):
     """The plant is the same on both answers: to know which is bad is not needed to find it."""
-    monkeypatch.setattr("steering.diagnosis.conditions.LABEL_DRAWS", 2)
-    monkeypatch.setattr("steering.diagnosis.conditions.RUN_DRAWS", 2)
-    whole = diagnose(config(tmp_path / "whole", questions_per_domain=None))
+    whole = diagnose(config(tmp_path / "whole", label_nulls=2, tasks=True))
     nulls = whole.scorecard["label_nulls"]
     for name, condition in LABELS_SWAPPED.items():
         assert nulls[name]["n_run"] == 2 and nulls[name]["net"]
