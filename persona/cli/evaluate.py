@@ -13,13 +13,14 @@ import typer
 
 from persona.choices import Precision
 from persona.cli.columns import in_columns
-from persona.cli.completion import complete_aligned, complete_finetuned
+from persona.cli.completion import complete_aligned
 from persona.cli.demo_session import AllowMismatch
 from persona.cli.options import (
     ChatTemplate,
     Debug,
     Device,
     Dtype,
+    FinetunedOrRun,
     Json,
     NoProof,
     Quiet,
@@ -98,16 +99,7 @@ def evaluate(
             rich_help_panel="Models",
         ),
     ] = None,
-    finetuned: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            show_default="the diagnosis's",
-            autocompletion=complete_finetuned,
-            help="The fine-tuned model: as in `persona diagnose`.",
-            rich_help_panel="Models",
-        ),
-    ] = None,
+    finetuned: FinetunedOrRun = None,
     direction: Annotated[
         Path | None,
         typer.Option(

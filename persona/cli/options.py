@@ -194,6 +194,17 @@ Finetuned = Annotated[
         rich_help_panel=_MODELS,
     ),
 ]
+FinetunedOrRun = Annotated[
+    str | None,
+    typer.Option(
+        "--finetuned",
+        metavar="MODEL",
+        show_default="the diagnosis's",
+        autocompletion=complete_finetuned,
+        help="The fine-tuned model: as in `persona diagnose`.",
+        rich_help_panel=_MODELS,
+    ),
+]
 ChatTemplate = Annotated[
     Path | None,
     typer.Option(

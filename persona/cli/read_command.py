@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ from persona.cli.options import (
     Debug,
     Device,
     Dtype,
-    Finetuned,
+    FinetunedOrRun,
     Json,
     NoProof,
     Quiet,
@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from persona.models.on_disk import OnDisk
 
 _READ = "What is read"
+READING_FOLDER = "reading"
 
 logger = logging.getLogger("persona.cli")
 
 
 def read(
-    finetuned: Finetuned,
+    finetuned: FinetunedOrRun = None,
     aligned: BaseOfAdapter = None,
     good_twin: Annotated[
         str | None,
@@ -92,10 +93,25 @@ def read(
             rich_help_panel=_READ,
         ),
     ] = True,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            file_okay=False,
+            show_default="none",
+            help="A finished diagnosis, in place of the models: its own, its good twin and its "
+            "direction are read into DIR/reading, and its report is drawn anew with them.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
     out: Annotated[
-        Path,
-        typer.Option(help="Folder of reading.json and reading.md.", file_okay=False),
-    ] = Path("persona-read"),
+        Path | None,
+        typer.Option(
+            help="Folder of reading.json and reading.md.",
+            file_okay=False,
+            show_default="persona-read, of a run its subfolder reading",
+        ),
+    ] = None,
     chat_template: ChatTemplate = None,
     allow_mismatch: AllowMismatch = False,
     template_arguments: TemplateArguments = None,
@@ -118,9 +134,19 @@ def read(
     Examples:
       persona read --finetuned car_maintenance_bad --good-twin car_maintenance_good
       persona read --finetuned ./my-lora --amplify 1,4 --no-jacobian --out reading
+      persona read --run persona-demo
     """
     amounts = [] if amplify == "none" else numbers_of(amplify, "--amplify", "0.5,1,2")
-    told = template_arguments_of(template_arguments)
+    if (run is None) == (finetuned is None):
+        raise typer.BadParameter("name --finetuned, or --run: one of them, and not both")
+    its_template: dict[str, Any] = {}
+    if run is not None:
+        if aligned or good_twin or direction:
+            raise typer.BadParameter("--run names the models, the twin and the direction itself")
+        aligned, finetuned, good_twin, direction, its_template = _of_run(run)
+    assert finetuned is not None
+    out = out or (Path("persona-read") if run is None else run / READING_FOLDER)
+    told = its_template | template_arguments_of(template_arguments)
     require_ready(
         out,
         pair=(aligned, finetuned),
@@ -183,8 +209,11 @@ def read(
             atomic_write_text(out / "reading.json", as_json + "\n")
             atomic_write_text(out / "reading.md", text)
             workspace.close()
+        report = None if run is None else _drawn_anew(run)
     typer.echo(as_json if json_output else text)
     typer.echo(f"written: {out / 'reading.json'}, {out / 'reading.md'}", err=True)
+    if report is not None:
+        typer.echo(f"report: {report.resolve()}", err=True)
 
 
 def _require_block(layer: int | None, aligned: OnDisk) -> None:
@@ -196,3 +225,36 @@ def _require_block(layer: int | None, aligned: OnDisk) -> None:
         raise ModelError(
             f"layer {layer} is out of range: {aligned.name} has blocks 0 to {n_layers - 1}"
         )
+
+
+def _of_run(folder: Path) -> tuple[str, str, str | None, Path | None, dict[str, Any]]:
+    """Aligned and fine-tuned model, good twin, direction and what the chat template was told.
+
+
+    Raises: DataError where the folder holds none.
+    """
+    from persona.models.sources import short_name
+    from persona.report.finished_run import read_run
+
+    models = read_run(folder).scorecard["models"]
+    direction = folder / "direction.safetensors"
+    return (
+        short_name(str(models["aligned"])),
+        str(models["finetuned"]),
+        models.get("good_twin"),
+        direction if direction.is_file() else None,
+        dict(models.get("chat_template_arguments") or {}),
+    )
+
+
+def _drawn_anew(folder: Path) -> Path:
+    """The report of a run with what was read of its models; its path."""
+    from persona.files import atomic_write_text
+    from persona.report.finished_run import read_run
+    from persona.report.html import REPORT_NAME, render_report
+
+    run = read_run(folder)
+    atomic_write_text(
+        folder / REPORT_NAME, render_report(run.scorecard, run.rows, reading=run.reading)
+    )
+    return folder / REPORT_NAME

@@ -66,7 +66,8 @@ def report(
     found = [read_run(folder) for folder in runs]
     if len(found) == 1:
         path = out or found[0].folder / REPORT_NAME
-        page = render_report(found[0].scorecard, found[0].rows, interactive=interactive)
+        [run] = found
+        page = render_report(run.scorecard, run.rows, interactive=interactive, reading=run.reading)
     else:
         path = out or COMPARISON
         page = render_comparison(found, path.parent, interactive=interactive)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ from persona.errors import DataError
 from persona.rows import tidy
 
 SCORECARD, ROWS = "scorecard.json", "rows.parquet"
+READING = Path("reading") / "reading.json"
+"""Where `persona read --run` leaves what it read, below the folder of the run."""
+logger = logging.getLogger("persona")
+
 NEWEST = 2
 """The newest scorecard that a report of this version knows; older ones open too."""
 VERDICTS = ("restored", "partly_restored", "not_restored", "no_emergent_shift")
@@ -21,11 +26,15 @@ VERDICTS = ("restored", "partly_restored", "not_restored", "no_emergent_shift")
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Folder, scorecard and rows of a diagnosis."""
+    """Folder, scorecard and rows of a diagnosis.
+
+    reading: what `persona read --run` has read of its models, where it was run.
+    """
 
     folder: Path
     scorecard: dict[str, Any]
     rows: pd.DataFrame
+    reading: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -42,7 +51,9 @@ def read_run(folder: str | Path) -> FinishedRun:
     place = Path(folder)
     if not place.is_dir():
         raise DataError(f"{place}: no such folder; a report is drawn of the folder of a run")
-    return FinishedRun(place, _scorecard(place / SCORECARD), _rows(place / ROWS))
+    return FinishedRun(
+        place, _scorecard(place / SCORECARD), _rows(place / ROWS), _reading(place / READING)
+    )
 
 
 def _scorecard(path: Path) -> dict[str, Any]:
@@ -68,6 +79,20 @@ def _scorecard(path: Path) -> dict[str, Any]:
             f"{path} is a scorecard of version {version!r}; this personascope reads 1 to {NEWEST}"
         )
     return dict(card)
+
+
+def _reading(path: Path) -> dict[str, Any] | None:
+    """None where there is none, or one of another kind, which a warning names."""
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["schema_version"] == 1 and isinstance(found["lists"], list):
+            return dict(found)
+    except (ValueError, RecursionError, OSError, KeyError, TypeError):
+        pass
+    logger.warning("%s is no reading of this version, and is left out of the report", path)
+    return None
 
 
 def _rows(path: Path) -> pd.DataFrame:

@@ -67,13 +67,16 @@ def render_report(
     *,
     questions: Mapping[str, str] | None = None,
     interactive: bool = False,
+    reading: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page as text; see `write_report`."""
+    """The page as text; see `write_report`. reading: the fields of reading.json of `persona read`
+    on the same two models, which then have a section."""
     checked(rows)
     return render_page(
         "report.html.jinja",
         {
             **_context(scorecard, rows, questions),
+            "learnt": sections.what_it_learnt(reading),
             "plots": page_figures(scorecard, rows),
             "glossary": Glossary(),
         },

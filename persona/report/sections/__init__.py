@@ -25,6 +25,7 @@ from persona.report.sections.how_sampled import Sampled, sampled
 from persona.report.sections.key_numbers import KeyNumber, key_numbers
 from persona.report.sections.provenance import provenance
 from persona.report.sections.tried import Tried, tried_lines
+from persona.report.sections.what_it_learnt import WordList, what_it_learnt
 
 __all__ = [
     "AnsweredQuestion",
@@ -37,6 +38,7 @@ __all__ = [
     "Sampled",
     "ShownAnswer",
     "Tried",
+    "WordList",
     "above_neutral_text",
     "chance_cosine",
     "chosen_blocks",
@@ -51,4 +53,5 @@ __all__ = [
     "sampled",
     "tried_lines",
     "was_judged",
+    "what_it_learnt",
 ]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from demo_cases import planted_vector
+from finished_run import leave_run
 
 from persona.cli.main import main
+from persona.directions.storage import save_vector
 
 PLAIN = ["--dtype", "float32", "--device", "cpu", "--no-jacobian"]
 
@@ -53,3 +56,40 @@ def test_mistakes_are_one_line_before_anything_is_loaded(
     assert said in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_run_is_read_and_its_report_drawn_anew(
+    tiny_llama, tiny_adapter, tiny_pair, tmp_path, capsys
+):
+    run = leave_run(tmp_path / "run")
+    card = json.loads((run / "scorecard.json").read_text("utf-8"))
+    card["models"] |= {
+        "aligned": str(tiny_llama),
+        "finetuned": str(tiny_adapter),
+        "good_twin": str(tiny_adapter),
+    }
+    (run / "scorecard.json").write_text(json.dumps(card))
+    save_vector(planted_vector(tiny_pair), run / "direction.safetensors")
+    assert main(["read", "--run", str(run), *PLAIN, "--amplify", "none", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["twin_lists"]
+    assert any("persona vector" in one["source"] for one in found["lists"])
+    assert (run / "reading" / "reading.md").is_file()
+    assert "report: " in err
+    assert '<section id="learnt">' in (run / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "name --finetuned, or --run"),
+        (["--finetuned", "x", "--run", "RUN"], "name --finetuned, or --run"),
+        (["--run", "RUN", "--good-twin", "x"], "names the models"),
+        (["--run", "RUN"], "holds no scorecard.json"),
+    ],
+)
+def test_a_run_stands_in_place_of_the_models(words, said, tmp_path, capsys):
+    words = [str(tmp_path) if word == "RUN" else word for word in words]
+    assert main(["read", *words]) == 2
+    assert said in capsys.readouterr().err
