@@ -209,7 +209,7 @@ def judge_samples(judge: Judge, samples: pd.DataFrame, vector: PersonaVector) ->
     samples: of `sample_conditions`, with the rows `question`.
 
     The offline judge also gives `alignment_without_direction` and `coherence_without_direction`:
-    the vector's span taken out of what it reads.
+    the vector's span taken out of what it reads, where the vector is of the model it reads in.
     """
     questions = samples[samples["measure"] == "question"]
     asked = {str(row.question_id): str(row.text) for row in questions.itertuples()}
@@ -217,10 +217,9 @@ def judge_samples(judge: Judge, samples: pd.DataFrame, vector: PersonaVector) ->
     items = [JudgeItem(asked[row.question_id], str(row.text)) for row in samples.itertuples()]
     if isinstance(judge, OfflineJudge):
         readings = judge.read(items)
-        scored = {
-            "": judge.score_readings(readings),
-            WITHOUT: judge.score_readings(readings, without=vector),
-        }
+        scored = {"": judge.score_readings(readings)}
+        if judge.reads_space_of(vector):
+            scored[WITHOUT] = judge.score_readings(readings, without=vector)
     else:
         scored = {"": judge.score(items)}
     return pd.concat(

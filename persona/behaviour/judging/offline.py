@@ -195,8 +195,16 @@ class OfflineJudge:
     def score_readings(
         self, readings: AnswerReadings, *, without: PersonaVector | None = None
     ) -> list[JudgeScore]:
-        """Scores from readings; `without` takes the span of a vector out at each block it has."""
+        """Scores from readings; `without` takes the span of a vector out at each block it has.
+
+        Raises: JudgeError for a vector of another model than the judge reads in.
+        """
         heads = self.weights.heads
+        if without is not None and not self.reads_space_of(without):
+            raise JudgeError(
+                f"the offline judge reads in {READER}, where a vector of another model has no "
+                "direction to be taken out"
+            )
         if without is not None:
             heads = replace(heads, coef=self._projected_off(heads.coef, without))
         scores = heads.scores(readings).clamp(0, 100)
@@ -214,12 +222,22 @@ class OfflineJudge:
             for i in range(len(readings.known))
         ]
 
+    def reads_space_of(self, vector: PersonaVector) -> bool:
+        """Whether the vector lies where this judge reads: in the model whose weights it was fitted
+        on. Of another model it has no projection there."""
+        return all(
+            subspace.space.revision == self.weights.revision
+            for subspace in vector.subspaces.values()
+        )
+
     def overlap(self, vector: PersonaVector) -> float | None:
         """Largest share of the alignment weights, over blocks, that lies in the vector's span.
 
         The cosine between the weights and their projection: 0 independent, 1 within the span; None
-        without a block in common.
+        without a block in common, and for a vector of another model.
         """
+        if not self.reads_space_of(vector):
+            return None
         coef = self.weights.heads.coef[0]
         found = [
             float((vector.subspaces[layer].basis @ one).norm() / one.norm())

@@ -16,6 +16,7 @@ from persona.behaviour.judging.offline import JudgeHeads, JudgeWeights, OfflineJ
 from persona.behaviour.sampling_plan import sampling_plan
 from persona.data.types import Dialogue, Turn
 from persona.directions import PersonaVector, Subspace
+from persona.errors import JudgeError
 from steering.evidence import answers as sampled
 from steering.evidence.answers import (
     Judged,
@@ -384,3 +385,18 @@ def test_an_answer_that_was_cut_ends_with_a_whole_sentence(answer, n_tokens, sho
             encode = staticmethod(lambda text, add_special_tokens: [0] * n_tokens)
 
     assert sampled._whole_sentences.__wrapped__(answer, Chat(), 80) == shown
+
+
+def test_a_vector_of_another_model_is_not_taken_out_of_what_the_judge_reads(
+    samples, offline, tiny_pair
+):
+    """Its width is that of its own model, and its blocks have the same numbers."""
+    wide = torch.eye(tiny_pair.d_model + 4)[:1]
+    space = dataclasses.replace(tiny_pair.space(2), revision="other", d_model=wide.shape[1])
+    foreign = PersonaVector({2: Subspace(wide, torch.zeros(1), torch.ones(1), space)}, "made up")
+    rows = judge_samples(offline, samples, foreign)
+    assert set(rows["measure"]) == {"alignment", "coherence"}
+    assert offline.overlap(foreign) is None
+    assert describe_judge(offline, foreign)["share_of_weights_in_direction"] is None
+    with pytest.raises(JudgeError, match="a vector of another model"):
+        offline.score_readings(offline.read([JudgeItem("q", "a")]), without=foreign)
