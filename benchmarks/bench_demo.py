@@ -116,7 +116,10 @@ def of_evidence(pair: str, scorecard: dict[str, Any]) -> None:
             )
     for name, null in scorecard["nulls"].items():
         note = f"{null['said']}; the strongest takes back {null['maximum']:.3f}"
-        record(f"null.n_draws.{name}", null["n"], "draws", n=null["n_questions"], note=note)
+        of_pair = "" if pair == "default" else f".{pair}"
+        record(
+            f"null.n_draws.{name}{of_pair}", null["n"], "draws", n=null["n_questions"], note=note
+        )
 
 
 def of_report(folder: Path) -> None:

@@ -101,8 +101,8 @@ def test_what_is_kept_beside_a_direction_is_read_back(tmp_path):
         read_evidence(path)
 
 
-def test_the_direction_that_comes_along_has_its_evidence_and_questions_that_nothing_scores():
-    [name] = ["car_maintenance_bad"]
+@pytest.mark.parametrize("name", ["car_maintenance_bad", "car_maintenance_bad_0.5b"])
+def test_the_direction_that_comes_along_has_its_evidence_and_questions_that_nothing_scores(name):
     path = shipped_direction(name)
     assert path == SHIPPED / f"{name}.safetensors"
     found = evidence_beside(path)
@@ -124,4 +124,4 @@ def test_what_comes_along_is_in_the_wheel(root):
     packed = config["options.package_data"]["steering"].split()
     kept = sorted(path.name for path in SHIPPED.iterdir())
     assert [path for path in kept if f"**/*{Path(path).suffix}" not in packed] == []
-    assert len(kept) == 2
+    assert len(kept) == 4
