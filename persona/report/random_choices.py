@@ -58,13 +58,14 @@ class RandomChoices:
 def random_choices(scorecard: Mapping[str, Any]) -> RandomChoices | None:
     """The null that is hardest to beat of those that a scorecard of any version has; None without.
 
+    Of two that as few did as much of, it is the one whose strongest draw did more.
     A thousand screened subspaces of two kinds where there are those, else the draws that were all
     run. An older scorecard has a p alone, of which the count is made:
     p = (1 + as much) / (1 + draws).
     """
     screened = [_screened(scorecard, name) for name in ("isotropic", "covariance_matched")]
     if known := [one for one in screened if one is not None]:
-        return max(known, key=lambda one: one.most)
+        return max(known, key=lambda one: (one.most, one.largest or 0.0))
     return _all_run(scorecard)
 
 

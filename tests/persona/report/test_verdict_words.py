@@ -112,6 +112,10 @@ def test_a_thousand_screened_draws_are_told_by_how_many_did_as_much(net_card):
         "(2 of 1,000 random choices shaped like the activations did as much (the strongest takes "
         "back 71 %), and 17 that were not run might have)" in plainly(verdict_words(card).sentence)
     )
+    tied = isotropic | {"n_as_much": 0, "maximum": 0.2}
+    card["nulls"] = {"isotropic": isotropic, "covariance_matched": tied}
+    sentence = plainly(verdict_words(card).sentence)
+    assert "shaped like the activations did as much (the strongest takes back 20 %)" in sentence
     limits = dict(limits_of(card, judged=False))
     assert "The null is isotropic." not in limits  # not where shaped ones stand beside it
     assert "ranked by a linear prediction" in limits["A null says that the direction matters."]
