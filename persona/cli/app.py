@@ -86,7 +86,7 @@ def app(
     \b
     Examples:
       persona app
-      persona app --model qwen2.5-coder-0.5b --direction larger/direction.safetensors
+      persona app --model qwen2.5-coder-0.5b
       persona app --direction diagnosis/direction.safetensors --port 8000
     """
     from steering.demo import import_gradio, launch
