@@ -20,7 +20,7 @@ def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[Piece]:
     Examples:
         >>> from steering.serving.stop_texts import until_stop
         >>> [piece.text for piece in until_stop(["one ", "t", "wo thr", "ee"], ["thr"])]
-        ['one ', 'two ', '']
+        ['one ', 'two ']
     """
     waiting = ""
     for piece in pieces:

@@ -76,7 +76,7 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "--judge local:some/judge --questions-per-domain 7 --n-random 40 --seed 5 "
         f"--dtype bfloat16 --device cpu --chat-template {template} --max-damage 0.1 "
         "--good-twin twin --other-finetune other --allow-mismatch --token-budget 4096 "
-        "--no-samples --em-rate "
+        "--no-samples --em-rate --label-nulls 3 --no-tasks "
         "--keep facts --sae latents --engine ray --workers 3 --ray-address head:6379 "
         "--template-argument enable_thinking=false --template-argument date_string=today"
     )
@@ -103,6 +103,8 @@ def test_every_option_reaches_the_job(job, tmp_path):
         "proof": True,
         "samples": False,
         "em_rate": True,
+        "label_nulls": 3,
+        "tasks": False,
         "keep": "facts",
         "sae": "latents",
         "engine": Engine("ray", 3, "head:6379"),
