@@ -60,7 +60,7 @@ class _Body(BaseModel):
 
     @property
     def stops(self) -> list[str]:
-        """Texts that end an answer. Raises: DataError for more than four, or an empty one."""
+        """Texts that end an answer. Raises: DataError for more than sixteen, or an empty one."""
         found = [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
         if len(found) > 16 or "" in found:
             raise DataError("stop takes one to sixteen texts, none of them empty")
