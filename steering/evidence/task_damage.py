@@ -50,7 +50,7 @@ class TaskDamage:
         assert to_aligned is not None and to_finetuned is not None  # both are scored with it
         gained = min(to_aligned, to_finetuned, key=lambda estimate: estimate.value)
         return cls(
-            Estimate(-gained.value, -gained.high, -gained.low, gained.n),
+            Estimate(0.0 - gained.value, 0.0 - gained.high, 0.0 - gained.low, gained.n),
             {name: one.accuracy for name, one in found.items()},
         )
 
