@@ -69,6 +69,7 @@ def test_the_section_stands_in_the_page_and_what_models_wrote_is_text(make_run):
     assert '<section id="learnt">' in page and 'href="#learnt"' in page
     assert "&lt;b&gt;shape&lt;/b&gt;" in page and "<b>shape</b>" not in page
     assert re.search(r'<span class="quiet">chance</span>', page)
+    assert "<strong>pass</strong>" in page
     assert "Throw it out" in page
     assert "learnt" not in re.findall(r'id="(\w+)"', render_report(card, rows))
 
