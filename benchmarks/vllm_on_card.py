@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench_gpu import LLAMA_8B
 from record import median_and_range, record
 from tiny_models import save_tokenizer
 from vllm_cases import Toy
@@ -27,17 +28,7 @@ from persona.vllm import EditSet, VllmEngine, installed_vllm
 from steering.certificate import certify_through_vllm
 from steering.edits import ALL_BLOCKS, ablate
 
-LARGE = {
-    "vocab_size": 128_256,
-    "hidden_size": 4096,
-    "intermediate_size": 14_336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": False,
-}
-"""The sizes of Llama 3.1 8B."""
+LARGE = {**LLAMA_8B, "max_position_embeddings": 4096, "tie_word_embeddings": False}
 SMALL = {
     **LARGE,
     "vocab_size": 512,

@@ -180,6 +180,9 @@ def read(
 
         pair = pair_with(finetuned)
         twin = None if good_twin is None else pair_with(good_twin)
+        vector = None
+        if direction is not None:
+            vector = load_vector(direction, pair, allow_mismatch=allow_mismatch)
         settings = {
             "models": {side: pair.files(side) for side in SIDES},
             "good_twin": None if twin is None else twin.files("finetuned"),
@@ -196,7 +199,7 @@ def read(
             found = read_fine_tune(
                 pair,
                 twin=twin,
-                vector=None if direction is None else load_vector(direction),
+                vector=vector,
                 layer=layer,
                 amounts=amounts,
                 jacobian=jacobian,
@@ -229,7 +232,6 @@ def _require_block(layer: int | None, aligned: OnDisk) -> None:
 
 def _of_run(folder: Path) -> tuple[str, str, str | None, Path | None, dict[str, Any]]:
     """Aligned and fine-tuned model, good twin, direction and what the chat template was told.
-
 
     Raises: DataError where the folder holds none.
     """

@@ -67,7 +67,13 @@ class FineTuneReading:
         """Everything but the vectors, as plain values."""
 
         def listed(one: TokenList) -> dict[str, Any]:
-            return {**asdict(one), "beats_chance": one.beats_chance}
+            found = {**asdict(one), "beats_chance": one.beats_chance}
+            for name in ("promoted", "suppressed"):
+                found[name] = [
+                    {**asdict(token), "beats_chance": token.beats_chance}
+                    for token in getattr(one, name)
+                ]
+            return found
 
         return {
             "schema_version": 1,

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from persona.errors import EngineError
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.chat.turn_end import end_tokens, until_end
-from persona.models.pair import ModelPair, Side
+from persona.models.pair import SIDES, ModelPair, Side
 from persona.models.samplers import Sampler
 from steering.edits.edit import Edit
 from steering.edits.steer import SteeredBy
@@ -49,7 +49,10 @@ class EngineBatches:
     """One thread that hands on what waits, batch after batch; the engine is asked by no other."""
 
     def __init__(self, pair: ModelPair, sampler: Sampler) -> None:
-        self.pair, self.sampler = pair, sampler
+        self.sampler, self.ends = sampler, dict[Side, frozenset[int]]()
+        for side in SIDES:  # once, here: a side is not opened while another thread scores in it
+            with pair.active(side) as model:
+                self.ends[side] = end_tokens(model, pair.chat)
         self._waiting: SimpleQueue[ForEngine] = SimpleQueue()
         threading.Thread(target=self._work, name="engine batches", daemon=True).start()
 
@@ -75,9 +78,8 @@ class EngineBatches:
 
     def _answer_all(self, group: Sequence[ForEngine]) -> None:
         first = group[0]
+        ends = self.ends[first.side]
         try:
-            with self.pair.active(first.side) as model:
-                ends = end_tokens(model, self.pair.chat)
             written = self.sampler.answers(
                 first.side,
                 [TokenizedDialogue(tuple(g.ids), (len(g.ids), len(g.ids))) for g in group],

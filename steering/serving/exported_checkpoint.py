@@ -142,15 +142,10 @@ def export_edited(
             "no weights hold a restore of block outputs: they see neither what came into a block "
             "nor which token is the first; write an architecture"
         )
-    plain = logits_of(model)
     with steer(model, hooks, first_token=True):
         wanted = logits_of(model)
-    off, moved = _apart(logits_of(made), wanted), _apart(wanted, plain)
-    allowed = max(AGREES_WITHIN, 4 * torch.finfo(next(model.parameters()).dtype).eps)
-    if off > allowed:
-        raise SteeringError(f"the weights differ from the hooks they stand for, by {off:.1g}")
-    path = save_model(made, folder, tokenizer)
-    return Exported(path, off, moved, f"{what}; the first token of a text is edited too")
+    note = f"{what}; the first token of a text is edited too"
+    return _saved(made, wanted, _apart(wanted, logits_of(model)), folder, tokenizer, note)
 
 
 def export_scaled(
@@ -164,9 +159,31 @@ def export_scaled(
     require_finite(scale, "a scale")
     aligned_model, _ = load_causal_lm(aligned, next(finetuned.parameters()).dtype)
     mixed = scaled_difference(aligned_model, finetuned, scale)
-    moved = _apart(logits_of(mixed), logits_of(finetuned))
-    path = save_model(mixed, folder, tokenizer)
-    return Exported(path, 0.0, moved, f"{scale:g} times what the fine-tune changed")
+    wanted = logits_of(mixed)
+    note = f"{scale:g} times what the fine-tune changed"
+    moved = _apart(wanted, logits_of(finetuned))
+    return _saved(mixed, wanted, moved, folder, tokenizer, note)
+
+
+def _saved(
+    made: Any, wanted: Tensor, moved: float, folder: str | Path, tokenizer: Any, note: str
+) -> Exported:
+    """Writes a plain model, read again before it appears.
+
+    Raises: SteeringError where what was read gives other logits than `wanted`.
+    """
+    dtype, off = next(made.parameters()).dtype, list[float]()
+
+    def check(written: Path) -> None:
+        off.append(_apart(logits_of(load_causal_lm(written, dtype)[0]), wanted))
+        if off[0] > max(AGREES_WITHIN, 4 * torch.finfo(dtype).eps):
+            raise SteeringError(
+                f"the weights that were written differ from what they stand for, by {off[0]:.1g} "
+                "of the logits' size"
+            )
+
+    path = save_model(made, folder, tokenizer, check)
+    return Exported(path, off[0], moved, note)
 
 
 def _chosen(vector: Vector, layers: Sequence[int] | None) -> list[int]:

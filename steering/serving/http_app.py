@@ -14,8 +14,6 @@ from concurrent.futures import Future
 from typing import Any
 
 from persona.errors import DataError, PersonaError, SteeringError
-from steering.serving.answers import Answer
-from steering.serving.endpoint import Asked, Endpoint, FullError
 from steering.serving.replies import (
     Reply,
     error_body,
@@ -24,7 +22,9 @@ from steering.serving.replies import (
     written_choice,
 )
 from steering.serving.request_bodies import ChatBody, CompletionBody, read_body
+from steering.serving.served_answers import Answer
 from steering.serving.served_models import ServedModels, UnknownModelError
+from steering.serving.served_requests import Asked, Endpoint, FullError
 
 logger = logging.getLogger("persona")
 

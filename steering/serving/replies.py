@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from steering.serving.answers import Answer, ScoredText
+from steering.serving.served_answers import Answer, ScoredText
 from steering.serving.served_models import ServedModels
 
 OWNER = "personascope"
 
 
-def error_body(status: int, message: str, kind: str | None = None) -> dict[str, Any]:
+def error_body(status: int, message: str) -> dict[str, Any]:
     """An error, its kind as clients of the protocol tell them apart."""
     known = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
-    kind = kind or known.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    kind = known.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
 

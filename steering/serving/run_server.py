@@ -8,13 +8,12 @@ from collections.abc import Callable
 
 from persona.errors import DataError, PersonaError
 from persona.extras import install_line
-from steering.demo.browser.gate import bracketed, gate
+from steering.demo.browser.gate import LOOPBACK_NAMES, bracketed, gate
 from steering.serving.http_app import http_app
 from steering.serving.served_models import ServedModels
 
 KEY_VARIABLE = "PERSONASCOPE_API_KEY"
 SHORTEST_KEY = 16
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 FIRST_PORT, N_PORTS = 8000, 50
 
 
@@ -35,7 +34,7 @@ def require_server(host: str) -> str | None:
         raise DataError(
             f"{KEY_VARIABLE} has {len(key)} characters; a key has {SHORTEST_KEY} or more"
         )
-    if key is None and host not in LOOPBACK:
+    if key is None and bracketed(host).lower() not in LOOPBACK_NAMES:
         raise DataError(
             f"serving at {host} lets other machines in: set {KEY_VARIABLE} to a key of "
             f"{SHORTEST_KEY} characters or more, or serve at 127.0.0.1"

@@ -8,7 +8,7 @@ b <- b - V^T V b for its bias. The model then equals the one whose every write i
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,10 +124,16 @@ def add_bias(hf_model: Any, layer: int, vector: Float[Tensor, " d_model"]) -> An
     return edited
 
 
-def save_model(model: Any, folder: str | Path, tokenizer: Any = None) -> Path:
+def save_model(
+    model: Any,
+    folder: str | Path,
+    tokenizer: Any = None,
+    check: Callable[[Path], None] = lambda written: None,
+) -> Path:
     """Write a plain model as a folder of safetensors that `from_pretrained` reads; returns it.
 
     The folder appears whole or not at all.
+    check: looks at what was written before it appears; what it raises leaves nothing behind.
     Raises: SteeringError when the architecture has no place for a weight that was added.
     """
     from transformers import AutoModelForCausalLM
@@ -146,6 +152,7 @@ def save_model(model: Any, folder: str | Path, tokenizer: Any = None) -> Path:
         model.save_pretrained(temporary)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
+        check(temporary)
     return target
 
 

@@ -76,11 +76,9 @@ def _word_list(one: Mapping[str, Any], twins: Mapping[Any, Mapping[str, Any]]) -
 
 def _words(tokens: Sequence[Mapping[str, Any]]) -> tuple[Word, ...]:
     return tuple(
-        Word(cleaned(str(t["token"]).replace("\n", "⏎")).strip() or "(space)", not _stands_out(t))
-        for t in tokens[:N_TOKENS]
+        Word(
+            cleaned(str(token["token"]).replace("\n", "⏎")).strip() or "(space)",
+            not token["beats_chance"],
+        )
+        for token in tokens[:N_TOKENS]
     )
-
-
-def _stands_out(token: Mapping[str, Any]) -> bool:
-    every = (token.get(name) for name in ("p", "p_beyond_twin", "p_shaped"))
-    return all(p is None or p <= 0.05 for p in every)

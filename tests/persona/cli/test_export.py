@@ -107,3 +107,24 @@ def test_what_cannot_be_written_is_one_line(words, more, said, tmp_path, capsys)
     err = capsys.readouterr().err
     assert said in err and "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_is_read_again_as_another_model_does_not_appear(
+    words, tmp_path, capsys, monkeypatch
+):
+    """As when a head is left out of the files, and drawn at random by whoever loads them."""
+    from steering.serving import exported_checkpoint
+
+    real = exported_checkpoint.load_causal_lm
+
+    def without_its_head(ref, dtype):
+        model, tokenizer = real(ref, dtype)
+        if str(tmp_path / ".out.") in str(ref):
+            torch.nn.init.normal_(model.get_output_embeddings().weight)
+        return model, tokenizer
+
+    monkeypatch.setattr(exported_checkpoint, "load_causal_lm", without_its_head)
+    command, _ = words
+    assert main([*command, "--scale", "0.5"]) == 2
+    assert "the weights that were written differ" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from demo_cases import planted_vector
@@ -93,3 +94,15 @@ def test_a_run_stands_in_place_of_the_models(words, said, tmp_path, capsys):
     words = [str(tmp_path) if word == "RUN" else word for word in words]
     assert main(["read", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_direction_of_another_model_is_refused(asked, tiny_pair, tmp_path, capsys):
+    vector = planted_vector(tiny_pair)
+    foreign = {
+        layer: replace(subspace, space=replace(subspace.space, revision="another"))
+        for layer, subspace in vector.subspaces.items()
+    }
+    path = save_vector(replace(vector, subspaces=foreign), tmp_path / "d.safetensors")
+    assert main([*asked, "--direction", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert "another" in err and "Traceback" not in err

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 
 import pytest
 
+from persona.readouts.token_lists import ReadToken
 from persona.report.finished_run import READING, read_run
 from persona.report.html import render_report
 from persona.report.sections import what_it_learnt
 
 
 def token(text, p=0.001, **more):
-    return {"token": text, "id": 1, "effect": 1.0, "p": p, "p_beyond_twin": None, **more}
+    read = ReadToken(text, 1, 1.0, p, **more)
+    return {**asdict(read), "beats_chance": read.beats_chance}
 
 
 def reading(**more):

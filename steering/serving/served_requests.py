@@ -12,9 +12,9 @@ from typing import Any
 
 from persona.errors import DataError, PersonaError
 from steering.demo.session.generation import Sampling
-from steering.serving.answers import Answer, Answers, Wanted
 from steering.serving.replies import Reply, logprobs_of
 from steering.serving.request_bodies import ChatBody, CompletionBody
+from steering.serving.served_answers import Answer, Answers, Wanted
 from steering.serving.served_models import ServedModels
 
 LEGACY_TOKENS = 16
