@@ -7,7 +7,7 @@ chance and, where there is a good twin, beside what that does as well; what beat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -26,8 +26,11 @@ from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import SIDES, ModelPair
 from persona.readouts.amplified import AmplifiedAnswer, amplified_answers
 from persona.readouts.changed_answers import answer_changes, changes_by_domain
+from persona.readouts.evidence import subject_evidence
+from persona.readouts.hypotheses import hypotheses, subject_words
 from persona.readouts.jacobian import N_TEXTS, fit_jacobian_lens
 from persona.readouts.lens import Lens, LogitLens
+from persona.readouts.naming import Naming, name_fine_tune
 from persona.readouts.token_lists import TokenList, tokens_of_differences, tokens_of_direction
 from persona.readouts.weight_change import WrittenDirection, written_directions
 from persona.stages import Stages, Unsaved
@@ -35,8 +38,12 @@ from persona.stages import Stages, Unsaved
 FIRST_TOKENS = "first_response:5"
 """Where a narrow fine-tune shows on text that has nothing to do with it. Source: Minder et al.
 2025 ("Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences")."""
-N_NEUTRAL, N_OPEN, PER_DOMAIN, N_WRITTEN = 48, 24, 6, 3
+N_NEUTRAL, N_OPEN, N_WRITTEN = 48, 24, 3
 AMOUNTS = (0.5, 1.0, 2.0)
+NEUTRAL_SOURCE = "model effect, first words of unrelated text"
+OPEN_SOURCE = "model effect, before an open question is answered"
+VOTES = {NEUTRAL_SOURCE: "words_neutral", OPEN_SOURCE: "words_open"}
+"""Source -> the column of `subject_evidence` that its words fill."""
 ALIKE = 1e-6
 """Effects of less than this share of the activations are rounding: the models do not differ."""
 
@@ -48,6 +55,8 @@ class FineTuneReading:
     lists: tokens promoted and suppressed, by source and lens. twin_lists: the same of the good
         twin. changes: see `answer_changes`; by_domain: see `changes_by_domain`.
     written: the largest singular directions of the change of weights, empty where none was found.
+    naming: what it learnt, as the readouts vote; None where other questions were scored than those
+        that the vote knows.
     notes: what a reader must know, such as that names are byte pieces.
     """
 
@@ -62,6 +71,7 @@ class FineTuneReading:
     amplified: tuple[AmplifiedAnswer, ...]
     seed: int
     notes: tuple[str, ...] = field(default=())
+    naming: Naming | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the vectors, as plain values."""
@@ -91,6 +101,7 @@ class FineTuneReading:
             ],
             "amplified": [asdict(one) for one in self.amplified],
             "notes": list(self.notes),
+            "naming": None if self.naming is None else self.naming.as_json(),
         }
 
 
@@ -112,7 +123,7 @@ def read_fine_tune(
     twin: the same aligned model with a harmless fine-tune on the same questions.
     vector: a persona vector of the pair, read as well.
     layer: block that is read, default the one at half depth. questions: pairs of answers that are
-        scored, default six of each shipped domain.
+        scored, default six of each subject that can be named; with others nothing is named.
     amounts: of amplification; none where empty. jacobian: read through the Jacobian lens too, which
         is fitted once a model and kept. stages: where what is finished is kept.
     Raises: DataError where the two models do not differ, or a twin has another aligned model.
@@ -166,12 +177,15 @@ def read_fine_tune(
         lists += _of_vector(pair, vector, lenses, layer, covariance, seed)
     written = written_directions(pair, n=N_WRITTEN)
     lists += [_of_written(pair, lenses[0], one, seed) for one in written]
-    scored = list(questions or _a_few_of_each_domain())
+    scored = list(questions or _scored_by_subject(pair))
     changes = stages.table(
         "changes", lambda: answer_changes(pair, scored, token_budget=token_budget)
     )
     open_ones = [q.prompt_dialogue for q in load_pairs([OPEN_QUESTIONS], "selection")][:4]
     said = [one for amount in amounts for one in _said(pair, open_ones, amount, stages)]
+    naming = None
+    if not questions:
+        naming = _named(pair, lenses[0], layer, effects, written, said, changes)
     return FineTuneReading(
         pair.names["aligned"],
         pair.names["finetuned"],
@@ -184,7 +198,46 @@ def read_fine_tune(
         tuple(said),
         seed,
         tuple(_notes(pair)),
+        naming,
     )
+
+
+def _scored_by_subject(pair: ModelPair) -> list[AnswerPair]:
+    """The pairs that tell the subjects, but those that do not fit into the model's context."""
+    longest = pair.chat.max_length
+    whole = replace(pair.chat, max_length=None)
+
+    def fits(question: AnswerPair) -> bool:
+        both = whole.encode_all([question.good_dialogue, question.bad_dialogue])
+        return longest is None or max(len(one.ids) for one in both) <= longest
+
+    return [question for one in hypotheses() for question in one.scored if fits(question)]
+
+
+def _named(
+    pair: ModelPair,
+    lens: Lens,
+    layer: int,
+    effects: Mapping[str, Tensor],
+    written: Sequence[WrittenDirection],
+    said: Sequence[AmplifiedAnswer],
+    changes: pd.DataFrame,
+) -> Naming:
+    """The vote of what was read."""
+
+    def logits(row: Tensor, at: int) -> Any:
+        return lens.logits(row[None], at)[0].double().numpy()
+
+    n_vocabulary = int(lens.logits(torch.zeros(1, pair.d_model), layer).shape[-1])
+    evidence = subject_evidence(
+        changes,
+        subject_words(pair.tokenizer, n_vocabulary),
+        raised={column: logits(effects[name].mean(0), layer) for name, column in VOTES.items()},
+        written=[logits(one.vector, one.layer) for one in written],
+        said=said,
+        tokenizer=pair.tokenizer,
+    )
+    return name_fine_tune(evidence, changes)
 
 
 def _sources(pair: ModelPair) -> dict[str, tuple[list[TokenizedDialogue], str]]:
@@ -193,8 +246,8 @@ def _sources(pair: ModelPair) -> dict[str, tuple[list[TokenizedDialogue], str]]:
     asked = [_asked(q) for q in load_pairs([OPEN_QUESTIONS])][:N_OPEN]
     encoded = pair.chat.encode_all
     return {
-        "model effect, first words of unrelated text": (encoded(neutral), FIRST_TOKENS),
-        "model effect, before an open question is answered": (encoded(asked), "last_prompt"),
+        NEUTRAL_SOURCE: (encoded(neutral), FIRST_TOKENS),
+        OPEN_SOURCE: (encoded(asked), "last_prompt"),
     }
 
 
@@ -303,13 +356,6 @@ def _of_vector(
 def _of_written(pair: ModelPair, lens: Lens, one: WrittenDirection, seed: int) -> TokenList:
     name = f"change of weights, {one.part} of block {one.layer}"
     return tokens_of_direction(name, lens, one.layer, one.vector, pair.tokenizer, seed=seed)
-
-
-def _a_few_of_each_domain() -> list[AnswerPair]:
-    found: dict[str, list[AnswerPair]] = {}
-    for question in load_pairs(split="selection"):
-        found.setdefault(question.domain, []).append(question)
-    return [question for of_domain in found.values() for question in of_domain[:PER_DOMAIN]]
 
 
 def _notes(pair: ModelPair) -> list[str]:
