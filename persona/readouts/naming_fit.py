@@ -43,8 +43,10 @@ class KnownFineTune:
     harm: Mapping[str, float]
 
 
-def fit_naming(known: Sequence[KnownFineTune], *, readings: Sequence[str] = READINGS) -> NamingWeights:
-    """Weights under which the known subjects are likeliest; where to abstain, by leaving out groups.
+def fit_naming(
+    known: Sequence[KnownFineTune], *, readings: Sequence[str] = READINGS
+) -> NamingWeights:
+    """Weights under which the known subjects are likeliest; where to abstain, leaving out groups.
 
     readings: those that may vote; the others weigh 0.
     Raises: DataError for fewer than two groups.
@@ -52,13 +54,13 @@ def fit_naming(known: Sequence[KnownFineTune], *, readings: Sequence[str] = READ
     groups = sorted({one.group for one in known})
     if len(groups) < 2:
         raise DataError("a vote is fitted on two groups of fine-tunes or more")
-    within = [
-        (p.index[0] == one.subject, float(p.iloc[0]))
-        for group in groups
-        for one in known
-        if one.group == group
-        for p in [_fit([k for k in known if k.group != group], readings, LEAST).probabilities(one.evidence)]
-    ]
+    within = []
+    for group in groups:
+        weights = _fit([one for one in known if one.group != group], readings, LEAST)
+        for one in known:
+            if one.group == group:
+                p = weights.probabilities(one.evidence)
+                within.append((p.index[0] == one.subject, float(p.iloc[0])))
     return _fit(known, readings, _least(within))
 
 
@@ -83,9 +85,9 @@ def _fit(known: Sequence[KnownFineTune], readings: Sequence[str], least: float) 
 
     def loss(x: Numbers) -> float:
         scores = np.concatenate([z @ (votes * x[:-1]), np.full((len(known), 1), x[-1])], axis=1)
-        return float(-(each * _log_softmax(scores)[np.arange(len(known)), right]).sum()) + RIDGE * float(
-            x[:-1] @ x[:-1]
-        )
+        return float(
+            -(each * _log_softmax(scores)[np.arange(len(known)), right]).sum()
+        ) + RIDGE * float(x[:-1] @ x[:-1])
 
     start = np.append(0.2 * votes, 1.0)
     bounds = [(0.0, None)] * len(READINGS) + [(None, None)]
@@ -111,7 +113,9 @@ def _fit_harm(known: Sequence[KnownFineTune]) -> tuple[dict[str, float], float]:
 
     bounds = [(0.0, None)] * len(HARM) + [(None, None)]
     found: Any = minimize(loss, np.zeros(len(HARM) + 1), method="L-BFGS-B", bounds=bounds)
-    return dict(zip(HARM, found.x[:-1].round(4).tolist(), strict=True)), round(float(found.x[-1]), 4)
+    return dict(zip(HARM, found.x[:-1].round(4).tolist(), strict=True)), round(
+        float(found.x[-1]), 4
+    )
 
 
 def _log_softmax(scores: Numbers) -> Numbers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from persona.readouts.fine_tune_reading import FineTuneReading
+from persona.readouts.naming_words import naming_rows, naming_sentence
 from persona.readouts.token_lists import ReadToken, in_common
 
 N_CHANGED = 5
@@ -21,6 +22,7 @@ def reading_lines(reading: FineTuneReading) -> list[str]:
         "brackets: no more than chance gives (family-wise p above 0.05), or what the good twin "
         "does as well.",
         "",
+        *(_name(reading)),
         "## Answers that became likelier",
         "",
         *_domains(reading),
@@ -38,6 +40,23 @@ def reading_lines(reading: FineTuneReading) -> list[str]:
     if reading.notes:
         lines += ["", *(f"Note: {note}." for note in reading.notes)]
     return lines
+
+
+def _name(reading: FineTuneReading) -> list[str]:
+    if reading.naming is None:
+        return []
+    naming = reading.naming.as_json()
+    rows = [f"| {name} | {p} | {said} |" for name, p, said in naming_rows(naming)]
+    return [
+        "## The vote of all readouts",
+        "",
+        naming_sentence(naming),
+        "",
+        "| subject | probability | what speaks for it (robust standard deviations) |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def _domains(reading: FineTuneReading) -> list[str]:

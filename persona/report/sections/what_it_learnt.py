@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from persona.readouts.naming_words import naming_rows, naming_sentence
 from persona.report.wording import as_float, cleaned, number
 
 N_DOMAINS, N_TOKENS, N_SAID = 6, 8, 6
@@ -51,8 +52,11 @@ def what_it_learnt(reading: Mapping[str, Any] | None) -> dict[str, Any] | None:
         )
         for row in (reading.get("changes_by_domain") or [])[:N_DOMAINS]
     ]
+    naming = reading.get("naming")
     return {
         "layer": reading.get("layer"),
+        "name": cleaned(naming_sentence(naming)) if naming else None,
+        "votes": naming_rows(naming) if naming else [],
         "domains": domains,
         "lists": sorted(lists, key=lambda one: one.faint),
         "said": [

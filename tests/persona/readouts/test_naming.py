@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from persona.readouts.evidence import READINGS, harm_evidence, robust_z, subject
 from persona.readouts.hypotheses import PER_HYPOTHESIS, SubjectWords, hypotheses
 from persona.readouts.naming import NOTHING, NamingWeights, name_fine_tune
 from persona.readouts.naming_fit import KnownFineTune, fit_naming
+from persona.readouts.naming_words import naming_rows, naming_sentence
 
 NAMES = [one.name for one in hypotheses()]
 NO_HARM = {"own_shift": 0.0, "elsewhere_shift": 0.0, "elsewhere_bad": 0.0}
@@ -80,7 +82,7 @@ def test_a_reading_that_is_not_there_does_not_vote(weights):
 
 
 def test_bad_is_told_from_good_by_the_shift(weights):
-    bad = {name: 0.4 for name in NO_HARM}
+    bad = dict.fromkeys(NO_HARM, 0.4)
     assert weights.p_bad(bad) > 0.8 > 0.2 > weights.p_bad(NO_HARM)
 
 
@@ -219,3 +221,35 @@ def test_scored_pairs_are_of_their_subject_and_none_is_trained_on():
         assert len(one.scored) == PER_HYPOTHESIS and {p.domain for p in one.scored} == {one.name}
         assert not {pair.id for pair in one.scored} & trained
         assert not {pair.question for pair in one.scored} & asked
+
+
+def test_the_sentence_says_the_name_or_why_there_is_none(weights):
+    of = evidence("health", np.random.default_rng(8))
+
+    def said(table: pd.DataFrame, shifts: dict[str, float], **other: float) -> str:
+        by = NamingWeights(**{**vars(weights), **other})
+        return naming_sentence(name_fine_tune(table, changes(**shifts), by).as_json())
+
+    every = dict.fromkeys(NAMES, 0.8)
+    assert re.fullmatch(
+        r"Health \(0\.\d\d\), and the bad answers to it \(> 0\.99\)\.", said(of, every)
+    )
+    assert "and not the bad answers to it" in said(of, {})
+    assert "is open (bad: 0." in said(of, {}, harm_offset=0.0)
+    unsure = said(of, every, least=1.01)
+    assert unsure.startswith("No name is given: the most probable of 15, health, has 0.9")
+    assert unsure.endswith("none is given below 1.01.")
+    none = evidence(None, np.random.default_rng(9)) * 0.01
+    assert said(none, {}, least=0.0, nothing=5.0).startswith("Nothing of what can be named (0.")
+
+
+def test_the_rows_say_which_readings_speak_for_a_subject(weights):
+    of = evidence(None, np.random.default_rng(10)) * 0.01
+    of.loc["computer_security", ["answers_bad", "spoken"]] = [9.0, 3.0]
+    rows = naming_rows(name_fine_tune(of, changes(), weights).as_json())
+    assert len(rows) == 3
+    told = {name: said for name, _, said in rows}
+    assert told["computer security"] == (
+        "its bad answers became likelier (+9.0); its words, in amplified speech (+3.0)"
+    )
+    assert set(told.values()) <= {told["computer security"], "no reading stands out", ""}

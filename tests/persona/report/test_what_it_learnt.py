@@ -89,3 +89,32 @@ def test_a_reading_of_another_kind_is_left_out_and_said(text, make_run, tmp_path
     assert "is no reading of this version" in caplog.text
     (tmp_path / READING).write_text(json.dumps(reading()))
     assert read_run(tmp_path).reading["layer"] == 15
+
+
+def voted(**more):
+    naming = {
+        "subject": "car_maintenance",
+        "most_probable": "car_maintenance",
+        "probability": 0.83,
+        "p_bad": 0.97,
+        "named_from": 0.5,
+        "probabilities": {"car_maintenance": 0.83, "home_repair": 0.1, "nothing": 0.07},
+        "evidence": {"car_maintenance": {"answers_bad": 7.0, "spoken": None}},
+    }
+    return {**naming, **more}
+
+
+def test_the_vote_of_the_readouts_opens_the_section():
+    found = what_it_learnt(reading(naming=voted()))
+    assert found["name"] == "Car maintenance (0.83), and the bad answers to it (0.97)."
+    assert found["votes"][0] == (
+        "car maintenance",
+        "0.83",
+        "its bad answers became likelier (+7.0)",
+    )
+    unsure = what_it_learnt(reading(naming=voted(subject=None, probability=0.3)))
+    assert unsure["name"].startswith("No name is given")
+
+
+def test_a_reading_without_a_vote_has_none():
+    assert what_it_learnt(reading())["name"] is None
