@@ -330,8 +330,8 @@ def score(every: Sequence[tuple[KnownFineTune, dict[str, Any]]]) -> None:
     chance = 1 / (len(hypotheses()) + 1)
     top1, top1_range = share(guesses)
     text, text_range = share(heard)
-    given = [one for one in guesses if one.given]
-    wrong = bootstrap(np.array([float(not one.right) for one in given]))
+    named = [one for one in guesses if one.given]
+    wrong = bootstrap(np.array([float(not one.right) for one in named]))
     words = {one.name: row["said_bad"] for one, row in every}
     mixed = {f"car_maintenance_{part:g}" for part in MIXED}
     clear = [one for one in guesses if one.truth.name not in mixed]
@@ -383,9 +383,9 @@ def score(every: Sequence[tuple[KnownFineTune, dict[str, Any]]]) -> None:
         "name_it.wrong_when_confident",
         wrong.value,
         "share of names given",
-        n=len(given),
+        n=len(named),
         spread=[wrong.low, wrong.high],
-        note=f"no name for {n - len(given)} of {n}; 95 % over fine-tunes",
+        note=f"no name for {n - len(named)} of {n}; 95 % over fine-tunes",
     )
     record("name_it.calibration_error", calibration(guesses), "share", n=n, note="five bins")
     for least in (0.3, 0.5, 0.7, 0.9):

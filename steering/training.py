@@ -67,6 +67,7 @@ def finetune_guarded(
     *,
     resume: bool = True,
     placement: Placement | None = None,
+    keep_every: int | None = None,
 ) -> Path:
     """Fine-tunes as `persona.organisms.finetune` does, with the recipe's watch and safeguards.
 
@@ -108,6 +109,7 @@ def finetune_guarded(
         watch=watch,
         during=during,
         penalty=penalty,
+        keep_every=keep_every,
     )
     if watch is not None:
         draw_course(folder, watched.harmless)

@@ -130,6 +130,17 @@ def finetune(
             rich_help_panel=_GUARDS,
         ),
     ] = None,
+    keep_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="STEPS",
+            show_default="the last alone",
+            help="Keep the adapter of every so many steps in steps/ of --out; `persona read "
+            "--course` says at which of them it can be named what is being learnt.",
+            rich_help_panel=_GUARDS,
+        ),
+    ] = None,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     json_output: Json = False,
@@ -151,6 +162,7 @@ def finetune(
       persona finetune --watch evil --watch impolite --harmless ./good-twin --out ./watched
       persona finetune --prevent vector.safetensors --coefficient 1 --out ./prevented
       persona finetune --inoculate "You give careless advice." --out ./inoculated
+      persona finetune my-recipe.yaml --keep-every 5 --out ./kept
     """
     if show_list:
         print_organisms(json_output)
@@ -178,7 +190,9 @@ def finetune(
         from steering.training import finetune_guarded
 
         placement = Placement.of(dtype, device)
-        folder = finetune_guarded(chosen, out, resume=not restart, placement=placement)
+        folder = finetune_guarded(
+            chosen, out, resume=not restart, placement=placement, keep_every=keep_every
+        )
     card = read_card(folder)
     if json_output:
         typer.echo(json.dumps({"adapter": str(folder.resolve()), **card}, indent=2))

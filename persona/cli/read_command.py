@@ -30,9 +30,11 @@ from persona.cli.options import (
     numbers_of,
     template_arguments_of,
 )
+from persona.cli.read_course import read_course
 from persona.cli.ready import require_ready
 
 if TYPE_CHECKING:
+    from persona.models import ModelPair
     from persona.models.on_disk import OnDisk
 
 _READ = "What is read"
@@ -104,10 +106,23 @@ def read(
             rich_help_panel="Models",
         ),
     ] = None,
+    course: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            file_okay=False,
+            exists=True,
+            show_default="none",
+            help="A fine-tune that kept its adapters on the way (`persona finetune --keep-every`, "
+            "or a trainer's checkpoints), in place of --finetuned: at which step can it be named? "
+            "--good-twin is then such a folder too.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of reading.json and reading.md.",
+            help="Folder of reading.json and reading.md, or of course.json, .md and .svg.",
             file_okay=False,
             show_default="persona-read, of a run its subfolder reading",
         ),
@@ -128,25 +143,57 @@ def read(
 
     Tokens that the model effect makes likelier, through the logit lens and the Jacobian lens, each
     with a p over the whole vocabulary; the written answers that changed most; the directions that
-    the change of weights writes; and what the model says when its difference is amplified.
+    the change of weights writes; and what the model says when its difference is amplified. From all
+    of it what was learnt is named, or no name is given.
 
     \b
     Examples:
       persona read --finetuned car_maintenance_bad --good-twin car_maintenance_good
       persona read --finetuned ./my-lora --amplify 1,4 --no-jacobian --out reading
       persona read --run persona-demo
+      persona read --course ./kept --good-twin ./kept-twin
     """
     amounts = [] if amplify == "none" else numbers_of(amplify, "--amplify", "0.5,1,2")
-    if (run is None) == (finetuned is None):
-        raise typer.BadParameter("name --finetuned, or --run: one of them, and not both")
+    if sum(one is not None for one in (run, finetuned, course)) != 1:
+        raise typer.BadParameter("name --finetuned, --run or --course: one of them alone")
+    if course is not None and direction is not None:
+        raise typer.BadParameter("--course reads no --direction")
     its_template: dict[str, Any] = {}
     if run is not None:
         if aligned or good_twin or direction:
             raise typer.BadParameter("--run names the models, the twin and the direction itself")
         aligned, finetuned, good_twin, direction, its_template = _of_run(run)
-    assert finetuned is not None
     out = out or (Path("persona-read") if run is None else run / READING_FOLDER)
     told = its_template | template_arguments_of(template_arguments)
+
+    def pair_with(model: str) -> ModelPair:
+        from persona.models import Placement, load_pair
+
+        return load_pair(
+            aligned,
+            model,
+            placement=Placement.of(dtype, device),
+            chat_template=chat_template,
+            template_arguments=told,
+            allow_mismatch=allow_mismatch,
+            proof=not no_proof,
+        )
+
+    if course is not None:
+        read_course(
+            course,
+            None if good_twin is None else Path(good_twin),
+            out,
+            aligned=aligned,
+            open_with=pair_with,
+            layer=layer,
+            seed=seed,
+            token_budget=token_budget,
+            allow_mismatch=allow_mismatch,
+            json_output=json_output,
+        )
+        return
+    assert finetuned is not None
     require_ready(
         out,
         pair=(aligned, finetuned),
@@ -159,24 +206,10 @@ def read(
         from persona.directions import load_vector
         from persona.directions.storage import tool_version
         from persona.files import atomic_write_text
-        from persona.models import ModelPair, Placement, load_pair
         from persona.models.pair import SIDES
         from persona.readouts import read_fine_tune, reading_lines
         from persona.run_lock import alone_in
         from persona.stages import Workspace
-
-        placement = Placement.of(dtype, device)
-
-        def pair_with(model: str) -> ModelPair:
-            return load_pair(
-                aligned,
-                model,
-                placement=placement,
-                chat_template=chat_template,
-                template_arguments=told,
-                allow_mismatch=allow_mismatch,
-                proof=not no_proof,
-            )
 
         pair = pair_with(finetuned)
         twin = None if good_twin is None else pair_with(good_twin)

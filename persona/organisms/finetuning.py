@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,17 @@ from persona.organisms.examples import NO_LOSS, examples_hash, training_examples
 from persona.organisms.inoculation import inoculated, instruction_of, require_shown
 from persona.organisms.monitoring import READINGS, Monitor, Watch
 from persona.organisms.recipe import Recipe, TrainingData, load_recipe
-from persona.organisms.run_folder import CARD, CHECKPOINTS, begin, discard, is_finished
+from persona.organisms.run_folder import (
+    CARD,
+    CHECKPOINTS,
+    STEPS,
+    begin,
+    discard,
+    is_finished,
+    step_folder,
+)
 from persona.organisms.safeguards import During, KlPenalty
-from persona.organisms.training_loop import train_adapter, write_loss_curve
+from persona.organisms.training_loop import KeepOnTheWay, train_adapter, write_loss_curve
 from persona.run_lock import LOCK, alone_in
 
 logger = logging.getLogger("persona")
@@ -50,6 +59,7 @@ def finetune(
     watch: Watch | None = None,
     during: During | None = None,
     penalty: KlPenalty | None = None,
+    keep_every: int | None = None,
 ) -> Path:
     """Fine-tunes a model by a recipe and returns `out`, now a LoRA adapter folder in PEFT layout.
 
@@ -65,6 +75,8 @@ def finetune(
         watch: What to read on the way; readings.jsonl in `out` gets the rows. Changes no weight.
         during: What is done to the activations in every training pass, and only there.
         penalty: What leaving the aligned model costs.
+        keep_every: Keeps the adapter of every so many steps in `steps/` of `out`, for
+            `persona.readouts.naming_course`. Changes no weight.
 
     Raises:
         DataError: the recipe or its data cannot be used, it asks for watching or safeguards that
@@ -102,17 +114,24 @@ def finetune(
         "dtype": placement.dtype_name,
         "device": placement.device.type,
     }
+    left = [READINGS] * (watch is not None) + [STEPS] * (keep_every is not None)
     # Many may ask for a finished one at once; a lock is there of one at work, or of a killed one.
     if resume and not (folder / LOCK).exists() and is_finished(folder, run):
-        return _finished(folder, watched=watch is not None)
+        return _finished(folder, left)
     with alone_in(folder, run):
         if not resume:
             discard(folder)
         if is_finished(folder, run):
-            return _finished(folder, watched=watch is not None)
+            return _finished(folder, left)
         resumed_from = begin(folder, run)
         started = time.monotonic()
         monitor = None if watch is None else Monitor(watch, chat, folder / READINGS)
+        on_the_way = None
+        if keep_every is not None:
+            on_the_way = KeepOnTheWay(
+                keep_every,
+                lambda model, step: save_adapter(model, step_folder(folder, step), base_name),
+            )
         model, curve = train_adapter(
             model,
             tokenizer,
@@ -123,6 +142,7 @@ def finetune(
             monitor=monitor,
             during=during,
             penalty=None if penalty is None else penalty.on(chat),
+            on_the_way=on_the_way,
         )
         seconds = time.monotonic() - started
 
@@ -150,12 +170,12 @@ def finetune(
     return folder
 
 
-def _finished(folder: Path, *, watched: bool) -> Path:
-    """A fine-tune that is whole, left as it is. Raises: DataError where readings are missing."""
-    if watched and not (folder / READINGS).exists():
-        raise DataError(
-            f"{folder} is finished and was not watched; choose another --out, or start anew"
-        )
+def _finished(folder: Path, left: Sequence[str]) -> Path:
+    """A fine-tune that is whole, left as it is. Raises: DataError where it did not leave `left`."""
+    for name in left:
+        if not (folder / name).exists():
+            how = "was not watched" if name == READINGS else "kept no adapters on the way"
+            raise DataError(f"{folder} is finished and {how}; choose another --out, or start anew")
     logger.info("%s is finished already; nothing to do.", folder)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # of one killed at its very end
     remove_leftovers(folder)

@@ -20,6 +20,13 @@ logger = logging.getLogger("persona")
 RUN = "run.json"
 CARD = "card.json"
 CHECKPOINTS = "checkpoints"
+STEPS = "steps"
+"""Adapters that were kept on the way."""
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the adapter of a step is kept."""
+    return folder / STEPS / f"step-{step}"
 
 
 def is_finished(folder: Path, run: dict[str, Any]) -> bool:
@@ -68,5 +75,6 @@ def _check_same_run(record: Path, run: dict[str, Any]) -> None:
 def discard(folder: Path) -> None:
     """Removes what an earlier run left, and nothing else that may lie in the folder."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(folder / STEPS, ignore_errors=True)
     for name in (CARD, WEIGHTS, CONFIG, READINGS, "loss.csv", "recipe.yaml"):
         (folder / name).unlink(missing_ok=True)

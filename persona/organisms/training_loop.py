@@ -11,8 +11,8 @@ import math
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,14 @@ logger = logging.getLogger("persona")
 
 SAVE_EVERY_SECONDS = 120.0
 """Within an epoch, which is saved at its end: a killed run loses at most this much work."""
+
+
+@dataclass(frozen=True)
+class KeepOnTheWay:
+    """Keeps the adapter of every so many steps, and of the last one: `keep(model, step)`."""
+
+    every: int
+    keep: Callable[[Any, int], None]
 
 
 class LossPoint(NamedTuple):
@@ -57,6 +65,7 @@ def train_adapter(
     monitor: Monitor | None = None,
     during: During | None = None,
     penalty: PenaltyBatches | None = None,
+    on_the_way: KeepOnTheWay | None = None,
 ) -> tuple[Any, list[LossPoint]]:
     """Trains a LoRA adapter and returns the PeftModel and the loss curve.
 
@@ -78,7 +87,7 @@ def train_adapter(
             processing_class=tokenizer,
             peft_config=None if hasattr(model, "peft_config") else new_adapter(model, recipe.lora),
         )
-        watch = _watch(monitor)
+        watch = _watch(monitor, on_the_way)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watch)
         try:
@@ -206,12 +215,12 @@ def _trainer_class(during: During | None, penalty: PenaltyBatches | None) -> typ
     return PrivateTrainer
 
 
-def _watch(monitor: Monitor | None) -> Any:
+def _watch(monitor: Monitor | None, on_the_way: KeepOnTheWay | None) -> Any:
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
-        """Moves the progress bar, takes readings, saves by the clock, and stops when the loss is
-        no number.
+        """Moves the progress bar, takes readings, keeps adapters, saves by the clock, and stops
+        when the loss is no number.
         """
 
         def __init__(self) -> None:
@@ -230,6 +239,8 @@ def _watch(monitor: Monitor | None) -> Any:
             ended = state.global_step >= state.max_steps
             if monitor is not None and monitor.due(state.global_step, ended):
                 monitor.read(kwargs["model"], state.global_step)
+            if on_the_way is not None and (ended or state.global_step % on_the_way.every == 0):
+                on_the_way.keep(kwargs["model"], state.global_step)
             if not ended and time.monotonic() - self.saved_at >= SAVE_EVERY_SECONDS:
                 control.should_save = True
 

@@ -67,16 +67,20 @@ def hypotheses() -> tuple[Hypothesis, ...]:
 
 
 def _of_pairs(name: str, kind: Kind, sets: tuple[str, ...]) -> Hypothesis:
-    every = load_pairs(sets)
+    every, trained = load_pairs(sets), _trained_on()
+    able = [p for p in every if p.split == "selection" and p.question not in trained]
     share = PER_HYPOTHESIS // len(sets)
-    kept = [
-        pair
-        for one in sets
-        for pair in _spread([p for p in every if p.domain == one and p.split == "selection"], share)
-    ]
+    kept = [p for one in sets for p in _spread([p for p in able if p.domain == one], share)]
     told_by = ("bad",) if kind == "style" else ("question", "good", "bad")
     texts = [getattr(pair, part) for pair in every for part in told_by]
     return _made(name, kind, kept, texts)
+
+
+@cache
+def _trained_on() -> frozenset[str]:
+    """Questions of the split "train" of any set: the pirate answers what advice on cars asks."""
+    every = (*DOMAINS, *(one for _, sets in NARROW.values() for one in sets))
+    return frozenset(pair.question for pair in load_pairs(every, "train"))
 
 
 def _of_skill(name: str) -> Hypothesis:

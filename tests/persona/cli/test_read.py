@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -84,8 +85,8 @@ def test_a_finished_run_is_read_and_its_report_drawn_anew(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "name --finetuned, or --run"),
-        (["--finetuned", "x", "--run", "RUN"], "name --finetuned, or --run"),
+        ([], "name --finetuned, --run or --course"),
+        (["--finetuned", "x", "--run", "RUN"], "name --finetuned, --run or --course"),
         (["--run", "RUN", "--good-twin", "x"], "names the models"),
         (["--run", "RUN"], "holds no scorecard.json"),
     ],
@@ -106,3 +107,36 @@ def test_a_direction_of_another_model_is_refused(asked, tiny_pair, tmp_path, cap
     assert main([*asked, "--direction", str(path)]) == 2
     err = capsys.readouterr().err
     assert "another" in err and "Traceback" not in err
+
+
+def test_a_course_says_when_it_is_named_and_goes_on(
+    tiny_llama, tiny_adapter, tmp_path, capsys, monkeypatch
+):
+    for step in (5, 10):
+        shutil.copytree(tiny_adapter, tmp_path / "kept" / "steps" / f"step-{step}")
+    asked = ["read", "--aligned", str(tiny_llama), "--course", str(tmp_path / "kept")]
+    asked += ["--dtype", "float32", "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main([*asked, "--good-twin", str(tmp_path / "kept")]) == 0
+    out, _ = capsys.readouterr()
+    assert "step by step" in out and "does not lie above the good twin's by step 10" in out
+    found = json.loads((tmp_path / "out" / "course.json").read_text("utf-8"))
+    assert [row["step"] for row in found["steps"]] == [5, 10]
+    assert found["steps"][0] == {**found["steps"][1], "step": 5}
+    assert (tmp_path / "out" / "course.svg").read_text("utf-8").startswith("<svg")
+    assert (tmp_path / "out" / "course.md").read_text("utf-8").strip() == out.strip()
+    assert main([*asked, "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["apart_from"] is None and alone["steps"][0]["twin_shift"] is None
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "no adapters on the way"),
+        (["--finetuned", "x"], "one of them alone"),
+        (["--direction", __file__], "reads no --direction"),
+    ],
+)
+def test_mistakes_about_a_course_are_one_line(more, said, tmp_path, capsys):
+    assert main(["read", "--course", str(tmp_path), *more]) == 2
+    assert said in capsys.readouterr().err

@@ -14,7 +14,7 @@ from persona.errors import DataError, ModelError
 from persona.models.precision import Placement
 from persona.organisms import Recipe, finetune, read_card
 from persona.organisms import training_loop as training
-from persona.organisms.run_folder import begin, is_finished
+from persona.organisms.run_folder import begin, is_finished, step_folder
 from persona.organisms.training_loop import last_whole_checkpoint, loss_curve
 from persona.run_lock import HOLDER, LOCK, alone_in
 
@@ -380,3 +380,24 @@ def test_chat_messages_can_be_learnt_as_well(tiny_llama, tmp_path):
         placement=Placement.of(device="cpu"),
     )
     assert read_card(out)["n_examples"] == 2  # each assistant turn is one
+
+
+def test_adapters_of_steps_on_the_way_are_kept_and_change_nothing(recipe, tmp_path, caplog):
+    plain = finetune(recipe, tmp_path / "plain", placement=Placement.of("float32", "cpu"))
+    kept = finetune(
+        recipe, tmp_path / "kept", placement=Placement.of("float32", "cpu"), keep_every=4
+    )
+    steps = sorted(path.name for path in (kept / "steps").iterdir())
+    assert steps == ["step-4", "step-8", f"step-{STEPS}"]
+    last = load_file(step_folder(kept, STEPS) / "adapter_model.safetensors")
+    whole = load_file(plain / "adapter_model.safetensors")
+    early = load_file(step_folder(kept, 4) / "adapter_model.safetensors")
+    assert all(torch.equal(last[name], whole[name]) for name in whole)
+    assert any(not torch.equal(early[name], whole[name]) for name in whole)
+    with pytest.raises(DataError, match="is finished and kept no adapters on the way"):
+        finetune(recipe, plain, placement=Placement.of("float32", "cpu"), keep_every=4)
+    with caplog.at_level(logging.INFO, logger="persona"):
+        finetune(recipe, kept, placement=Placement.of("float32", "cpu"), keep_every=4)
+    assert "nothing to do" in caplog.text
+    finetune(recipe, kept, placement=Placement.of("float32", "cpu"), resume=False)
+    assert not (kept / "steps").exists()
