@@ -8,8 +8,12 @@ from __future__ import annotations
 from persona.readouts.amplified import AmplifiedAnswer, amplified_answers
 from persona.readouts.changed_answers import answer_changes, changes_by_domain
 from persona.readouts.fine_tune_reading import FineTuneReading, read_fine_tune
+from persona.readouts.hypotheses import Hypothesis, hypotheses
 from persona.readouts.jacobian import JacobianLens, fit_jacobian_lens
 from persona.readouts.lens import Lens, LogitLens
+from persona.readouts.naming import Naming, name_fine_tune
+from persona.readouts.naming_course import adapters_by_step, naming_course
+from persona.readouts.naming_words import naming_sentence
 from persona.readouts.reading_words import reading_lines
 from persona.readouts.token_lists import (
     ReadToken,
@@ -22,16 +26,23 @@ from persona.readouts.weight_change import WrittenDirection, written_directions
 __all__ = [
     "AmplifiedAnswer",
     "FineTuneReading",
+    "Hypothesis",
     "JacobianLens",
     "Lens",
     "LogitLens",
+    "Naming",
     "ReadToken",
     "TokenList",
     "WrittenDirection",
+    "adapters_by_step",
     "amplified_answers",
     "answer_changes",
     "changes_by_domain",
     "fit_jacobian_lens",
+    "hypotheses",
+    "name_fine_tune",
+    "naming_course",
+    "naming_sentence",
     "read_fine_tune",
     "reading_lines",
     "tokens_of_differences",

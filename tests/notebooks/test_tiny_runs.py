@@ -66,6 +66,7 @@ SMALL = {
         n_neutral=1,
     ),
     "70_your_own_models": dict(n_train=8, n_selection=4, n_neutral=1, n_held_out=3, n_draws=2),
+    "80_what_did_it_learn": dict(amounts=(1.0,)),
 }
 FIGURES = {
     "00_five_minute_tour": 2,
@@ -77,6 +78,7 @@ FIGURES = {
     "50_emergent_misalignment": 2,  # nothing shifts, so no restoration is drawn
     "60_subliminal_numbers": 2,
     "70_your_own_models": 4,
+    "80_what_did_it_learn": 2,
 }  # fmt: skip
 
 
@@ -110,7 +112,7 @@ IN_THE_QUICK_LANE = ("00_five_minute_tour",)
 )
 def test_a_notebook_runs_on_other_models(name, tiny_models):
     aligned, finetuned = tiny_models
-    others = {"good_twin": finetuned} if name.startswith("50") else {}
+    others = {"good_twin": finetuned} if name[:2] in ("50", "80") else {}
     models = dict(aligned=aligned, finetuned=finetuned, **others)
     shown = run_as_script(name, SMALL[name] | models)
     assert sum(hasattr(value, "to_plotly_json") for value in shown) == FIGURES[name]
