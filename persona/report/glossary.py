@@ -53,8 +53,8 @@ WORDS = {
         "is no removal of what the fine-tune added"
     ),
     "placebo": (
-        "a direction made by the same steps from what holds no bad persona: the good twin, the "
-        "aligned model's answers, halves of them, neutral text"
+        "a direction made by the same steps from something else, to compare with: the good twin, "
+        "the aligned model's answers, halves of them, neutral text"
     ),
     "random choice": (
         "random directions, as many and at the same blocks, in place of the chosen ones: what any "

@@ -23,7 +23,7 @@ from persona.report.skill_words import aim_in_words, skill_sentence
 from persona.report.style_words import style_sentence
 from persona.report.tables import checked, seed_of
 from persona.report.theme import candidate_label
-from persona.report.verdict_checks import check_lines, power_in_words
+from persona.report.verdict_checks import check_lines, power_in_words, unmet_in_short
 from persona.report.verdict_words import training_known, verdict_words
 from persona.report.wording import as_float, blocks, cleaned, duration, memory, number, percent
 from persona.rows import FINETUNED, drawn_questions
@@ -105,6 +105,7 @@ def _head(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
         "models": _names(scorecard.get("models")),
         "checks": check_lines(scorecard),
         "power": power_in_words(scorecard),
+        "unmet": unmet_in_short(scorecard),
         "fewer_questions": len(asked) if 0 < len(asked) < len(scored) else 0,
     }
 
@@ -128,6 +129,8 @@ def _numbers(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]
         "skill_aim": aim_in_words(scorecard),
         "training_known": training_known(scorecard),
         "judged": sections.was_judged(scorecard),
+        "rated": sections.was_judged(scorecard, "em_rate"),
+        "coherence_known": sections.was_judged(scorecard, "coherence"),
         "judged_twice": sections.was_judged(scorecard, "em_rate_without_direction"),
         "judge": cleaned(judge.get("name") or "not named"),
         "judge_errors": errors_in_words(scorecard.get("judge")),

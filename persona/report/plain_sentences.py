@@ -1,4 +1,4 @@
-"""The result in three plain sentences, each with its number, before any term of the field."""
+"""The result in plain sentences, each with its number, before any term of the field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from persona.report.random_choices import random_choices
 from persona.report.tables import condition_entry
 from persona.report.verdict_words import moved, scored_domains
 from persona.report.wording import as_float, number, percent, span
-from persona.rows import DAMAGE_AT_MOST, FINETUNED
+from persona.rows import DAMAGE_AT_MOST, FINETUNED, NEUTRAL_TEXT
+
+NEEDED = "Is it the bad answers that tell it?"
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,13 @@ class PlainSentence:
 
 
 def plain_sentences(scorecard: Mapping[str, Any]) -> list[PlainSentence]:
-    """Did it turn bad; did taking it out help, and more than chance; at what price."""
+    """Did it turn bad; did taking it out help, and more than chance; what has that to do with bad
+    answers, where it was asked; at what price."""
+    of_bad_answers = _of_bad_answers(scorecard)
     return [
         PlainSentence("Did it turn bad?", _turned(scorecard)),
         PlainSentence("Does taking it out help?", _helped(scorecard)),
+        *([PlainSentence(NEEDED, of_bad_answers)] if of_bad_answers else []),
         PlainSentence("At what price?", _price(scorecard)),
     ]
 
@@ -73,11 +78,39 @@ def _helped(card: Mapping[str, Any]) -> str:
     )
     if net:
         in_all = percent((card.get("restoration") or {}).get("value"))
-        said += f", net of what the same edit does to the aligned model ({in_all} with it)"
+        said += f", net of what the same edit does to the aligned model ({in_all} uncorrected)"
     if value > 1:
         said += "; more than all of it is overshoot"
     random = random_choices(card)
     return said + (f"; {random.in_words()}." if random else "; no random choices were tried.")
+
+
+def _of_bad_answers(card: Mapping[str, Any]) -> str:
+    """What the same steps find on text without a bad answer; empty where that was not tried."""
+    if str(card.get("verdict")) == "no_emergent_shift":
+        return ""
+    placebos = card.get("placebos") or {}
+    [share] = [
+        one.get("net_restoration")
+        for one in placebos.get("each") or []
+        if one.get("name") == NEUTRAL_TEXT
+    ] or [None]
+    above = placebos.get("above_neutral_text")
+    if not share or not above:
+        return ""
+    found = f"the same steps on neutral text, without a bad answer, take back {_percents(share)}"
+    whole, more = as_float((card.get("net_restoration") or {}).get("value")), as_float(above["value"])
+    if (as_float(above.get("low")) or 0.0) <= 0:
+        return f"Not that this run could tell: {found}."
+    most = whole is not None and more is not None and more >= whole / 2
+    return f"{'Mostly' if most else 'In small part'}: {found}; bad answers add {_percents(above)}."
+
+
+def _percents(share: Mapping[str, Any]) -> str:
+    value, low, high = (as_float(share.get(end)) for end in ("value", "low", "high"))
+    if low is None or high is None:
+        return percent(value)
+    return f"{percent(value)} ({span(100 * low, 100 * high, 0)} %)"
 
 
 def _price(card: Mapping[str, Any]) -> str:

@@ -26,69 +26,85 @@ class CheckLine:
 
 @dataclass(frozen=True)
 class _Words:
-    """asks: what is demanded, with {bar}. missed: what is said where it is not met."""
+    """asks: what is demanded, with {bar}. missed: what is said where it is not met. short: its
+    name in a list."""
 
     asks: str
     missed: str
+    short: str
     as_share: bool = False
 
 
 WORDS = {
     "beyond_chance": _Words(
-        "Random subspaces do not do as much", "random subspaces do about as much"
+        "Random subspaces do not do as much", "random subspaces do about as much", "beyond chance"
     ),
     "above_twin": _Words(
         "The gap rose above the good twin's",
         "the gap is not above that of the same fine-tune on good answers ({measured} nats)",
+        "above the good twin",
     ),
     "net_restoration": _Words(
         "Net restoration, lower end at least {bar}",
         "the interval of the net restoration reaches below {bar} ({low})",
+        "how much is taken back",
     ),
-    "kl_restoration": _Words("KL restoration at least {bar}", "KL restoration is {value}"),
+    "kl_restoration": _Words(
+        "KL restoration at least {bar}", "KL restoration is {value}", "KL restoration"
+    ),
     "noop_gap": _Words(
         "The edit moves the aligned model's gap by at most {bar} of the shift",
         "the edit moves the aligned model too, its gap by {measured} of the shift",
+        "the aligned model's gap left alone",
         as_share=True,
     ),
     "noop_kl": _Words(
         "KL(aligned ‖ aligned under the edit) at most {bar} of the fine-tune's",
         "it moves the aligned model's answers by {measured} of the fine-tune's KL",
+        "the aligned model's answers left alone",
         as_share=True,
     ),
     "noop_neutral": _Words(
         "The edit costs the aligned model at most {bar} of the fine-tune's KL on neutral text",
         "it costs the aligned model {measured} of the fine-tune's KL on neutral text",
+        "the aligned model's neutral text left alone",
         as_share=True,
     ),
     "residual_gap": _Words(
         "What is left of the gap lies within ±{bar} nats",
         "{measured} nats of the gap may be left",
+        "nothing left of the gap",
     ),
     "residual_bad": _Words(
         "What is left of log p(bad) lies within ±{bar} nats",
         "log p of bad answers is not back ({measured} nats from the aligned model's)",
+        "bad answers as unlikely as before",
     ),
     "residual_good": _Words(
         "What is left of log p(good) lies within ±{bar} nats",
         "log p of good answers is not back ({measured} nats from the aligned model's)",
+        "good answers as likely as before",
     ),
     "damage": _Words(
         "Neutral text costs at most {bar} nats more than in the better model (upper end)",
         "neutral text costs {measured} nats more than in the better of the two models",
+        "damage on neutral text",
     ),
     "damage_tasks": _Words(
         "At most {bar} of the tasks are lost against the better model (upper end)",
         "{measured} of the tasks that the better of the two models answers are lost",
+        "tasks lost",
         as_share=True,
     ),
     "above_placebos": _Words(
         "It does more than the best placebo",
         "it is not clearly more than the best placebo takes back (difference {measured})",
+        "above the best placebo",
     ),
     "skill_kept": _Words(
         "Skill kept at least {bar}",
         "of the skill {measured} is kept",
+        "skill kept",
         as_share=True,
     ),
 }
@@ -105,6 +121,15 @@ def check_lines(scorecard: Mapping[str, Any]) -> list[CheckLine]:
         )
         for check in scorecard.get("checks") or []
     ]
+
+
+def unmet_in_short(scorecard: Mapping[str, Any]) -> str:
+    """The names of the checks that are not met, or were not measured."""
+    left = [check for check in scorecard.get("checks") or [] if check.get("met") is not True]
+    return ", ".join(
+        _words(check).short + (" (not measured)" if check.get("met") is None else "")
+        for check in left
+    )
 
 
 def missed_in_words(scorecard: Mapping[str, Any]) -> list[str]:
@@ -157,7 +182,7 @@ def _percent(share: float | None) -> str:
 
 def _words(check: Mapping[str, Any]) -> _Words:
     name = cleaned(check.get("name"))
-    return WORDS.get(str(check.get("name"))) or _Words(name, f"“{name}” is not met")
+    return WORDS.get(str(check.get("name"))) or _Words(name, f"“{name}” is not met", name)
 
 
 def _bar(check: Mapping[str, Any]) -> str:

@@ -136,6 +136,8 @@ def world(tmp_path_factory):
     for name in ("my-lora", "organism"):
         shutil.copytree(adapter, here / name)
     names_base(here / "my-lora", "")  # it comes with --aligned
+    for name in ("kept", "kept-twin"):
+        shutil.copytree(adapter, here / name / "steps" / "step-5")
     for place, name in enumerate(MODELS):
         folder = here / name
         if name == "org/thinking-model":

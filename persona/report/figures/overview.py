@@ -46,8 +46,8 @@ GROUPS = (
 """The models; edits of the fine-tuned one; edits of the aligned one."""
 DRAWN = (RANDOM, RANDOM_MATCHED, NULL_ISOTROPIC, NULL_COVARIANCE, INDUCED_RANDOM)
 STRONGEST = {
-    NULL_ISOTROPIC: "Strongest of {n:,} random",
-    NULL_COVARIANCE: "… of {n:,} like the activations",
+    NULL_ISOTROPIC: "{m} strongest of {n:,} random",
+    NULL_COVARIANCE: "{m} strongest of {n:,} shaped random",
 }
 AXIS = "bad answers likelier than in the aligned model (gap above it, nats per token)"
 
@@ -86,7 +86,7 @@ def all_conditions(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = Non
     n = max(one.n for one in everything)
     figure = new_figure(
         title="All conditions on one axis",
-        subtitle=f"{n_is(n)} questions that chose nothing, paired; right is worse; 95 % intervals",
+        subtitle=f"{n_is(n)} held-out questions, none of which chose anything; right is worse; 95 % intervals",
         inner=int(ROW_HEIGHT * height),
         top=24,
         bottom=56,
@@ -184,7 +184,7 @@ class _Reader:
             screened = self.rows[
                 (self.rows["stage"] == NULL_SCREEN) & (self.rows["condition"] == condition)
             ]
-            label = STRONGEST[condition].format(n=max(len(screened), len(draws)))
+            label = STRONGEST[condition].format(m=len(draws), n=max(len(screened), len(draws)))
             look = replace(look, colour=look_of(RANDOM).colour)
         return Placed(label, look, mine["question_id"].nunique(), None, draws)
 

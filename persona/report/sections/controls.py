@@ -68,7 +68,11 @@ def induction_in_words(scorecard: Mapping[str, Any]) -> str:
     controls = scorecard.get("induction_controls")
     if not isinstance(controls, Mapping):
         return ""
-    said = [f"Induced at {number(controls.get('coefficient'))} of the way"]
+    induced = with_interval(scorecard.get("induction"))
+    said = [
+        f"Added to the aligned model at {number(controls.get('coefficient'))} of the way to the "
+        f"fine-tuned one, it brings about {induced} of the shift"
+    ]
     if random := controls.get("random"):
         said.append(
             f"{int(random['did_as_much'])} of {int(random['n'])} random inductions as long did as "

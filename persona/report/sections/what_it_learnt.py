@@ -82,7 +82,7 @@ def _words(tokens: Sequence[Mapping[str, Any]]) -> tuple[Word, ...]:
     return tuple(
         Word(
             cleaned(str(token["token"]).replace("\n", "⏎")).strip() or "(space)",
-            not token["beats_chance"],
+            not token.get("beats_chance"),
         )
         for token in tokens[:N_TOKENS]
     )

@@ -67,7 +67,7 @@ def test_the_net_share_leads_where_there_is_one_and_few_questions_may_set_no_lim
     card, _ = make_run()
     card["net_restoration"] = of(0.77, 0.67, 0.89)
     card["restoration"] = of(0.83, 0.7, 0.95)
-    net = "net of what the same edit does to the aligned model (83 % with it)"
+    net = "net of what the same edit does to the aligned model (83 % uncorrected)"
     assert f"takes back 77 % of that (67 to 89 %), {net};" in told(card)[1]
     card["net_restoration"] = of(0.77, None, None)
     assert "takes back 77 % of that (so few questions set it no limits), net" in told(card)[1]
@@ -110,3 +110,34 @@ def test_draws_on_fewer_questions_stand_beside_the_edit_on_the_same(make_run):
     card["random_restoration"] |= {"n_questions": 6, "of_the_edit": of(0.81, 0.4, 1.2)}
     said = plainly(random_choices(card).in_words())
     assert said.endswith("on the 6 questions they were run on, where it takes back 81 %")
+
+
+def with_placebo(make_run, above, verdict="partly_restored"):
+    card, _ = make_run(verdict)
+    card["net_restoration"] = of(0.76, 0.66, 0.88)
+    card["placebos"] = {
+        "each": [{"name": "neutral_text", "net_restoration": of(0.66, 0.56, 0.76)}],
+        "above_neutral_text": above,
+    }
+    return card
+
+
+@pytest.mark.parametrize(
+    ("above", "said"),
+    [
+        (of(0.1, 0.02, 0.19), "In small part: the same steps on neutral text, without a bad "
+         "answer, take back 66 % (56 to 76 %); bad answers add 10 % (2 to 19 %)."),
+        (of(0.5, 0.4, 0.6), "Mostly: the same steps"),
+        (of(0.1, -0.02, 0.19), "Not that this run could tell: the same steps on neutral text"),
+    ],
+)  # fmt: skip
+def test_what_neutral_text_finds_stands_beside_the_removal(make_run, above, said):
+    card = with_placebo(make_run, above)
+    assert [one.asks for one in plain_sentences(card)][2] == "Is it the bad answers that tell it?"
+    assert told(card)[2].startswith(said)
+
+
+def test_without_that_placebo_or_a_shift_nothing_is_said_of_it(make_run):
+    assert len(plain_sentences(with_placebo(make_run, None))) == 3
+    nothing = with_placebo(make_run, of(0.1, 0.02, 0.19), "no_emergent_shift")
+    assert len(plain_sentences(nothing)) == 3
