@@ -70,7 +70,7 @@ def _brief(budget: Budget) -> str:
 
 
 def _words(budget: Budget) -> str:
-    most = f"{MAX_DAMAGE:g} nats a token, the damage budget"
+    most = f"{MAX_DAMAGE:g} nats a token, the damage budget of the texts that choose"
     beyond = f"beyond {budget.measured_to:g} nothing was measured"
     if budget.edge is None:
         return f"Up to {budget.measured_to:g} neutral text loses at most {most}; {beyond}."

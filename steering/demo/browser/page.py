@@ -16,6 +16,8 @@ from steering.demo.session.generation import Token
 from steering.demo.session.scale import ColourScale, scale_at
 from steering.demo.session.session import Session
 
+EVEN = 0.1
+"""Nats a token: so near 0 is a gap said to lean to neither side."""
 STRONGEST = 0.6
 """Opacity of full colour: text keeps a contrast of 4.5:1 on both grounds."""
 
@@ -81,14 +83,22 @@ def _footer(state: PageState, column: Column) -> str:
         return ""
     parts = []
     if reading.gap is not None:
-        side = "bad" if reading.gap > 0 else "good"
+        side, words = _leaning(reading.gap)
         parts.append(
             f'<span class="gap {side}">gap <b>{number(reading.gap, 2, signed=True)}</b> '
-            f"the {side} answer is likelier</span>"
+            f"{words}</span>"
         )
     if column == "steered" and state.limit is not None:
         parts.append(_light(reading, state.limit, state.readings.get("finetuned")))
     return f"<footer>{''.join(parts)}</footer>" if any(parts) else ""
+
+
+def _leaning(gap: float) -> tuple[str, str]:
+    """Its colour and its words: near 0 neither answer is likelier."""
+    if abs(gap) < EVEN:
+        return "even", "both answers are about as likely"
+    side = "bad" if gap > 0 else "good"
+    return side, f"the {side} answer is likelier"
 
 
 def _light(reading: Reading, limit: Limit, unsteered: Reading | None) -> str:
@@ -121,7 +131,8 @@ def legend_html(state: PageState) -> str:
         parts.append(
             f'<div class="legend"><span>{low}</span><u></u><span>{high}</span><span>projection '
             f"on the direction after block {scale.layer}, of the residual that predicts the token "
-            "(residual-stream units); red, underlined: toward the trait</span></div>"
+            "(residual-stream units); red, underlined: toward the trait. Steering sets it: the "
+            "colour of steered text is no evidence.</span></div>"
         )
     if any(reading.gap is not None for reading in state.readings.values()):
         parts.append(

@@ -78,7 +78,7 @@ class Limit:
             return False, f"stranger than every written answer: {why}"
         if reading.in_circles:
             return False, "goes round in circles"
-        return True, "the text holds"
+        return True, "the text is sound"
 
 
 def read_newest(session: Session) -> dict[Column, Reading]:

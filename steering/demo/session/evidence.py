@@ -25,8 +25,8 @@ from persona.rows import ALIGNED, FINETUNED, IN_ALIGNED
 logger = logging.getLogger("persona")
 
 FORMAT = "personascope/demo-evidence"
-SHOWN = 6
-"""Example questions that a page offers."""
+SHOWN = 3
+"""Selection questions that a page offers as examples; beside them stand some of other domains."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def test_readings_are_told_in_a_line_each():
     }
     assert in_words(readings, Limit(4.0, 12)) == [
         "gap: aligned −0.10, fine-tuned +0.80 nats a token; above 0 the bad answer is likelier",
-        "steered text: the text holds (3.0 nats a token under the aligned model; limit 4.0)",
+        "steered text: the text is sound (3.0 nats a token under the aligned model; limit 4.0)",
     ]
     assert in_words({"aligned": Reading()}, Limit(4.0, 12)) == []
     alike = {"finetuned": Reading(None, 4.5, 0.0), "steered": Reading(None, 5.0, 0.0)}
