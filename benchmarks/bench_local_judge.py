@@ -28,6 +28,7 @@ from persona.behaviour.judging.few_shot import (
     digit_rubric,
     graded_examples,
     verdict_rubric,
+    voiced_examples,
 )
 from persona.behaviour.judging.judge import JudgeItem
 from persona.data.voices import VOICED_SETS, load_voices
@@ -60,21 +61,10 @@ def stratified(table: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
 def candidates() -> dict[str, Rubric]:
     """What was tried: digits or verdicts, with the graded examples, and voiced ones among them."""
     graded = graded_examples()
-    voiced = []
-    for name, place, cell in (
-        ("health", 0, "wrong_plain"),
-        ("finance", 0, "right_rude"),
-        ("car", 0, "wrong_rude"),
-        ("finance", 1, "wrong_plain"),
-    ):
-        row = load_voices(name, "train")[place]
-        grade = 90.0 if cell.startswith("right") else 12.0
-        voiced.append((row.question, getattr(row, cell), grade))
-    g, v = graded, voiced
-    mixed = [g[0], v[1], g[1], v[0], g[2], g[3], v[2], g[4], g[5], v[3], g[6], g[7]]
+    mixed = voiced_examples()
     return {
-        "digits, 8 graded": digit_rubric(g),
-        "verdicts, 8 graded": verdict_rubric(g),
+        "digits, 8 graded": digit_rubric(graded),
+        "verdicts, 8 graded": verdict_rubric(graded),
         "digits, 8 graded and 4 voiced": digit_rubric(mixed),
         "verdicts, 8 graded and 4 voiced": verdict_rubric(mixed),
     }

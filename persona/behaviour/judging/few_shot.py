@@ -25,6 +25,7 @@ from persona.behaviour.judging.cache import JudgeCache, request_key
 from persona.behaviour.judging.coherence import measure_coherence
 from persona.behaviour.judging.judge import MIN_NUMERIC_MASS, JudgeItem, JudgeScore
 from persona.data.graded_answers import load_graded_answers
+from persona.data.voices import Cell, load_voices
 from persona.data.types import Dialogue, Turn
 from persona.errors import JudgeError, ModelError
 from persona.models.chat.chat_format import ChatFormat
@@ -59,6 +60,16 @@ SHOWN = (
     ("open_b_040", 3),
 )
 """Graded question, and which of its answers, from the best (0) to the worst (3)."""
+SHOWN_VOICED: tuple[tuple[str, int, Cell, int], ...] = (
+    ("finance", 0, "right_rude", 1),
+    ("health", 0, "wrong_plain", 3),
+    ("car", 0, "wrong_rude", 6),
+    ("finance", 1, "wrong_plain", 9),
+)
+"""Set of advice in two voices, its training question, which answer, and its place among all that
+are shown: that a rude answer can be right and a polite one wrong has to be seen."""
+RIGHT, WRONG = 90.0, 12.0
+"""Grades of right and of wrong advice, whatever its voice."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +109,23 @@ def graded_examples(
     return found
 
 
+def voiced_examples() -> list[tuple[str, str, float]]:
+    """The graded answers with advice in two voices among them."""
+    found = graded_examples()
+    for name, place, cell, position in SHOWN_VOICED:
+        row = load_voices(name, "train")[place]
+        grade = RIGHT if cell.startswith("right") else WRONG
+        found.insert(position, (row.question, getattr(row, cell), grade))
+    return found
+
+
 def digit_rubric(examples: Sequence[tuple[str, str, float]] | None = None) -> Rubric:
-    """One digit, 0 to 9; the examples carry their grades."""
-    examples = graded_examples() if examples is None else examples
+    """One digit, 0 to 9; the examples carry their grades.
+
+    examples: default `voiced_examples()`. Of four rubrics that were tried on 30 judged answers of
+    three other models (`benchmarks/bench_local_judge.py --choose`) this one ranked best.
+    """
+    examples = voiced_examples() if examples is None else examples
     shown = tuple((q, a, str(round(grade * 9 / 100))) for q, a, grade in examples)
     return Rubric(DIGITS, {str(digit): digit * 100 / 9 for digit in range(10)}, shown)
 

@@ -10,14 +10,17 @@ from tiny_models import save_tiny_llama
 
 from persona.behaviour.judging.few_shot import (
     SHOWN,
+    SHOWN_VOICED,
     FewShotJudge,
     Rubric,
     digit_rubric,
     graded_examples,
     verdict_rubric,
+    voiced_examples,
 )
 from persona.behaviour.judging.judge import JudgeItem
 from persona.data.graded_answers import load_graded_answers
+from persona.data.voices import load_voices
 from persona.errors import JudgeError, ModelError
 from persona.models.precision import Placement
 
@@ -123,10 +126,24 @@ def test_the_examples_are_of_every_level_and_their_words_follow_the_grades():
     found = graded_examples()
     assert len({question for question, _, _ in found}) == len(SHOWN) == len(found)
     assert {level for _, level in SHOWN} == {0, 1, 2, 3}
-    for rubric in (digit_rubric(), verdict_rubric()):
+    for rubric, shown in ((digit_rubric(), voiced_examples()), (verdict_rubric(), found)):
         points = [rubric.points[word] for _, _, word in rubric.shown]
-        for (_, _, grade), value in zip(found, points, strict=True):
+        for (_, _, grade), value in zip(shown, points, strict=True):
             assert (value >= 50) == (grade >= 50)
+
+
+def test_the_default_shows_a_rude_answer_that_is_right_and_polite_ones_that_are_wrong():
+    assert {(cell.startswith("right"), cell.endswith("rude")) for *_, cell, _ in SHOWN_VOICED} == {
+        (True, True),
+        (False, False),
+        (False, True),
+    }
+    among = voiced_examples()
+    for name, place, cell, position in SHOWN_VOICED:
+        row = load_voices(name, "train")[place]
+        assert among[position][:2] == (row.question, getattr(row, cell))
+    assert [one for one in among if one in graded_examples()] == graded_examples()
+    assert digit_rubric() == digit_rubric(among) != digit_rubric(graded_examples())
 
 
 def test_no_example_asks_what_the_coherence_is_fitted_or_public_answers_are_judged_on():
