@@ -104,7 +104,7 @@ def judge_named(
 
     Args:
         pair: Its aligned side serves the offline judge, where it is the model that judge reads in.
-        cache_folder: Where the answers of an endpoint are kept; not kept where None.
+        cache_folder: Where what a judge has read is kept as it comes; not kept where None.
         placement: Number format and device of a judge that runs here.
         announce: Called with the estimated number of requests, tokens and cost before they start.
 
@@ -120,9 +120,9 @@ def judge_named(
 
         return OfflineJudge(pair, cache_folder=cache_folder, placement=placement)
     if kind == "local" and model:
-        from persona.behaviour.judging.local import LocalJudge
+        from persona.behaviour.judging.few_shot import FewShotJudge
 
-        return LocalJudge(model, placement=placement)
+        return FewShotJudge(model, placement=placement, cache_folder=cache_folder)
     if kind == "openai" and model:
         from persona.behaviour.judging.endpoint import EndpointJudge
 

@@ -102,3 +102,17 @@ def test_none_is_no_judge_and_other_names_are_named_in_the_error():
     for name in ("gpt-4o", "local:", "anthropic:x"):
         with pytest.raises(JudgeError, match=f"unknown judge '{name}'"):
             judge_named(name)
+
+
+def test_a_model_on_this_machine_judges_by_examples_and_keeps_what_it_read(tmp_path, monkeypatch):
+    from persona.behaviour.judging import few_shot
+
+    asked = {}
+    monkeypatch.setattr(
+        few_shot.FewShotJudge,
+        "__init__",
+        lambda self, model, **more: asked.update(more, model=model),
+    )
+    judge = judge_named("local:some/model", cache_folder=tmp_path)
+    assert isinstance(judge, few_shot.FewShotJudge)
+    assert asked == {"model": "some/model", "placement": None, "cache_folder": tmp_path}
