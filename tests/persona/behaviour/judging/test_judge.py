@@ -108,11 +108,12 @@ def test_a_model_on_this_machine_judges_by_examples_and_keeps_what_it_read(tmp_p
     from persona.behaviour.judging import few_shot
 
     asked = {}
-    monkeypatch.setattr(
-        few_shot.FewShotJudge,
-        "__init__",
-        lambda self, model, **more: asked.update(more, model=model),
-    )
+
+    def loaded(self, model, **more):
+        self.name = f"local:{model}"
+        asked.update(more, model=model)
+
+    monkeypatch.setattr(few_shot.FewShotJudge, "__init__", loaded)
     judge = judge_named("local:some/model", cache_folder=tmp_path)
     assert isinstance(judge, few_shot.FewShotJudge)
     assert asked == {"model": "some/model", "placement": None, "cache_folder": tmp_path}
