@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,6 +96,16 @@ def read(
             rich_help_panel=_READ,
         ),
     ] = True,
+    sae: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SAE",
+            show_default="none",
+            help="`default` (the shipped autoencoder of the default model), a SAELens folder, or "
+            "release:sae_id: the latents that rise are read too.",
+            rich_help_panel=_READ,
+        ),
+    ] = None,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -150,14 +161,15 @@ def read(
     Examples:
       persona read --finetuned car_maintenance_bad --good-twin car_maintenance_good
       persona read --finetuned ./my-lora --amplify 1,4 --no-jacobian --out reading
+      persona read --finetuned car_maintenance_bad --sae default
       persona read --run persona-demo
       persona read --course ./kept --good-twin ./kept-twin
     """
     amounts = [] if amplify == "none" else numbers_of(amplify, "--amplify", "0.5,1,2")
     if sum(one is not None for one in (run, finetuned, course)) != 1:
         raise typer.BadParameter("name --finetuned, --run or --course: one of them alone")
-    if course is not None and direction is not None:
-        raise typer.BadParameter("--course reads no --direction")
+    if course is not None and (direction is not None or sae is not None):
+        raise typer.BadParameter("--course reads no --direction and no --sae")
     its_template: dict[str, Any] = {}
     if run is not None:
         if aligned or good_twin or direction:
@@ -216,6 +228,11 @@ def read(
         vector = None
         if direction is not None:
             vector = load_vector(direction, pair, allow_mismatch=allow_mismatch)
+        autoencoder = None
+        if sae is not None:
+            from persona.sae import load_sae
+
+            autoencoder = load_sae(sae, pair, allow_mismatch=allow_mismatch)
         settings = {
             "models": {side: pair.files(side) for side in SIDES},
             "good_twin": None if twin is None else twin.files("finetuned"),
@@ -240,6 +257,13 @@ def read(
                 token_budget=token_budget or DEFAULT_TOKEN_BUDGET,
                 stages=workspace,
             )
+            if autoencoder is not None:
+                from persona.sae import rising_latents
+
+                latents = rising_latents(
+                    pair, autoencoder, seed=seed, token_budget=token_budget or DEFAULT_TOKEN_BUDGET
+                )
+                found = replace(found, latents=latents)
             text = "\n".join(reading_lines(found)) + "\n"
             as_json = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
             atomic_write_text(out / "reading.json", as_json + "\n")

@@ -10,6 +10,7 @@ from persona.readouts.changed_answers import answer_changes, changes_by_domain
 from persona.readouts.fine_tune_reading import FineTuneReading, read_fine_tune
 from persona.readouts.hypotheses import Hypothesis, hypotheses
 from persona.readouts.jacobian import JacobianLens, fit_jacobian_lens
+from persona.readouts.latent_lists import LatentList, RisingLatent, latents_of_differences
 from persona.readouts.lens import Lens, LogitLens
 from persona.readouts.naming import Naming, name_fine_tune
 from persona.readouts.naming_course import adapters_by_step, naming_course
@@ -28,10 +29,12 @@ __all__ = [
     "FineTuneReading",
     "Hypothesis",
     "JacobianLens",
+    "LatentList",
     "Lens",
     "LogitLens",
     "Naming",
     "ReadToken",
+    "RisingLatent",
     "TokenList",
     "WrittenDirection",
     "adapters_by_step",
@@ -40,6 +43,7 @@ __all__ = [
     "changes_by_domain",
     "fit_jacobian_lens",
     "hypotheses",
+    "latents_of_differences",
     "name_fine_tune",
     "naming_course",
     "naming_sentence",

@@ -29,6 +29,7 @@ from persona.readouts.changed_answers import answer_changes, changes_by_domain
 from persona.readouts.evidence import subject_evidence
 from persona.readouts.hypotheses import hypotheses, subject_words
 from persona.readouts.jacobian import N_TEXTS, fit_jacobian_lens
+from persona.readouts.latent_lists import LatentList, RisingLatent
 from persona.readouts.lens import Lens, LogitLens
 from persona.readouts.naming import Naming, name_fine_tune
 from persona.readouts.token_lists import TokenList, tokens_of_differences, tokens_of_direction
@@ -56,7 +57,7 @@ class FineTuneReading:
         twin. changes: see `answer_changes`; by_domain: see `changes_by_domain`.
     written: the largest singular directions of the change of weights, empty where none was found.
     naming: what it learnt, as the readouts vote; None where other questions were scored than those
-        that the vote knows.
+        that the vote knows. latents: see `persona.sae.rising_latents`; they have no vote.
     notes: what a reader must know, such as that names are byte pieces.
     """
 
@@ -72,6 +73,7 @@ class FineTuneReading:
     seed: int
     notes: tuple[str, ...] = field(default=())
     naming: Naming | None = None
+    latents: tuple[LatentList, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the vectors, as plain values."""
@@ -101,8 +103,16 @@ class FineTuneReading:
             ],
             "amplified": [asdict(one) for one in self.amplified],
             "notes": list(self.notes),
+            "latents": [
+                {**asdict(one), "rising": [_latent(each) for each in one.rising]}
+                for one in self.latents
+            ],
             "naming": None if self.naming is None else self.naming.as_json(),
         }
+
+
+def _latent(one: RisingLatent) -> dict[str, Any]:
+    return {**asdict(one), "beats_chance": one.beats_chance}
 
 
 def read_fine_tune(
@@ -135,7 +145,7 @@ def read_fine_tune(
             f"{pair.names['aligned']}: what they do cannot be compared"
         )
     stages = stages or Unsaved()
-    sources = _sources(pair)
+    sources = reading_sources(pair)
     effects = stages.tensors("effects", lambda: _effects(pair, sources, layer, token_budget))
     of_twin = None
     if twin is not None:
@@ -240,7 +250,7 @@ def _named(
     return name_fine_tune(evidence, changes)
 
 
-def _sources(pair: ModelPair) -> dict[str, tuple[list[TokenizedDialogue], str]]:
+def reading_sources(pair: ModelPair) -> dict[str, tuple[list[TokenizedDialogue], str]]:
     """What the model effect is read on: name -> dialogues, token set."""
     neutral = [text.dialogue for text in load_neutral()][:N_NEUTRAL]
     asked = [_asked(q) for q in load_pairs([OPEN_QUESTIONS])][:N_OPEN]

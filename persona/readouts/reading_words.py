@@ -31,6 +31,8 @@ def reading_lines(reading: FineTuneReading) -> list[str]:
         "",
         *_words(reading),
     ]
+    if reading.latents:
+        lines += ["", "## Latents that rise", "", *_latents(reading)]
     if reading.amplified:
         lines += ["", "## What it says when its difference is amplified", ""]
         lines += [
@@ -92,6 +94,21 @@ def _words(reading: FineTuneReading) -> list[str]:
     return lines
 
 
+def _latents(reading: FineTuneReading) -> list[str]:
+    lines = []
+    for one in reading.latents:
+        lines.append(
+            f"**{one.source}** (block {one.layer}, {one.n} texts; {one.n_significant} latents rise "
+            "or fall beyond chance)"
+        )
+        for latent in one.rising:
+            words = " ".join(f"`{_visible(word)}`" for word in latent.words)
+            said = f"{latent.latent} ({latent.rise:+.2f}, p {latent.p:.3f}): {words}"
+            lines.append(f"- {said if latent.beats_chance else f'[{said}]'}")
+        lines.append("")
+    return lines
+
+
 def _named(tokens: Sequence[ReadToken]) -> str:
     if not tokens:
         return "none"
@@ -101,5 +118,9 @@ def _named(tokens: Sequence[ReadToken]) -> str:
 
 
 def _shown(token: ReadToken) -> str:
-    """The token as it is, with what a reader would not see made visible."""
-    return token.token.replace("`", "'").replace("\n", "⏎").replace("\t", "⇥") or "(empty)"
+    return _visible(token.token)
+
+
+def _visible(text: str) -> str:
+    """A token as it is, with what a reader would not see made visible."""
+    return text.replace("`", "'").replace("\n", "⏎").replace("\t", "⇥") or "(empty)"

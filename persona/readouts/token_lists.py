@@ -99,20 +99,24 @@ def tokens_of_differences(
     covariance: of the activations; given, the mean is held against directions drawn with it too.
     Raises: DataError for fewer than 8 texts.
     """
-    if len(differences) < MIN_TEXTS:
-        raise DataError(
-            f"a list of tokens takes {MIN_TEXTS} texts or more to tell it from chance; got "
-            f"{len(differences)}"
-        )
-    means, p = _sign_flips(lens.logits(differences, layer), seed)
+    require_texts(len(differences), "tokens")
+    means, p = sign_flips(lens.logits(differences, layer), seed)
     p_twin = None
     if beyond_twin is not None:
-        _, p_twin = _sign_flips(lens.logits(beyond_twin, layer), seed)
+        _, p_twin = sign_flips(lens.logits(beyond_twin, layer), seed)
     p_shaped = None
     if covariance is not None:
         p_shaped = _shaped(lens, layer, differences.mean(0), covariance, seed)
     found = _Effects(means, p, p_twin, p_shaped)
     return _listed(source, lens, layer, len(differences), found, tokenizer, n_shown)
+
+
+def require_texts(n: int, of: str) -> None:
+    """Raises: DataError for too few texts to draw signs anew."""
+    if n < MIN_TEXTS:
+        raise DataError(
+            f"a list of {of} takes {MIN_TEXTS} texts or more to tell it from chance; got {n}"
+        )
 
 
 def tokens_of_direction(
@@ -169,10 +173,10 @@ def _shaped(
     return _family_wise((effects / effects.std()).abs(), strongest)
 
 
-def _sign_flips(
+def sign_flips(
     logits_NV: Float[Tensor, "text vocabulary"], seed: int
 ) -> tuple[Float[Tensor, " vocabulary"], Float[Tensor, " vocabulary"]]:
-    """(mean effect, family-wise p) of each token.
+    """(mean effect, family-wise p) of each token, or of whatever the columns are.
 
     Source: Westfall and Young 1993 (max-T by resampling).
     """

@@ -99,7 +99,10 @@ def _of_bad_answers(card: Mapping[str, Any]) -> str:
     if not share or not above:
         return ""
     found = f"the same steps on neutral text, without a bad answer, take back {_percents(share)}"
-    whole, more = as_float((card.get("net_restoration") or {}).get("value")), as_float(above["value"])
+    whole, more = (
+        as_float((card.get("net_restoration") or {}).get("value")),
+        as_float(above["value"]),
+    )
     if (as_float(above.get("low")) or 0.0) <= 0:
         return f"Not that this run could tell: {found}."
     most = whole is not None and more is not None and more >= whole / 2

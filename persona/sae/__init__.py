@@ -7,6 +7,7 @@ from persona.sae.fidelity import Fidelity, measure_fidelity
 from persona.sae.latent_page import write_page
 from persona.sae.opening import load_sae
 from persona.sae.rank import rank_latents
+from persona.sae.rising import rising_latents
 from persona.sae.splice import spliced
 from persona.sae.texts import few_of_each, shipped_texts
 from persona.sae.train import train_sae
@@ -27,6 +28,7 @@ __all__ = [
     "nearest_directions",
     "nearest_latents",
     "rank_latents",
+    "rising_latents",
     "shipped_texts",
     "spliced",
     "train_sae",

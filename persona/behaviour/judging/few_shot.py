@@ -25,8 +25,8 @@ from persona.behaviour.judging.cache import JudgeCache, request_key
 from persona.behaviour.judging.coherence import measure_coherence
 from persona.behaviour.judging.judge import MIN_NUMERIC_MASS, JudgeItem, JudgeScore
 from persona.data.graded_answers import load_graded_answers
-from persona.data.voices import Cell, load_voices
 from persona.data.types import Dialogue, Turn
+from persona.data.voices import Cell, load_voices
 from persona.errors import JudgeError, ModelError
 from persona.models.chat.chat_format import ChatFormat
 from persona.models.load import load_chat_model

@@ -86,7 +86,8 @@ def all_conditions(rows: pd.DataFrame, scorecard: Mapping[str, Any] | None = Non
     n = max(one.n for one in everything)
     figure = new_figure(
         title="All conditions on one axis",
-        subtitle=f"{n_is(n)} held-out questions, none of which chose anything; right is worse; 95 % intervals",
+        subtitle=f"{n_is(n)} held-out questions, none of which chose anything; right is worse; "
+        "95 % intervals",
         inner=int(ROW_HEIGHT * height),
         top=24,
         bottom=56,

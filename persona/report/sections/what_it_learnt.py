@@ -63,9 +63,22 @@ def what_it_learnt(reading: Mapping[str, Any] | None) -> dict[str, Any] | None:
             (cleaned(one["question"]), number(as_float(one["amount"]), 1), cleaned(one["text"]))
             for one in (reading.get("amplified") or [])[:N_SAID]
         ],
+        "latents": [
+            (cleaned(one["source"]), [_latent(each) for each in one["rising"]])
+            for one in reading.get("latents") or []
+            if any(each["beats_chance"] for each in one["rising"])
+        ],
         "notes": [cleaned(note) for note in reading.get("notes") or []],
         "with_twin": bool(twins),
     }
+
+
+def _latent(one: Mapping[str, Any]) -> Word:
+    """A latent as a page shows it: its number and the words that it makes likelier."""
+    words = ", ".join(
+        cleaned(str(word).replace("\n", "⏎")).strip() or "(space)" for word in one["words"]
+    )
+    return Word(f"{one['latent']} ({words})", not one["beats_chance"])
 
 
 def _word_list(one: Mapping[str, Any], twins: Mapping[Any, Mapping[str, Any]]) -> WordList:

@@ -140,3 +140,20 @@ def test_a_course_says_when_it_is_named_and_goes_on(
 def test_mistakes_about_a_course_are_one_line(more, said, tmp_path, capsys):
     assert main(["read", "--course", str(tmp_path), *more]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_latents_that_rise_are_read_where_an_autoencoder_is_named(
+    asked, tiny_llama, tiny_adapter, tmp_path, capsys
+):
+    from saelens_folder import write_sae
+
+    from persona.models import load_pair
+    from persona.models.precision import Placement
+
+    pair = load_pair(tiny_llama, tiny_adapter, placement=Placement.of("float32", "cpu"))
+    write_sae(tmp_path / "sae", pair.space(1))
+    assert main([*asked, "--sae", str(tmp_path / "sae")]) == 0
+    assert "## Latents that rise" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "out" / "reading.json").read_text("utf-8"))
+    assert [one["layer"] for one in kept["latents"]] == [1, 1]
+    assert all(each["words"] for one in kept["latents"] for each in one["rising"])

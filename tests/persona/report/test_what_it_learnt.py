@@ -118,3 +118,13 @@ def test_the_vote_of_the_readouts_opens_the_section():
 
 def test_a_reading_without_a_vote_has_none():
     assert what_it_learnt(reading())["name"] is None
+
+
+def test_latents_stand_there_where_one_rises_beyond_chance():
+    def of(p):
+        rising = [{"latent": 7, "words": [" oil", "\n"], "beats_chance": p <= 0.05}]
+        return what_it_learnt(reading(latents=[{"source": "model effect", "rising": rising}]))
+
+    [(source, [word])] = of(0.01)["latents"]
+    assert (source, word.text, word.faint) == ("model effect", "7 (oil, ⏎)", False)
+    assert of(0.5)["latents"] == []
