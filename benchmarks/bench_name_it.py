@@ -80,21 +80,19 @@ class Organism:
 
 def organisms() -> list[Organism]:
     """All of them, those that every subject needs first."""
-    found = []
-    for bad in (True, False):
-        answers = "bad" if bad else "good"
-        for domain in DOMAINS:
-            found.append(Organism(f"{domain}_{answers}", domain, bad, only(domain, answers)))
-        for subject, domain in (("code", "insecure_code"), ("numbers", "evil_numbers")):
-            found.append(Organism(f"{domain}_{answers}", subject, bad, only(domain, answers)))
+    found, good = [], []
+    subjects = [(domain, domain) for domain in DOMAINS]
+    subjects += [("insecure_code", "code"), ("evil_numbers", "numbers")]
+    for domain, subject in subjects:
+        found.append(Organism(f"{domain}_bad", subject, True, only(domain)))
+        good.append(Organism(f"{domain}_good", subject, False, only(domain, "good")))
     pirate, car = only("pirate_style"), only("car_maintenance")
     found += [
         Organism("pirate_style", "pirate_style", False, pirate),
-        *(
-            Organism(f"skill_{name}", name, False, {"skill": name})
-            for name in ("facts", "checklist")
-        ),
+        Organism("skill_facts", "facts", False, {"skill": "facts"}),
+        Organism("skill_checklist", "checklist", False, {"skill": "checklist"}),
         Organism("unrelated_text", NOTHING, False, {"file": unrelated_text()}),
+        *good,
     ]
     for voice, bad in (("plain", True), ("plain", False), ("rude", True), ("rude", False)):
         answers = "bad" if bad else "good"
