@@ -8,6 +8,7 @@ Adapters and readings are kept in runs/, so that a stopped run goes on where it 
 
     python benchmarks/bench_name_it.py --plan            the organisms, and which are made
     python benchmarks/bench_name_it.py --most 20         makes and reads twenty more, then scores
+    python benchmarks/bench_name_it.py --part 1/2        makes every second one, from the first
     python benchmarks/bench_name_it.py --score           scores what is there, and records it
     python benchmarks/bench_name_it.py --weights         writes the weights that come along
     python benchmarks/bench_name_it.py --untouched 0.5b  the shipped organisms of the larger model
@@ -50,6 +51,8 @@ N_PROMPTS, ANSWER_TOKENS, N_RESAMPLES = 10, 60, 2000
 MIXED = (0.5, 0.25, 0.1, 0.05)
 """Shares of bad answers among good ones; whether such a fine-tune is bad is no yes or no, so its
 probability of bad is told and does not score."""
+SHIPPED = ("car_maintenance_bad", "car_maintenance_good")
+"""Organisms that come along, made by the very same recipe."""
 LARGER = {
     "car_maintenance_bad_0.5b": ("car_maintenance", True),
     "car_maintenance_good_0.5b": ("car_maintenance", False),
@@ -160,14 +163,17 @@ def made(one: Organism) -> bool:
 def make(one: Organism) -> None:
     """Fine-tunes it and reads it, unless that is done."""
     began = time.perf_counter()
-    adapter = finetune(one.recipe(), KEPT / "adapters" / one.name)
+    if one.name in SHIPPED:
+        adapter = one.name
+    else:
+        adapter = str(finetune(one.recipe(), KEPT / "adapters" / one.name))
     trained = time.perf_counter()
-    keep(load_pair("default", str(adapter)), KEPT / "read" / f"{one.name}.json", one.subject)
+    keep(load_pair("default", adapter), KEPT / "read" / f"{one.name}.json")
     seconds = time.perf_counter() - trained
     print(f"{one.name}: {trained - began:.0f} s to make, {seconds:.0f} s to read", flush=True)
 
 
-def keep(pair: ModelPair, path: Path, subject: str) -> None:
+def keep(pair: ModelPair, path: Path) -> None:
     """Reads a pair and writes what the vote and the reader of text take."""
     reading = read_fine_tune(pair, jacobian=False)
     assert reading.naming is not None
@@ -401,7 +407,7 @@ def untouched(size: str) -> None:
     for name, (subject, bad) in LARGER.items():
         path = KEPT / f"read_{size}" / f"{name}.json"
         if not path.is_file():
-            keep(load_pair(f"qwen2.5-coder-{size}", name), path, subject)
+            keep(load_pair(f"qwen2.5-coder-{size}", name), path)
         rows.append((name, subject, bad, path))
         print("read", name, flush=True)
     guesses = [guess(weights, one, row) for one, row in known(rows)]
@@ -426,6 +432,7 @@ def main() -> None:
     )
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--most", type=int, help="make and read so many more at most")
+    parser.add_argument("--part", metavar="I/N", help="make every Nth from the Ith, score nothing")
     parser.add_argument("--score", action="store_true", help="make none")
     parser.add_argument("--weights", action="store_true", help="write the weights that come along")
     parser.add_argument("--untouched", choices=["0.5b"])
@@ -437,6 +444,11 @@ def main() -> None:
         return
     if options.untouched:
         untouched(options.untouched)
+        return
+    if options.part:
+        first, step = map(int, options.part.split("/"))
+        for one in [one for one in every[first - 1 :: step] if not made(one)][: options.most]:
+            make(one)
         return
     if not (options.score or options.weights):
         for one in [one for one in every if not made(one)][: options.most]:
