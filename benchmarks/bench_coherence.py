@@ -37,7 +37,7 @@ READERS = {
     "qwen2.5-coder-1.5b": ("qwen2.5-coder-0.5b",),
 }
 """The model that reads -> those whose answers it reads."""
-FEW = ("t0", "t1", "t1.5", "word salad", "other question", "written, bad")
+FEW = ("t0", "t1", "t1.5", "word salad", "other question")
 """Kinds of text that the two larger readers are given."""
 TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)
 PER_DOMAIN, MAX_NEW_TOKENS, SEED, N_RESAMPLES = 5, 60, 1, 2000
