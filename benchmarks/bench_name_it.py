@@ -372,8 +372,8 @@ def score(every: Sequence[tuple[KnownFineTune, dict[str, Any]]]) -> None:
         "AUROC",
         n=len(clear),
         spread=bad_range,
-        note=f"of the same that are no mixture; {over}; probability of bad at these shares of bad "
-        f"answers: {of_mixed}",
+        note=f"of the same that are no mixture; {over}"
+        + (f"; probability of bad at these shares of bad answers: {of_mixed}" if of_mixed else ""),
     )
     record(
         "name_it.text_only.bad_auroc",
