@@ -43,6 +43,7 @@ def test_every_text_has_its_notebook_and_the_other_way_round():
         "50",
         "60",
         "70",
+        "80",
     ]
 
 
