@@ -46,6 +46,7 @@ PATHS = (
         "traits",
         "chat",
         "finetune",
+        "course",
         "chat_template",
         "plan_file",
     ),
