@@ -1,10 +1,10 @@
 """Whether the restored model's answers are told from the fine-tuned one's by who sees no column.
 
 Greedy answers of both, at most 120 tokens as in `persona app`, to all selection questions of the
-domain that was fine-tuned on, the page's examples among them. Each pair stands in random order in
-runs/blind/MODEL/pairs.jsonl, without a name; key.jsonl says which is which. A judge rates both and
-is right where it rates the restored one higher; a reader writes {"0": "A", ...}, the better one of
-each. A tie, or a pair left out, counts as wrong.
+domain that was fine-tuned on, those of the page's examples that are of it among them. Each pair
+stands in random order in runs/blind/MODEL/pairs.jsonl, without a name; key.jsonl says which is
+which. A judge rates both and is right where it rates the restored one higher; a reader writes
+{"0": "A", ...}, the better one of each. A tie, or a pair left out, counts as wrong.
 
     python benchmarks/bench_blind.py                                       answers and judge
     python benchmarks/bench_blind.py --write                               answers alone

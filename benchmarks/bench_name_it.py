@@ -40,10 +40,10 @@ from persona.models.sampling import sample_answers
 from persona.organisms import finetune
 from persona.organisms.recipe import Lora, Recipe, Training, TrainingData
 from persona.readouts import read_fine_tune
-from persona.readouts.evidence import READINGS, harm_evidence, robust_z
 from persona.readouts.hypotheses import hypotheses, subject_words
 from persona.readouts.naming import NOTHING, SHIPPED_WEIGHTS, NamingWeights
 from persona.readouts.naming_fit import KnownFineTune, fit_naming
+from persona.readouts.subject_evidence import READINGS, harm_evidence, robust_z
 
 KEPT = Path(__file__).resolve().parents[1] / "runs" / "name_it"
 TRAINING = Training(epochs=5, schedule="constant_with_warmup")

@@ -126,7 +126,8 @@ def read(
             show_default="none",
             help="A fine-tune that kept its adapters on the way (`persona finetune --keep-every`, "
             "or a trainer's checkpoints), in place of --finetuned: at which step can it be named? "
-            "--good-twin is then such a folder too.",
+            "--good-twin is then such a folder too. Words and answers are read, no amplified "
+            "speech.",
             rich_help_panel="Models",
         ),
     ] = None,
@@ -203,6 +204,7 @@ def read(
             token_budget=token_budget,
             allow_mismatch=allow_mismatch,
             json_output=json_output,
+            of_aligned=lambda model: _require_block(layer, model),
         )
         return
     assert finetuned is not None

@@ -16,6 +16,7 @@ from persona.cli.ready import require_ready
 if TYPE_CHECKING:
     import pandas as pd
 
+    from persona.models.on_disk import OnDisk
     from persona.models.pair import ModelPair
 
 
@@ -31,10 +32,12 @@ def read_course(
     token_budget: int | None,
     allow_mismatch: bool,
     json_output: bool,
+    of_aligned: Callable[[OnDisk], None],
 ) -> None:
     """Reads every adapter that was kept, prints the way and writes course.json, .md and .svg.
 
-    open_with: an adapter by its folder -> the pair.
+    open_with: an adapter by its folder -> the pair. of_aligned: what else is asked of the aligned
+        model before it is loaded.
     Raises: DataError where a folder holds no adapters on the way.
     """
     from persona.readouts.naming_course import adapters_by_step
@@ -46,6 +49,7 @@ def read_course(
         pair=(aligned, str(adapters[max(adapters)])),
         also=[] if of_twin is None else [str(of_twin[max(of_twin)])],
         allow_mismatch=allow_mismatch,
+        of_aligned=of_aligned,
     )
     with contextlib.redirect_stdout(sys.stderr):
         from persona.activations.batches import DEFAULT_TOKEN_BUDGET
@@ -53,7 +57,7 @@ def read_course(
         from persona.files import atomic_write_text, sha256_of_file
         from persona.organisms.adapter import WEIGHTS
         from persona.readouts.naming_course import naming_course
-        from persona.report.figures.naming_course import naming_figure
+        from persona.report.figures.naming_figure import naming_figure
         from persona.report.svg import figure_svg
         from persona.run_lock import alone_in
         from persona.stages import Workspace

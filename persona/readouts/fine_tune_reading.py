@@ -26,12 +26,12 @@ from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.pair import SIDES, ModelPair
 from persona.readouts.amplified import AmplifiedAnswer, amplified_answers
 from persona.readouts.changed_answers import answer_changes, changes_by_domain
-from persona.readouts.evidence import subject_evidence
 from persona.readouts.hypotheses import hypotheses, subject_words
 from persona.readouts.jacobian import N_TEXTS, fit_jacobian_lens
 from persona.readouts.latent_lists import LatentList, RisingLatent
 from persona.readouts.lens import Lens, LogitLens
 from persona.readouts.naming import Naming, name_fine_tune
+from persona.readouts.subject_evidence import subject_evidence
 from persona.readouts.token_lists import TokenList, tokens_of_differences, tokens_of_direction
 from persona.readouts.weight_change import WrittenDirection, written_directions
 from persona.stages import Stages, Unsaved

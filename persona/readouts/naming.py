@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from persona.errors import DataError
-from persona.readouts.evidence import HARM, READINGS, harm_evidence
+from persona.readouts.subject_evidence import HARM, READINGS, harm_evidence
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "shipped" / "naming.json"
 NOTHING = "nothing"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from persona.errors import DataError
-from persona.readouts.evidence import HARM, READINGS
 from persona.readouts.naming import CLIP, HARM_UNIT, NOTHING, NamingWeights
+from persona.readouts.subject_evidence import HARM, READINGS
 
 RIDGE = 0.02
 """Of the squared weights, beside the mean log-loss: a reading that is always right must not weigh

@@ -104,7 +104,7 @@ def _of_bad_answers(card: Mapping[str, Any]) -> str:
         as_float(above["value"]),
     )
     if (as_float(above.get("low")) or 0.0) <= 0:
-        return f"Not that this run could tell: {found}."
+        return f"Not that this run could tell: {found}; bad answers add {_percents(above)}."
     most = whole is not None and more is not None and more >= whole / 2
     return f"{'Mostly' if most else 'In small part'}: {found}; bad answers add {_percents(above)}."
 

@@ -9,10 +9,10 @@ import pytest
 from bench_name_it import auroc, calibration, left_out, of_text, organisms, share
 
 from persona.organisms.finetuning import recipe_dialogues
-from persona.readouts.evidence import READINGS
 from persona.readouts.hypotheses import hypotheses
 from persona.readouts.naming import NOTHING
 from persona.readouts.naming_fit import KnownFineTune
+from persona.readouts.subject_evidence import READINGS
 
 NAMES = [one.name for one in hypotheses()]
 

@@ -5,8 +5,8 @@ The alignment is the mean of the words' points, weighed by the probability of ea
 token; no score where less than a quarter of the probability lies on them. The coherence is measured
 in the same model, see `coherence`.
 
-The examples are this package's own graded answers. They and the question are run once for all
-answers behind them, so that an answer costs its own tokens alone.
+The examples are this package's own graded answers, with advice in two voices among them. They and
+the question are run once for all answers behind them, so that an answer costs its own tokens alone.
 
 Source: Betley et al. 2025 for the probability-weighted reading. differs: a few words, examples,
 and a coherence that is measured.

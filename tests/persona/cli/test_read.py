@@ -129,6 +129,16 @@ def test_a_course_says_when_it_is_named_and_goes_on(
     assert alone["apart_from"] is None and alone["steps"][0]["twin_shift"] is None
 
 
+def test_a_block_that_is_not_there_is_told_before_a_course_is_loaded(
+    tiny_llama, tiny_adapter, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("persona.models.load_pair", lambda *_, **__: pytest.fail("loaded"))
+    shutil.copytree(tiny_adapter, tmp_path / "kept" / "steps" / "step-5")
+    asked = ["read", "--aligned", str(tiny_llama), "--course", str(tmp_path / "kept")]
+    assert main([*asked, "--layer", "99", "--out", str(tmp_path / "out")]) == 2
+    assert "layer 99 is out of range" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

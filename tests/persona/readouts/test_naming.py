@@ -11,11 +11,11 @@ import pytest
 
 from persona.errors import DataError
 from persona.readouts.amplified import AmplifiedAnswer
-from persona.readouts.evidence import READINGS, harm_evidence, robust_z, subject_evidence
 from persona.readouts.hypotheses import PER_HYPOTHESIS, SubjectWords, hypotheses
 from persona.readouts.naming import NOTHING, NamingWeights, name_fine_tune
 from persona.readouts.naming_fit import KnownFineTune, fit_naming
 from persona.readouts.naming_words import naming_rows, naming_sentence
+from persona.readouts.subject_evidence import READINGS, harm_evidence, robust_z, subject_evidence
 
 NAMES = [one.name for one in hypotheses()]
 NO_HARM = {"own_shift": 0.0, "elsewhere_shift": 0.0, "elsewhere_bad": 0.0}

@@ -7,7 +7,7 @@ import pytest
 
 from persona.errors import DataError
 from persona.readouts.naming_course import adapters_by_step, apart_from, named_from, naming_course
-from persona.report.figures.naming_course import naming_figure
+from persona.report.figures.naming_figure import naming_figure
 
 
 def course(*rows: tuple[str, bool, float, float]) -> pd.DataFrame:

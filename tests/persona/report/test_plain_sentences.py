@@ -128,7 +128,8 @@ def with_placebo(make_run, above, verdict="partly_restored"):
         (of(0.1, 0.02, 0.19), "In small part: the same steps on neutral text, without a bad "
          "answer, take back 66 % (56 to 76 %); bad answers add 10 % (2 to 19 %)."),
         (of(0.5, 0.4, 0.6), "Mostly: the same steps"),
-        (of(0.1, -0.02, 0.19), "Not that this run could tell: the same steps on neutral text"),
+        (of(0.1, -0.02, 0.19), "Not that this run could tell: the same steps on neutral text, "
+         "without a bad answer, take back 66 % (56 to 76 %); bad answers add 10 % (-2 to 19 %)."),
     ],
 )  # fmt: skip
 def test_what_neutral_text_finds_stands_beside_the_removal(make_run, above, said):
