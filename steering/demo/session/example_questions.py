@@ -30,10 +30,9 @@ def example_questions(vector: DemoVector | None) -> tuple[list[str], str]:
         *(pair.question for pair in elsewhere),
         *(example.question for example in evidence.shown),
     ], (
-        f"The first {len(elsewhere)} are the first question of other domains, not chosen by what "
-        f"happens to them. The other {n} are those of {of} selection questions where steering "
-        "brought the gap down most; no answer was read to choose them. The direction was chosen "
-        f"on these {of}, and nothing is scored on them."
+        f"{len(elsewhere)} are of other domains, and nothing chose them. {n} are of the {of} that "
+        "chose the direction, by how far steering brought the gap down; no answer was read, and "
+        "nothing is scored on them."
     )
 
 

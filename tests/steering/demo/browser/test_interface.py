@@ -270,6 +270,8 @@ def test_one_click_on_an_example_shows_gaps_and_whether_the_text_holds(tiny_pair
         page.set_viewport_size({"width": 390, "height": 844})
         page.evaluate("window.scrollTo(0, 0)")
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+        page.wait_for_timeout(1000)  # sizes are animated
+        assert min(chip.bounding_box()["width"] for chip in page.locator(".chip").all()) > 200
         top = {
             name: page.locator(name).bounding_box()["y"]
             for name in ("#question", "#coefficient", "#column-finetuned", "#column-steered")
