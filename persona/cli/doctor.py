@@ -24,10 +24,11 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def doctor(
-    certify: Annotated[
+    check_steering: Annotated[
         bool,
         typer.Option(
-            "--certify", help="Also load the default model and measure that steering works on it."
+            "--check-steering",
+            help="Also load the default model and measure that steering works on it.",
         ),
     ] = False,
     fetch: Annotated[
@@ -38,7 +39,7 @@ def doctor(
         typer.Option(
             metavar="MODEL",
             autocompletion=complete_aligned,
-            help="The model of --certify: hub id, folder or GGUF file.",
+            help="The model of --check-steering: hub id, folder or GGUF file.",
         ),
     ] = "default",
     dtype: Dtype = Precision.auto,
@@ -54,11 +55,11 @@ def doctor(
     \b
     Examples:
       persona doctor
-      persona doctor --fetch --certify
+      persona doctor --fetch --check-steering
       persona doctor --json
     """
     with contextlib.redirect_stdout(sys.stderr):
-        found = _look(certify, fetch, model, dtype, device)
+        found = _look(check_steering, fetch, model, dtype, device)
     failed = any(check.state == "fail" for check in found)
     if json_output:
         checks = [dataclasses.asdict(check) for check in found]
@@ -71,7 +72,9 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _look(certify: bool, fetch: bool, model: str, dtype: str, device: str) -> list[DoctorCheck]:
+def _look(
+    check_steering: bool, fetch: bool, model: str, dtype: str, device: str
+) -> list[DoctorCheck]:
     from persona.cli import doctor_checks as checks
     from persona.models.kept_folder import cache_folder
 
@@ -89,7 +92,7 @@ def _look(certify: bool, fetch: bool, model: str, dtype: str, device: str) -> li
         checks.check_default_model(cache, fetch=fetch),
         checks.check_organisms(),
     ]
-    if certify:
+    if check_steering:
         found.append(checks.check_certificate(model, dtype, device))
     return found
 

@@ -243,10 +243,12 @@ def check_certificate(model: str, dtype: str, device: str) -> DoctorCheck:
     try:
         certificate = certify(*load_bridge(model, placement=Placement.of(dtype, device)))
     except PersonaError as error:
-        return DoctorCheck("certificate", "fail", str(error), "persona certify --debug shows more")
+        return DoctorCheck(
+            "certificate", "fail", str(error), "persona check-steering --debug shows more"
+        )
     if not certificate.passed:
         failed = ", ".join(check.check for check in certificate.checks if not check.passed)
         return DoctorCheck(
-            "certificate", "fail", f"fails: {failed}", "persona certify shows the numbers"
+            "certificate", "fail", f"fails: {failed}", "persona check-steering shows the numbers"
         )
     return DoctorCheck("certificate", "ok", f"{len(certificate.checks)} checks hold on {model}")

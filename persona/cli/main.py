@@ -15,8 +15,8 @@ import typer
 
 from persona.cli.app import app as serve_app
 from persona.cli.audit import audit
-from persona.cli.certify import certify
 from persona.cli.chat import chat
+from persona.cli.check_steering import check_steering
 from persona.cli.contents import Command, Contents
 from persona.cli.convert import convert
 from persona.cli.data import data_app
@@ -141,7 +141,7 @@ _add(screen, FILES, "Which fine-tuning samples push toward it?")
 _add(export, FILES, "The fine-tune with its removal built in, as a checkpoint.")
 _add(convert, FILES, "Vectors to and from other toolkits.")
 _add(doctor, MACHINE, "Is this machine ready, and what to do if not?")
-_add(certify, MACHINE, "Does steering take effect on a model?")
+_add(check_steering, MACHINE, "Does steering take effect on a model?", name="check-steering")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -40,8 +40,8 @@ ELSEWHERE = {
         "`persona audit DIR` asks the models of a diagnosis under cues, and lets them relearn"
     ),
     ("judge", "score", "annotate"): "`persona label` takes labels of answers",
-    ("check", "test", "verify", "check-steering"): (
-        "`persona doctor` checks the machine, `persona certify` that steering takes effect, "
+    ("check", "test", "verify", "certify"): (
+        "`persona doctor` checks the machine, `persona check-steering` that steering takes effect, "
         "`persona data check` a file of answer pairs"
     ),
     ("install", "setup", "info", "status"): "`persona doctor` says whether this machine is ready",

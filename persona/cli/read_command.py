@@ -208,11 +208,14 @@ def read(
         )
         return
     assert finetuned is not None
+    from steering.diagnosis.preflight import require_autoencoder
+
     require_ready(
         out,
         pair=(aligned, finetuned),
         also=[] if good_twin is None else [good_twin],
         allow_mismatch=allow_mismatch,
+        checks=[lambda: require_autoencoder(sae)],
         of_aligned=lambda model: _require_block(layer, model),
     )
     with contextlib.redirect_stdout(sys.stderr):

@@ -38,7 +38,7 @@ FOLLOWED = ("demo", "diagnose")
 READ = (
     "app",
     "audit",
-    "certify",
+    "check-steering",
     "doctor",
     "drift",
     "eval",

@@ -36,7 +36,13 @@ def load_both(
     dtype: str,
     device: str,
 ) -> tuple[ModelPair, SparseAutoencoder]:
-    """The pair and an autoencoder that belongs to it."""
+    """The pair and an autoencoder that belongs to it.
+
+    Raises: ModelError for an autoencoder that is not there, before a model is loaded.
+    """
+    from steering.diagnosis.preflight import require_autoencoder
+
+    require_autoencoder(sae)
     from persona.models import Placement, load_pair
     from persona.sae import load_sae
 

@@ -138,8 +138,8 @@ def test_every_command_that_prints_a_result_prints_it_for_machines_too(words):
         ("persona sae rank --domain he", ["health"]),
         ("persona diagnose --finetuned car_maintenance_bad_", ["car_maintenance_bad_0.5b"]),
         ("persona diagnose --judge o", ["offline", "openai:"]),
-        ("persona certify --device c", ["cpu", "cuda"]),
-        ("persona certify --model de", ["default"]),
+        ("persona check-steering --device c", ["cpu", "cuda"]),
+        ("persona check-steering --model de", ["default"]),
         ("persona diagnose --finetuned ./my", []),
     ],
 )

@@ -171,7 +171,7 @@ def test_certify_measures_the_model_that_is_named(cache, tiny_llama, capsys, mon
         return Certificate("tiny", (Check("planted", "nats", 1.0, 0.0),))
 
     monkeypatch.setattr(steering.certificate, "certify", certify)
-    code, found = told(capsys, "--certify", "--model", str(tiny_llama), "--dtype", "float32")
+    code, found = told(capsys, "--check-steering", "--model", str(tiny_llama), "--dtype", "float32")
     assert (code, measured) == (0, [(4, "model")])
     assert found["certificate"]["found"] == f"1 checks hold on {tiny_llama}"
 

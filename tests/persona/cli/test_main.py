@@ -327,7 +327,7 @@ def test_a_program_that_embeds_the_app_finds_the_commands():
     assert {info.callback.__name__ for info in app.registered_commands} == {
         "app",
         "audit",
-        "certify",
+        "check_steering",
         "chat",
         "convert",
         "demo",

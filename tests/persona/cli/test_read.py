@@ -47,6 +47,7 @@ def test_the_twin_stands_beside(asked, tiny_adapter, capsys):
         (["--good-twin", "nowhere"], "no such"),
         (["--good-twin", "car_maintenance_good"], "was trained on"),
         (["--finetuned", "nowhere"], "no such"),
+        (["--sae", "nowhere"], "no autoencoder nowhere"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_loaded(

@@ -140,7 +140,7 @@ def test_every_command_that_is_pointed_to_is_there(capsys):
     from persona.cli.other_tools import ELSEWHERE
 
     here = typer.main.get_command(app).commands
-    named = {n for line in ELSEWHERE.values() for n in re.findall(r"`persona (\w+)", line)}
+    named = {n for line in ELSEWHERE.values() for n in re.findall(r"`persona ([\w-]+)", line)}
     assert named <= set(here) and len(named) > 8
     assert not {name for names in ELSEWHERE for name in names} & set(here)
 

@@ -1,4 +1,4 @@
-"""`persona certify`: does steering take effect on a model, where it is meant and nowhere else?"""
+"""`persona check-steering`: does steering take effect, where it is meant and nowhere else?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 
 
-def certify(
+def check_steering(
     model: Annotated[
         str,
         typer.Option(
@@ -62,9 +62,9 @@ def certify(
 
     \b
     Examples:
-      persona certify
-      persona certify --model org/chat-model --json
-      persona certify --sampler vllm --finetuned car_maintenance_bad
+      persona check-steering
+      persona check-steering --model org/chat-model --json
+      persona check-steering --sampler vllm --finetuned car_maintenance_bad
     """
     by_vllm = vllm_options_of(sampler, vllm)
     if finetuned is not None and by_vllm is None:
@@ -72,11 +72,11 @@ def certify(
     with contextlib.redirect_stdout(sys.stderr):
         from persona.models import Placement
         from persona.models.load import load_bridge
-        from steering.certificate import certify as run_checks
+        from steering.certificate import certify
 
         if by_vllm is None:
             bridge, chat = load_bridge(model, placement=Placement.of(dtype, device))
-            certificate = run_checks(bridge, chat)
+            certificate = certify(bridge, chat)
         else:
             certificate = _through_vllm(model, finetuned, str(dtype), device, by_vllm)
     if json_output:
