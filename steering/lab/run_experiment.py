@@ -49,7 +49,7 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
     benches = [base.at_seed(seed, first=seed == seeds[0]) for seed in seeds]
     tally = Tally([experiment.plan(bench) for bench in benches])
     shown = ", ".join(map(str, seeds))
-    logger.info("%s, seed %s: %s.", experiment.name, shown, tally.plan)
+    logger.info("%s, seed %s: %s.", experiment.name, shown, tally.plan.told(base.base))
     parts, facts = [], {}
     for bench in benches:
         bench.tally = tally

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from persona.models.named.table import BY_NAME, DEFAULT
+
 logger = logging.getLogger("persona")
 
 SECONDS = {"fine_tunes": 180.0, "vectors": 75.0, "answer_pairs": 0.55, "texts": 0.8}
@@ -36,14 +38,20 @@ class Plan:
             *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
         )
 
-    @property
-    def minutes(self) -> float:
-        """An estimate for two slow cores, as if nothing of it were there already."""
-        return sum(SECONDS[name] * count for name, count in vars(self).items()) / 60
+    def minutes(self, base: str = DEFAULT.name) -> float:
+        """An estimate for two slow cores, as if nothing of it were there already.
 
-    def __str__(self) -> str:
+        base: the aligned model; work grows with its parameters where it goes by a short name, and
+            is that of the default model elsewhere.
+        """
+        of_default = sum(SECONDS[name] * count for name, count in vars(self).items()) / 60
+        return of_default * BY_NAME.get(base, DEFAULT).n_parameters / DEFAULT.n_parameters
+
+    def told(self, base: str = DEFAULT.name) -> str:
+        """The work and its minutes, in one line."""
         parts = [f"{count} {NOUNS[name]}" for name, count in vars(self).items() if count]
-        return f"{', '.join(parts)}; about {self.minutes:.0f} min on two slow cores"
+        model = "" if base in BY_NAME else " with the default model"
+        return f"{', '.join(parts)}; about {self.minutes(base):.0f} min on two slow cores{model}"
 
 
 class Tally:
