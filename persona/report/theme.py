@@ -121,6 +121,24 @@ CONDITIONS = {
         "pentagon",
         meaning="control: the strongest of a thousand subspaces drawn as the activations vary",
     ),
+    rows.NULL_PRINCIPAL: Look(
+        "Principal components",
+        "#8f95a0",
+        "hexagon2-open",
+        meaning="control: the directions in which the activations vary most",
+    ),
+    rows.NULL_SWAPPED: Look(
+        "Labels swapped",
+        "#62666e",
+        "star-diamond-open",
+        meaning="control: the same steps with good and bad answers swapped at random",
+    ),
+    rows.NULL_SELECTION: Look(
+        "Chosen on swapped labels",
+        "#8f95a0",
+        "circle-open",
+        meaning="control: the search itself on good and bad answers swapped at random",
+    ),
     rows.GOOD_TWIN: Look(
         "Good twin",
         "#149aee",

@@ -102,7 +102,7 @@ def look_ahead(request: DiagnosisRequest) -> Ahead:
     if request.keep is not None:
         of_skill = request.keep
         skill = noted(lambda: load_skill(of_skill))
-    noted(lambda: _require_autoencoder(request.sae))
+    noted(lambda: require_autoencoder(request.sae))
     noted(lambda: _require_traits(request))
     noted(lambda: _require_template(request.chat_template))
     noted(lambda: require_free(request.out, _settings(request)))
@@ -145,8 +145,8 @@ def _require_another(tuned: OnDisk, aligned: OnDisk) -> None:
         )
 
 
-def _require_autoencoder(sae: str | None) -> None:
-    """A folder must be there; a release of the directory is known by its colon."""
+def require_autoencoder(sae: str | None) -> None:
+    """Raises: ModelError where no such folder is there; a colon tells a release of a directory."""
     if sae is None or sae == "default" or ":" in sae or Path(sae).expanduser().is_dir():
         return
     raise ModelError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape, unescape
 from typing import Any
@@ -27,6 +28,9 @@ SHADES = 40
 """Steps of the diverging scale from end to end; so few that a page can name each of them."""
 MARKS = 8
 """Marks on a line, at most about so many."""
+WHOLE = re.compile(r"(?<=\d)\.0(?!\d)")
+"""The end of a whole number, which `PLACES` can do without."""
+PLACES = ("d", "points")
 DOTS = 100
 """From more round marks than this on they are one path."""
 RING = 7.5
@@ -40,7 +44,7 @@ STROKES = {
 def element(name: str, content: str = "", **attributes: Any) -> str:
     """One SVG element; numbers are written to a tenth of a pixel, `_` in names as `-`."""
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{_shown(value)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{_shown(key, value)}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -188,5 +192,7 @@ def _points(places: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in places if math.isfinite(x) and math.isfinite(y))
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else escape(str(value))
+def _shown(key: str, value: Any) -> str:
+    if isinstance(value, float):
+        return WHOLE.sub("", f"{value:.1f}")
+    return WHOLE.sub("", value) if key in PLACES else escape(str(value))

@@ -15,7 +15,7 @@ from persona.report.figures import curves, dots, training_course, transfer_map
 from persona.report.svg import figure_svg, on_dark_ground, page_colours
 from persona.report.svg.axes import nice_ticks
 from persona.report.svg.layout import stacked
-from persona.report.svg.marks import shade
+from persona.report.svg.marks import element, shade
 from persona.report.theme import GRID, GROUND, INK, look_of, new_figure, without_title
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -267,3 +267,12 @@ def test_a_drawing_for_a_dark_ground_keeps_the_colours_of_what_it_shows():
         assert f'="{tone["light"]}"' in light
         assert f'="{tone["light"]}"' not in dark and f'="{tone["dark"]}"' in dark
     assert dark.count(look_of("finetuned").colour) == light.count(look_of("finetuned").colour) > 0
+
+
+def test_whole_numbers_of_a_path_are_written_without_their_zero():
+    assert element("path", d="M12.0 3.5H10.05V100.0", points="1.0,2.0 0.05,10.0") == (
+        '<path d="M12 3.5H10.05V100" points="1,2 0.05,10"/>'
+    )
+    assert element("g", aria_label="a rise of 1.0", x=2.0) == (
+        '<g aria-label="a rise of 1.0" x="2"/>'
+    )

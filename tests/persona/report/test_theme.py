@@ -4,8 +4,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from colour_contrast import TO_XYZ, contrast, linear
 
 from persona.report.theme import CONDITIONS, EFFECTS, GROUND, INK, QUIET_INK, in_order, svg_text
+from persona.rows import NULLS, STRONG_NULLS
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB.
 VISION = {
@@ -26,18 +28,6 @@ VISION = {
         [0.004733, 0.691367, 0.303900],
     ],
 }
-TO_XYZ = np.array(
-    [
-        [0.4124564, 0.3575761, 0.1804375],
-        [0.2126729, 0.7151522, 0.0721750],
-        [0.0193339, 0.1191920, 0.9503041],
-    ]
-)
-
-
-def linear(colour):
-    share = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
 
 
 def lab(rgb):
@@ -45,11 +35,6 @@ def lab(rgb):
     x = TO_XYZ @ np.clip(rgb, 0, 1) / np.array([0.95047, 1, 1.08883])
     f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
-def contrast(one, other):
-    low, high = sorted(float(TO_XYZ[1] @ linear(colour)) for colour in (one, other))
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("ground", GROUND.values())
@@ -101,3 +86,8 @@ def test_conditions_keep_one_order_and_unknown_ones_come_last_as_given():
 
 def test_text_for_plotly_is_escaped_because_plotly_reads_tags():
     assert svg_text("<a href='x'>&") == "&lt;a href='x'&gt;&amp;"
+
+
+def test_every_control_has_words_for_a_reader():
+    for name in (*NULLS, *STRONG_NULLS):
+        assert CONDITIONS[name].meaning.startswith("control: "), name

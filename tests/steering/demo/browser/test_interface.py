@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from colour_contrast import contrast
 from demo_cases import hook_count, planted_vector
 
 from persona.directions.storage import save_vector
@@ -58,6 +59,16 @@ def page():
         browser.close()
 
 
+COLOURS = """hint => {
+  let under = hint;
+  while (getComputedStyle(under).backgroundColor == 'rgba(0, 0, 0, 0)' && under.parentElement)
+    under = under.parentElement;
+  const hex = colour => '#' + colour.match(/\\d+/g).slice(0, 3)
+    .map(part => Number(part).toString(16).padStart(2, '0')).join('');
+  return [hex(getComputedStyle(hint).color), hex(getComputedStyle(under).backgroundColor)];
+}"""
+
+
 def texts(page):
     return page.locator(".talk .turns").all_inner_texts()
 
@@ -94,6 +105,8 @@ def test_the_page_answers_in_every_column_is_steered_stops_and_stays_on_this_mac
     monkeypatch.setattr(generation, "_draw", lambda *at: (time.sleep(0.05), draw(*at))[1])
     page.get_by_text("Advanced", exact=True).click()
     page.get_by_label("number input for Most tokens").fill("400")
+    hint = page.get_by_text("Where an answer is cut off.", exact=True).first
+    assert contrast(*hint.evaluate(COLOURS)) >= 4.5
     page.locator("#question textarea, #question input").first.fill("And why?")
     page.click("#ask")
     page.wait_for_function("() => document.querySelectorAll('.talk .asked').length == 4")
