@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from persona.errors import DataError
-from persona.files import atomic_write_text
+from persona.files import atomic_write_text, remove_leftovers
 from persona.fingerprint import differences
 
 logger = logging.getLogger("persona")
@@ -26,7 +26,8 @@ def alone_in(out: str | Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Holds an output folder, which is made where it is missing, while the block runs.
 
     settings: what decides the results, JSON-able; one who is refused is told what differs. The
-        operating system gives the lock back with the process, however that ends.
+        operating system gives the lock back with the process, however that ends; what a killed
+        one was writing is removed.
 
     Raises:
         DataError: another run is at work there.
@@ -44,6 +45,8 @@ def alone_in(out: str | Path, settings: Mapping[str, Any]) -> Iterator[None]:
     except NotImplementedError:
         logger.warning("%s lies on a disk without locks: start no second run there.", folder)
     try:
+        if lock.is_locked:  # so nobody else is writing there
+            remove_leftovers(folder)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "settings": settings}
         atomic_write_text(folder / HOLDER, json.dumps(holder, default=str))
         yield

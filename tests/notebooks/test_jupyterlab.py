@@ -35,7 +35,9 @@ SETTLED = """
   return keys === n && window.seen.at(-1)[1].includes('read: restore');
 }
 """
-READING_MS = 200
+FIRST_PART = 0.5
+"""Of the time from a key to the result: by then one of the slides at least said that it reads. Of
+it, as the machine may be busy; unsaid, or said with the result, it would be all of it."""
 SLIDES = 4
 
 
@@ -94,13 +96,14 @@ def test_a_slide_says_at_once_that_it_reads_and_then_shows_the_slider_s_coeffici
         page.evaluate(WATCH)
         handle = page.locator(".persona-explorer .widget-hslider .noUi-handle").last
         handle.focus()
-        waits = []
+        shares = []
         for n in range(1, SLIDES + 1):
             page.keyboard.press("ArrowLeft")
             page.wait_for_function(SETTLED, arg=n)
             seen = page.evaluate("() => window.seen.splice(0)")
-            pressed = next(at for at, words in seen if words == "key")
-            waits.append(next(at for at, words in seen if "reading" in words) - pressed)
+            pressed = max(at for at, words in seen if words == "key")
+            said_at = next(at for at, words in seen if "reading" in words)
+            shares.append((said_at - pressed) / (seen[-1][0] - pressed))
             page.evaluate("n => window.seen.push(...Array(n).fill([0, 'key']))", n)
             said = page.locator(".persona-status").inner_text()
             shown = page.locator(
@@ -108,4 +111,4 @@ def test_a_slide_says_at_once_that_it_reads_and_then_shows_the_slider_s_coeffici
             ).last.inner_text()
             assert f"coefficient {float(shown):g}," in said
             assert float(shown) == pytest.approx(1 - 0.05 * n)
-        assert min(waits) < READING_MS, waits
+        assert min(shares) < FIRST_PART, shares

@@ -64,6 +64,7 @@ def test_a_killed_run_leaves_no_lock(holder, tmp_path):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert (tmp_path / LOCK).exists()  # the file stays, the lock does not
+    (tmp_path / f".{HOLDER}.abc.tmp").write_text("{")  # it was killed while it wrote
     require_free(tmp_path, {"seed": 2})
     with alone_in(tmp_path, {"seed": 2}):
         pass
