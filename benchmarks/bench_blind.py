@@ -190,6 +190,8 @@ def main() -> None:
     for group, of in found.items():
         print(f"{group}: {of['right']} of {of['n']} [{of['low']:.2f}, {of['high']:.2f}]")
     if options.record:
+        if options.model != "default":  # of which size it is, as in the names of other rows
+            name = name.replace("blind.", f"blind.{options.model.rsplit('-', 1)[-1]}.", 1)
         of, asked = found["all"], f"{found['all']['n']} selection questions"
         if options.run:
             name, asked = f"{name}.held_out", "the held-out questions that the run answers"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shutil
 import stat
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from urllib.parse import urlparse
 import pytest
 from colour_contrast import contrast
 from demo_cases import hook_count, planted_vector
+from jupyter_lab import free_port
 
 from persona.directions.storage import save_vector
 from persona.errors import PersonaError
@@ -210,32 +214,43 @@ def test_pages_of_other_machines_and_bodies_beyond_measure_are_not_read(served):
         assert http.post(join, content=pieces).status_code == 413
 
 
-@pytest.mark.slow
-def test_two_browsers_see_their_own_conversation_alone_across_a_restart(served, page):
-    from steering.demo.browser.interface import launch
+@contextlib.contextmanager
+def running_app(models, port, log):
+    """`persona app` as a process of its own, which is killed at the end; its address."""
+    words = [*("-m", "persona.cli.main", "app", "--port", str(port), "--max-new-tokens", "12")]
+    words += ["--aligned", str(models[0]), "--finetuned", str(models[1]), "--dtype", "float32"]
+    with log.open("a") as told:
+        child = subprocess.Popen([sys.executable, *words], stdout=told, stderr=told)
+    try:
+        until = time.monotonic() + PATIENCE_MS / 1000
+        while "persona app: http" not in log.read_text():
+            assert child.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        child.kill()
+        child.wait()
 
-    session, address = served
-    port = int(urlparse(address).port)
+
+@pytest.mark.slow
+def test_two_browsers_see_their_own_conversation_alone_across_a_restart(
+    tiny_llama, tiny_adapter, page, tmp_path
+):
+    pytest.importorskip("gradio")
+    models, port = (tiny_llama, tiny_adapter), free_port()
     other = page.context.browser.new_context().new_page()
     pages = {"of one": page, "of two": other}
-    for words, shown in pages.items():
-        shown.goto(address)
-        shown.wait_for_selector(".talk")
-        ask(shown, f"secret {words}")
-    served_again = None
-    try:
-        import gradio
-
-        gradio.close_all(verbose=False)
-        served_again, _ = launch(session, port=port)
+    with running_app(models, port, tmp_path / "first.log") as address:
         for words, shown in pages.items():
-            ask(shown, f"more {words}")
+            shown.goto(address)
+            shown.wait_for_selector(".talk")
+            ask(shown, f"secret {words}")
+    with running_app(models, port, tmp_path / "second.log"):
+        for words, shown in pages.items():
+            ask_until_answered(shown, f"more {words}")
         told = {words: "".join(texts(shown)) for words, shown in pages.items()}
         assert "of one" not in told["of two"] and "of two" not in told["of one"]
         assert all(f"more {words}" in text for words, text in told.items())
-    finally:
-        if served_again is not None:
-            served_again.close(verbose=False)
 
 
 def test_one_click_on_an_example_shows_gaps_and_whether_the_text_holds(tiny_pair, page):
@@ -335,6 +350,19 @@ def ask(page, question):
         "talk => talk.innerText.includes(words)) && !document.body.innerText.includes('▍')",
         arg=[question],
     )
+
+
+def ask_until_answered(page, question):
+    """A page that has noticed that its server was gone opens itself anew, which loses what is being
+    typed; one that has not goes on."""
+    from playwright.sync_api import Error
+
+    page.set_default_timeout(PATIENCE_MS / 4)
+    for _ in range(8):
+        with contextlib.suppress(Error):
+            ask(page, question)
+            return
+    raise AssertionError(page.locator("body").inner_text())
 
 
 def test_without_gradio_one_line_says_how_to_install_it(monkeypatch):
