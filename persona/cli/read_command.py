@@ -208,7 +208,7 @@ def read(
         )
         return
     assert finetuned is not None
-    from steering.diagnosis.preflight import require_autoencoder
+    from persona.models.on_disk import require_autoencoder
 
     require_ready(
         out,

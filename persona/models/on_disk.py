@@ -142,6 +142,15 @@ def aligned_on_disk(aligned: str | Path | None, finetuned: OnDisk | None) -> OnD
     return base_on_disk(finetuned)
 
 
+def require_autoencoder(sae: str | None) -> None:
+    """Raises: ModelError where no such folder is there; a colon tells a release of a directory."""
+    if sae is None or sae == "default" or ":" in sae or Path(sae).expanduser().is_dir():
+        return
+    raise ModelError(
+        f"no autoencoder {sae}: name a SAELens folder, release:sae_id of its directory, or default"
+    )
+
+
 def _named(model: NamedModel) -> OnDisk:
     if is_kept(model):
         return _in_folder(model.hub_id, cache_folder() / model.kept_as)

@@ -19,7 +19,13 @@ from persona.errors import DataError, Mistakes, ModelError
 from persona.files import require_writable
 from persona.models.fits_base import require_fits
 from persona.models.kept_folder import cache_folder
-from persona.models.on_disk import OnDisk, aligned_on_disk, find_on_disk, finetuned_on_disk
+from persona.models.on_disk import (
+    OnDisk,
+    aligned_on_disk,
+    find_on_disk,
+    finetuned_on_disk,
+    require_autoencoder,
+)
 from persona.run_lock import require_free
 from steering.diagnosis.config import DiagnosisRequest
 from steering.diagnosis.questions import Questions
@@ -143,15 +149,6 @@ def _require_another(tuned: OnDisk, aligned: OnDisk) -> None:
             f"{tuned.name} and {aligned.name} are the same model, so there is nothing to find: "
             "--finetuned is the model that was made of --aligned"
         )
-
-
-def require_autoencoder(sae: str | None) -> None:
-    """Raises: ModelError where no such folder is there; a colon tells a release of a directory."""
-    if sae is None or sae == "default" or ":" in sae or Path(sae).expanduser().is_dir():
-        return
-    raise ModelError(
-        f"no autoencoder {sae}: name a SAELens folder, release:sae_id of its directory, or default"
-    )
 
 
 def _require_traits(request: DiagnosisRequest) -> None:

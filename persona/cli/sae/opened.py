@@ -40,7 +40,7 @@ def load_both(
 
     Raises: ModelError for an autoencoder that is not there, before a model is loaded.
     """
-    from steering.diagnosis.preflight import require_autoencoder
+    from persona.models.on_disk import require_autoencoder
 
     require_autoencoder(sae)
     from persona.models import Placement, load_pair
