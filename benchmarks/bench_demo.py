@@ -123,11 +123,12 @@ def of_evidence(pair: str, scorecard: dict[str, Any]) -> None:
 
 
 def of_report(folder: Path) -> None:
-    """Size of the report of a finished run, as this version draws it."""
+    """Size of the report of a finished run, as this version draws it, with what was read of it."""
     run = read_run(folder)
-    page = render_report(run.scorecard, run.rows)
+    page = render_report(run.scorecard, run.rows, reading=run.reading)
     drawn = page.count("<figure id=")
-    note = f"{drawn} figures drawn twice, {len(run.rows)} rows; opens without scripts"
+    also = "" if run.reading is None else ", what the fine-tune learnt among it"
+    note = f"{drawn} figures drawn twice, {len(run.rows)} rows{also}; opens without scripts"
     record("report.bytes", len(page.encode("utf-8")), "bytes", n=1, note=note)
 
 
