@@ -112,10 +112,11 @@ def cost() -> str:
     seconds, memory = newest["demo.seconds"], newest["demo.peak_rss_bytes"]
     install, disk = newest["install.seconds"], newest["install.bytes"]
     beside = " beside other work" if "beside other work" in install["note"] else ""
-    minutes = max(1, round(install["value"] / 60))
+    short = install["value"] < 120
+    took = f"{install['value']:.0f} seconds" if short else f"{install['value'] / 60:.0f} minutes"
     return (
-        f"Installing took {minutes} minute{'s' if minutes > 1 else ''}{beside}, with most packages "
-        f"fetched before, and {disk['value'] / 1e9:.1f} GB of disk. "
+        f"Installing took {took}{beside}, with most packages on this disk before, and "
+        f"{disk['value'] / 1e9:.1f} GB of disk. "
         f"The demo took {seconds['value'] / 60:.0f} minutes and {memory['value'] / 1e9:.1f} GB of "
         f"memory ({seconds['machine'].split(', ')[1]}, no GPU, {seconds['date']})."
     )
