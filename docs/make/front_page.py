@@ -115,7 +115,7 @@ def cost() -> str:
     short = install["value"] < 120
     took = f"{install['value']:.0f} seconds" if short else f"{install['value'] / 60:.0f} minutes"
     return (
-        f"Installing took {took}{beside}, with most packages on this disk before, and "
+        f"Installing took {took}{beside} (most packages were on the machine already) and "
         f"{disk['value'] / 1e9:.1f} GB of disk. "
         f"The demo took {seconds['value'] / 60:.0f} minutes and {memory['value'] / 1e9:.1f} GB of "
         f"memory ({seconds['machine'].split(', ')[1]}, no GPU, {seconds['date']})."
