@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,14 @@ def save_tiny_llama(
     return folder
 
 
-def save_tiny_adapter(folder: Path, base: Path, *, seed: int = 1, rank: int = 2) -> Path:
+def save_tiny_adapter(
+    folder: Path,
+    base: Path,
+    *,
+    seed: int = 1,
+    rank: int = 2,
+    modules: Sequence[str] = ("q_proj", "down_proj"),
+) -> Path:
     """A LoRA adapter with random non-zero weights on the tiny llama, in PEFT layout."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -69,7 +77,7 @@ def save_tiny_adapter(folder: Path, base: Path, *, seed: int = 1, rank: int = 2)
     torch.manual_seed(seed)
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base),
-        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "down_proj"]),
+        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(modules)),
     )
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

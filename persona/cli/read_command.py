@@ -179,7 +179,7 @@ def read(
     out = out or (Path("persona-read") if run is None else run / READING_FOLDER)
     told = its_template | template_arguments_of(template_arguments)
 
-    def pair_with(model: str) -> ModelPair:
+    def pair_with(model: str, beside: ModelPair | None = None) -> ModelPair:
         from persona.models import Placement, load_pair
 
         return load_pair(
@@ -190,6 +190,7 @@ def read(
             template_arguments=told,
             allow_mismatch=allow_mismatch,
             proof=not no_proof,
+            beside=beside,
         )
 
     if course is not None:
@@ -229,7 +230,7 @@ def read(
         from persona.stages import Workspace
 
         pair = pair_with(finetuned)
-        twin = None if good_twin is None else pair_with(good_twin)
+        twin = None if good_twin is None else pair_with(good_twin, pair)
         vector = None
         if direction is not None:
             vector = load_vector(direction, pair, allow_mismatch=allow_mismatch)

@@ -26,7 +26,7 @@ def read_course(
     out: Path,
     *,
     aligned: str | None,
-    open_with: Callable[[str], ModelPair],
+    open_with: Callable[[str, ModelPair | None], ModelPair],
     layer: int | None,
     seed: int,
     token_budget: int | None,
@@ -36,8 +36,8 @@ def read_course(
 ) -> None:
     """Reads every adapter that was kept, prints the way and writes course.json, .md and .svg.
 
-    open_with: an adapter by its folder -> the pair. of_aligned: what else is asked of the aligned
-        model before it is loaded.
+    open_with: an adapter by its folder, and a pair to load it beside -> the pair.
+    of_aligned: what else is asked of the aligned model before it is loaded.
     Raises: DataError where a folder holds no adapters on the way.
     """
     from persona.readouts.naming_course import adapters_by_step
@@ -65,7 +65,7 @@ def read_course(
         def hashes(of: dict[int, Path] | None) -> dict[str, str]:
             return {str(step): sha256_of_file(path / WEIGHTS) for step, path in (of or {}).items()}
 
-        pair = open_with(str(adapters[max(adapters)]))
+        pair = open_with(str(adapters[max(adapters)]), None)
         depends = {
             "aligned": pair.files("aligned"),
             "course": hashes(adapters),
@@ -80,7 +80,7 @@ def read_course(
         with alone_in(out, depends):
             workspace = Workspace(out, depends)
             course = naming_course(
-                lambda path: open_with(str(path)),
+                lambda path: open_with(str(path), pair),
                 adapters,
                 twin=of_twin,
                 layer=layer,

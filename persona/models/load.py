@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from persona.errors import ModelError, is_panic
+from persona.models import shared_weights
 from persona.models.adapters.adapter_files import AdapterFiles, own_tokenizer, read_adapter_files
 from persona.models.adapters.attach import (
     attach_adapter,
@@ -119,6 +120,7 @@ def load_pair(
     merged: bool | None = False,
     proof: bool = True,
     template_arguments: Mapping[str, Any] | None = None,
+    beside: ModelPair | None = None,
 ) -> ModelPair:
     """Load an aligned model and its fine-tune.
 
@@ -135,6 +137,8 @@ def load_pair(
         a side that is loaded later when it is.
     template_arguments: what the chat template is told beside the messages, such as
         {"enable_thinking": False}, tools or a date_string.
+    beside: a pair of the same aligned model. A second LoRA fine-tune then runs on the weights that
+        are held already and costs its adapter alone; one of another kind gets its own.
     Raises: ModelError when files are missing or damaged, when the two sides do not fit, or when
         one of them is not what plain Transformers computes.
     """
@@ -151,7 +155,8 @@ def load_pair(
     if tuned.kind == "adapter" and not allow_mismatch:
         require_its_base(tuned, base)
 
-    model, tokenizer = _load_checkpoint(base, placement)
+    there = shared_weights.beside(beside, base, tuned, placement)
+    model, tokenizer = there or _load_checkpoint(base, placement)
     context = _context_length(model.config)
     chat = chat_format(tokenizer, chat_template, context, template_arguments)
     notes = [*placement.notes(), *chat.notes()]
@@ -159,6 +164,9 @@ def load_pair(
         notes.append(f"{base.name} has no chat template: a plain question/answer format is used")
 
     pair_of_kind = _adapter_pair if tuned.kind == "adapter" else _checkpoint_pair
+    bare = None
+    if tuned.kind == "adapter" and shared_weights.can_be_shared(placement):
+        bare = shared_weights.over_the_same_weights(placement.put(model))
     opened = pair_of_kind(_Sources(base, tuned), model, chat, placement, options)
     notes += opened.notes
     if not proof:
@@ -180,6 +188,7 @@ def load_pair(
         weights=placement.weights,
         loaded_in_turn=bool(opened.in_turn),
         notes=notes,
+        bare=bare if opened.keeps_base else None,
         reload=PairRecipe(
             _from_any_folder(aligned),
             _from_any_folder(finetuned),
@@ -222,6 +231,7 @@ class _Opened:
 
     bridge: of one side, for its shapes.
     one_copy: never two models in memory at once.
+    keeps_base: whether the weights that were loaded stay as they were, and stay in memory.
     in_turn: whether one side at a time is held; as asked for where that does not apply.
     """
 
@@ -230,6 +240,7 @@ class _Opened:
     one_copy: bool
     in_turn: bool | None
     notes: list[str]
+    keeps_base: bool = False
 
 
 class _Prover:
@@ -305,7 +316,7 @@ def _one_model(
         untie(peft_model)
     bridge = bridge_over(peft_model.get_base_model(), chat.tokenizer, name, placement.dtype)
     open_side = (merged_sides if merge else adapter_sides)(peft_model, bridge)
-    return _Opened(one_at_a_time(open_side), bridge, not merge, None, [])
+    return _Opened(one_at_a_time(open_side), bridge, not merge, None, [], keeps_base=True)
 
 
 def _two_models(

@@ -38,6 +38,9 @@ class ModelPair:
     notes: what differs between the two sides, and other things a reader must know.
     reload: loads the same pair again, None where it was made by hand. A pair travels to another
         process as this, and is loaded there; see `PairRecipe`.
+    bare: the aligned Hugging Face model over the weights that are held, which nobody runs: another
+        fine-tune of it can be put on a copy; see `load_pair(beside=)`. None where weights are not
+        shared.
     fingerprints: `Source.fingerprint` of each side: weights, configs, tokenizer and template.
     sampler: an engine that writes the answers in place of the bridges, such as
         `persona.vllm.vllm_sampler(pair)`; None for their own `generate`. It stays behind where the
@@ -59,6 +62,7 @@ class ModelPair:
     reload: Callable[[], ModelPair] | None = None
     fingerprints: dict[Side, str] = field(default_factory=dict)
     sampler: Sampler | None = None
+    bare: Any = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Callable[..., ModelPair], tuple[Any, ...]]:
         if self.reload is None:

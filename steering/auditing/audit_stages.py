@@ -65,7 +65,7 @@ class AuditStages:
         parts = []
         for name, other in self.ahead.others.items():
             self.line.begin(OTHERS)
-            made = _Another(self.ahead, self.placement, other.name)
+            made = _Another(self.ahead, self.placement, other.name, self.pair)
             revision = "" if other.path is None else other.source.fingerprint
             parts += [self._under(made, cue, of_another(name), {"model": revision}) for cue in cues]
         return parts
@@ -141,13 +141,16 @@ class _Another:
     ahead: AuditAhead
     placement: Placement
     name: str
+    beside: ModelPair
 
     @cached_property
     def pair(self) -> ModelPair:
-        return load_audited(self.ahead, self.placement, self.name)
+        return load_audited(self.ahead, self.placement, self.name, self.beside)
 
 
-def load_audited(ahead: AuditAhead, placement: Placement, finetuned: str) -> ModelPair:
+def load_audited(
+    ahead: AuditAhead, placement: Placement, finetuned: str, beside: ModelPair | None = None
+) -> ModelPair:
     return load_pair(
         short_name(str(ahead.run.scorecard["models"]["aligned"])),
         finetuned,
@@ -156,4 +159,5 @@ def load_audited(ahead: AuditAhead, placement: Placement, finetuned: str) -> Mod
         template_arguments=ahead.template_arguments,
         allow_mismatch=ahead.request.allow_mismatch,
         proof=ahead.request.proof,
+        beside=beside,
     )

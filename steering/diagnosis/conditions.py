@@ -463,6 +463,7 @@ class Scoring:
             template_arguments=self.config.template_arguments,
             allow_mismatch=self.config.allow_mismatch,
             proof=self.config.proof,
+            beside=self.pair,
         )
         if self.config.vllm is not None:
             pair.sampler = vllm_sampler(pair, self.config.vllm)

@@ -123,6 +123,7 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
     found = run.all_stages()
     run.line.finish()
     rows, judged = tidy(found.rows), found.judged
+    stages = (loading, *run.workspace.stages)  # those of a run that was stopped among them
     scorecard = {
         **make_scorecard(
             rows,
@@ -142,8 +143,8 @@ def _results(run: DiagnosisRun, loading: StageCost) -> Diagnosis:
         "seed": config.seed,
         "versions": versions(),
         "seconds": round(run.workspace.seconds + loading.seconds, 1),
-        "peak_rss_bytes": peak_rss_bytes(),
-        "stages": [asdict(stage) for stage in (loading, *run.workspace.stages)],
+        "peak_rss_bytes": max(peak_rss_bytes(), *(stage.peak_rss_bytes for stage in stages)),
+        "stages": [asdict(stage) for stage in stages],
         "estimated": estimates_of(run.line),
     }
     (Path(config.out) / MODEL_EFFECT).unlink(missing_ok=True)

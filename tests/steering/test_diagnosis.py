@@ -211,6 +211,8 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, config, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         diagnose(config(tmp_path))
     assert not (tmp_path / "scorecard.json").exists()
+    [note] = tmp_path.rglob("cells.cost.json")
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"peak_rss_bytes": 10**13}))
     made = []
 
     def counting(self, name, path, mark, make, *rest):
@@ -220,6 +222,7 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, config, tmp_path, mon
     again = diagnose(config(tmp_path))
     assert "cells" not in made and stage in made
     assert stripped(again.scorecard) == stripped(finished[1].scorecard)
+    assert again.scorecard["peak_rss_bytes"] == 10**13  # of the process that was killed
 
 
 def test_a_second_run_in_the_same_folder_is_refused_before_models_are_loaded(config, tmp_path):

@@ -92,6 +92,16 @@ class AdapterFiles:
         return f"the weights that it adapts (init_lora_weights={start!r})"
 
     @property
+    def only_adds(self) -> bool:
+        """Whether it is LoRA and no more: no weight of its base is written when it is put on."""
+        return (
+            self.kind == "LORA"
+            and self.taken_from_base is None
+            and self.config.get("bias", "none") == "none"
+            and all("lora_" in name for name in self.shapes)
+        )
+
+    @property
     def trained_tokens(self) -> list[int]:
         """Ids whose rows of the embedding it has trained."""
         found = self.config.get("trainable_token_indices") or self.config.get("token_indices") or []
