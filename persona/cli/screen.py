@@ -32,6 +32,13 @@ from persona.cli.options import (
     template_arguments_of,
 )
 from persona.cli.ready import require_file, require_ready
+from persona.cli.sampler_options import (
+    SamplerChoice,
+    SamplerOption,
+    VllmOptions,
+    answered_by,
+    vllm_options_of,
+)
 
 EXIT_ABOVE = 3
 
@@ -180,6 +187,8 @@ def screen(
     seed: Seed = 0,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
+    sampler: SamplerOption = SamplerChoice.generate,
+    vllm: VllmOptions = None,
     token_budget: TokenBudget = None,
     json_output: Json = False,
     engine: EngineOption = EngineChoice.local,
@@ -200,6 +209,14 @@ def screen(
       persona screen data.jsonl --aligned org/chat-model --direction evil.gguf --baseline own
       persona screen data.jsonl --direction evil --direction impolite
     """
+    by_vllm = vllm_options_of(sampler, vllm)
+    if by_vllm is not None and baseline is not BaselineName.own:
+        raise typer.BadParameter("--sampler vllm writes own answers: add --baseline own")
+    if by_vllm is not None and engine is not EngineChoice.local:
+        raise typer.BadParameter(
+            "--sampler vllm answers in this process, and a worker of --engine ray would not; take "
+            "one of the two (vLLM spreads over cards itself: --vllm tensor_parallel_size=2)"
+        )
     with contextlib.redirect_stdout(sys.stderr):
         from persona.data import read_pairs
 
@@ -238,6 +255,7 @@ def screen(
             in_turn=True,
             template_arguments=told,
         )
+        pair = answered_by(pair, by_vllm)
         options: dict[str, Any] = dict(
             out=out,
             layer=layer,

@@ -88,6 +88,7 @@ def train_sae(
         "template": pair.chat.fingerprint,
         "dtype": pair.precision,
         "texts": fingerprint_of([(text.tokens.ids, text.span, text.kind) for text in written]),
+        **({"sampler": pair.sampler.name} if sample and pair.sampler else {}),
     }
     mark = StageCache(out, facts).mark
     folders = {layer: out if len(layers) == 1 else out / f"layer_{layer}" for layer in layers}

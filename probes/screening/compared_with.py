@@ -27,6 +27,7 @@ from persona.activations import collect_sets
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
+from persona.models.pair import ModelPair
 from persona.models.sampling import sample_answers
 from persona.progress import one_bar_only
 from probes.screening.monitored import TOKEN_SET
@@ -73,6 +74,11 @@ def read_answers_and_baselines(
     own = [_answered(chat, prompt, text) for prompt, text in zip(prompts, written, strict=True)]
     read = collect_sets(bridge, own, [TOKEN_SET], layers, token_budget=token_budget)
     return rows[:, 0], read[places, 0]
+
+
+def written_by(pair: ModelPair, baseline: Baseline) -> dict[str, str]:
+    """The engine that writes own answers, for what readings depend on; empty for `generate`."""
+    return {"sampler": pair.sampler.name} if baseline == "own" and pair.sampler else {}
 
 
 def require_room(chat: ChatFormat, tokens: TokenizedDialogue, max_new_tokens: int) -> None:

@@ -19,7 +19,7 @@ from persona.data.types import AnswerPair, Dialogue
 from persona.directions.exchange.vectors import listed
 from persona.engine import Engine, ShardFolder
 from persona.engine.cut import SHARD_SIZE
-from persona.errors import DataError
+from persona.errors import DataError, EngineError
 from persona.files import atomic_write_text, remove_leftovers, sha256_of_file
 from persona.fingerprint import fingerprint_of
 from persona.models.load import load_pair
@@ -29,7 +29,7 @@ from probes.probe_file import load_probe
 from probes.screening import verdict as words
 from probes.screening.blocks import BlockReader
 from probes.screening.chance import draw_directions
-from probes.screening.compared_with import BASELINES, Baseline
+from probes.screening.compared_with import BASELINES, Baseline, written_by
 from probes.screening.labelled import read_reference
 from probes.screening.monitored import (
     Monitored,
@@ -131,6 +131,12 @@ def screen(
         sha256 = _hash(data)
         # The second side is never opened, so its weights are never loaded.
         pair = model if isinstance(model, ModelPair) else load_pair(model, model, in_turn=True)
+        by = written_by(pair, baseline)
+        if by and engine is not None and engine.name != "local":
+            raise EngineError(
+                f"{by['sampler']} answers in this process alone; screen without workers, or let "
+                "the model generate"
+            )
         candidates, own_probe = directions_by_layer(direction, pair, allow_mismatch=allow_mismatch)
         used_probe = _probe(probe, pair, allow_mismatch) or own_probe
         if layer is not None:
@@ -163,6 +169,7 @@ def screen(
             "seed": seed,
             "shard_size": shard_size,
             "token_budget": budget,
+            **by,
         }
         reader = BlockReader(pair, monitored, random, baseline, max_new_tokens, budget)
         readings = read_all(

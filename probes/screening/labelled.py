@@ -22,6 +22,7 @@ from probes.screening.compared_with import (
     Encoded,
     read_answers_and_baselines,
     require_room,
+    written_by,
 )
 from probes.screening.reference import ReferenceAnswers
 
@@ -85,6 +86,7 @@ class _ReferenceReading:
             "baseline": self.baseline,
             "max_new_tokens": self.max_new_tokens if self.baseline == "own" else None,
             "token_budget": self.token_budget,
+            **written_by(self.pair, self.baseline),
         }
 
     def __call__(self, answers: Sequence[AnswerPair], advance: Advance) -> dict[str, Any]:

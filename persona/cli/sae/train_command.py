@@ -24,6 +24,13 @@ from persona.cli.options import (
     TokenBudget,
 )
 from persona.cli.ready import require_file, require_ready
+from persona.cli.sampler_options import (
+    SamplerChoice,
+    SamplerOption,
+    VllmOptions,
+    answered_by,
+    vllm_options_of,
+)
 
 if TYPE_CHECKING:
     from persona.models.on_disk import OnDisk
@@ -95,6 +102,8 @@ def train(
     ] = Path("persona-sae"),
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
+    sampler: SamplerOption = SamplerChoice.generate,
+    vllm: VllmOptions = None,
     token_budget: TokenBudget = None,
     json_output: Json = False,
     quiet: Quiet = False,
@@ -109,6 +118,9 @@ def train(
       persona sae train --layer 19
       persona sae train --finetuned ./my-adapter --data corpus.jsonl --tokens 1000000 --out ./sae
     """
+    by_vllm = vllm_options_of(sampler, vllm)
+    if by_vllm is not None and not sample:
+        raise typer.BadParameter("--sampler vllm writes sampled answers: leave --no-sample out")
     with contextlib.redirect_stdout(sys.stderr):
         require_ready(
             out,
@@ -121,6 +133,7 @@ def train(
         from persona.sae import TrainingConfig, train_sae
 
         pair = load_pair(aligned, finetuned, placement=Placement.of(dtype, device))
+        pair = answered_by(pair, by_vllm)
         config = TrainingConfig(
             width=width or 8 * pair.d_model,
             k=k,

@@ -7,8 +7,10 @@ import json
 import pandas as pd
 import pytest
 from saelens_folder import LAYER, write_sae
+from scripted_sampler import stand_in_for_vllm
 
 from persona.cli.main import main
+from persona.models import load_pair
 
 
 @pytest.fixture
@@ -52,6 +54,33 @@ def test_train_writes_a_folder_that_fidelity_measures(models, text, tmp_path, ca
     found = json.loads(capsys.readouterr().out)
     assert code == 0
     assert set(found) == {"aligned", "finetuned", "held_out", "warnings"}
+
+
+@pytest.mark.usefixtures("nothing_shipped")
+def test_train_takes_answers_that_vllm_writes(models, text, tmp_path, capsys, monkeypatch):
+    stand_in_for_vllm(monkeypatch)
+    texts = []
+    monkeypatch.setattr(
+        "persona.sae.train.collect_buffers",
+        lambda pair, found, layers, *rest, **how: texts.extend(found) or _enough(texts),
+    )
+    options = ["--width", "40", "--k", "4", "--tokens", "4000", "--sampler", "vllm"]
+    words = ["sae", "train", *models, "--data", str(text), *options, "--out", str(tmp_path / "o")]
+    with pytest.raises(_Enough):
+        main(words)
+    chat = load_pair(models[1], models[3]).chat
+    written = {chat.tokenizer.decode(text.tokens.ids) for text in texts}
+    assert any("as vllm says" in one for one in written)
+    assert main([*words, "--no-sample"]) == 2
+    assert "leave --no-sample out" in capsys.readouterr().err
+
+
+class _Enough(BaseException):
+    """Ends a training where its texts are there."""
+
+
+def _enough(texts):
+    raise _Enough
 
 
 @pytest.mark.parametrize(

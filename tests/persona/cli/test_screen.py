@@ -4,6 +4,7 @@ import json
 
 import pytest
 import screening_cases as cases
+from scripted_sampler import stand_in_for_vllm
 
 from persona.cli.main import main
 from persona.directions.exchange import VectorSet, save_vector_set, write_control_vector
@@ -100,6 +101,22 @@ def test_bad_input_is_one_line(given, tmp_path, capsys, monkeypatch, change, why
     err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(err) == 1
     assert why in err[0]
+
+
+def test_own_answers_can_be_written_by_vllm(given, tmp_path, capsys, monkeypatch):
+    stand_in_for_vllm(monkeypatch)
+    folder, words = given
+    options = ["--direction", str(folder / "vector.safetensors"), "--sampler", "vllm"]
+    out = ["--out", str(tmp_path / "out")]
+    assert main([*words, *options, "--baseline", "own", *out]) == 0
+    capsys.readouterr()
+    assert (
+        json.loads((tmp_path / "out" / "summary.json").read_text())["job"]["sampler"] == "scripted"
+    )
+    assert main([*words, *options, *out]) == 2
+    assert "add --baseline own" in capsys.readouterr().err
+    assert main([*words, *options, "--baseline", "own", "--engine", "ray", *out]) == 2
+    assert "take one of the two" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_malformed_line_is_named_or_left_out(given, tmp_path, capsys):
