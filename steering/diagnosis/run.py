@@ -31,7 +31,7 @@ from steering.diagnosis.among_traits import AmongTraits
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.facts import data_of, models_of, summary_of, versions
 from steering.diagnosis.keeping import keeping_facts, skill_of
-from steering.diagnosis.memory import StageCost, peak_rss_bytes
+from steering.diagnosis.memory import StageCost, give_back_freed_memory, peak_rss_bytes
 from steering.diagnosis.outlook import estimates_of, outlook_of
 from steering.diagnosis.pipeline import DiagnosisRun, settings_of
 from steering.diagnosis.preflight import Ahead, look_ahead
@@ -82,6 +82,7 @@ def diagnose(config: DiagnoseConfig, ahead: Ahead | None = None) -> Diagnosis:
         run = _opened(config, questions, skill, line)
         seconds = round(time.perf_counter() - started, 1)
         loading = StageCost("load", seconds, peak_rss_bytes())
+        give_back_freed_memory()
         with alone_in(config.out, settings):  # not before the input is known to be good
             found = _results(run(), loading)
     outlook.learn_from(line, config)

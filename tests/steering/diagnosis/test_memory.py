@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from steering.diagnosis.memory import MeasuredWorkspace, StageCost
@@ -45,6 +46,34 @@ workspace.close()
 def test_the_stage_that_held_most_is_named(tmp_path, root):
     # In a process of its own: what other tests hold and give back would be counted too.
     subprocess.run([sys.executable, "-c", HELD, str(tmp_path)], cwd=root, check=True)
+
+
+KEPT = """
+import pathlib, sys
+import psutil, torch
+from persona.cli.allocator import keep_freed_memory
+from steering.diagnosis.memory import MeasuredWorkspace
+
+def hold(megabytes):
+    held = [torch.ones(2**18) for _ in range(megabytes)]
+    return {"x": held[-1][:1].clone()}
+
+keep_freed_memory()
+held = lambda: psutil.Process().memory_info().rss
+workspace = MeasuredWorkspace(pathlib.Path(sys.argv[1]), {})
+workspace.tensors("small", lambda: hold(1))
+before = held()
+hold(400)
+assert held() > before + 200 * 2**20  # freed, and kept, as the command line asks for
+workspace.tensors("large", lambda: hold(400))
+assert held() < before + 100 * 2**20, (held() - before) / 2**20
+workspace.close()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone keeps it so")
+def test_what_a_stage_has_freed_is_not_held_beside_the_next(tmp_path, root):
+    subprocess.run([sys.executable, "-c", KEPT, str(tmp_path)], cwd=root, check=True)
 
 
 def test_what_a_finished_stage_took_outlives_the_process(tmp_path):
