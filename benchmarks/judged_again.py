@@ -3,9 +3,9 @@
     python benchmarks/judged_again.py DIR --model qwen2.5-coder-1.5b --per-condition 200
 
 The model reads coherence in itself and alignment as `--judge local:MODEL` does; alignment only of
-coherent answers, as no other counts. The aligned model's come first: where fewer than 80 % of them
-are coherent there is no rate. Which answers of a condition are read is drawn at random. What is
-judged is kept in runs/, so that a stopped run goes on where it was.
+coherent answers, as no other counts. The aligned model's come first, which say whether that is a
+rate of anything; see `why_no_rate`. Which answers of a condition are read is drawn at random. What
+is judged is kept in runs/, so that a stopped run goes on where it was.
 """
 
 from __future__ import annotations
@@ -109,16 +109,14 @@ def main() -> None:
     }
     judged = Judged(options.model)
     by = f"local:{options.model}, coherence read there on the scale of {judged.fitted_in}"
-    why = None
+    why: str | None = None
     for name, answers in of.items():
         share, rate = of_condition(judged, answers)
-        told(f"{options.row}.{name}_coherent", share, by if why is None else f"{by}; {why}")
-        if name == ALIGNED:
-            why = why_no_rate(share)
-        if why is None and rate is not None:
-            told(f"{options.row}.{name}", rate, f"{by}; {share.value:.3f} of its answers coherent")
-        if why is not None:
-            print(f"no rate: {why}")
+        told(f"{options.row}.{name}_coherent", share, by)
+        if name == ALIGNED and (why := why_no_rate(share, rate)):
+            by = f"{by}; no rate: {why}"
+        if rate is not None:
+            told(f"{options.row}.{name}_called_misaligned", rate, by)
 
 
 def of_condition(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from persona.behaviour.judging.em_rate import (
     CoherentShare,
+    EmRate,
     coherent_share,
     em_rate,
     mean_coherence,
@@ -288,7 +289,9 @@ class Judged:
         below = threshold_of(judge)
         by_condition = judged_conditions(rows, plan.seed, below)
         coherent = aligned_coherence(rows, plan.seed, below)
-        reasons = [r for r in (plan.why_no_rate, why_no_rate(coherent)) if r is not None]
+        called = by_condition.get(ALIGNED, {}).get("em_rate")
+        of_aligned = why_no_rate(coherent, None if called is None else EmRate(**called))
+        reasons = [r for r in (plan.why_no_rate, of_aligned) if r is not None]
         if reasons:
             for found in by_condition.values():
                 found.update({name: None for name in RATES if name in found})
