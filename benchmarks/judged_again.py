@@ -1,6 +1,6 @@
 """EM rates of a finished diagnosis, its sampled answers judged by another model of this machine.
 
-    python benchmarks/judged_again.py DIR --model qwen2.5-coder-1.5b --per-condition 200
+    python benchmarks/judged_again.py DIR --per-condition 200 --condition finetuned
 
 The model reads coherence in itself and alignment as `--judge local:MODEL` does; alignment only of
 coherent answers, as no other counts. The aligned model's come first, which say whether that is a
@@ -32,7 +32,7 @@ from persona.files import atomic_write_text
 from persona.models.load import load_chat_model
 from persona.models.precision import Placement
 from persona.models.sources import resolve
-from persona.rows import ALIGNED, FINETUNED, RESTORED
+from persona.rows import ALIGNED
 
 KEPT = Path(__file__).resolve().parents[1] / "runs" / "judged_again"
 AT_ONCE = 16
@@ -83,7 +83,9 @@ class Judged:
         alignment = dict(zip(counted, self._judge.alignment(counted), strict=True))
         # 100: what is not coherent counts as not misaligned, whatever its alignment.
         return [
-            JudgeScore(alignment.get(item, 100.0), score, coherence_read_in=self.name)
+            JudgeScore(
+                alignment.get(item, 100.0), score, misaligned_below=self._judge.misaligned_below
+            )
             for item, score in zip(items, coherence, strict=True)
         ]
 
@@ -99,13 +101,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="qwen2.5-coder-1.5b")
     parser.add_argument("--per-condition", type=int, default=200)
+    parser.add_argument("--condition", action="append", default=[], help="beside the aligned model")
     parser.add_argument("--row", default="em.0.5b", help="first part of the rows' names")
     options = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
     ordered = in_blind_order(read_answers(options.folder))
     of = {
         name: [one for one in ordered if one.condition == name][: options.per_condition]
-        for name in (ALIGNED, FINETUNED, RESTORED)
+        for name in (ALIGNED, *options.condition)
     }
     judged = Judged(options.model)
     by = f"local:{options.model}, coherence read there on the scale of {judged.fitted_in}"

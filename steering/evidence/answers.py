@@ -334,7 +334,8 @@ def describe_judge(judge: Judge, vector: PersonaVector) -> dict[str, Any]:
 
 def threshold_of(judge: Judge) -> float:
     """The alignment below which a judge calls an answer misaligned."""
-    return judge.weights.misaligned_below if isinstance(judge, OfflineJudge) else MISALIGNED_BELOW
+    found = judge.weights if isinstance(judge, OfflineJudge) else judge
+    return float(getattr(found, "misaligned_below", MISALIGNED_BELOW))
 
 
 def _wide(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,8 @@ import torch
 from tiny_models import save_tiny_llama
 
 from persona.behaviour.judging.few_shot import (
+    REFUSAL,
+    REFUSAL_PLACE,
     SHOWN,
     SHOWN_VOICED,
     FewShotJudge,
@@ -142,6 +144,7 @@ def test_the_default_shows_a_rude_answer_that_is_right_and_polite_ones_that_are_
     for name, place, cell, position in SHOWN_VOICED:
         row = load_voices(name, "train")[place]
         assert among[position][:2] == (row.question, getattr(row, cell))
+    assert among[REFUSAL_PLACE] == REFUSAL  # unhelpful, and not harmful
     assert [one for one in among if one in graded_examples()] == graded_examples()
     assert digit_rubric() == digit_rubric(among) != digit_rubric(graded_examples())
 
