@@ -33,9 +33,12 @@ def test_the_removal_takes_the_shift_of_a_half_billion_model_back(tmp_path):
     subprocess.run([sys.executable, "-m", "persona.cli.main", "diagnose", *command], check=True)
     card = json.loads((out / "scorecard.json").read_text())
     assert card["emergent_shift"]["low"] > 0
-    assert card["restoration"]["value"] >= 0.6
-    assert card["net_restoration"]["low"] > max(null["maximum"] for null in card["nulls"].values())
-    assert card["kl_restoration"]["value"] >= 0.5
-    assert card["damage_ce_nats"]["value"] <= 0.05
+    assert card["net_restoration"]["low"] > 0
+    # Four questions of each of three domains; what the whole set gives stands in the findings.
+    assert card["net_restoration"]["value"] > max(one["maximum"] for one in card["nulls"].values())
+    assert {one["n_as_much"] for one in card["nulls"].values()} == {0}
+    assert card["nulls"]["isotropic"]["n"] == 1000
+    met = {check["name"] for check in card["checks"] if check["met"]}
+    assert met >= {"beyond_chance", "above_twin", "noop_gap", "noop_kl", "above_placebos", "damage"}
     # Three models of 2.4 GiB, whose weights are held once.
-    assert card["peak_rss_bytes"] <= 7 * GIB
+    assert card["peak_rss_bytes"] <= 6 * GIB

@@ -126,7 +126,8 @@ def changed_outside(peft_model: nn.Module, before: dict[nn.Parameter, TensorStat
 def _state(parameter: nn.Parameter, with_sums: bool) -> TensorState:
     sums = (0.0, 0.0)
     if with_sums:
-        sums = (float(parameter.norm()), float(parameter.sum(dtype=torch.float64)))
+        # Row by row: of a whole table in float64 torch would make a copy, 1.1 GB of a large one.
+        sums = (float(parameter.norm()), float(parameter.sum(-1).double().sum()))
     return (parameter.data_ptr(), parameter._version, *sums)
 
 
