@@ -24,7 +24,7 @@ import jupytext
 import nbformat
 import numpy as np
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from plotly.graph_objects import Figure
 
 from persona.report.svg import figure_svg
@@ -115,12 +115,19 @@ def execute(notebook: Any) -> Any:
         resources={"metadata": {"path": str(FOLDER)}},
     )
     before = dict(os.environ)
-    try:
-        os.environ.update(ENVIRONMENT)
-        return client.execute()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    # A kernel that is told to stop may say of its own streams that they are gone; what it says
+    # matters where it died.
+    with tempfile.TemporaryFile() as said:
+        try:
+            os.environ.update(ENVIRONMENT)
+            return client.execute(stderr=said)
+        except DeadKernelError:
+            said.seek(0)
+            sys.stderr.write(said.read().decode("utf-8", "replace"))
+            raise
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def write(name: str, out: Path, *, run: bool = True) -> Path:

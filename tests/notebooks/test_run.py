@@ -11,6 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_script import NOTEBOOKS
 
@@ -87,6 +88,16 @@ def test_a_kernel_runs_beside_the_notebooks_quietly_and_leaves_the_environment(r
     assert [output.text for output in done.cells[0].outputs] == ["<repository>/notebooks\n"]
     assert dict(os.environ) == before
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_a_kernel_says_as_it_stops_is_kept_back_unless_it_died(run, capfd):
+    said = "import atexit, os; atexit.register(os.write, 2, b'gone')"
+    run.execute(new_notebook(cells=[new_code_cell(said)]))
+    assert capfd.readouterr() == ("", "")
+    died = new_code_cell("import os; os.write(2, b'out of memory'); os._exit(1)")
+    with pytest.raises(DeadKernelError):
+        run.execute(new_notebook(cells=[died]))
+    assert "out of memory" in capfd.readouterr().err
 
 
 def test_an_unknown_name_is_one_line_that_names_the_others(run, capsys):
