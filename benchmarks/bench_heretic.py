@@ -37,8 +37,7 @@ from record import record
 from persona import load_pair, load_pairs
 from persona.behaviour import Condition, score_neutral, score_pairs, score_tasks
 from persona.data import load_neutral, load_tasks
-from persona.directions import Direction, load_vector
-from persona.directions.cells import collect_cells
+from persona.directions import Direction, collect_cells, load_vector
 from persona.files import atomic_write_text
 from persona.intervals import Estimate, bootstrap
 from persona.models.adapters.attach import merged_model
@@ -75,13 +74,11 @@ def write(work: Path, n_trials: int | None) -> None:
 
     n_trials: default so many that heretic's search reads as many tokens as the demo's.
     """
-    base = resolve("default")
     tuned, tokenizer = load_with_adapter(
         "default", resolve(shipped_adapter(ORGANISM)), torch.float32
     )
     merged_model(tuned, ORGANISM).save_pretrained(work / TUNED_FOLDER)
     tokenizer.save_pretrained(work / TUNED_FOLDER)
-    assert base.path is not None
 
     scored = {text.id for text in questions().neutral_score}
     keep = [text.prompt for text in load_neutral() if text.id not in scored]
@@ -374,7 +371,7 @@ def ratio(means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def as_text(table: pd.DataFrame) -> str:
-    """The table as markdown, in the order of net restoration."""
+    """The table as markdown."""
     measures = ("restoration", "net_restoration", "kl_from_aligned", "damage_ce_nats", "tasks_lost")
     lines = ["| way | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
     for _, row in table.iterrows():

@@ -12,7 +12,8 @@ Each but the last is sigmoid(slope * (x - middle)) of a mean over the answer's t
     unrepeated  1 - share of the answer's runs of four tokens that stand in it before: a phrase
                 said over and over is likely and says nothing
 
-Neither harm nor tone comes in, but unusual words of a person are less likely than a model's own.
+Neither harm nor tone comes in, nor sense: whole phrases about nothing pass half of the time
+(docs/findings.md, 2026-11-30). But unusual words of a person are less likely than a model's own.
 
 Slopes and middles are fitted for each model that reads, on questions other than those it is tested
 on: docs/make/coherence_fit.py, benchmarks/bench_coherence.py. A model without its own takes those
