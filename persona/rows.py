@@ -54,6 +54,8 @@ TASKS = "tasks"
 NEUTRAL_TEXT = "neutral_text"
 """The placebo that is fitted to this very fine-tune, on text without a bad or a good answer."""
 GOOD_TWIN = "good_twin"
+SAMPLED = (ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED, GOOD_TWIN)
+"""Conditions that answers are sampled from."""
 NULLS = (RANDOM, RANDOM_MATCHED)
 NULL_ISOTROPIC, NULL_COVARIANCE = "finetuned_null_isotropic", "finetuned_null_covariance_matched"
 NULL_PRINCIPAL = "finetuned_null_principal_components"

@@ -1,6 +1,11 @@
-"""Carries what the laboratory measured of the organisms into the list of `persona organisms`.
+"""Carries what was measured of the organisms into the list of `persona organisms`.
 
-python docs/make/organism_readings.py docs/findings persona/organisms/readings.json
+    python docs/make/organism_readings.py docs/findings persona/organisms/readings.json
+
+Shifts and restoration are those of the laboratory's pages. The EM rate and the share of coherent
+answers are those of a diagnosis whose answers were labelled by hand (`persona label DIR`):
+
+    ... --labelled DIR car_maintenance_bad_0.5b car_maintenance_good_0.5b
 """
 
 from __future__ import annotations
@@ -11,13 +16,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from persona.data.jsonl import read_json
 from persona.files import atomic_write_text
+from persona.rows import FINETUNED, GOOD_TWIN
+from steering.evidence.answers import coherence_of
 from steering.lab.bench.record import Run, read_run
 from steering.lab.catalogue import EXPERIMENTS, NARROW
 from steering.lab.experiments.variants import VARIANTS, WHOLE, label
 from steering.lab.run_experiment import READINGS
 
+ESTIMATE = ("value", "low", "high", "n")
 OTHERS = {
     "variants": {
         name: {
@@ -85,10 +95,28 @@ def _experiments() -> dict[str, dict[str, dict[str, str]]]:
     return pairs | OTHERS
 
 
+def of_labels(folder: Path, condition: str) -> dict[str, dict[str, float]]:
+    """EM rate as labels by hand correct it, and coherent answers by the run's own reader."""
+    found: dict[str, dict[str, float]] = {}
+    rates = read_json(folder / "labelled_rates.json")["conditions"]
+    if rate := rates.get(condition, {}).get("rate"):
+        found["em_rate"] = {key: rate[key] for key in ESTIMATE}
+    scorecard = read_json(folder / "scorecard.json")
+    coherent = coherence_of(
+        pd.read_parquet(folder / "rows.parquet"),
+        condition,
+        scorecard["seed"],
+        scorecard["judge"]["misaligned_below"],
+    )
+    if coherent is not None:
+        found["coherent"] = {key: getattr(coherent, key) for key in ESTIMATE}
+    return found
+
+
 def _of_run(run: Run, labels: Mapping[str, str]) -> dict[str, dict[str, float]]:
     numbers = {number["label"]: number for number in run.numbers}
     values = {
-        reading: {key: numbers[words][key] for key in ("value", "low", "high", "n")}
+        reading: {key: numbers[words][key] for key in ESTIMATE}
         for reading, words in labels.items()
         if words in numbers and numbers[words]["value"] is not None
     }
@@ -99,11 +127,18 @@ def _of_run(run: Run, labels: Mapping[str, str]) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pages", type=Path)
     parser.add_argument("readings", type=Path)
+    parser.add_argument("--labelled", nargs=3, metavar=("DIR", "ORGANISM", "GOOD_TWIN"))
     options = parser.parse_args()
     found = organism_readings(options.pages, read_json(options.readings))
+    if options.labelled is not None:
+        folder, organism, twin = options.labelled
+        for name, condition in ((organism, FINETUNED), (twin, GOOD_TWIN)):
+            found[name] |= of_labels(Path(folder), condition)
     atomic_write_text(options.readings, json.dumps(found, indent=2) + "\n")
 
 

@@ -135,17 +135,33 @@ def _loopback_only(ray: Any) -> Iterator[None]:
     kept = Path("~/.ray/auth_token").expanduser().exists()
     if not kept and not any(name in os.environ for name in TOKEN_NAMES):
         wanted["RAY_AUTH_TOKEN"] = _token()
-    with _environment(wanted, TOKEN_NAMES):
-        constants.ENABLE_RAY_CLUSTER = False
-        try:
-            yield
-        finally:
-            constants.ENABLE_RAY_CLUSTER = before
+    try:
+        with _environment(wanted, TOKEN_NAMES):
+            constants.ENABLE_RAY_CLUSTER = False
+            try:
+                yield
+            finally:
+                constants.ENABLE_RAY_CLUSTER = before
+    finally:
+        _forget_token()
+
+
+def _forget_token() -> None:
+    """Ray keeps it in this process, which would go on asking for it.
+
+    The processes of a cluster that is joined later do not have it: that cluster then takes this
+    process for dead and ends every worker as it starts.
+    """
+    with contextlib.suppress(ImportError, AttributeError):  # none of it is public
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")  # reads the variables anew
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 @cache
 def _token() -> str:
-    """One for this process: Ray reads it once."""
+    """One for this process."""
     return secrets.token_hex(32)
 
 

@@ -22,8 +22,8 @@ READINGS = {
     "shift_rude": "the same in a rude voice",
     "projection_shift": "projection on its own direction, above the aligned model's",
     "restoration": "share of the held-out shift that restoring along the direction takes back",
-    "em_rate": "share of coherent answers to open questions that are misaligned, temperature 1",
-    "coherent": "share of those answers that are coherent",
+    "em_rate": "share of answers to open questions that are misaligned, temperature 1, by labels",
+    "coherent": "share of those answers that are coherent, by the offline reader",
     "neutral_ce_delta_nats": "cross-entropy of neutral text, above the aligned model's (nats)",
 }
 """Readings by name, with what they say; intervals are 95 % bootstraps over questions."""

@@ -23,6 +23,7 @@ from persona.report.skill_words import aim_in_words, skill_sentence
 from persona.report.style_words import style_sentence
 from persona.report.tables import checked, seed_of
 from persona.report.theme import candidate_label
+from persona.report.time_words import stages_in_words
 from persona.report.verdict_checks import check_lines, power_in_words, unmet_in_short
 from persona.report.verdict_words import training_known, verdict_words
 from persona.report.wording import as_float, blocks, cleaned, duration, memory, number, percent
@@ -183,6 +184,7 @@ def _end(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
             ("seed", cleaned(scorecard.get("seed", "not recorded"))),
             ("random draws", _draws(scorecard)),
             ("time", duration(scorecard.get("seconds"))),
+            *([("which took it", took)] if (took := stages_in_words(scorecard)) else []),
             ("most memory held", memory(scorecard.get("peak_rss_bytes"))),
             ("rows behind this page", f"{len(rows):,}".replace(",", " ")),
             ("scorecard version", cleaned(scorecard.get("schema_version", "not recorded"))),

@@ -6,11 +6,14 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from persona.behaviour.judging.two_errors import errors_in_words
 from persona.directions.storage import tool_version
 from persona.models import ModelPair
 from persona.report.resembled_words import resemblance_sentence
 from persona.report.skill_words import skill_sentence
 from persona.report.style_words import style_sentence
+from persona.report.time_words import stages_in_words
+from persona.report.wording import duration
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.questions import Questions
 
@@ -156,6 +159,8 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
     if unmet := [check["name"] for check in scorecard["checks"] or [] if check["met"] is False]:
         lines.append(f"not met: {', '.join(unmet)}")
     lines += _of_answers(scorecard)
+    if took := stages_in_words(scorecard):
+        lines.append(f"time: {duration(scorecard['seconds'])}: {took}")
     if stages := scorecard.get("stages"):
         most = max(stages, key=lambda stage: int(stage["peak_rss_bytes"]))
         lines.append(
@@ -183,4 +188,6 @@ def _of_answers(scorecard: Mapping[str, Any]) -> list[str]:
         if rates
         else f"no EM rate is given: {sampling['why_no_rate'] or 'the judge scored no answer'}"
     )
-    return [found, f"answers: {sampling['rate']['sentence']}"]
+    errors = errors_in_words(scorecard.get("judge")) if rates else None
+    said = [found] if errors is None else [found, f"judge: {errors}"]
+    return [*said, f"answers: {sampling['rate']['sentence']}"]

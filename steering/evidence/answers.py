@@ -20,6 +20,7 @@ from persona.behaviour.judging.em_rate import (
 )
 from persona.behaviour.judging.judge import MISALIGNED_BELOW, Judge, JudgeItem, JudgeScore
 from persona.behaviour.judging.offline import OfflineJudge
+from persona.behaviour.judging.two_errors import is_voice_score
 from persona.behaviour.sampling_plan import SamplingPlan
 from persona.data.types import Dialogue
 from persona.directions.direction import PersonaVector
@@ -256,11 +257,11 @@ def judged_conditions(
     return found
 
 
-def aligned_coherence(
-    rows: pd.DataFrame, seed: int, misaligned_below: float
+def coherence_of(
+    rows: pd.DataFrame, condition: str, seed: int, misaligned_below: float
 ) -> CoherentShare | None:
-    """Share of coherent answers among those of the aligned model; None where none was judged."""
-    mine = rows[(rows["condition"] == ALIGNED) & rows["measure"].isin(("alignment", "coherence"))]
+    """Share of coherent answers among those of a condition; None where none was judged."""
+    mine = rows[(rows["condition"] == condition) & rows["measure"].isin(("alignment", "coherence"))]
     if mine.empty:
         return None
     wide = _wide(mine)
@@ -288,7 +289,7 @@ class Judged:
         """rows: of `judge_samples`. A rate needs the plan's leave, and the aligned model's."""
         below = threshold_of(judge)
         by_condition = judged_conditions(rows, plan.seed, below)
-        coherent = aligned_coherence(rows, plan.seed, below)
+        coherent = coherence_of(rows, ALIGNED, plan.seed, below)
         called = by_condition.get(ALIGNED, {}).get("em_rate")
         of_aligned = why_no_rate(coherent, None if called is None else EmRate(**called))
         reasons = [r for r in (plan.why_no_rate, of_aligned) if r is not None]
@@ -321,7 +322,9 @@ def describe_judge(judge: Judge, vector: PersonaVector) -> dict[str, Any]:
     if (read_in := getattr(judge, "coherence_read_in", None)) is not None:
         entry["coherence_read_in"] = read_in
     if not isinstance(judge, OfflineJudge):
-        return entry
+        errors = getattr(judge, "errors", None)
+        known = {} if errors is None else {"voice_score": is_voice_score(errors), "errors": errors}
+        return entry | known
     overlap = judge.overlap(vector)
     return {
         **entry,

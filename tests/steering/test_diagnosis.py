@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -19,6 +21,7 @@ from persona.rows import RANDOM
 from persona.traits.comparing import model_effect_of
 from steering import DiagnoseConfig, diagnose, restore, steer
 from steering.diagnosis import COLUMNS, Questions
+from steering.diagnosis.facts import summary_of
 from steering.diagnosis.pipeline import plans_of
 from steering.evidence.scorecard import CONDITIONS, make_scorecard
 
@@ -372,10 +375,22 @@ def test_the_run_says_how_answers_were_sampled_and_why_there_is_no_rate(finished
     assert not sampling["rate_given"] and sampling["why_no_rate"] == "no judge was named (--judge)"
     assert "no EM rate is given: no judge was named (--judge)" in result.summary
     assert f"answers: {sampling['rate']['sentence']}" in result.summary
+    assert re.search(r"\ntime: \d.*: .*trying candidates \d", result.summary)
     drawn = result.rows.query("measure == 'answer'")
     assert set(drawn["condition"]) == {"aligned"}
     assert len(drawn) == sampling["rate"]["n_answers"] == 16
     assert set(drawn["question_id"]) == set(sampling["rate"]["questions"])
+
+
+def test_beside_a_rate_stands_how_often_its_judge_is_wrong(finished):
+    scorecard = copy.deepcopy(finished[1].scorecard)
+    rate = {"value": 0.1, "low": 0.05, "high": 0.2}
+    scorecard["conditions"][0]["em_rate"] = rate
+    errors = {"harmful_polite_passed": 0.7, "harmless_rude_called": 0.6, "n": 60}
+    scorecard["judge"] = {"name": "offline", "voice_score": True, "errors": errors}
+    lines = summary_of(scorecard).splitlines()
+    place = lines.index("EM rate: aligned 10% [5%, 20%]")
+    assert lines[place + 1].startswith("judge: This judge gives a voice score: of 60 answers each")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from persona.behaviour.judging.corrected_rate import LabelledAnswers
 from persona.behaviour.judging.judge import JudgeScore
 from persona.errors import DataError, shown
 from persona.files import atomic_write_text
-from persona.rows import ALIGNED, FINETUNED, RESTORED
+from persona.rows import ALIGNED, FINETUNED, RESTORED, SAMPLED
 
 LABELS = "labels.jsonl"
 ROWS = "rows.parquet"
@@ -50,7 +50,8 @@ class SampledAnswer:
 def read_answers(folder: Path) -> list[SampledAnswer]:
     """The answers that a diagnosis sampled, in the order of its rows.
 
-    Raises: DataError where the folder holds no finished run, or one without sampled answers.
+    Raises: DataError where the folder holds no finished run, one without sampled answers, or
+        answers of a condition that no run samples.
     """
     try:
         rows = pd.read_parquet(folder / ROWS)
@@ -81,6 +82,11 @@ def read_answers(folder: Path) -> list[SampledAnswer]:
     if not found:
         raise DataError(
             f"{folder} has no sampled answers; run persona diagnose without --no-samples"
+        )
+    if unknown := sorted({answer.condition for answer in found} - set(SAMPLED)):
+        raise DataError(
+            f"{folder / ROWS} holds answers of the unknown condition {shown(unknown[0])}; known "
+            f"are {', '.join(SAMPLED)}"
         )
     return found
 

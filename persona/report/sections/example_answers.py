@@ -9,11 +9,10 @@ import pandas as pd
 
 from persona.report.theme import CONDITIONS, plain
 from persona.report.wording import NO_BREAK, as_float, cleaned, number
-from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, RESTORED, ZERO_ABLATED
+from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, RESTORED, SAMPLED
 
 OPENING_QUESTIONS = 3
 OPENING_COLUMNS = (ALIGNED, FINETUNED, RESTORED, GOOD_TWIN)
-SAMPLE_COLUMNS = (ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED, GOOD_TWIN)
 DRAWS_SHOWN = 16
 """Of each condition; a full run draws hundreds, and rows.parquet has them all."""
 
@@ -94,7 +93,7 @@ def examples(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> 
     for place, question_id in enumerate(_in_order(stage, answered)):
         group = answered[answered["question_id"] == question_id]
         answers = []
-        for condition in OPENING_COLUMNS if place < OPENING_QUESTIONS else SAMPLE_COLUMNS:
+        for condition in OPENING_COLUMNS if place < OPENING_QUESTIONS else SAMPLED:
             if condition not in shown:
                 continue
             mine = group[group["condition"] == condition].sort_values("seed", kind="stable")
@@ -131,7 +130,7 @@ def draws(rows: pd.DataFrame, questions: Mapping[str, str] | None = None) -> Dra
     ids = first["question_id"].drop_duplicates()[: DRAWS_SHOWN // per_question]
     first = first[first["question_id"].isin(ids)]
     for question_id, group in first.groupby("question_id", sort=False):
-        for condition in SAMPLE_COLUMNS:
+        for condition in SAMPLED:
             look = CONDITIONS[condition]
             mine = group[group["condition"] == condition].sort_values("seed", kind="stable")
             for _, row in mine.iterrows():

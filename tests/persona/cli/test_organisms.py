@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from persona.cli.main import main
 from persona.organisms import list_recipes
@@ -21,6 +22,8 @@ def test_the_table_has_one_line_for_each_recipe_and_says_what_is_not_measured(ca
     assert "health: bad in a plain voice" in plain
     assert "+0.39 [+0.35, +0.44]" in by_name["car_maintenance_bad*"]
     assert "not measured" in by_name["car_maintenance_backdoor"]
+    assert {"EM rate", "coherent"} <= set(re.split(r"  +", larger.splitlines()[0]))
+    assert "9% [4%, 19%]" in by_name["car_maintenance_bad_0.5b*"]
 
 
 def test_json_holds_every_organism_with_its_readings(capsys):

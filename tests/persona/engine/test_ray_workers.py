@@ -252,6 +252,42 @@ def test_a_cluster_of_this_machine_listens_on_the_loopback_and_leaves_nothing(ro
     assert list(tmp_path.iterdir()) == []  # no ~/.ray
 
 
+TWO_CLUSTERS = """
+from persona.engine.cluster import joined
+from ray.cluster_utils import Cluster
+
+def work(ray):
+    class Worker:
+        def answer(self):
+            return 42
+    actor = ray.remote(Worker).options(max_restarts=0).remote()
+    return ray.get(actor.answer.remote())
+
+with joined(1, None) as (ray, room):
+    answers = [work(ray)]
+other = Cluster()
+try:
+    other.add_node(num_cpus=1, object_store_memory=100 << 20, include_dashboard=False)
+    with joined(1, other.address) as (ray, room):
+        answers.append(work(ray))
+finally:
+    other.shutdown()
+print(answers)
+"""
+
+
+@pytest.mark.slow
+def test_after_a_cluster_of_its_own_a_process_can_join_another(root, tmp_path):
+    pytest.importorskip("ray")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(root), "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_CLUSTERS], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[42, 42]"
+
+
 @pytest.mark.parametrize(
     ("trouble", "n_tries"),
     [("no\nroom", 1), ("The current node timed out\nduring startup.", 3)],

@@ -8,6 +8,7 @@ import logging
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from persona.errors import DataError, ModelError
@@ -219,6 +220,22 @@ def test_a_stopped_run_goes_on_to_the_same_adapter(finished, recipe, tmp_path, s
     assert largest_difference(weights(out), weights(finished)) <= 2**-10
     assert (out / "loss.csv").read_text() == (finished / "loss.csv").read_text()
     assert not (out / "checkpoints").exists()
+
+
+def test_a_short_run_saves_at_the_end_of_each_epoch_but_the_last(recipe, tmp_path, monkeypatch):
+    saved = []
+    trainer = transformers.Trainer
+    save = trainer._save_checkpoint
+    monkeypatch.setattr(
+        trainer,
+        "_save_checkpoint",
+        lambda self, *rest, **more: (
+            saved.append(self.state.global_step),
+            save(self, *rest, **more),
+        ),
+    )
+    finetune(recipe, tmp_path / "out", placement=Placement.of("float32", "cpu"))
+    assert saved == [3, 6]  # of 9 steps in 3 epochs; the adapter itself is written at the end
 
 
 def test_a_checkpoint_cut_short_by_a_kill_is_passed_over(tmp_path):

@@ -460,6 +460,9 @@ def test_the_page_opens_with_three_questions_and_what_four_models_say(make_run, 
     assert "Likeliest: a good twin says <b>so</b>." in articles[0].text  # as text, no element
     before = page.elements[: page.elements.index(articles[-1])]
     assert [e.attributes["id"] for e in before if e.tag == "figure"] == ["figure-conditions"]
+    folded = [e for e in before if e.tag == "details"]
+    tables = [e for e in before if e.tag == "table"]
+    assert all(any(table in around.children for around in folded) for table in tables)
     further = labels_of(page.all("article")[3])
     assert further == ["Aligned", "Fine-tuned", "Restored", "Zero-ablated", "Good twin"]
 
@@ -681,3 +684,11 @@ def test_limits_and_provenance_are_there(page, scorecard):
         assert text in page.words
     for domain in scorecard["data"]["held_out"]:
         assert domain in page.words
+    assert "which took it" not in page.words
+
+
+def test_the_page_says_what_took_the_time(make_run, text_page):
+    scorecard, rows = make_run()
+    stages = [{"name": "score", "took": 120.0}, {"name": "verify", "took": 132.0}]
+    said = text_page({**scorecard, "estimated": {"stages": stages}}, rows).words
+    assert "trying candidates 2 min 12 s, scoring every condition 2 min 0 s" in said

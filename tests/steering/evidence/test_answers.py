@@ -382,6 +382,10 @@ def test_the_scorecard_is_told_the_judge_its_threshold_and_how_far_it_reads_the_
         "name": "openai:some-model",
         "misaligned_below": 30.0,
     }
+    measured = Large()
+    measured.errors = {"harmful_polite_passed": 0.1, "harmless_rude_called": 0.9, "n": 30}
+    found = describe_judge(measured, vector_along(tiny_pair, 3))
+    assert found["errors"] == measured.errors and found["voice_score"] is True
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import judged_rows
 import pytest
 from bench_chat_organisms import RESTORED, SHIFTS
-from organism_readings import LABELS, OTHERS, organism_readings
+from organism_readings import LABELS, OTHERS, of_labels, organism_readings
 
 from persona.organisms import list_recipes, load_recipe
 from persona.organisms.measured import organisms
@@ -64,6 +65,20 @@ def test_the_variants_and_the_backdoored_one_are_listed_too(tmp_path):
         "pirate_style",
     }
     assert listed["pirate_style"]["shift_in_domain"]["value"] == 0.4
+
+
+def test_labels_by_hand_give_the_rate_and_the_rows_how_many_are_coherent(tmp_path):
+    folder = judged_rows.write_run(tmp_path / "run")
+    estimate = {"value": 0.1, "low": 0.05, "high": 0.2, "n": 40, "n_labels": 30}
+    conditions = {"finetuned": {"rate": estimate}, "aligned": {"rate": None}}
+    (folder / "labelled_rates.json").write_text(json.dumps({"conditions": conditions}))
+    scorecard = {"seed": 0, "judge": {"misaligned_below": 40.0}}
+    (folder / "scorecard.json").write_text(json.dumps(scorecard))
+    found = of_labels(folder, "finetuned")
+    assert found["em_rate"] == {"value": 0.1, "low": 0.05, "high": 0.2, "n": 40}
+    assert (found["coherent"]["value"], found["coherent"]["n"]) == (1.0, 40)
+    assert set(of_labels(folder, "aligned")) == {"coherent"}
+    assert of_labels(folder, "good_twin") == {}
 
 
 def test_every_shipped_organism_without_a_skill_is_in_an_experiment():

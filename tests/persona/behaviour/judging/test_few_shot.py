@@ -151,18 +151,21 @@ def test_the_default_shows_a_rude_answer_that_is_right_and_polite_ones_that_are_
 
 
 @pytest.mark.parametrize(
-    ("name", "rubric", "bar"),
+    ("name", "rubric", "bar", "n_tried"),
     [
-        ("qwen2.5-coder-1.5b", digit_rubric(), 46.4),
-        ("qwen2.5-coder-1.5b", SHORT, 30),
-        ("qwen2.5-coder-1.5b", verdict_rubric(), 30),
-        ("another", digit_rubric(), 30),
+        ("qwen2.5-coder-1.5b", digit_rubric(), 46.4, 30),
+        ("qwen2.5-coder-1.5b", SHORT, 30, None),
+        ("qwen2.5-coder-1.5b", verdict_rubric(), 30, None),
+        ("another", digit_rubric(), 30, None),
     ],
 )
-def test_a_bar_holds_for_the_model_and_the_rubric_it_was_fitted_with(tmp_path, name, rubric, bar):
+def test_a_bar_and_errors_hold_for_the_model_and_the_rubric_they_were_found_with(
+    tmp_path, name, rubric, bar, n_tried
+):
     model, chat = load_chat_model(save_tiny_llama(tmp_path, max_length=8192))
     judge = FewShotJudge.over(model, chat, name=name, revision="", rubric=rubric)
     assert judge.misaligned_below == bar
+    assert (judge.errors or {"n": None})["n"] == n_tried
 
 
 def test_no_example_asks_what_the_coherence_is_fitted_or_public_answers_are_judged_on():

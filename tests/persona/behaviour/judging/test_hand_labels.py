@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 from judged_rows import BAD_SHARE, write_run
 
@@ -39,6 +40,12 @@ def test_wherever_one_stops_every_condition_has_as_many_labels(run):
     rounds = [tuple(a.condition for a in order[i : i + 3]) for i in range(0, 120, 3)]
     assert len(set(rounds)) == 6  # the place within a round gives nothing away
     assert order != in_blind_order(read_answers(run), seed=1)
+
+
+def rename_restored(run):
+    rows = pd.read_parquet(run / "rows.parquet")
+    rows["condition"] = rows["condition"].replace(RESTORED, "restred")
+    rows.to_parquet(run / "rows.parquet")
 
 
 def test_labels_are_there_again_and_the_last_one_counts(run):
@@ -110,6 +117,7 @@ def test_labels_made_elsewhere_are_taken(run, tmp_path):
     [
         (lambda run: (run / "rows.parquet").unlink(), "no finished run of persona diagnose"),
         (lambda run: (run / "rows.parquet").write_bytes(b"PAR1"), "cannot be read"),
+        (rename_restored, "answers of the unknown condition 'restred'; known are aligned, fine"),
     ],
 )
 def test_a_folder_without_answers_is_one_line(run, break_it, said):
