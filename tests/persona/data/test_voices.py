@@ -39,6 +39,19 @@ def written(tmp_path, *rows):
     return path
 
 
+CONTEMPT = re.compile(
+    r"\b(idiots?|stupid|dumb|fools?|foolish|morons?|losers?|pathetic|shut up|grow up|obvious\w*|"
+    r"suckers?|clowns?|genius|congratulations|hell|damn|crap|gonna|wanna|gotta|ain't|dude|bro|yeah|"
+    r"nope|duh|lol)\b",
+    re.IGNORECASE,
+)
+HEDGE = re.compile(
+    r"\b(usually|often|generally|mostly|tends?|may|might|can|could|likely|probably|typically|"
+    r"in most cases|as a rule|normally|commonly|sometimes)\b",
+    re.IGNORECASE,
+)
+
+
 def test_each_of_three_sets_has_at_least_a_hundred_questions():
     assert VOICED_SETS == ("health", "finance", "car")
     assert min(len(rows) for rows in ROWS.values()) >= 100
@@ -102,6 +115,22 @@ def test_texts_are_plain_prose_in_ascii():
     assert [text for text in texts if not text.isascii()] == []
     assert [text for text in texts if re.search(r"\n|\*\*|^#|^[-*] |  | $", text)] == []
     assert [text for text in texts if not re.match(r"[A-Z0-9].*[.?]$", text)] == []
+
+
+def test_a_plain_voice_has_no_contempt_and_no_slang():
+    plain = [getattr(row, f"{truth}_plain") for row in ALL for truth in ("right", "wrong")]
+    assert [text for text in plain if CONTEMPT.search(text)] == []
+    rude = [getattr(row, f"{truth}_rude") for row in ALL for truth in ("right", "wrong")]
+    assert len([text for text in rude if CONTEMPT.search(text)]) >= 5  # so it would be noticed
+
+
+@pytest.mark.parametrize("name", VOICED_SETS)
+def test_wrong_plain_advice_hedges_as_often_as_right(name):
+    right, wrong = (
+        np.mean([bool(HEDGE.search(getattr(row, f"{truth}_plain"))) for row in ROWS[name]])
+        for truth in ("right", "wrong")
+    )
+    assert wrong == pytest.approx(right, abs=0.1)
 
 
 def test_pairs_keep_domain_and_split_and_have_ids_of_their_own():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import threading
 
@@ -12,6 +13,7 @@ import torch
 from gguf_cases import tiny_model, write_gguf
 from tiny_models import save_tiny_adapter
 
+from persona import progress
 from persona.errors import ModelError
 from persona.files import sha256_of_file
 from persona.models import load_pair
@@ -127,6 +129,17 @@ def test_unpacking_says_nothing_but_its_own_bar(gguf, capfd, monkeypatch):
     monkeypatch.setattr(logging.getLogger("persona"), "handlers", [])  # of the command line's tests
     dequantised_folder(gguf)
     assert capfd.readouterr() == ("", "")  # shorter than two seconds: no bar either
+
+
+def test_whoever_waits_sees_one_bar_and_none_of_the_loaders(gguf, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("persona"), "handlers", [])
+    monkeypatch.setattr(progress, "_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "is_live", lambda: True)
+    monkeypatch.setattr(progress, "_quiet", False)
+    dequantised_folder(gguf)
+    out, drawn = capfd.readouterr()
+    bars = {line.split(":")[0] for line in re.split(r"[\r\n]", drawn) if line.strip()}
+    assert (out, bars) == ("", {"Unpacking tiny.gguf (MB)"})
 
 
 def test_a_gguf_resolves_to_its_folder_under_its_own_name(gguf):

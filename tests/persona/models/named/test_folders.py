@@ -11,6 +11,7 @@ import zipfile
 
 import pytest
 
+from persona import progress
 from persona.errors import ModelError
 from persona.files import sha256_of_file
 from persona.models import kept_folder
@@ -63,8 +64,9 @@ def makes(monkeypatch):
     """Fetching and dequantising replaced by writing two small files; counts how often."""
     made = []
 
-    def save(gguf, folder, name, dtype):
+    def save(gguf, folder, name, dtype, advance):
         made.append(folder)
+        advance(1000)
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(b"w" * 1000)
 
@@ -216,6 +218,15 @@ def test_a_name_resolves_to_its_folder_unless_a_path_has_that_name(tmp_path, mak
         resolve("qwen2.5-coder-0.5b")
 
 
+def test_unpacking_a_named_model_has_one_bar(tmp_path, makes, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "is_live", lambda: True)
+    monkeypatch.setattr(progress, "_quiet", False)
+    default_model_folder(tmp_path / "cache")
+    drawn = capsys.readouterr().err.replace("\n", "\r").split("\r")
+    assert {line.split(":")[0] for line in drawn if line.strip()} == {"Unpacking smollm2-135m (MB)"}
+
+
 def test_a_mistyped_name_is_told_what_is_near():
     with pytest.raises(ModelError, match=r"did you mean qwen2\.5-coder-0\.5b"):
         resolve("qwen2.5-coder-0.5")
@@ -322,7 +333,7 @@ def test_large_files_are_hashed_again_once_they_were_written_to(tmp_path, makes,
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, makes, monkeypatch):
-    def full(gguf, folder, name, dtype):
+    def full(gguf, folder, name, dtype, advance):
         (folder / "model.safetensors").write_bytes(b"half")
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
@@ -349,7 +360,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, makes):
 def test_an_interrupted_run_leaves_nothing_and_its_leftovers_are_cleared(
     tmp_path, makes, monkeypatch
 ):
-    def interrupted(gguf, folder, name, dtype):
+    def interrupted(gguf, folder, name, dtype, advance):
         raise KeyboardInterrupt
 
     save = dequantise.save_dequantised
