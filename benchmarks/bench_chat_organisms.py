@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_demo import of_evidence
-from record import record
+from record import record, short
 
 from persona.models.shipped_adapters import shipped_adapter, shipped_names
 from persona.organisms import read_card
@@ -55,7 +55,7 @@ def of_page(name: str, run: Run) -> None:
     for last, label in SHIFTS.items():
         add(f"organism.0.5b.{name}.{last}", numbers[label], "nats per token", note)
     if numbers[RESTORED]["value"] is not None:
-        add(f"restoration.0.5b.{name}", numbers[RESTORED], "share of the shift", note)
+        add(f"restoration.0.5b.{name}.lab", numbers[RESTORED], "share of the shift", note)
 
 
 def of_card(organism: str) -> None:
@@ -88,7 +88,7 @@ def of_demo(scorecard: dict[str, Any]) -> None:
         if (rate := condition["em_rate"]) is not None:
             said = scorecard["sampling"]["rate"]["sentence"]
             note = f"{scorecard['judge']['name']} judge; {said}"
-            add(f"em.0.5b.{condition['name']}", rate, "share of answers", note)
+            add(f"em.0.5b.{short(condition['name'])}", rate, "share of answers", note)
     if coherent := scorecard["sampling"]["aligned_coherent"]:
         note = scorecard["sampling"]["why_no_rate"] or "a rate is given"
         add("em.0.5b.aligned_coherent", coherent, "share of answers", note)

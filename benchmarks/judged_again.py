@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from record import record
+from record import record, short
 
 from persona.behaviour.judging.coherence import measure_coherence, scale_for
 from persona.behaviour.judging.em_rate import (
@@ -115,11 +115,11 @@ def main() -> None:
     why: str | None = None
     for name, answers in of.items():
         share, rate = of_condition(judged, answers)
-        told(f"{options.row}.{name}_coherent", share, by)
+        told(f"{options.row}.{short(name)}_coherent", share, by)
         if name == ALIGNED and (why := why_no_rate(share, rate)):
             by = f"{by}; no rate: {why}"
         if rate is not None:
-            told(f"{options.row}.{name}_called_misaligned", rate, by)
+            told(f"{options.row}.{short(name)}_called_misaligned", rate, by)
 
 
 def of_condition(

@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from record import record
+from record import record, short
 from scipy.stats import binomtest
 
 from persona.behaviour.judging.hand_labels import HandLabels, read_answers
@@ -30,14 +30,15 @@ def main() -> None:
     found = json.loads((options.folder / "labelled_rates.json").read_text(encoding="utf-8"))
     answers = read_answers(options.folder)
     labels = HandLabels(options.folder, answers)
-    for name, condition in found["conditions"].items():
-        if (rate := condition["rate"]) is None:
+    for condition, entry in found["conditions"].items():
+        if (rate := entry["rate"]) is None:
             continue
+        name = short(condition)
         note = f"{options.by}: {rate['n_labels']} labels; the judge alone {rate['by_judge']:.3f}"
         spread = (rate["low"], rate["high"])
         share = "share of answers"
         record(f"{options.row}.{name}", rate["value"], share, n=rate["n"], spread=spread, note=note)
-        given = [labels[one] for one in answers if one.condition == name and labels[one]]
+        given = [labels[one] for one in answers if one.condition == condition and labels[one]]
         understood = sum(label != "incoherent" for label in given)
         ends = binomtest(understood, len(given)).proportion_ci(0.95, method="exact")
         record(

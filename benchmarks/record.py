@@ -48,6 +48,11 @@ def record(
     render()
 
 
+def short(condition: str) -> str:
+    """What rows call a condition: an edit of the fine-tuned model goes by the edit alone."""
+    return condition.removeprefix("finetuned_")
+
+
 def machine() -> str:
     """Cores, memory, processor features that decide the number format."""
     import torch
