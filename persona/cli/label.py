@@ -153,7 +153,7 @@ def rates_of(by_condition: dict[str, LabelledAnswers], sampling: dict[str, Any])
     The judge's own rate is null where the run gives none, and the reason stands in its place.
     """
     from persona.behaviour.judging.corrected_rate import MIN_LABELS, labels_missing
-    from persona.rows import ALIGNED, FINETUNED, RESTORED
+    from persona.rows import ALIGNED, FINETUNED, GOOD_TWIN, RESTORED
 
     why_none = sampling.get("why_no_rate")
     conditions = {
@@ -170,7 +170,7 @@ def rates_of(by_condition: dict[str, LabelledAnswers], sampling: dict[str, Any])
             "conditions": [one, other],
             "labels_missing": labels_missing(by_condition[one], by_condition[other]),
         }
-        for one, other in ((FINETUNED, ALIGNED), (FINETUNED, RESTORED))
+        for one, other in ((FINETUNED, ALIGNED), (FINETUNED, GOOD_TWIN), (FINETUNED, RESTORED))
         if {one, other} <= set(by_condition)
     ]
     return {
