@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from persona.report.finished_run import read_run
 from persona.report.html import render_report
 
 
-def main() -> None:
+def main(arguments_given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="keep the files in this new folder")
     parser.add_argument("--dtype", default="auto")
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--questions-per-domain", help="fewer questions: less time, same shapes")
     parser.add_argument("--of", type=Path, help="a finished demo: its evidence, tasks and report")
     parser.add_argument("--eta", type=Path, help="a finished run: how good its estimate was")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments_given)
     if options.eta is not None:
         of_estimate(json.loads((options.eta / "scorecard.json").read_text("utf-8")))
         return
