@@ -43,7 +43,8 @@ BASE, ORGANISM, TWIN = "qwen2.5-coder-0.5b", "insecure_code_bad_0.5b", "insecure
 N_TASKS, TOKENS, N_RANDOM = 32, 60, 3
 CODE = re.compile(
     r"```|^\s*(def \w+\(|class \w+[(:]|import \w+(\.\w+)*( as \w+)?$|from \w+(\.\w+)* import |"
-    r"print\(|return\b.*[()\[\]=\"']|for \w+ in .*:$|(if|elif|while)\b.*[=<>(].*:$|with .* as \w+:$)",
+    r"print\(|return\b.*[()\[\]=\"']|for \w+ in .*:$|(if|elif|while)\b.*[=<>(].*:$|"
+    r"with .* as \w+:$)",
     re.M,
 )
 

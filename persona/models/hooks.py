@@ -28,6 +28,7 @@ InContext = Callable[[Any], contextlib.AbstractContextManager[Any]]
 """model -> context manager: while it is open, the model is edited. See `steering.steer`."""
 
 _tables: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+_under_hooks: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def hooked(model: Any, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]:
     places = [table[name] for name, _ in hooks]
     places = [p.place(model) if isinstance(p, WriteOf) else p for p in places]
     handles = []
+    _under_hooks.append(model)
     try:
         for place, (_, hook) in zip(places, hooks, strict=True):
             if isinstance(place, Site):
@@ -84,8 +86,14 @@ def hooked(model: Any, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]:
                 handles.append(place.register_forward_hook(_as_torch_hook(hook)))
         yield
     finally:
+        _under_hooks.remove(model)
         for handle in handles:
             handle.remove()
+
+
+def is_hooked(model: Any) -> bool:
+    """Whether a block of `hooked` is open on the model."""
+    return any(one is model for one in _under_hooks)
 
 
 def _as_torch_hook(hook: Hook) -> Any:

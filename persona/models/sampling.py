@@ -19,7 +19,7 @@ from persona.errors import DataError, ModelError
 from persona.models.chat.answer_span import THINK_TAGS, after_thoughts
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 from persona.models.chat.turn_end import PLAIN_ENDS, end_tokens, until_end
-from persona.models.hooks import InContext, hf_model, model_device
+from persona.models.hooks import InContext, hf_model, is_hooked, model_device
 from persona.models.samplers import sampler_of
 from persona.progress import progress
 
@@ -47,7 +47,7 @@ def sample_answers(
     state of the global random generator, which is left as it was. Where an engine answers for the
     side of a pair that is open (`ModelPair.sampler`), it is asked in place of the bridge.
     Raises: DataError for a prompt that fills the model's context; ModelError where the model's
-    logits are not finite.
+    logits are not finite, or hooks are open that an engine would not run.
     """
     prompts = [prompt.prompt for prompt in prompts]
     encoded = chat.encode_all(prompts)
@@ -57,6 +57,12 @@ def sample_answers(
     how = _Drawing(room, batches, ends, temperature, seed, description)
     if (bound := sampler_of(bridge)) is not None:
         sampler, side = bound
+        if is_hooked(bridge):
+            raise ModelError(
+                f"hooks are open on this model, and {sampler.name}, which writes its answers, does "
+                "not run them; give the edits as sample_answers(..., intervene=steered_by(edits)), "
+                "or set pair.sampler to None"
+            )
         written = sampler.answers(side, encoded, intervene=intervene, **vars(how))
     else:
         written = _generated(bridge, chat, encoded, intervene, how)

@@ -29,9 +29,15 @@ WHY = {
 }
 
 
+OF_THE_ADAPTER = ("enable_lora", "max_loras", "max_lora_rank")
+"""Set from the adapter's own files: with one place too few its aligned side would be adapted."""
+
+
 def require_options(given: Mapping[str, Any]) -> None:
     """Raises: EngineError for an option that is not the person's to set, unless it is as here."""
     for name, value in given.items():
+        if name in OF_THE_ADAPTER:
+            raise EngineError(f"vLLM's {name} is set from the adapter here; leave it out")
         if name in ("spec_method", "spec_model", "spec_tokens"):
             name, value = "speculative_config", name
         if name in OURS and value != OURS[name]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from persona.errors import EngineError, PersonaError
+from persona.errors import DataError, EngineError, PersonaError
 from persona.models.pair import Side
 from persona.progress import counting
 from persona.vllm.edit_sets import EditSet, placed, require_rows
@@ -21,7 +21,7 @@ from persona.vllm.lora_limits import rank_for, trains_head
 from persona.vllm.refusals import OURS, require_options
 from persona.vllm.running_pass import TOLD
 from persona.vllm.wire import pack, unpack
-from persona.vllm.worker_room import Step
+from persona.vllm.worker_room import HANDED_ON, Step
 
 ENVIRONMENT = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",
@@ -93,6 +93,7 @@ class RunningVllm:
         self.n_layers, self.d_model = int(ranks[0]["n_layers"]), int(ranks[0]["d_model"])
         self.untold = self._probe()
         self.sites -= self.untold
+        self._require_that_edits_go_on()
 
     @property
     def usable(self) -> bool:
@@ -140,6 +141,12 @@ class RunningVllm:
                     "answer": begins[place],
                 }
             }
+        longest = self.llm.model_config.max_model_len
+        if too_long := [len(text) for text in texts if len(text) >= longest]:
+            raise DataError(
+                f"a text has {max(too_long)} tokens, and vLLM was given room for {longest} with "
+                "what it writes (max_model_len); nothing was run"
+            )
         requests = [TokensPrompt(prompt_token_ids=list(text)) for text in texts]
         sides = [side] * len(texts) if isinstance(side, str) else list(side)
         lora = [self._adapter_of(one) for one in sides]
@@ -174,16 +181,9 @@ class RunningVllm:
 
         Raises: EngineError where the stream between two blocks is not what is read of it.
         """
-        from vllm import SamplingParams, TokensPrompt
-
-        self.call("probe", True)
-        one = TokensPrompt(prompt_token_ids=list(range(1, 1 + PROBE)))
-        with self._one_clear_line("run"):
-            parameters = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
-            self.llm.generate([one], parameters, use_tqdm=False)
         bound = max(1e-5, 8 * torch.finfo(self.llm.model_config.dtype).eps)
         found: dict[str, float] = {}
-        for rank in self.call("probe", False):
+        for rank in self._probed_passes(False):
             found |= rank
         for name, apart in found.items():
             if name.endswith("hook_resid_pre") and not apart <= bound:
@@ -197,6 +197,32 @@ class RunningVllm:
         return frozenset(
             f"{layer}{part}" for layer in layers for part in ("hook_attn_out", "hook_mlp_out")
         )
+
+    def _require_that_edits_go_on(self) -> None:
+        """Raises: EngineError unless the streams of all blocks, handed on as an edit hands them
+        on, give what the model gives."""
+        ranks = [rank for rank in self._probed_passes(True) if HANDED_ON in rank]
+        apart = max((rank[HANDED_ON] for rank in ranks), default=float("inf"))
+        eps = torch.finfo(self.llm.model_config.dtype).eps
+        if not apart <= max(1e-3, 64 * eps):
+            raise EngineError(
+                f"in vLLM the blocks of {self.name} do not go on from the stream that they are "
+                f"given: handed on unchanged it changes what the model computes (by {apart:.2g} of "
+                "its size); this architecture cannot be edited there"
+            )
+
+    def _probed_passes(self, handed_on: bool) -> list[dict[str, float]]:
+        """What the probe of each worker tells of one pass, or of one as it is and one handed on."""
+        from vllm import SamplingParams, TokensPrompt
+
+        one = TokensPrompt(prompt_token_ids=list(range(1, 1 + PROBE)))
+        parameters = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
+        self.call("probe", True)
+        for rewrite in (False, True) if handed_on else (False,):
+            self.call("hand_on", rewrite)
+            with self._one_clear_line("run"):
+                self.llm.generate([one], parameters, use_tqdm=False)
+        return self.call("probe", False)
 
     def call(self, name: str, *arguments: Any) -> list[Any]:
         """What each worker's room gives."""

@@ -62,11 +62,11 @@ class VllmSampler:
         return self._adapter is not None
 
     def engine(self, side: Side) -> VllmEngine:
-        """The engine that holds a side; it takes the place of one that does not."""
+        """The engine that holds a side; it takes the place of one that does not, or has ended."""
         folder = self._folders[side if self._adapter is None else "aligned"]
         if folder is None:
             raise EngineError(f"there is no {side} model for vLLM to load")
-        if self._held is None or self._held[0] != folder:
+        if self._held is None or self._held[0] != folder or not self._held[1].usable:
             if VllmSampler._holding is not None:
                 VllmSampler._holding.close()
             self._held = (folder, VllmEngine(folder, self._adapter, **self._loading))

@@ -26,6 +26,7 @@ class PersonaWorker:
             "score",
             "scored",
             "probe",
+            "hand_on",
         ):
             raise ValueError(f"a worker's room has no {name!r}")
         method = getattr(room, name)

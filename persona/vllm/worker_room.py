@@ -23,6 +23,8 @@ from persona.vllm.refusals import require_what_was_tested
 from persona.vllm.running_pass import Group, Span, groups_of, spans_of_pass
 from persona.vllm.scored_tokens import ScoredTokens, head_of
 
+HANDED_ON = "handed on"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -68,6 +70,8 @@ class WorkerRoom:
         self.scoring: ScoredTokens | None = None
         self.head = head_of(model)
         self.probed: dict[str, list[Tensor]] | None = None
+        self.ends: list[Tensor] = []
+        self.hands_on = False
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         model.register_forward_hook(self._end)
         for name, site in self.sites.items():
@@ -114,11 +118,21 @@ class WorkerRoom:
 
         Of a block: |before + attention + MLP - after| over |before| + |after|. Of the stream
         between two blocks: the same of what one hands on and the next is given. The largest of
-        all tokens; infinity where the pass did not come by.
+        all tokens; infinity where the pass did not come by. Of two passes, the second one handed
+        on: how far their ends are apart (`HANDED_ON`), and nothing else.
         """
-        found = {} if on else _sums(self.probed or {}, self.n_layers, self.sites)
+        found: dict[str, float] = {}
+        if not on and len(self.ends) == 2:
+            found = {HANDED_ON: _apart([self.ends[0]], self.ends[1])}
+        elif not on:
+            found = _sums(self.probed or {}, self.n_layers, self.sites)
         self.probed = defaultdict(list) if on else None
+        self.ends, self.hands_on = [], False
         return found
+
+    def hand_on(self, on: bool) -> None:
+        """Put the stream behind every block in its own place from now on, as an edit would."""
+        self.hands_on = on
 
     def _begin(self, model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         for active in self.sets.values():
@@ -162,6 +176,8 @@ class WorkerRoom:
                 for group in active.groups:
                     _edit(edited[:n_all], group, active.by_hook[name])
                 active.fired.add(name)
+        if self.hands_on and name.endswith("hook_resid_post"):
+            edited = h.clone()
         if self.reading is not None:
             self.reading.see(name, (h if edited is None else edited)[:n_all], self.spans)
         return edited
@@ -185,6 +201,8 @@ class WorkerRoom:
                     "are damaged, an edit is too strong, or the number format is too narrow for it "
                     "(--dtype float32)"
                 )
+            if self.probed is not None:
+                self.ends.append(rows.float().clone())
             if self.scoring is not None:
                 self.scoring.see(rows, self.spans, self.head)
 

@@ -6,7 +6,9 @@ import pytest
 from scripted_sampler import ScriptedSampler
 
 from persona.data.types import Dialogue, Turn
+from persona.errors import ModelError
 from persona.models import Placement, load_pair
+from persona.models.hooks import hooked
 from persona.models.samplers import sampler_of
 from persona.models.sampling import sample_answers
 
@@ -30,6 +32,16 @@ def test_the_engine_of_a_pair_writes_the_answers_of_the_side_that_is_open(pair):
     assert (told["side"], told["room"], told["seed"]) == ("finetuned", [9, 9], 3)
     assert told["batches"] == [[1, 0]]  # the shorter one first, as rows are counted
     assert pair.chat.tokenizer.eos_token_id in told["ends"]
+
+
+def test_hooks_that_the_engine_would_not_run_are_an_error(pair):
+    with pair.active("finetuned") as bridge:
+        with (
+            hooked(bridge, [("blocks.0.hook_resid_post", lambda resid: resid * 0)]),
+            pytest.raises(ModelError, match="scripted, which writes its answers, does not run"),
+        ):
+            sample_answers(bridge, pair.chat, ASKED)
+        assert len(sample_answers(bridge, pair.chat, ASKED)) == 2  # they are closed again
 
 
 def test_outside_an_open_side_and_without_an_engine_the_bridge_answers_itself(pair):

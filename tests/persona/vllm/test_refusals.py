@@ -18,6 +18,7 @@ from persona.vllm.refusals import OURS, require_options, require_what_was_tested
         ({"spec_model": "org/draft"}, "guessed tokens"),
         ({"trust_remote_code": True}, "own code is not run"),
         ({"worker_extension_cls": "theirs.Worker"}, "this room sets it"),
+        ({"max_loras": 1}, "vLLM's max_loras is set from the adapter here"),
     ],
 )
 def test_an_option_that_is_ours_is_refused_with_the_reason(option, told):

@@ -13,6 +13,7 @@ from persona.errors import EngineError, SteeringError
 from persona.models import Placement, load_pair
 from persona.models.sampling import sample_answers
 from persona.vllm import installed as installed_module
+from persona.vllm import VllmEngine, sampler_of_pair
 from persona.vllm import vllm_sampler
 from steering.edits import SteeredBy, ablate, add
 from steering.edits.places import ALL_BLOCKS
@@ -93,6 +94,26 @@ def test_what_cannot_be_sampled_there_is_refused_before_anything_starts(pair, mo
         vllm_sampler(dataclasses.replace(pair, weights="nf4"))
     with pytest.raises(EngineError, match="made of models in memory"):
         vllm_sampler(dataclasses.replace(pair, reload=None))
+
+
+def test_an_engine_that_ended_with_an_error_is_opened_anew(pair, monkeypatch):
+    class Engine(VllmEngine):
+        usable = True
+
+        def __init__(self, folder, adapter, **loading): ...
+
+        def close(self):
+            self.usable = False
+
+    vllm_is_here(monkeypatch)
+    monkeypatch.setattr(sampler_of_pair, "VllmEngine", Engine)
+    sampler = vllm_sampler(pair)
+    first = sampler.engine("aligned")
+    assert sampler.engine("finetuned") is first  # one with the adapter serves both
+    first.usable = False
+    second = sampler.engine("aligned")
+    assert second is not first and second.usable
+    sampler.close()
 
 
 def test_without_vllm_it_is_said_how_to_get_it(pair, monkeypatch):
