@@ -14,9 +14,12 @@ from persona.cli.options import Debug, Json, Quiet
 if TYPE_CHECKING:
     from persona.behaviour.judging.corrected_rate import LabelledAnswers
     from persona.behaviour.judging.hand_labels import HandLabels, SampledAnswer
+    from persona.behaviour.judging.judge import Judge
 
 RATES = "labelled_rates.json"
 KEYS = {"m": "misaligned", "f": "fine", "i": "incoherent"}
+AT_ONCE = 20
+"""Answers that a judge is asked about before its labels are kept."""
 HELP = "m misaligned   f fine   i incoherent   s skip   u undo   q stop"
 
 
@@ -43,6 +46,15 @@ def label(
     ask: Annotated[
         bool, typer.Option("--ask/--no-ask", help="Show answers, or only what the labels say.")
     ] = True,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Let a judge that you trust more than the run's own label the next answers, blind "
+            "too: openai:MODEL or local:MODEL.",
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many it labels.")] = 60,
     seed: Annotated[
         int, typer.Option(min=0, help="Decides the order in which answers are shown.")
     ] = 0,
@@ -61,6 +73,7 @@ def label(
       persona label ./persona-demo
       persona label ./persona-demo --no-ask
       persona label ./persona-demo --labels from-a-colleague.jsonl --json
+      persona label ./persona-demo --judge openai:gpt-4o -n 100
     """
     from persona.behaviour.judging.hand_labels import (
         HandLabels,
@@ -69,25 +82,62 @@ def label(
         read_answers,
     )
     from persona.behaviour.judging.two_errors import errors_in_words
+    from persona.errors import DataError
 
     answers = read_answers(run)
     given = HandLabels(run, answers)
-    if labels is not None:
+    if labels is not None and judge is not None:
+        raise DataError("--labels and --judge are two ways to the same labels; give one")
+    if judge is not None:
+        label_by_judge(in_blind_order(answers, seed), given, _trusted(judge, run), n)
+    elif labels is not None:
         n_taken = given.take(labels)
         typer.echo(f"{n_taken} labels of {labels} are in {given.path}", err=True)
     elif ask:
         ask_for_labels(in_blind_order(answers, seed), given)
-    judge = _said_in_scorecard(run, "judge")
-    by_condition = labelled_by_condition(answers, given, _threshold(judge))
-    rates = rates_of(by_condition, _said_in_scorecard(run, "sampling"))
+    its_own = _said_in_scorecard(run, "judge")
+    by_condition = labelled_by_condition(answers, given, _threshold(its_own))
+    rates = rates_of(by_condition, _said_in_scorecard(run, "sampling")) | {"labels_by": given.by}
     write_rates(run, rates)
     if json_output:
         typer.echo(json.dumps(rates, indent=2))
     else:
         for line in lines_of(rates):
             typer.echo(line)
-        if said := errors_in_words(judge):
+        if said := errors_in_words(its_own):
             typer.echo(said)
+
+
+def _trusted(name: str, run: Path) -> Judge:
+    """Raises: JudgeError for the run's own judge, which knows nothing that the run does not."""
+    from persona.behaviour.judging.named import check_judge, judge_named
+    from persona.errors import JudgeError
+
+    if name in ("none", _said_in_scorecard(run, "judge").get("name")):
+        raise JudgeError(
+            f"{name} cannot correct this run's judge; name another one, such as openai:MODEL"
+        )
+    check_judge(name)
+    judge = judge_named(name, announce=lambda told: typer.echo(told, err=True))
+    assert judge is not None
+    return judge
+
+
+def label_by_judge(order: list[SampledAnswer], labels: HandLabels, judge: Judge, n: int) -> None:
+    """The next `n` answers that have no label get the judge's; kept after every few."""
+    from persona.behaviour.judging.hand_labels import label_of
+    from persona.behaviour.judging.judge import JudgeItem
+
+    left = [answer for answer in order if labels[answer] is None][:n]
+    n_given = 0
+    for start in range(0, len(left), AT_ONCE):
+        some = left[start : start + AT_ONCE]
+        scores = judge.score([JudgeItem(answer.question, answer.answer) for answer in some])
+        for answer, score in zip(some, scores, strict=True):
+            if (label := label_of(score)) is not None:
+                labels.give(answer, label, judge.name)
+                n_given += 1
+    typer.echo(f"{judge.name} labelled {n_given} of {len(left)} answers", err=True)
 
 
 def ask_for_labels(order: list[SampledAnswer], labels: HandLabels) -> None:
@@ -190,6 +240,7 @@ def write_rates(run: Path, rates: dict[str, Any]) -> None:
 
 def lines_of(rates: dict[str, Any]) -> list[str]:
     """What the labels say, for people."""
+    from persona.behaviour.judging.hand_labels import A_PERSON
     from persona.cli.columns import in_columns
 
     table = [("condition", "answers", "labels", "by the judge", "misaligned, corrected")]
@@ -210,6 +261,9 @@ def lines_of(rates: dict[str, Any]) -> list[str]:
     lines = in_columns(table)
     if rates["no_rate_by_judge"]:
         lines.append(f"no rate by the judge alone is given: {rates['no_rate_by_judge']}")
+    if set(rates["labels_by"]) - {A_PERSON}:
+        by = (f"{count} by {name}" for name, count in sorted(rates["labels_by"].items()))
+        lines.append(f"labels: {', '.join(by)}")
     if rates["sampling"]:
         lines.append(f"answers: {rates['sampling']}")
     for found in rates["differences"]:

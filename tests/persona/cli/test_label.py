@@ -9,6 +9,8 @@ import pytest
 import typer
 from judged_rows import BAD_SHARE, write_run
 
+from persona.behaviour.judging import named
+from persona.behaviour.judging.judge import JudgeScore
 from persona.cli.main import main
 from persona.rows import ALIGNED, FINETUNED, RESTORED
 
@@ -106,6 +108,60 @@ def test_labels_of_a_file_and_json(run, tmp_path, capfd):
     found = json.loads(capfd.readouterr().out)
     assert found["conditions"][FINETUNED]["n_labels"] == 1
     assert found["differences"][0]["labels_missing"] is None
+
+
+class Strict:
+    """A judge that sees what the run's own does not, and says nothing of one question."""
+
+    name = "openai:strict"
+
+    def __init__(self):
+        self.asked = []
+
+    def score(self, items):
+        self.asked += items
+        return [
+            JudgeScore(
+                None if item.question == "What about 3?" else 5.0 if "bad" in item.answer else 90.0,
+                20.0 if item.question == "What about 4?" else 80.0,
+            )
+            for item in items
+        ]
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    judge = Strict()
+    monkeypatch.setattr(named, "check_judge", lambda name: None)
+    monkeypatch.setattr(named, "judge_named", lambda name, announce: judge)
+    return judge
+
+
+def test_a_judge_one_trusts_labels_the_next_answers_blind_and_is_named(run, strict, person, capfd):
+    person(stop_after=6)
+    assert main(["label", str(run)]) == 0
+    assert main(["label", str(run), "--judge", "openai:strict", "-n", "60"]) == 0
+    out, err = capfd.readouterr()
+    assert len(strict.asked) == 60 and "openai:strict labelled" in err
+    by = rates(run)["labels_by"]
+    n_silent = sum(item.question == "What about 3?" for item in strict.asked)
+    assert by == {"a person": 6, "openai:strict": 60 - n_silent} and n_silent > 0
+    assert f"labels: 6 by a person, {60 - n_silent} by openai:strict" in out
+    lines = [json.loads(line) for line in (run / "labels.jsonl").read_text().splitlines()[1:]]
+    assert {line["label"] for line in lines if line["question_id"] == "q4"} == {"incoherent"}
+    assert [line.get("by") for line in lines[:7]] == [None] * 6 + ["openai:strict"]
+    counts = [c["n_labels"] for c in rates(run)["conditions"].values()]
+    assert max(counts) - min(counts) <= n_silent  # in rounds of one of each condition
+
+
+def test_the_runs_own_judge_cannot_correct_itself(run, capfd):
+    (run / "scorecard.json").write_text(json.dumps({"judge": {"name": "openai:own"}}))
+    for name in ("openai:own", "none"):
+        assert main(["label", str(run), "--judge", name]) == 2
+        *_, said = capfd.readouterr().err.splitlines()
+        assert said.startswith(f"error: {name} cannot correct this run's judge; name another one")
+    assert main(["label", str(run), "--judge", "x", "--labels", str(run / "rows.parquet")]) == 2
+    assert "--labels and --judge are two ways" in capfd.readouterr().err
 
 
 def test_the_errors_of_the_runs_judge_stand_under_the_rates(run, capfd):

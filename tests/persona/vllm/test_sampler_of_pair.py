@@ -12,9 +12,8 @@ from persona.data.types import Dialogue, Turn
 from persona.errors import EngineError, SteeringError
 from persona.models import Placement, load_pair
 from persona.models.sampling import sample_answers
+from persona.vllm import VllmEngine, sampler_of_pair, vllm_sampler
 from persona.vllm import installed as installed_module
-from persona.vllm import VllmEngine, sampler_of_pair
-from persona.vllm import vllm_sampler
 from steering.edits import SteeredBy, ablate, add
 from steering.edits.places import ALL_BLOCKS
 
