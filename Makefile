@@ -31,7 +31,7 @@ demo: $(STAMP)-core ## install, fetch the default model, run the main job, print
 test: $(STAMP)-test ## install with the test extras, run the quick tests and the notebook tour
 	$(BIN)/python -m pytest $(QUICK) $(ARGS)
 
-test-slow: $(STAMP)-test ## run the long tests
+test-slow: $(STAMP)-slow ## run the long tests
 	$(BIN)/python -m pytest -m "slow and not vllm" -n $(WORKERS) --dist load $(ARGS)
 
 test-newest: ## make an environment of the newest of everything, run the quick tests there, say what differs
@@ -118,6 +118,10 @@ $(STAMP)-core: $(MADE_OF) | $(BIN)/pip
 $(STAMP)-test: $(STAMP)-core
 	@echo "installing what the tests need"
 	@$(PIP) -e '.[test]' -c constraints.txt
+	@touch $@
+
+$(STAMP)-slow: $(STAMP)-test
+	@$(PIP) -e '.[slow]' -c constraints.txt
 	@touch $@
 
 $(STAMP)-all: $(STAMP)-test

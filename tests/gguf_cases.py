@@ -45,6 +45,7 @@ def write_gguf(
     architecture: str,
     *,
     tokenizer: Path | None = None,
+    vocabulary: dict[str, Any] | None = None,
     kind: str = "F32",
     fields: dict[str, Any] | None = None,
     tensors: dict[str, np.ndarray] | None = None,
@@ -52,6 +53,7 @@ def write_gguf(
     """Write a model as a GGUF. kind: number type of the matrices. fields: further metadata.
 
     tokenizer: a folder with a byte-level tokenizer.json, by default that of the tiny models.
+    vocabulary: in its place, all fields of the tokenizer by their names in the file.
     """
     from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
     from gguf.quants import quantize
@@ -59,8 +61,9 @@ def write_gguf(
     writer = GGUFWriter(path, architecture)
     _write_config(writer, model, architecture)
     writer.add_file_type(LlamaFileType.ALL_F32)
-    _write_tokenizer(writer, tokenizer or _tokenizer(path.parent))
-    for key, value in (fields or {}).items():
+    if vocabulary is None:
+        _write_tokenizer(writer, tokenizer or _tokenizer(path.parent))
+    for key, value in {**(vocabulary or {}), **(fields or {})}.items():
         _add(writer, key, value)
     number = GGMLQuantizationType[kind]
     for name, weight in _tensors(model, architecture).items():
