@@ -41,7 +41,7 @@ def main() -> None:
     pair = load_pair(options.aligned, options.finetuned, placement=Placement.of("float32"))
     record_size()
     record_parity(certify_through_vllm(pair))
-    record_speed(pair, options.repetitions)
+    record_speed(pair, options.repetitions, options.aligned)
 
 
 def record_parity(certificate: Certificate) -> None:
@@ -60,8 +60,11 @@ def record_parity(certificate: Certificate) -> None:
     )
 
 
-def record_speed(pair: ModelPair, repetitions: int) -> None:
-    """Seconds of generate over seconds of vLLM, and of steered over unsteered answers there."""
+def record_speed(pair: ModelPair, repetitions: int, model: str) -> None:
+    """Seconds of generate over seconds of vLLM, and of steered over unsteered answers there.
+
+    model: its name ends the rows' names, but for the default one.
+    """
     questions = [question.prompt_dialogue for question in load_pairs()[:N_PROMPTS]]
     by_vllm = dataclasses.replace(pair, sampler=vllm_sampler(pair))
     edits = SteeredBy(ablate(_direction(pair), at=ALL_BLOCKS))
@@ -90,13 +93,14 @@ def record_speed(pair: ModelPair, repetitions: int) -> None:
         print(f"generate {generate:.1f} s, vLLM {plain:.1f} s, steered x {steered[-1]:.2f}")
     same = sum(a == b for a, b in zip(answers["generate"], answers["vllm"], strict=True))
     note = (
-        f"{N_PROMPTS} prompts x {N_NEW} tokens, greedy, float32, LoRA live, "
+        f"{model}: {N_PROMPTS} prompts x {N_NEW} tokens, greedy, float32, LoRA live, "
         f"{os.environ.get('OMP_NUM_THREADS', 'all')} threads; {same} of {N_PROMPTS} answers equal"
     )
+    ending = "" if model == "default" else f".{model}"
     value, spread = median_and_range(ratios)
     told = "seconds of generate over those of vLLM"
     record(
-        "vllm.sampling.ratio_to_generate",
+        f"vllm.sampling.ratio_to_generate{ending}",
         value,
         "x",
         n=repetitions,
@@ -106,7 +110,7 @@ def record_speed(pair: ModelPair, repetitions: int) -> None:
     )
     value, spread = median_and_range(steered)
     record(
-        "vllm.sampling.steered_over_unsteered",
+        f"vllm.sampling.steered_over_unsteered{ending}",
         value,
         "x",
         n=repetitions,
