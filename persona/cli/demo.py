@@ -28,6 +28,12 @@ from persona.cli.options import (
     Seed,
     Tasks,
 )
+from persona.cli.sampler_options import (
+    SamplerChoice,
+    SamplerOption,
+    VllmOptions,
+    vllm_options_of,
+)
 
 if TYPE_CHECKING:
     from persona.models import Placement
@@ -63,6 +69,8 @@ def demo(
     em_rate: EmRate = None,
     label_nulls: LabelNulls = None,
     tasks: Tasks = None,
+    sampler: SamplerOption = SamplerChoice.generate,
+    vllm: VllmOptions = None,
     seed: Seed = 0,
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
@@ -101,6 +109,7 @@ def demo(
         em_rate=em_rate,
         label_nulls=label_nulls,
         tasks=tasks,
+        vllm=vllm_options_of(sampler, vllm),
     )
     ahead = checked(options)
     if retrain and not plan:
