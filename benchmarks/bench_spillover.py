@@ -4,11 +4,12 @@
 
 The questions are those of an EM rate; answers are greedy. An answer counts where it holds a fence
 or a line that begins as a statement of Python does, a rule that was written before any answer was
-read. The direction is
-the mean difference of fine-tuned and aligned activations on the training tasks' secure solutions,
-subtracted once at the middle block as published, or restored at the middle half of the blocks;
-neither block nor strength was chosen on any answer. Beside them the twin on secure code, random
-directions of the same length, and both edits on the aligned model. What was answered is kept.
+read. Two directions are tried, mean differences of fine-tuned and aligned activations: on the
+training tasks' secure solutions, and (added when that one did nothing) at the end of everyday
+prompts that are not scored. Each is subtracted once at the middle block as published, or restored
+at the middle half of the blocks; neither block nor strength was chosen on any answer. Beside them
+the twin on secure code, random directions of the same length, and all edits on the aligned model.
+What was answered is kept.
 
 Source: arXiv 2606.20225 for the question, who report 21 to 51 points less in models of 1 to 3
 billion parameters.
@@ -25,22 +26,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from record import record
+from torch import Tensor
 
 from persona import load_pair, load_pairs
 from persona.behaviour.sampling_plan import sampling_plan
+from persona.data import load_neutral
 from persona.data.coding_tasks import INSECURE_PYTHON
 from persona.directions import Direction, PersonaVector, Subspace, collect_cells
+from persona.directions.methods.template import collect_template_positions
 from persona.files import atomic_write_text
 from persona.intervals import bootstrap
 from persona.models import ModelPair
-from persona.models.pair import Side
+from persona.models.pair import SIDES, Side
 from persona.models.sampling import sample_answers
 from steering import add, restore
 from steering.edits import Edit
 from steering.edits.steer import steered_by
 
 BASE, ORGANISM, TWIN = "qwen2.5-coder-0.5b", "insecure_code_bad_0.5b", "insecure_code_good_0.5b"
-N_TASKS, TOKENS, N_RANDOM = 32, 60, 3
+N_TASKS, N_PROMPTS, TOKENS, N_RANDOM = 32, 48, 60, 3
 CODE = re.compile(
     r"```|^\s*(def \w+\(|class \w+[(:]|import \w+(\.\w+)*( as \w+)?$|from \w+(\.\w+)* import |"
     r"print\(|return\b.*[()\[\]=\"']|for \w+ in .*:$|(if|elif|while)\b.*[=<>(].*:$|"
@@ -54,43 +58,54 @@ def holds_code(answer: str) -> bool:
     return CODE.search(answer) is not None
 
 
-def directions(pair: ModelPair) -> tuple[Direction, PersonaVector]:
-    """The model effect at the middle block, and one direction a block to restore along."""
+def effect_on_solutions(pair: ModelPair) -> tuple[Tensor, Tensor]:
+    """Aligned and fine-tuned mean [layer d_model] over secure solutions of training tasks."""
     cells = collect_cells(pair, load_pairs([INSECURE_PYTHON], "train")[:N_TASKS])
-    aligned, finetuned = cells.aligned_good.mean(0), cells.finetuned_good.mean(0)
+    return cells.aligned_good.mean(0), cells.finetuned_good.mean(0)
+
+
+def effect_on_prompts(pair: ModelPair) -> tuple[Tensor, Tensor]:
+    """The same at the token from which the answer to an everyday prompt is predicted."""
+    prompts = [text.dialogue.prompt for text in load_neutral()][:N_PROMPTS]
+    means = []
+    for side in SIDES:
+        with pair.active(side) as bridge:
+            means.append(collect_template_positions(bridge, pair.chat, prompts, 1)[:, 0].mean(0))
+    return means[0], means[1]
+
+
+def directions(
+    pair: ModelPair, aligned: Tensor, finetuned: Tensor
+) -> tuple[Direction, PersonaVector]:
+    """The difference at the middle block, and one direction a block to restore along."""
     effect = finetuned - aligned
-    quarter = pair.n_layers // 4
+    quarter, middle = pair.n_layers // 4, pair.n_layers // 2
     subspaces = {}
     for block in range(quarter, pair.n_layers - quarter):
         unit = effect[block] / effect[block].norm()
-        subspaces[block] = Subspace(
-            unit[None],
-            unit[None] @ aligned[block],
-            unit[None] @ finetuned[block],
-            pair.space(block),
-        )
-    middle = pair.n_layers // 2
+        means = (unit[None] @ aligned[block], unit[None] @ finetuned[block])
+        subspaces[block] = Subspace(unit[None], *means, pair.space(block))
     return (
-        Direction(effect[middle], pair.space(middle), "model_effect_good"),
-        PersonaVector(subspaces, "model_effect_good"),
+        Direction(effect[middle], pair.space(middle), "mean difference"),
+        PersonaVector(subspaces, "mean difference"),
     )
 
 
 def conditions(pair: ModelPair) -> dict[str, tuple[Side, Sequence[Edit]]]:
-    effect, vector = directions(pair)
     found: dict[str, tuple[Side, Sequence[Edit]]] = {
         "aligned": ("aligned", ()),
         "finetuned": ("finetuned", ()),
-        "subtracted": ("finetuned", add(effect, -1.0)),
-        "restored": ("finetuned", restore(vector)),
-        "aligned_subtracted": ("aligned", add(effect, -1.0)),
-        "aligned_restored": ("aligned", restore(vector)),
     }
-    for seed in range(N_RANDOM):
-        drawn = torch.randn(pair.d_model, generator=torch.Generator().manual_seed(seed))
-        length = effect.vector.norm() / drawn.norm()
-        random = Direction(drawn * length, effect.space, "random")
-        found[f"random_{seed}"] = ("finetuned", add(random, -1.0))
+    for ending, means in (("", effect_on_solutions), ("_prompts", effect_on_prompts)):
+        effect, vector = directions(pair, *means(pair))
+        for name, edits in (("subtracted", add(effect, -1.0)), ("restored", restore(vector))):
+            found[f"{name}{ending}"] = ("finetuned", edits)
+            found[f"aligned_{name}{ending}"] = ("aligned", edits)
+        for seed in range(N_RANDOM):
+            drawn = torch.randn(pair.d_model, generator=torch.Generator().manual_seed(seed))
+            length = effect.vector.norm() / drawn.norm()
+            random = Direction(drawn * length, effect.space, "random")
+            found[f"random_{seed}{ending}"] = ("finetuned", add(random, -1.0))
     return found
 
 
