@@ -11,8 +11,9 @@ import torch
 
 from persona.errors import ModelError
 from persona.models.on_disk import OnDisk
+from persona.models.precision import Placement
 from persona.run_line import RunLine, in_words
-from persona.vllm.on_cards import CARDS, Shape
+from persona.vllm.on_cards import CARDS, ROOM, Shape
 from persona.vllm.on_cards import in_words as on_cards_in_words
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.cost import (
@@ -157,14 +158,15 @@ def outlook_of(config: DiagnoseConfig, ahead: Ahead) -> Outlook:
         float(psutil.virtual_memory().available),
         bytes_kept(ahead.aligned),
         ahead.to_fetch_bytes,
-        by_vllm(ahead.aligned, config.vllm),
+        by_vllm(ahead.aligned, config.vllm, config.placement),
     )
 
 
-def by_vllm(model: OnDisk, options: Mapping[str, Any] | None) -> str:
+def by_vllm(model: OnDisk, options: Mapping[str, Any] | None, placement: Placement) -> str:
     """What the model takes in vLLM, in one line; empty where vLLM writes nothing.
 
-    Of the card of this machine where there is one, of an H100 where there is none.
+    Of the card of this machine where there is one, of an H100 where there is none. The pair that is
+    read stays in this process: on a card it takes of the memory that vLLM would have.
     """
     if options is None:
         return ""
@@ -182,7 +184,13 @@ def by_vllm(model: OnDisk, options: Mapping[str, Any] | None) -> str:
         card = replace(card, name=there.name, memory=float(there.total_memory))
     n_cards = int(options.get("tensor_parallel_size", 1))
     n_cards *= int(options.get("pipeline_parallel_size", 1))
-    return on_cards_in_words(Shape(model.name, *sizes), card, n_cards)  # type: ignore[arg-type]
+    line = on_cards_in_words(Shape(model.name, *sizes), card, n_cards)  # type: ignore[arg-type]
+    held = (model.n_parameters or 0) * placement.dtype.itemsize
+    beside = f"; the pair that is read here takes {_gb(held)} beside it"
+    if placement.device.type == "cuda":
+        left = max(0.0, 1 - (held + ROOM) / card.memory)
+        beside += f", so gpu_memory_utilization can be {left:.2f} at most"
+    return line + beside
 
 
 def _head_dim(model: OnDisk) -> int | None:

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
+import torch
 
 from persona.activations import collect
 from persona.behaviour import gap
@@ -202,7 +203,13 @@ def test_what_the_workspace_keeps_belongs_to_a_stage(name, stage):
 def test_what_vllm_takes_stands_in_the_plan(config):
     ahead = look_ahead(config)
     assert outlook_of(config, ahead).by_vllm == ""
-    line = by_vllm(ahead.aligned, {"tensor_parallel_size": 2})
+    here = Placement.of("float32", "cpu")
+    line = by_vllm(ahead.aligned, {"tensor_parallel_size": 2}, here)
     assert line.startswith("vLLM on 2 cards (") and "arithmetic, nothing measured" in line
+    assert "the pair that is read here takes" in line and "gpu_memory_utilization" not in line
+    eight = dataclasses.replace(ahead.aligned, n_parameters=8_000_000_000)
+    card = Placement(torch.device("cuda"), torch.bfloat16)
+    line = by_vllm(eight, {}, card)
+    assert "takes 16.0 GB beside it, so gpu_memory_utilization can be 0.78 at most" in line
     with_vllm = dataclasses.replace(config, vllm={})
     assert outlook_of(with_vllm, ahead).text.splitlines()[-1].startswith("vLLM on 1 card (")
