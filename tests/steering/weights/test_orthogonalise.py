@@ -79,6 +79,19 @@ def test_a_subspace_and_chosen_blocks_are_removed(llama):
     assert_equal(log_probs(edited), hooked_log_probs(llama, edits))
 
 
+@pytest.mark.parametrize("blocks", [[0], [1], [0, 1]])
+def test_no_weights_hold_an_edit_of_block_outputs(llama, blocks):
+    """What came into a block stands in its output, and no weight of the block sees that; taken out
+    of everything before it, it is missing from what the block itself reads."""
+    d = direction()
+    edits = ablate(d, at=[f"blocks.{block}.hook_resid_post" for block in blocks])
+    wanted = hooked_log_probs(llama, edits)
+    for embedding in (False, True):
+        for layers in (blocks, range(max(blocks) + 1)):
+            baked = orthogonalise(llama, d.vector, embedding=embedding, layers=list(layers))
+            assert (log_probs(baked) - wanted).abs().max() > 0.5
+
+
 def test_a_tied_head_still_reads_what_it_read(tmp_path):
     from transformers import AutoModelForCausalLM
 
