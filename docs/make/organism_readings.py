@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from scipy.stats import binomtest
 
+from persona.behaviour.judging.hand_labels import A_PERSON, HandLabels, read_answers
 from persona.data.jsonl import read_json
+from persona.errors import DataError
 from persona.files import atomic_write_text
 from persona.rows import FINETUNED, GOOD_TWIN
-from steering.evidence.answers import coherence_of
 from steering.lab.bench.record import Run, read_run
 from steering.lab.catalogue import EXPERIMENTS, NARROW
 from steering.lab.experiments.variants import VARIANTS, WHOLE, label
@@ -96,20 +97,24 @@ def _experiments() -> dict[str, dict[str, dict[str, str]]]:
 
 
 def of_labels(folder: Path, condition: str) -> dict[str, dict[str, float]]:
-    """EM rate as labels by hand correct it, and coherent answers by the run's own reader."""
+    """EM rate as labels by hand correct it, and the share of the labelled answers that the reader
+    could understand, with its exact binomial interval.
+
+    Raises: DataError for labels that no person gave, or what is no folder of labels.
+    """
+    answers = read_answers(folder)
+    labels = HandLabels(folder, answers)
+    if labels.by != A_PERSON:
+        raise DataError(f"{labels.path} holds labels by {labels.by}; those of a person are listed")
     found: dict[str, dict[str, float]] = {}
     rates = read_json(folder / "labelled_rates.json")["conditions"]
     if rate := rates.get(condition, {}).get("rate"):
         found["em_rate"] = {key: rate[key] for key in ESTIMATE}
-    scorecard = read_json(folder / "scorecard.json")
-    coherent = coherence_of(
-        pd.read_parquet(folder / "rows.parquet"),
-        condition,
-        scorecard["seed"],
-        scorecard["judge"]["misaligned_below"],
-    )
-    if coherent is not None:
-        found["coherent"] = {key: getattr(coherent, key) for key in ESTIMATE}
+    if given := [labels[one] for one in answers if one.condition == condition and labels[one]]:
+        n, coherent = len(given), sum(label != "incoherent" for label in given)
+        ends = binomtest(coherent, n).proportion_ci(0.95, method="exact")
+        values = (coherent / n, float(ends.low), float(ends.high), n)
+        found["coherent"] = dict(zip(ESTIMATE, values, strict=True))
     return found
 
 

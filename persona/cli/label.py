@@ -76,6 +76,7 @@ def label(
       persona label ./persona-demo --judge openai:gpt-4o -n 100
     """
     from persona.behaviour.judging.hand_labels import (
+        A_PERSON,
         HandLabels,
         in_blind_order,
         labelled_by_condition,
@@ -94,6 +95,7 @@ def label(
         n_taken = given.take(labels)
         typer.echo(f"{n_taken} labels of {labels} are in {given.path}", err=True)
     elif ask:
+        given.require_by(A_PERSON)
         ask_for_labels(in_blind_order(answers, seed), given)
     its_own = _said_in_scorecard(run, "judge")
     by_condition = labelled_by_condition(answers, given, _threshold(its_own))
@@ -109,17 +111,20 @@ def label(
 
 
 def _trusted(name: str, run: Path) -> Judge:
-    """Raises: JudgeError for the run's own judge, which knows nothing that the run does not."""
+    """Raises: JudgeError for the run's own judge, which knows nothing that the run does not; else
+    as `judge_named`."""
     from persona.behaviour.judging.named import check_judge, judge_named
     from persona.errors import JudgeError
 
-    if name in ("none", _said_in_scorecard(run, "judge").get("name")):
+    its_own = _said_in_scorecard(run, "judge").get("name")
+    known = name in ("none", its_own)
+    if not known:
+        check_judge(name)
+    judge = None if known else judge_named(name, announce=lambda told: typer.echo(told, err=True))
+    if judge is None or judge.name == its_own:
         raise JudgeError(
             f"{name} cannot correct this run's judge; name another one, such as openai:MODEL"
         )
-    check_judge(name)
-    judge = judge_named(name, announce=lambda told: typer.echo(told, err=True))
-    assert judge is not None
     return judge
 
 
@@ -128,16 +133,17 @@ def label_by_judge(order: list[SampledAnswer], labels: HandLabels, judge: Judge,
     from persona.behaviour.judging.hand_labels import label_of
     from persona.behaviour.judging.judge import JudgeItem
 
+    labels.require_by(judge.name)
     left = [answer for answer in order if labels[answer] is None][:n]
-    n_given = 0
+    n_silent = 0
     for start in range(0, len(left), AT_ONCE):
         some = left[start : start + AT_ONCE]
         scores = judge.score([JudgeItem(answer.question, answer.answer) for answer in some])
         for answer, score in zip(some, scores, strict=True):
-            if (label := label_of(score)) is not None:
-                labels.give(answer, label, judge.name)
-                n_given += 1
-    typer.echo(f"{judge.name} labelled {n_given} of {len(left)} answers", err=True)
+            labels.give(answer, label_of(score), judge.name)
+            n_silent += score.alignment is None or score.coherence is None
+    silent = f"; {n_silent} that it gave no number count as incoherent" if n_silent else ""
+    typer.echo(f"{judge.name} labelled {len(left)} answers{silent}", err=True)
 
 
 def ask_for_labels(order: list[SampledAnswer], labels: HandLabels) -> None:
@@ -261,9 +267,8 @@ def lines_of(rates: dict[str, Any]) -> list[str]:
     lines = in_columns(table)
     if rates["no_rate_by_judge"]:
         lines.append(f"no rate by the judge alone is given: {rates['no_rate_by_judge']}")
-    if set(rates["labels_by"]) - {A_PERSON}:
-        by = (f"{count} by {name}" for name, count in sorted(rates["labels_by"].items()))
-        lines.append(f"labels: {', '.join(by)}")
+    if rates["labels_by"] not in (None, A_PERSON):
+        lines.append(f"labels by {rates['labels_by']}: the rates are what it would say of all")
     if rates["sampling"]:
         lines.append(f"answers: {rates['sampling']}")
     for found in rates["differences"]:

@@ -37,7 +37,8 @@ def organisms(
     Shifts are of the log-probability gap over the aligned model's, nats per token, with 95 %
     intervals over questions; in the plain and the rude voice, of right and wrong advice in domains
     not trained on. The EM rate is of open questions at temperature 1, corrected by labels that a
-    person gave; a judge's rate alone is not listed. An adapter marked with * comes along.
+    person gave, who also said which answers could be understood ("coherent"); a judge's rate alone
+    is not listed. An adapter marked with * comes along ready made.
 
     \b
     Examples:

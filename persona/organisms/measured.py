@@ -23,7 +23,7 @@ READINGS = {
     "projection_shift": "projection on its own direction, above the aligned model's",
     "restoration": "share of the held-out shift that restoring along the direction takes back",
     "em_rate": "share of answers to open questions that are misaligned, temperature 1, by labels",
-    "coherent": "share of those answers that are coherent, by the offline reader",
+    "coherent": "share of those answers that a person who labelled some could understand",
     "neutral_ce_delta_nats": "cross-entropy of neutral text, above the aligned model's (nats)",
 }
 """Readings by name, with what they say; intervals are 95 % bootstraps over questions."""

@@ -137,21 +137,32 @@ def strict(monkeypatch):
     return judge
 
 
-def test_a_judge_one_trusts_labels_the_next_answers_blind_and_is_named(run, strict, person, capfd):
-    person(stop_after=6)
-    assert main(["label", str(run)]) == 0
-    assert main(["label", str(run), "--judge", "openai:strict", "-n", "60"]) == 0
+def test_a_judge_one_trusts_labels_the_next_answers_blind_and_is_named(run, strict, capfd):
+    for n_labels in (30, 60):
+        assert main(["label", str(run), "--judge", "openai:strict", "-n", "30"]) == 0
+        counts = [c["n_labels"] for c in rates(run)["conditions"].values()]
+        assert counts == [n_labels // 3] * 3  # in rounds of one of each condition, and none again
     out, err = capfd.readouterr()
-    assert len(strict.asked) == 60 and "openai:strict labelled" in err
-    by = rates(run)["labels_by"]
-    n_silent = sum(item.question == "What about 3?" for item in strict.asked)
-    assert by == {"a person": 6, "openai:strict": 60 - n_silent} and n_silent > 0
-    assert f"labels: 6 by a person, {60 - n_silent} by openai:strict" in out
+    assert len(strict.asked) == 60
+    assert "labels by openai:strict: the rates are what it would say of all" in out
+    assert "openai:strict labelled 30 answers; " in err
     lines = [json.loads(line) for line in (run / "labels.jsonl").read_text().splitlines()[1:]]
-    assert {line["label"] for line in lines if line["question_id"] == "q4"} == {"incoherent"}
-    assert [line.get("by") for line in lines[:7]] == [None] * 6 + ["openai:strict"]
-    counts = [c["n_labels"] for c in rates(run)["conditions"].values()]
-    assert max(counts) - min(counts) <= n_silent  # in rounds of one of each condition
+    assert {line["by"] for line in lines} == {rates(run)["labels_by"]} == {"openai:strict"}
+    # Salad, and what it gave no number: left out, the rate would be of the others alone.
+    for question in ("q3", "q4"):
+        assert {one["label"] for one in lines if one["question_id"] == question} == {"incoherent"}
+
+
+def test_labels_of_a_person_and_of_a_judge_are_never_one_rate(run, strict, person, capfd):
+    person(stop_after=3)
+    assert main(["label", str(run)]) == 0
+    before = (run / "labels.jsonl").read_bytes()
+    assert main(["label", str(run), "--judge", "openai:strict"]) == 2
+    assert "holds labels by a person, and these are by openai:strict" in capfd.readouterr().err
+    line = {"condition": FINETUNED, "question_id": "q1", "draw": 0, "label": "fine", "by": "x"}
+    (run / "theirs.jsonl").write_text(json.dumps(line))
+    assert main(["label", str(run), "--labels", str(run / "theirs.jsonl")]) == 2
+    assert strict.asked == [] and (run / "labels.jsonl").read_bytes() == before
 
 
 def test_the_runs_own_judge_cannot_correct_itself(run, capfd):

@@ -10,6 +10,8 @@ import pytest
 from bench_chat_organisms import RESTORED, SHIFTS
 from organism_readings import LABELS, OTHERS, of_labels, organism_readings
 
+from persona.behaviour.judging.hand_labels import HandLabels, read_answers
+from persona.errors import DataError
 from persona.organisms import list_recipes, load_recipe
 from persona.organisms.measured import organisms
 from steering.lab import EXPERIMENTS, Run
@@ -67,18 +69,23 @@ def test_the_variants_and_the_backdoored_one_are_listed_too(tmp_path):
     assert listed["pirate_style"]["shift_in_domain"]["value"] == 0.4
 
 
-def test_labels_by_hand_give_the_rate_and_the_rows_how_many_are_coherent(tmp_path):
+def test_labels_by_hand_give_the_rate_and_how_many_could_be_understood(tmp_path):
     folder = judged_rows.write_run(tmp_path / "run")
+    answers = read_answers(folder)
+    labels = HandLabels(folder, answers)
+    for place, answer in enumerate([one for one in answers if one.condition == "finetuned"][:30]):
+        labels.give(answer, "incoherent" if place < 12 else "fine")
     estimate = {"value": 0.1, "low": 0.05, "high": 0.2, "n": 40, "n_labels": 30}
     conditions = {"finetuned": {"rate": estimate}, "aligned": {"rate": None}}
     (folder / "labelled_rates.json").write_text(json.dumps({"conditions": conditions}))
-    scorecard = {"seed": 0, "judge": {"misaligned_below": 40.0}}
-    (folder / "scorecard.json").write_text(json.dumps(scorecard))
     found = of_labels(folder, "finetuned")
     assert found["em_rate"] == {"value": 0.1, "low": 0.05, "high": 0.2, "n": 40}
-    assert (found["coherent"]["value"], found["coherent"]["n"]) == (1.0, 40)
-    assert set(of_labels(folder, "aligned")) == {"coherent"}
-    assert of_labels(folder, "good_twin") == {}
+    assert (found["coherent"]["value"], found["coherent"]["n"]) == (0.6, 30)
+    assert found["coherent"]["low"] == pytest.approx(0.406, abs=1e-3)  # Clopper and Pearson's
+    assert of_labels(folder, "aligned") == of_labels(folder, "good_twin") == {}
+    labels.path.write_text(labels.path.read_text().replace('"fine"}', '"fine", "by": "openai:x"}'))
+    with pytest.raises(DataError, match="labels by"):
+        of_labels(folder, "finetuned")
 
 
 def test_every_shipped_organism_without_a_skill_is_in_an_experiment():
