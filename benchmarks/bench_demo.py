@@ -34,6 +34,7 @@ def main(arguments_given: Sequence[str] | None = None) -> None:
     parser.add_argument("--aligned", help="with --finetuned: a diagnosis of this pair")
     parser.add_argument("--finetuned")
     parser.add_argument("--trained-on", default="none", help="what the fine-tune learnt from")
+    parser.add_argument("--good-twin", help="beside --finetuned, among the controls")
     parser.add_argument("--questions-per-domain", help="fewer questions: less time, same shapes")
     parser.add_argument("--of", type=Path, help="a finished demo: its evidence, tasks and report")
     parser.add_argument("--eta", type=Path, help="a finished run: how good its estimate was")
@@ -161,6 +162,7 @@ def arguments(options: argparse.Namespace, out: Path) -> list[str]:
     if options.finetuned:
         command = ["diagnose", "--aligned", options.aligned, "--finetuned", options.finetuned]
         command += ["--trained-on", options.trained_on]
+        command += ["--good-twin", options.good_twin] if options.good_twin else []
     command += ["--out", str(out), "--dtype", options.dtype]
     if options.questions_per_domain:
         command += ["--questions-per-domain", options.questions_per_domain]

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from persona.extras import install_line
+from persona.models.named.table import DEFAULT
 
 State = Literal["ok", "warn", "fail"]
 
 GIB = 1 << 30
-DEMO_MEMORY = 3.4e9
-"""Bytes that `persona demo` takes at its peak; see benchmarks/results.md."""
+DEMO_MEMORY = DEFAULT.memory_bytes or 0.0
+"""Bytes that `persona demo` takes at its peak."""
 MODEL_DISK = 1e9
 """Bytes that the default model needs while it is made."""
 TESTED = "tested_versions.txt"

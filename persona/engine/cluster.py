@@ -152,7 +152,7 @@ def _forget_token() -> None:
     The processes of a cluster that is joined later do not have it: that cluster then takes this
     process for dead and ends every worker as it starts.
     """
-    with contextlib.suppress(ImportError, AttributeError):  # none of it is public
+    with contextlib.suppress(Exception):  # none of it is public, nor worth the caller's own error
         from ray._raylet import AuthenticationTokenLoader, Config
 
         Config.initialize("")  # reads the variables anew

@@ -92,8 +92,8 @@ def hooked(model: Any, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]:
 
 
 def is_hooked(model: Any) -> bool:
-    """Whether a block of `hooked` is open on the model."""
-    return any(one is model for one in _under_hooks)
+    """Whether a block of `hooked`, or of `steer`, is open on the model or on what it wraps."""
+    return any(hf_model(one) is hf_model(model) for one in _under_hooks)
 
 
 def _as_torch_hook(hook: Hook) -> Any:

@@ -184,7 +184,7 @@ def _end(scorecard: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
             ("seed", cleaned(scorecard.get("seed", "not recorded"))),
             ("random draws", _draws(scorecard)),
             ("time", duration(scorecard.get("seconds"))),
-            *([("which took it", took)] if (took := stages_in_words(scorecard)) else []),
+            *([("time by stage", took)] if (took := stages_in_words(scorecard)) else []),
             ("most memory held", memory(scorecard.get("peak_rss_bytes"))),
             ("rows behind this page", f"{len(rows):,}".replace(",", " ")),
             ("scorecard version", cleaned(scorecard.get("schema_version", "not recorded"))),

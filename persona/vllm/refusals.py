@@ -30,11 +30,13 @@ WHY = {
 
 
 OF_THE_ADAPTER = ("enable_lora", "max_loras", "max_lora_rank")
-"""Set from the adapter's own files: with one place too few its aligned side would be adapted."""
+"""Set from the adapter's own files. With `max_loras=1` the aligned rows of a mixed batch would be
+adapted too (vLLM 0.30 on a CPU)."""
 
 
 def require_options(given: Mapping[str, Any]) -> None:
-    """Raises: EngineError for an option that is not the person's to set, unless it is as here."""
+    """Raises: EngineError for an option that is set here: of `OURS` where it is another value than
+    here, of `OF_THE_ADAPTER` whatever it is."""
     for name, value in given.items():
         if name in OF_THE_ADAPTER:
             raise EngineError(f"vLLM's {name} is set from the adapter here; leave it out")

@@ -121,7 +121,17 @@ class RunningVllm:
         begins: Sequence[int],
         description: str,
     ) -> tuple[list[Any], dict[int, list[Step]]]:
-        """vLLM's outputs in the order of the texts, and what each pass did, by request."""
+        """vLLM's outputs in the order of the texts, and what each pass did, by request.
+
+        Raises: DataError for a text that vLLM was given no room for, before anything is run;
+            SteeringError for edits that do not fit; EngineError where vLLM ends.
+        """
+        longest = self.llm.model_config.max_model_len
+        if too_long := [len(text) for text in texts if len(text) >= longest]:
+            raise DataError(
+                f"a text has {max(too_long)} tokens, and vLLM was given room for {longest} with "
+                "what it writes (max_model_len); nothing was run"
+            )
         from vllm import TokensPrompt
 
         its_rows = list(range(len(texts)) if rows is None else rows)
@@ -141,12 +151,6 @@ class RunningVllm:
                     "answer": begins[place],
                 }
             }
-        longest = self.llm.model_config.max_model_len
-        if too_long := [len(text) for text in texts if len(text) >= longest]:
-            raise DataError(
-                f"a text has {max(too_long)} tokens, and vLLM was given room for {longest} with "
-                "what it writes (max_model_len); nothing was run"
-            )
         requests = [TokensPrompt(prompt_token_ids=list(text)) for text in texts]
         sides = [side] * len(texts) if isinstance(side, str) else list(side)
         lora = [self._adapter_of(one) for one in sides]
@@ -176,12 +180,17 @@ class RunningVllm:
 
         return LoRARequest("finetuned", 1, str(adapter))
 
+    @property
+    def _bound(self) -> float:
+        """How far two ways to the same activation may be apart, as a share of its size."""
+        return max(1e-5, 8 * float(torch.finfo(self.llm.model_config.dtype).eps))
+
     def _probe(self) -> frozenset[str]:
         """The hooks of attention and MLP that are not the two writes of their block.
 
         Raises: EngineError where the stream between two blocks is not what is read of it.
         """
-        bound = max(1e-5, 8 * torch.finfo(self.llm.model_config.dtype).eps)
+        bound = self._bound
         found: dict[str, float] = {}
         for rank in self._probed_passes(False):
             found |= rank
@@ -203,8 +212,7 @@ class RunningVllm:
         on, give what the model gives."""
         ranks = [rank for rank in self._probed_passes(True) if HANDED_ON in rank]
         apart = max((rank[HANDED_ON] for rank in ranks), default=float("inf"))
-        eps = torch.finfo(self.llm.model_config.dtype).eps
-        if not apart <= max(1e-3, 64 * eps):
+        if not apart <= self._bound:
             raise EngineError(
                 f"in vLLM the blocks of {self.name} do not go on from the stream that they are "
                 f"given: handed on unchanged it changes what the model computes (by {apart:.2g} of "

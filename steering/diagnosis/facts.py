@@ -160,7 +160,7 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
         lines.append(f"not met: {', '.join(unmet)}")
     lines += _of_answers(scorecard)
     if took := stages_in_words(scorecard):
-        lines.append(f"time: {duration(scorecard['seconds'])}: {took}")
+        lines.append(f"time: {duration(scorecard['seconds'])} ({took})")
     if stages := scorecard.get("stages"):
         most = max(stages, key=lambda stage: int(stage["peak_rss_bytes"]))
         lines.append(

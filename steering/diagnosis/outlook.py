@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import floor
 from typing import Any
 
 import psutil
@@ -13,7 +14,7 @@ from persona.errors import ModelError
 from persona.models.on_disk import OnDisk
 from persona.models.precision import Placement
 from persona.run_line import RunLine, in_words
-from persona.vllm.on_cards import CARDS, ROOM, Shape
+from persona.vllm.on_cards import CARDS, ROOM, Shape, on_cards
 from persona.vllm.on_cards import in_words as on_cards_in_words
 from steering.diagnosis.config import DiagnoseConfig
 from steering.diagnosis.cost import (
@@ -158,15 +159,18 @@ def outlook_of(config: DiagnoseConfig, ahead: Ahead) -> Outlook:
         float(psutil.virtual_memory().available),
         bytes_kept(ahead.aligned),
         ahead.to_fetch_bytes,
-        by_vllm(ahead.aligned, config.vllm, config.placement),
+        by_vllm(ahead.aligned, config.vllm, config.placement, n_checkpoints * weights),
     )
 
 
-def by_vllm(model: OnDisk, options: Mapping[str, Any] | None, placement: Placement) -> str:
+def by_vllm(
+    model: OnDisk, options: Mapping[str, Any] | None, placement: Placement, held: float
+) -> str:
     """What the model takes in vLLM, in one line; empty where vLLM writes nothing.
 
-    Of the card of this machine where there is one, of an H100 where there is none. The pair that is
-    read stays in this process: on a card it takes of the memory that vLLM would have.
+    Of the card of this machine where there is one, of an H100 where there is none.
+    held: bytes of the pair that is read, which stays in this process: on a card it takes of the
+        memory that vLLM would have.
     """
     if options is None:
         return ""
@@ -184,13 +188,15 @@ def by_vllm(model: OnDisk, options: Mapping[str, Any] | None, placement: Placeme
         card = replace(card, name=there.name, memory=float(there.total_memory))
     n_cards = int(options.get("tensor_parallel_size", 1))
     n_cards *= int(options.get("pipeline_parallel_size", 1))
-    line = on_cards_in_words(Shape(model.name, *sizes), card, n_cards)  # type: ignore[arg-type]
-    held = (model.n_parameters or 0) * placement.dtype.itemsize
+    shape = Shape(model.name, *sizes)  # type: ignore[arg-type]
+    line = on_cards_in_words(shape, card, n_cards)
     beside = f"; the pair that is read here takes {_gb(held)} beside it"
-    if placement.device.type == "cuda":
-        left = max(0.0, 1 - (held + ROOM) / card.memory)
-        beside += f", so gpu_memory_utilization can be {left:.2f} at most"
-    return line + beside
+    if placement.device.type != "cuda":
+        return line + beside
+    left = max(0.0, 1 - (held + ROOM) / card.memory)
+    if left * card.memory <= on_cards(shape, card, n_cards).weights + ROOM:
+        return f"{line}{beside}, which leaves vLLM too little of that card: give it more cards"
+    return f"{line}{beside}, so gpu_memory_utilization can be {floor(100 * left) / 100:.2f} at most"
 
 
 def _head_dim(model: OnDisk) -> int | None:

@@ -375,7 +375,7 @@ def test_the_run_says_how_answers_were_sampled_and_why_there_is_no_rate(finished
     assert not sampling["rate_given"] and sampling["why_no_rate"] == "no judge was named (--judge)"
     assert "no EM rate is given: no judge was named (--judge)" in result.summary
     assert f"answers: {sampling['rate']['sentence']}" in result.summary
-    assert re.search(r"\ntime: \d.*: .*trying candidates \d", result.summary)
+    assert re.search(r"\ntime: \d[^(]*\(.*trying candidates \d", result.summary)
     drawn = result.rows.query("measure == 'answer'")
     assert set(drawn["condition"]) == {"aligned"}
     assert len(drawn) == sampling["rate"]["n_answers"] == 16

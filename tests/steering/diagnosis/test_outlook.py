@@ -204,12 +204,16 @@ def test_what_vllm_takes_stands_in_the_plan(config):
     ahead = look_ahead(config)
     assert outlook_of(config, ahead).by_vllm == ""
     here = Placement.of("float32", "cpu")
-    line = by_vllm(ahead.aligned, {"tensor_parallel_size": 2}, here)
+    line = by_vllm(ahead.aligned, {"tensor_parallel_size": 2}, here, 1e9)
     assert line.startswith("vLLM on 2 cards (") and "arithmetic, nothing measured" in line
-    assert "the pair that is read here takes" in line and "gpu_memory_utilization" not in line
-    eight = dataclasses.replace(ahead.aligned, n_parameters=8_000_000_000)
+    assert line.endswith("; the pair that is read here takes 1.0 GB beside it")
     card = Placement(torch.device("cuda"), torch.bfloat16)
-    line = by_vllm(eight, {}, card)
-    assert "takes 16.0 GB beside it, so gpu_memory_utilization can be 0.78 at most" in line
+    eight, large = (
+        dataclasses.replace(ahead.aligned, n_parameters=n) for n in (8_000_000_000, 32_000_000_000)
+    )
+    line = by_vllm(eight, {}, card, 16e9)
+    assert "takes 16.0 GB beside it, so gpu_memory_utilization can be 0.77 at most" in line
+    line = by_vllm(large, {}, card, 64e9)
+    assert line.endswith("which leaves vLLM too little of that card: give it more cards")
     with_vllm = dataclasses.replace(config, vllm={})
     assert outlook_of(with_vllm, ahead).text.splitlines()[-1].startswith("vLLM on 1 card (")

@@ -80,7 +80,7 @@ def test_a_subspace_and_chosen_blocks_are_removed(llama):
 
 
 @pytest.mark.parametrize("blocks", [[0], [1], [0, 1]])
-def test_no_weights_hold_an_edit_of_block_outputs(llama, blocks):
+def test_orthogonalised_weights_are_no_ablation_of_block_outputs(llama, blocks):
     """What came into a block stands in its output, and no weight of the block sees that; taken out
     of everything before it, it is missing from what the block itself reads."""
     d = direction()
