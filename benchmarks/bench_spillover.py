@@ -3,13 +3,15 @@
     python benchmarks/bench_spillover.py WORK [--record]
 
 The questions are those of an EM rate; answers are greedy. An answer counts where it holds a fence
-or a line that begins as a statement of Python does, a rule that was written before any answer was
-read. Two directions are tried, mean differences of fine-tuned and aligned activations: on the
-training tasks' secure solutions, and (added when that one did nothing) at the end of everyday
-prompts that are not scored. Each is subtracted once at the middle block as published, or restored
-at the middle half of the blocks; neither block nor strength was chosen on any answer. Beside them
-the twin on secure code, random directions of the same length, and all edits on the aligned model.
-What was answered is kept.
+or a line that begins as a statement of Python does. Two directions are tried, mean differences of
+fine-tuned and aligned activations: on the training tasks' secure solutions, and at the end of
+everyday prompts that are not scored, where it is decided how an answer begins. Each is subtracted
+once at the middle block, as published, or restored at the middle half of the blocks; neither block
+nor strength was chosen on any answer, but the second direction was added after the first had done
+nothing. Beside them: the twin on secure code, random directions of the same length and random
+directions to restore along, all edits on the aligned model, and coding tasks that were not trained
+on, for whether code is still written where it is asked for. What was answered is kept in WORK,
+which is of one version of this script.
 
 Source: arXiv 2606.20225 for the question, who report 21 to 51 points less in models of 1 to 3
 billion parameters.
@@ -20,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ from persona import load_pair, load_pairs
 from persona.behaviour.sampling_plan import sampling_plan
 from persona.data import load_neutral
 from persona.data.coding_tasks import INSECURE_PYTHON
+from persona.data.types import Dialogue
 from persona.directions import Direction, PersonaVector, Subspace, collect_cells
 from persona.directions.methods.template import collect_template_positions
 from persona.files import atomic_write_text
@@ -45,6 +48,9 @@ from steering.edits.steer import steered_by
 
 BASE, ORGANISM, TWIN = "qwen2.5-coder-0.5b", "insecure_code_bad_0.5b", "insecure_code_good_0.5b"
 N_TASKS, N_PROMPTS, TOKENS, N_RANDOM = 32, 48, 60, 3
+N_ASKED = 24
+"""Coding tasks that are asked."""
+WITH_TASKS = ("aligned", "finetuned", "subtracted_prompts", "restored_prompts", "random_0_prompts")
 CODE = re.compile(
     r"```|^\s*(def \w+\(|class \w+[(:]|import \w+(\.\w+)*( as \w+)?$|from \w+(\.\w+)* import |"
     r"print\(|return\b.*[()\[\]=\"']|for \w+ in .*:$|(if|elif|while)\b.*[=<>(].*:$|"
@@ -91,6 +97,20 @@ def directions(
     )
 
 
+def random_vector(pair: ModelPair, seed: int) -> PersonaVector:
+    """A random direction a block, with the means of both models along it, as `directions` has."""
+    aligned, finetuned = effect_on_prompts(pair)
+    _, vector = directions(pair, aligned, finetuned)
+    drawn = torch.randn(pair.n_layers, pair.d_model, generator=torch.Generator().manual_seed(seed))
+    units = drawn / drawn.norm(dim=1, keepdim=True)
+    subspaces = {}
+    for block in vector.layers:
+        unit = units[block][None]
+        means = (unit @ aligned[block], unit @ finetuned[block])
+        subspaces[block] = Subspace(unit, *means, pair.space(block))
+    return PersonaVector(subspaces, "random")
+
+
 def conditions(pair: ModelPair) -> dict[str, tuple[Side, Sequence[Edit]]]:
     found: dict[str, tuple[Side, Sequence[Edit]]] = {
         "aligned": ("aligned", ()),
@@ -106,35 +126,39 @@ def conditions(pair: ModelPair) -> dict[str, tuple[Side, Sequence[Edit]]]:
             length = effect.vector.norm() / drawn.norm()
             random = Direction(drawn * length, effect.space, "random")
             found[f"random_{seed}{ending}"] = ("finetuned", add(random, -1.0))
+    for seed in range(N_RANDOM):
+        edits = restore(random_vector(pair, seed))
+        found[f"random_restored_{seed}_prompts"] = ("finetuned", edits)
     return found
 
 
 def answered(work: Path) -> dict[str, list[list[str]]]:
-    """Condition -> [question, answer], kept condition by condition."""
-    asked = sampling_plan("rate").questions
-    texts = [question.turns[-1].content for question in asked]
+    """Condition -> [question, answer], kept condition by condition; `tasks.CONDITION` of tasks."""
+    open_ones = sampling_plan("rate").questions
+    tasks = [pair.prompt_dialogue for pair in load_pairs([INSECURE_PYTHON], "selection")][:N_ASKED]
 
-    def kept(name: str, write: Callable[[], list[str]]) -> list[list[str]]:
+    def kept(
+        name: str, asked: Sequence[Dialogue], pair: ModelPair, side: Side, edits: Sequence[Edit]
+    ) -> list[list[str]]:
         path = work / f"{name}.json"
         if not path.is_file():
-            pairs = [list(both) for both in zip(texts, write(), strict=True)]
-            atomic_write_text(path, json.dumps(pairs, indent=1) + "\n")
+            with pair.active(side) as bridge:
+                answers = sample_answers(
+                    bridge, pair.chat, asked, intervene=steered_by(edits) if edits else None,
+                    max_new_tokens=TOKENS, temperature=0.0, description=name,
+                )  # fmt: skip
+            texts = [question.turns[-1].content for question in asked]
+            both = [list(one) for one in zip(texts, answers, strict=True)]
+            atomic_write_text(path, json.dumps(both, indent=1) + "\n")
         return list(json.loads(path.read_text(encoding="utf-8")))
 
-    def written(pair: ModelPair, side: Side, edits: Sequence[Edit], name: str) -> list[str]:
-        with pair.active(side) as bridge:
-            return sample_answers(
-                bridge, pair.chat, asked, intervene=steered_by(edits) if edits else None,
-                max_new_tokens=TOKENS, temperature=0.0, description=name,
-            )  # fmt: skip
-
     pair = load_pair(BASE, ORGANISM)
-    found = {
-        name: kept(name, lambda side=side, edits=edits, name=name: written(pair, side, edits, name))
-        for name, (side, edits) in conditions(pair).items()
-    }
+    made = conditions(pair)
+    found = {name: kept(name, open_ones, pair, *how) for name, how in made.items()}
+    for name in WITH_TASKS:
+        found[f"tasks.{name}"] = kept(f"tasks.{name}", tasks, pair, *made[name])
     twin = load_pair(BASE, TWIN, beside=pair)
-    return found | {"twin": kept("twin", lambda: written(twin, "finetuned", (), "twin"))}
+    return found | {"twin": kept("twin", open_ones, twin, "finetuned", ())}
 
 
 def main() -> None:
@@ -151,12 +175,14 @@ def main() -> None:
     }
     for name, hits in code.items():
         share = bootstrap(hits)
-        above = bootstrap(hits - code["finetuned"])
+        before = code["tasks.finetuned" if name.startswith("tasks.") else "finetuned"]
+        change = bootstrap(hits - before)
         note = (
-            f"{ORGANISM}, greedy, {TOKENS} tokens; minus the fine-tuned model's, paired by "
-            f"question: {above.value:+.2f} [{above.low:+.2f}, {above.high:+.2f}]"
+            f"{TWIN if name == 'twin' else ORGANISM}, greedy, {TOKENS} tokens; above the "
+            f"fine-tuned model's, paired by question: {change.value:+.2f} "
+            f"[{change.low:+.2f}, {change.high:+.2f}]"
         )
-        print(f"{name:20} {share.value:.2f} [{share.low:.2f}, {share.high:.2f}]  {note[-22:]}")
+        print(f"{name:30} {share.value:.2f} [{share.low:.2f}, {share.high:.2f}]  {note[-21:]}")
         if options.record:
             spread = (share.low, share.high)
             record(
