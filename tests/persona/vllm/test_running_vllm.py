@@ -73,7 +73,7 @@ def test_a_text_that_there_is_no_room_for_is_said_before_anything_runs():
     ],
 )
 def test_blocks_that_do_not_go_on_from_the_stream_are_refused(monkeypatch, dtype, apart, goes_on):
-    """A stale residual is told by 0.1 and more in any format; where nothing is told it is no leave."""
+    """A stale residual is told by 0.1 and more in any format; no word is no leave."""
     engine = of_dtype(dtype)
     told = [{"another stage": 0.0}] if apart is None else [{HANDED_ON: apart}, {}]
     monkeypatch.setattr(RunningVllm, "_probed_passes", lambda self, handed_on: told)
