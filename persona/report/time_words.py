@@ -28,7 +28,7 @@ def stages_in_words(scorecard: Mapping[str, Any]) -> str:
     Examples:
         >>> took = [{"name": "verify", "took": 90.0}, {"name": "score", "took": 600.0}]
         >>> stages_in_words({"estimated": {"stages": took}})
-        'scoring every condition 10 min 0 s, trying candidates 1 min 30 s'
+        'scoring every condition 10 min 0 s; trying candidates 1 min 30 s'
     """
     estimated = scorecard.get("estimated")
     listed = estimated.get("stages") if isinstance(estimated, Mapping) else None
@@ -45,4 +45,4 @@ def stages_in_words(scorecard: Mapping[str, Any]) -> str:
     ]
     if rest := sum(seconds for seconds in took.values() if seconds <= least):
         parts.append(f"the rest {duration(rest)}")
-    return ", ".join(parts)
+    return "; ".join(parts)

@@ -691,4 +691,4 @@ def test_the_page_says_what_took_the_time(make_run, text_page):
     scorecard, rows = make_run()
     stages = [{"name": "score", "took": 120.0}, {"name": "verify", "took": 132.0}]
     said = text_page({**scorecard, "estimated": {"stages": stages}}, rows).words
-    assert "trying candidates 2 min 12 s, scoring every condition 2 min 0 s" in said
+    assert "trying candidates 2 min 12 s; scoring every condition 2 min 0 s" in said

@@ -14,14 +14,14 @@ def of(**took):
 def test_the_longest_comes_first_and_short_ones_stand_together():
     said = stages_in_words(of(load=4.0, verify=300.0, score=120.0, read=8.0))
     assert said == (
-        "trying candidates 5 min 0 s, scoring every condition 2 min 0 s, the rest 12.0 s"
+        "trying candidates 5 min 0 s; scoring every condition 2 min 0 s; the rest 12.0 s"
     )
 
 
 def test_every_stage_of_a_diagnosis_has_words():
     said = stages_in_words(of(**dict.fromkeys(WHAT, 10.0)))
     assert said.count(" 10.0 s") == len(WHAT)
-    assert not [name for name in WHAT if f"{name} 10.0 s" in said.split(", ")]
+    assert not [name for name in WHAT if f"{name} 10.0 s" in said.split("; ")]
 
 
 def test_a_stage_of_another_version_keeps_its_name():
