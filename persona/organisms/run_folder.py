@@ -14,6 +14,7 @@ from persona.fingerprint import require_same
 from persona.organisms.adapter import CONFIG, WEIGHTS
 from persona.organisms.monitoring import READINGS
 from persona.organisms.training_loop import last_whole_checkpoint
+from persona.run_lock import LOCK
 
 logger = logging.getLogger("persona")
 
@@ -27,6 +28,15 @@ STEPS = "steps"
 def step_folder(folder: Path, step: int) -> Path:
     """Where the adapter of a step is kept."""
     return folder / STEPS / f"step-{step}"
+
+
+def came_to_its_end(folder: Path) -> bool:
+    """Whether a fine-tune lies in `folder`, and nothing of what it works with any more.
+
+    A run that was killed behind its last file leaves that; started again it is put away.
+    """
+    at_work = (folder / LOCK, folder / CHECKPOINTS)
+    return (folder / CARD).exists() and not any(left.exists() for left in at_work)
 
 
 def is_finished(folder: Path, run: dict[str, Any]) -> bool:

@@ -34,7 +34,7 @@ from persona.models.sources import resolve
 from persona.models.space import ActivationSpace
 from persona.organisms import During, KlPenalty, Recipe, Watch, finetune, load_recipe, read_card
 from persona.organisms.recipe import with_keys
-from persona.organisms.run_folder import CARD
+from persona.organisms.run_folder import came_to_its_end
 from persona.stages import StageCache
 from steering.identification.candidates import (
     MODEL_AND_ANSWER_REFIT,
@@ -171,7 +171,7 @@ class Workbench:
             deciding["penalty"] = penalty.description()
         folder = self.settings.out / "organisms" / f"{recipe.name}-{fingerprint_of(deciding)}"
         self.tally.add(f"{recipe.name}, seed {recipe.training.seed}", fine_tunes=1)
-        if not (folder / CARD).exists():
+        if not came_to_its_end(folder):
             finetune(
                 recipe,
                 folder,

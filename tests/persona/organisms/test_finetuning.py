@@ -15,7 +15,7 @@ from persona.errors import DataError, ModelError
 from persona.models.precision import Placement
 from persona.organisms import Recipe, finetune, read_card
 from persona.organisms import training_loop as training
-from persona.organisms.run_folder import begin, is_finished, step_folder
+from persona.organisms.run_folder import begin, came_to_its_end, is_finished, step_folder
 from persona.organisms.training_loop import last_whole_checkpoint, loss_curve
 from persona.run_lock import HOLDER, LOCK, alone_in
 
@@ -275,6 +275,17 @@ def test_a_finished_run_is_left_as_it_is(finished, recipe, caplog):
         assert finetune(recipe, finished, placement=Placement.of("float32", "cpu")) == finished
     assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
     assert "finished already" in caplog.text
+
+
+def test_a_run_killed_behind_its_last_file_has_not_come_to_its_end(tmp_path):
+    assert not came_to_its_end(tmp_path)
+    (tmp_path / "card.json").write_text("{}")
+    assert came_to_its_end(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    assert not came_to_its_end(tmp_path)
+    (tmp_path / "checkpoints").rmdir()
+    (tmp_path / LOCK).touch()
+    assert not came_to_its_end(tmp_path)
 
 
 def test_a_folder_of_another_run_is_not_written_over(finished, recipe):
