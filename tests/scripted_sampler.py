@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
+
+from torch import Tensor
 
 import persona.vllm
 import persona.vllm.installed
+from persona.activations import collect_sets
+from persona.models.readers import _READERS
 
 
 class ScriptedSampler:
@@ -23,9 +28,29 @@ class ScriptedSampler:
         return [self.chat.tokenizer.encode(word) + end + [7, 7] for word in words]
 
 
+class ScriptedReader(ScriptedSampler):
+    """Reads as the pair's own bridges do, and notes for which side it was asked."""
+
+    def __init__(self, pair: Any) -> None:
+        super().__init__(pair.chat)
+        self.own = dataclasses.replace(pair, reader=None, sampler=None)
+        self.read: list[str] = []
+
+    def means(
+        self, side: str, dialogues: Any, token_sets: Any, layers: Any, description: str
+    ) -> Tensor:
+        self.read.append(side)
+        with self.own.active(side) as bridge:
+            held, _READERS._bound = _READERS._bound, []  # else it would be asked again
+            try:
+                return collect_sets(bridge, dialogues, token_sets, layers)
+            finally:
+                _READERS._bound = held
+
+
 def stand_in_for_vllm(monkeypatch: Any) -> None:
     """A tested vLLM seems to be there, and a script answers in its place."""
     there = persona.vllm.InstalledVllm("vllm", "0.30.0")
     monkeypatch.setattr(persona.vllm.installed, "installed_vllm", lambda: there)
-    stand_in = lambda pair, options=None: ScriptedSampler(pair.chat)  # noqa: E731
+    stand_in = lambda pair, options=None: ScriptedReader(pair)  # noqa: E731
     monkeypatch.setattr(persona.vllm, "vllm_sampler", stand_in, raising=False)

@@ -20,9 +20,14 @@ from persona.activations.batches import DEFAULT_TOKEN_BUDGET, Batch
 from persona.activations.moments import Moments
 from persona.activations.passes import Read, Reduce, every_token, means_over, passes
 from persona.activations.positions import token_span
-from persona.errors import DataError
+from persona.errors import DataError, ModelError
 from persona.models.chat.chat_format import TokenizedDialogue
-from persona.models.hooks import model_width, n_layers
+from persona.models.hooks import is_hooked, model_width, n_layers
+from persona.models.readers import Reader, reader_of
+from persona.models.samplers import Side
+
+AT_ONCE = 512
+"""Texts that an engine is asked for together, where their moments are all that is kept."""
 
 
 def collect_rows(
@@ -37,7 +42,8 @@ def collect_rows(
     """Mean activation of each dialogue's tokens at the output of each block, float32 on the CPU.
 
     Every dialogue weighs one, whatever its length. Rows follow the order of `dialogues`, layers
-    the order of `layers`.
+    the order of `layers`. Where an engine reads for the side of a pair that is open
+    (`ModelPair.reader`), it is asked.
     Raises: DataError for no dialogues or activations that are not finite; ModelError for a layer
     out of range.
     """
@@ -58,6 +64,8 @@ def collect_sets(
 
     Raises: as `collect_rows`.
     """
+    if (bound := reader_of(model)) is not None:
+        return _by_reader(model, *bound, dialogues, token_sets, layers, description)
     rows = torch.empty(len(dialogues), len(token_sets), len(layers), model_width(model))
     for batch, means_BSLD in _means(
         model, dialogues, token_sets, layers, token_budget, description
@@ -77,6 +85,12 @@ def collect_moments(
 ) -> Moments:
     """The same pooled activations as `collect_rows`, kept as mergeable float64 sums only."""
     moments = Moments.none(len(layers), model_width(model))
+    if (bound := reader_of(model)) is not None:
+        for start in range(0, len(dialogues), AT_ONCE):
+            part = dialogues[start : start + AT_ONCE]
+            read = _by_reader(model, *bound, part, [token_set], layers, description)
+            moments = moments + Moments.of(read[:, 0])
+        return moments
     for _, means_BSLD in _means(model, dialogues, [token_set], layers, token_budget, description):
         moments = moments + Moments.of(means_BSLD[:, 0])
     return moments
@@ -184,6 +198,26 @@ def _scatter(read: Read) -> Reduce:
         return _Scatter(len(away_TD), mean_D.double().cpu(), (away_TD.T @ away_TD).double().cpu())
 
     return reduce
+
+
+def _by_reader(
+    model: Any,
+    reader: Reader,
+    side: Side,
+    dialogues: Sequence[TokenizedDialogue],
+    token_sets: Sequence[str],
+    layers: Sequence[int],
+    description: str,
+) -> Float[Tensor, "dialogue set layer d_model"]:
+    """Raises: ModelError where hooks are open on the model, which an engine does not run."""
+    if is_hooked(model):
+        raise ModelError(
+            f"hooks are open on this model, and {reader.name}, which reads it, does not run them; "
+            "set pair.reader to None"
+        )
+    if not dialogues:
+        raise DataError("there are no texts to read activations from")
+    return reader.means(side, dialogues, token_sets, layers, description)
 
 
 def _means(

@@ -82,6 +82,7 @@ class MomentsOfShard:
             "token_set": self.token_set,
             "answer": self.answer,
             "token_budget": self.token_budget,
+            "reader": self.pair.reader.name if self.pair.reader else None,
         }
 
     def __call__(self, rows: Lines, advance: Advance) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Who writes the answers of a command: `--sampler`, and what vLLM is told."""
+"""Who writes the answers of a command and who reads, and what vLLM is told."""
 
 from __future__ import annotations
 
@@ -20,8 +20,24 @@ class SamplerChoice(StrEnum):
     vllm = "vllm"
 
 
+class ReaderChoice(StrEnum):
+    """Who reads the activations."""
+
+    transformers = "transformers"
+    vllm = "vllm"
+
+
 _RUN = "How it runs"
 
+ReaderOption = Annotated[
+    ReaderChoice,
+    typer.Option(
+        "--reader",
+        help="Who reads the activations of the samples: Transformers, or vLLM, which pools them in "
+        "its workers (1e-5 of their size apart in float32).",
+        rich_help_panel=_RUN,
+    ),
+]
 SamplerOption = Annotated[
     SamplerChoice,
     typer.Option(
@@ -45,14 +61,18 @@ VllmOptions = Annotated[
 ]
 
 
-def vllm_options_of(sampler: SamplerChoice, given: list[str] | None) -> dict[str, Any] | None:
-    """What vLLM is told, None where it writes no answers; before minutes of loading.
+def vllm_options_of(
+    sampler: SamplerChoice,
+    given: list[str] | None,
+    reader: ReaderChoice = ReaderChoice.transformers,
+) -> dict[str, Any] | None:
+    """What vLLM is told, None where it neither writes nor reads; before minutes of loading.
 
     Raises: typer.BadParameter for options of vLLM without it, or no NAME=VALUE; EngineError where
         vLLM is missing, another version, or told what edits were not tested with.
     """
     options = named_values(given, "--vllm", "tensor_parallel_size=2")
-    if sampler is SamplerChoice.generate:
+    if sampler is SamplerChoice.generate and reader is ReaderChoice.transformers:
         if options:
             raise typer.BadParameter("--vllm tells vLLM something: add --sampler vllm")
         return None
@@ -64,10 +84,14 @@ def vllm_options_of(sampler: SamplerChoice, given: list[str] | None) -> dict[str
     return options
 
 
-def answered_by(pair: ModelPair, options: dict[str, Any] | None) -> ModelPair:
-    """The pair, whose answers vLLM writes where it has options for it."""
+def answered_by(
+    pair: ModelPair, options: dict[str, Any] | None, *, writes: bool = True, reads: bool = False
+) -> ModelPair:
+    """The pair, whose answers vLLM writes, and which it reads, where it has options for it."""
     if options is not None:
         from persona.vllm import vllm_sampler
 
-        pair.sampler = vllm_sampler(pair, options)
+        engine = vllm_sampler(pair, options)
+        pair.sampler = engine if writes else None
+        pair.reader = engine if reads else None
     return pair

@@ -33,6 +33,8 @@ from persona.cli.options import (
 )
 from persona.cli.ready import require_file, require_ready
 from persona.cli.sampler_options import (
+    ReaderChoice,
+    ReaderOption,
     SamplerChoice,
     SamplerOption,
     VllmOptions,
@@ -188,6 +190,7 @@ def screen(
     dtype: Dtype = Precision.auto,
     device: Device = "auto",
     sampler: SamplerOption = SamplerChoice.generate,
+    reader: ReaderOption = ReaderChoice.transformers,
     vllm: VllmOptions = None,
     token_budget: TokenBudget = None,
     json_output: Json = False,
@@ -209,12 +212,13 @@ def screen(
       persona screen data.jsonl --aligned org/chat-model --direction evil.gguf --baseline own
       persona screen data.jsonl --direction evil --direction impolite
     """
-    by_vllm = vllm_options_of(sampler, vllm)
-    if by_vllm is not None and baseline is not BaselineName.own:
+    by_vllm = vllm_options_of(sampler, vllm, reader)
+    writes = sampler is SamplerChoice.vllm
+    if writes and baseline is not BaselineName.own:
         raise typer.BadParameter("--sampler vllm writes own answers: add --baseline own")
     if by_vllm is not None and engine is not EngineChoice.local:
         raise typer.BadParameter(
-            "--sampler vllm answers in this process, and a worker of --engine ray would not; take "
+            "vLLM answers and reads in this process, and a worker of --engine ray would not; take "
             "one of the two (vLLM spreads over cards itself: --vllm tensor_parallel_size=2)"
         )
     with contextlib.redirect_stdout(sys.stderr):
@@ -255,7 +259,7 @@ def screen(
             in_turn=True,
             template_arguments=told,
         )
-        pair = answered_by(pair, by_vllm)
+        pair = answered_by(pair, by_vllm, writes=writes, reads=reader is ReaderChoice.vllm)
         options: dict[str, Any] = dict(
             out=out,
             layer=layer,

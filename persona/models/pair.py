@@ -18,6 +18,7 @@ from persona.data.types import Dialogue, Turn
 from persona.errors import ModelError
 from persona.models.chat.chat_format import ChatFormat
 from persona.models.hooks import InContext, is_bridge, resid_post
+from persona.models.readers import Reader, read_by
 from persona.models.samplers import Sampler, sampled_by
 from persona.models.space import ActivationSpace
 
@@ -45,6 +46,8 @@ class ModelPair:
     sampler: an engine that writes the answers in place of the bridges, such as
         `persona.vllm.vllm_sampler(pair)`; None for their own `generate`. It stays behind where the
         pair travels to another process.
+    reader: an engine that reads pooled activations in place of the bridges, which the same one can
+        do; None for this process. It stays behind too.
     """
 
     open_side: OpenSide
@@ -62,6 +65,7 @@ class ModelPair:
     reload: Callable[[], ModelPair] | None = None
     fingerprints: dict[Side, str] = field(default_factory=dict)
     sampler: Sampler | None = None
+    reader: Reader | None = None
     bare: Any = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Callable[..., ModelPair], tuple[Any, ...]]:
@@ -97,7 +101,11 @@ class ModelPair:
         """Yield the TransformerBridge of one side, in evaluation mode."""
         if side not in SIDES:
             raise ModelError(f"a pair has the sides 'aligned' and 'finetuned'; got {side!r}")
-        with self.open_side(side) as bridge, sampled_by(bridge, self.sampler, side):
+        with (
+            self.open_side(side) as bridge,
+            sampled_by(bridge, self.sampler, side),
+            read_by(bridge, self.reader, side),
+        ):
             yield bridge
 
     def ask(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import InContext
@@ -45,25 +45,45 @@ class Sampler(Protocol):
         """
 
 
-_bound: list[tuple[Any, Sampler, Side]] = []
+_Engine = TypeVar("_Engine")
 
 
-@contextlib.contextmanager
-def sampled_by(bridge: Any, sampler: Sampler | None, side: Side) -> Iterator[None]:
+class BoundEngines(Generic[_Engine]):
+    """Which engine stands for a bridge, and as which side of its pair, while that is open."""
+
+    def __init__(self) -> None:
+        self._bound: list[tuple[Any, _Engine, Side]] = []
+
+    @contextlib.contextmanager
+    def stands_for(self, bridge: Any, engine: _Engine | None, side: Side) -> Iterator[None]:
+        """None changes nothing."""
+        if engine is None:
+            yield
+            return
+        self._bound.append((bridge, engine, side))
+        try:
+            yield
+        finally:
+            self._bound.pop()
+
+    def of(self, bridge: Any) -> tuple[_Engine, Side] | None:
+        """The last one that was bound; None where the bridge works for itself."""
+        for bound, engine, side in reversed(self._bound):
+            if bound is bridge:
+                return engine, side
+        return None
+
+
+_SAMPLERS: BoundEngines[Sampler] = BoundEngines()
+
+
+def sampled_by(
+    bridge: Any, sampler: Sampler | None, side: Side
+) -> contextlib.AbstractContextManager[None]:
     """While open, `sampler` answers for the bridge, as this side; None changes nothing."""
-    if sampler is None:
-        yield
-        return
-    _bound.append((bridge, sampler, side))
-    try:
-        yield
-    finally:
-        _bound.pop()
+    return _SAMPLERS.stands_for(bridge, sampler, side)
 
 
 def sampler_of(bridge: Any) -> tuple[Sampler, Side] | None:
     """Who answers for the bridge, and as which side; None where it does so itself."""
-    for bound, sampler, side in reversed(_bound):
-        if bound is bridge:
-            return sampler, side
-    return None
+    return _SAMPLERS.of(bridge)

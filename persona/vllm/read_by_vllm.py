@@ -58,6 +58,36 @@ def rows_by_vllm(
     return rows
 
 
+def sets_by_vllm(
+    engine: VllmEngine,
+    dialogues: Sequence[TokenizedDialogue],
+    token_sets: Sequence[str],
+    layers: Sequence[int],
+    *,
+    side: Side = "aligned",
+    description: str = "Reading activations",
+) -> Float[Tensor, "dialogue set layer d_model"]:
+    """As `persona.activations.collect_sets`: several token sets at the cost of one pass.
+
+    Raises: as `rows_by_vllm`.
+    """
+    hooks = [resid_post(layer) for layer in layers]
+    rows = torch.empty(len(dialogues), len(token_sets), len(hooks), engine.d_model)
+    for start in range(0, len(dialogues), AT_ONCE):
+        part = dialogues[start : start + AT_ONCE]
+        found = engine.read(
+            [dialogue.ids for dialogue in part],
+            hooks,
+            [[token_span(dialogue, one) for one in token_sets] for dialogue in part],
+            side=side,
+            answer_begins=[dialogue.response[0] for dialogue in part],
+            description=description,
+        )
+        for i, by_hook in enumerate(found, start):
+            rows[i] = torch.stack([by_hook[hook] for hook in hooks], dim=1)
+    return rows
+
+
 def moments_by_vllm(
     engine: VllmEngine,
     dialogues: Sequence[TokenizedDialogue],

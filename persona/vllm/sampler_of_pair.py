@@ -1,4 +1,4 @@
-"""vLLM answers for both sides of a pair: `--sampler vllm`.
+"""vLLM answers for both sides of a pair, and reads them: `--sampler vllm`, `--reader vllm`.
 
 With a LoRA adapter one engine serves both sides; two whole checkpoints are two engines, of which
 one is held at a time. The pair itself stays in memory too, for what is read of it.
@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from persona.errors import EngineError, SteeringError
 from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import InContext
@@ -20,6 +22,7 @@ from persona.models.sources import resolve, shipped_or_ref
 from persona.vllm.edit_sets import EditSet
 from persona.vllm.installed import require_vllm
 from persona.vllm.lora_limits import rank_for
+from persona.vllm.read_by_vllm import sets_by_vllm
 from persona.vllm.refusals import require_options
 from persona.vllm.vllm_engine import VllmEngine
 
@@ -110,9 +113,28 @@ class VllmSampler:
         )
         return [answer.ids for answer in written]
 
+    def means(
+        self,
+        side: Side,
+        dialogues: Sequence[TokenizedDialogue],
+        token_sets: Sequence[str],
+        layers: Sequence[int],
+        description: str,
+    ) -> Tensor:
+        """As `persona.models.readers.Reader`; float32 apart by 1e-5 of an activation's size."""
+        return sets_by_vllm(
+            self.engine(side),
+            dialogues,
+            token_sets,
+            layers,
+            side="aligned" if self._adapter is None else side,
+            description=description,
+        )
+
 
 def vllm_sampler(pair: ModelPair, options: Mapping[str, Any] | None = None) -> VllmSampler:
-    """What `pair.sampler` is set to, for vLLM to write its answers.
+    """What `pair.sampler` is set to, for vLLM to write its answers, and `pair.reader`, for it to
+    read what is pooled of texts.
 
     options: of `vllm.LLM`, handed through, such as {"tensor_parallel_size": 8}.
     Raises: EngineError where vLLM is missing or another version, for a pair that was made of

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.errors import EngineError
+from persona.errors import DataError, EngineError
 from persona.models.pair import Side
 from persona.vllm.edit_sets import EditSet
 from persona.vllm.pooled_reading import PooledReading, TokenSpan
@@ -18,6 +18,9 @@ from persona.vllm.running_vllm import RunningVllm
 from persona.vllm.scored_tokens import ScoredTokens
 from persona.vllm.worker_room import Step
 from persona.vllm.written_steps import require_some, require_written
+
+MOST_WHOLE_TOKENS = 4096
+"""Tokens whose activations may leave the workers as they are, in one call."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,12 @@ class VllmEngine(RunningVllm):
         Edits come before what is read. Raises: as `sample`; DataError for what is not finite.
         """
         self._require_sites(hooks)
+        whole = sum(len(text) for text, of in zip(texts, spans, strict=True) if not of)
+        if whole > MOST_WHOLE_TOKENS:
+            raise DataError(
+                f"every one of {whole} tokens is asked for, and {MOST_WHOLE_TOKENS} may leave a "
+                "worker; name spans, whose means do"
+            )
         self.call("read", PooledReading(hooks, dict(enumerate(spans))))
         try:
             self._pass_over(texts, side, edits, answer_begins, description)

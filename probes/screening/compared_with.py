@@ -76,9 +76,13 @@ def read_answers_and_baselines(
     return rows[:, 0], read[places, 0]
 
 
-def written_by(pair: ModelPair, baseline: Baseline) -> dict[str, str]:
-    """The engine that writes own answers, for what readings depend on; empty for `generate`."""
-    return {"sampler": pair.sampler.name} if baseline == "own" and pair.sampler else {}
+def engines_of(pair: ModelPair, baseline: Baseline) -> dict[str, str | None]:
+    """The engine that writes own answers and the one that reads, on which readings depend; None
+    where this process does."""
+    return {
+        "sampler": pair.sampler.name if baseline == "own" and pair.sampler else None,
+        "reader": pair.reader.name if pair.reader else None,
+    }
 
 
 def require_room(chat: ChatFormat, tokens: TokenizedDialogue, max_new_tokens: int) -> None:

@@ -29,7 +29,7 @@ from probes.probe_file import load_probe
 from probes.screening import verdict as words
 from probes.screening.blocks import BlockReader
 from probes.screening.chance import draw_directions
-from probes.screening.compared_with import BASELINES, Baseline, written_by
+from probes.screening.compared_with import BASELINES, Baseline, engines_of
 from probes.screening.labelled import read_reference
 from probes.screening.monitored import (
     Monitored,
@@ -131,11 +131,12 @@ def screen(
         sha256 = _hash(data)
         # The second side is never opened, so its weights are never loaded.
         pair = model if isinstance(model, ModelPair) else load_pair(model, model, in_turn=True)
-        by = written_by(pair, baseline)
-        if by and engine is not None and engine.name != "local":
+        by = engines_of(pair, baseline)
+        apart = next((name for name in by.values() if name is not None), None)
+        if apart and engine is not None and engine.name != "local":
             raise EngineError(
-                f"{by['sampler']} answers in this process alone; screen without workers, or let "
-                "the model generate"
+                f"{apart} answers and reads in this process alone; screen without workers, or "
+                "leave it out"
             )
         candidates, own_probe = directions_by_layer(direction, pair, allow_mismatch=allow_mismatch)
         used_probe = _probe(probe, pair, allow_mismatch) or own_probe

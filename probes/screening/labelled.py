@@ -20,9 +20,9 @@ from persona.models.pair import ModelPair
 from probes.screening.compared_with import (
     Baseline,
     Encoded,
+    engines_of,
     read_answers_and_baselines,
     require_room,
-    written_by,
 )
 from probes.screening.reference import ReferenceAnswers
 
@@ -86,7 +86,7 @@ class _ReferenceReading:
             "baseline": self.baseline,
             "max_new_tokens": self.max_new_tokens if self.baseline == "own" else None,
             "token_budget": self.token_budget,
-            **written_by(self.pair, self.baseline),
+            **engines_of(self.pair, self.baseline),
         }
 
     def __call__(self, answers: Sequence[AnswerPair], advance: Advance) -> dict[str, Any]:

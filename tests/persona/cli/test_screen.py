@@ -119,6 +119,23 @@ def test_own_answers_can_be_written_by_vllm(given, tmp_path, capsys, monkeypatch
     assert "take one of the two" in " ".join(capsys.readouterr().err.split())
 
 
+def test_samples_can_be_read_by_vllm(given, tmp_path, capsys, monkeypatch):
+    """What reads stands in the job, and gives what is read here."""
+    stand_in_for_vllm(monkeypatch)
+    folder, words = given
+    words = [*words, "--direction", str(folder / "vector.safetensors")]
+    out = {name: ["--out", str(tmp_path / name)] for name in ("here", "there")}
+    assert main([*words, *out["here"]]) == 0
+    assert main([*words, "--reader", "vllm", *out["there"]]) == 0
+    job = {n: json.loads((tmp_path / n / "summary.json").read_text())["job"] for n in out}
+    assert job["there"] == {**job["here"], "reader": "scripted"}
+    rows = [(tmp_path / name / "screened.jsonl").read_text() for name in out]
+    assert rows[0] == rows[1]
+    capsys.readouterr()
+    assert main([*words, *out["there"]]) == 2
+    assert "reader is scripted there and None now" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_malformed_line_is_named_or_left_out(given, tmp_path, capsys):
     folder, words = given
     data = tmp_path / "bad.jsonl"

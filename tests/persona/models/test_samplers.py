@@ -3,8 +3,11 @@
 import dataclasses
 
 import pytest
-from scripted_sampler import ScriptedSampler
+import torch
+from scripted_sampler import ScriptedReader, ScriptedSampler
 
+from persona import extract, load_pairs
+from persona.activations import collect_moments, collect_rows
 from persona.data.types import Dialogue, Turn
 from persona.errors import ModelError
 from persona.models import Placement, load_pair
@@ -42,6 +45,28 @@ def test_hooks_that_the_engine_would_not_run_are_an_error(pair):
         ):
             sample_answers(bridge, pair.chat, ASKED)
         assert len(sample_answers(bridge, pair.chat, ASKED)) == 2  # they are closed again
+
+
+def test_an_engine_reads_what_is_pooled_of_the_side_that_is_open(tiny_llama, tiny_adapter):
+    pair = load_pair(tiny_llama, tiny_adapter, placement=Placement.of("float32", "cpu"))
+    questions = load_pairs(["health"], "train")[:3]
+    expected = extract(pair, questions, layer=1)
+    reader = ScriptedReader(pair)
+    read = dataclasses.replace(pair, reader=reader)
+    assert torch.equal(extract(read, questions, layer=1).vector, expected.vector)
+    assert set(reader.read) == {"aligned", "finetuned"}
+    texts = pair.chat.encode_all([question.good_dialogue for question in questions])
+    with read.active("finetuned") as bridge:
+        moments = collect_moments(bridge, texts, [0, 1])
+        with (
+            hooked(bridge, [("blocks.0.hook_resid_post", lambda resid: resid * 0)]),
+            pytest.raises(ModelError, match="scripted, which reads it, does not run them"),
+        ):
+            collect_rows(bridge, texts, [1])
+    with pair.active("finetuned") as bridge:
+        torch.testing.assert_close(
+            moments.mean_LD, collect_moments(bridge, texts, [0, 1]).mean_LD, rtol=0, atol=1e-6
+        )
 
 
 def test_outside_an_open_side_and_without_an_engine_the_bridge_answers_itself(pair):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from vllm_cases import D_MODEL, OPTIONS, Toy
 
+from persona import extract, load_pairs
+from persona.activations import collect_sets
 from persona.data.types import Dialogue, Turn
 from persona.errors import EngineError, SteeringError
 from persona.models import Placement, load_pair
@@ -62,6 +64,26 @@ def test_both_sides_edited_or_not_answer_as_their_bridges(pair):
     with pytest.raises(SteeringError, match="4 coefficients, .* the batch has 2"):
         answers(by_vllm, "aligned", edits[3], batch_size=2)
     by_vllm.sampler.close()
+
+
+@pytest.mark.vllm
+def test_both_sides_are_read_as_by_their_bridges(pair):
+    read = dataclasses.replace(pair, reader=vllm_sampler(pair, OPTIONS))
+    texts = pair.chat.encode_all(
+        [Dialogue((Turn("user", word), Turn("assistant", f"{word}, so")), word) for word in WORDS]
+    )
+    sets = ["response", "last_prompt"]
+    for side in ("aligned", "finetuned"):
+        with pair.active(side) as bridge:
+            expected = collect_sets(bridge, texts, sets, [0, 2])
+        with read.active(side) as bridge:
+            found = collect_sets(bridge, texts, sets, [0, 2])
+        assert found.shape == (4, 2, 2, D_MODEL)
+        assert float((found - expected).norm(dim=-1).div(expected.norm(dim=-1)).max()) < 1e-5
+    questions = load_pairs(["health"], "train")[:3]
+    one, other = (extract(each, questions, layer=2).vector for each in (pair, read))
+    assert float((one - other).norm() / one.norm()) < 1e-4
+    read.reader.close()
 
 
 @pytest.mark.vllm
