@@ -86,7 +86,7 @@ def collect_moments(
     """The same pooled activations as `collect_rows`, kept as mergeable float64 sums only."""
     moments = Moments.none(len(layers), model_width(model))
     if (bound := reader_of(model)) is not None:
-        for start in range(0, len(dialogues), AT_ONCE):
+        for start in range(0, max(len(dialogues), 1), AT_ONCE):  # none is refused there
             part = dialogues[start : start + AT_ONCE]
             read = _by_reader(model, *bound, part, [token_set], layers, description)
             moments = moments + Moments.of(read[:, 0])
