@@ -80,7 +80,7 @@ MODELS = (
         gguf_bytes=491_400_064,
         gguf_sha256=_QWEN_HALF,
         kept_as=folder_of(_QWEN_HALF),
-        memory_bytes=5.7e9,
+        memory_bytes=6.1e9,
         hub_file=(
             "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
             "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
