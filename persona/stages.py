@@ -63,8 +63,8 @@ class StageCache:
     common: everything that all of them depend on (models, seed, number format), JSON-able. What
         one alone depends on are its `inputs`, and then part of the name of its file: one whose
         inputs have changed has another file, so results of two settings never mix.
-    seconds: time that the stages asked for took, those that an earlier run made included. One
-        made within another is part of that one's time.
+    seconds: time that the stages asked for took, each once, those that an earlier run made
+        included. One made within another is part of that one's time, asked for again or not.
     One process at a time writes a stage: see `persona.run_lock`.
     """
 
@@ -73,6 +73,7 @@ class StageCache:
         self.mark = fingerprint_of(self.common)
         self.seconds = 0.0
         self._open_stages = 0
+        self._counted: set[Path] = set()
 
     def table(
         self,
@@ -133,8 +134,13 @@ class StageCache:
         seconds = _seconds_of(path, mark)
         if seconds is None:
             raise DataError(f"{path} is gone; run the same command again")
-        self.seconds += seconds
+        self._count(path, seconds)
         return pd.read_parquet(path)
+
+    def _count(self, path: Path, seconds: float) -> None:
+        if path not in self._counted:
+            self.seconds += seconds
+            self._counted.add(path)
 
     def _place(
         self, name: str, suffix: str, inputs: Mapping[str, Any] | None = None
@@ -156,7 +162,7 @@ class StageCache:
     ) -> Any:
         kept = _seconds_of(path, mark)
         if kept is not None:
-            self.seconds += kept
+            self._count(path, kept)
             return load(path)
         start = time.perf_counter()
         self._open_stages += 1
@@ -166,8 +172,7 @@ class StageCache:
             self._open_stages -= 1
         spent = time.perf_counter() - start
         _write(path, mark, to_bytes(made), spent)
-        if not self._open_stages:
-            self.seconds += spent
+        self._count(path, 0.0 if self._open_stages else spent)
         return load(path)
 
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from persona import stages as stages_module
 from persona.stages import StageCache, Unsaved, Workspace
 
 TABLE = pd.DataFrame({"value": [float(i) for i in range(50)], "name": ["ü"] * 50})
@@ -26,6 +27,20 @@ def in_workspace(folder, kind):
 def with_inputs(folder, kind):
     make = TABLE.copy if kind == "table" else TENSORS.copy
     return getattr(StageCache(folder, {"seed": 0}), kind)("stage", make, {"n": 1})
+
+
+def test_time_is_counted_once_also_of_a_stage_made_within_another(tmp_path, monkeypatch):
+    clock = iter([0.0, 10.0, 14.0, 30.0])  # the outer one begins, the inner one, and both end
+    monkeypatch.setattr(stages_module.time, "perf_counter", lambda: next(clock))
+    cache = StageCache(tmp_path, {"seed": 0})
+    inner = lambda: cache.tensors("inner", TENSORS.copy)  # noqa: E731
+    cache.tensors("outer", inner)
+    for _ in range(2):
+        inner()
+        cache.tensors("outer", inner)
+    assert cache.seconds == 30.0
+    again = StageCache(tmp_path, {"seed": 0})  # another process, which asks for one of them
+    assert again.tensors("inner", TENSORS.copy) and again.seconds == 4.0
 
 
 DAMAGE = {
