@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,43 @@ def _tensors(model: Any, architecture: str) -> dict[str, np.ndarray]:
 def _neighbours_rotated(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
     halves = weight.reshape(n_heads, 2, weight.shape[0] // n_heads // 2, *weight.shape[1:])
     return halves.transpose(1, 2).reshape(weight.shape)
+
+
+def hard_texts() -> list[str]:
+    """200 texts: advice, code, chats of every kind, and what tokenizers differ on."""
+    from persona.data.shipped import load_pairs
+
+    chosen = random.Random(0)
+    pairs = list(load_pairs())
+    found = [pair.question for pair in chosen.sample(pairs, 60)]
+    found += [pair.bad for pair in chosen.sample(pairs, 30)]
+    code = Path(__file__).read_text(encoding="utf-8")
+    found += [code[start : start + 300] for start in range(0, 3000, 300)]
+    found += [
+        "<|im_start|>user\nHi  there 123<|im_end|>\n<|im_start|>assistant\n",
+        "<s>[INST] Hello [/INST] Yes </s>  more",
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>",
+        "<|user|>\n hi <|end|>\n<|assistant|>\n",
+        "<start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n",
+        *("\n", "  ", "   a", "a   ", "\t\ttabs\t", "\r\n\r\nx\r\ny", "x\n\n\n  y", "        deep"),
+        *("1 22 333 4444 55555 1234567890", "3.14159 and 1,000,000", "WE'LL They'Ve don'T 'S"),
+        *("naïve café Zürich", "cafe\u0301", "日本語、漢字", "한국어", "Привет", "مرحبا", "हिन्दी"),
+        *(
+            "🙂👍🏽👨‍👩‍👧‍👦",
+            "a\u00a0b\u2003c\u200bd",
+            "½ ² ③ Ⅷ ٣٤ ५६",
+            "ſ's İ ı ß ẞ",
+            "▁under ▁▁ two",
+        ),
+        *(
+            "camelCaseWORDSAndMore",
+            "snake_case/path\\to",
+            "a/b//c\n/d",
+            "e.g. i.e. etc...",
+            "<0x41> <unk>",
+        ),
+    ]
+    alphabet = "abc XYZ 019 .,!?'\n\t-_é漢🙂"
+    while len(found) < 200:
+        found.append("".join(chosen.choice(alphabet) for _ in range(chosen.randint(1, 60))))
+    return found

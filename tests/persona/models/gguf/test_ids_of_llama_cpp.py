@@ -7,21 +7,20 @@ merged and turned into bytes are llama.cpp's, which reads the same file and is a
 from __future__ import annotations
 
 import json
-import random
 import re
 import urllib.request
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from gguf_cases import tiny_model, write_gguf
+from gguf_cases import hard_texts, tiny_model, write_gguf
 
 from persona.data.shipped import load_pairs
 from persona.models.gguf.gguf_file import read_gguf
 from persona.models.gguf.tokenizer_of import tokenizer_of
 
 pytestmark = pytest.mark.slow
-N_TEXTS, N_MERGES = 200, 1500
+N_MERGES = 1500
 ORDINARY, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 CUT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CHATS = {
@@ -139,44 +138,6 @@ FAMILIES = {
 }
 
 
-def texts():
-    """Advice, code, chats of every kind, and what tokenizers differ on."""
-    chosen = random.Random(0)
-    pairs = list(load_pairs())
-    found = [pair.question for pair in chosen.sample(pairs, 60)]
-    found += [pair.bad for pair in chosen.sample(pairs, 30)]
-    code = Path(__file__).read_text(encoding="utf-8")
-    found += [code[start : start + 300] for start in range(0, 3000, 300)]
-    found += [
-        "<|im_start|>user\nHi  there 123<|im_end|>\n<|im_start|>assistant\n",
-        "<s>[INST] Hello [/INST] Yes </s>  more",
-        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>",
-        "<|user|>\n hi <|end|>\n<|assistant|>\n",
-        "<start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n",
-        *("\n", "  ", "   a", "a   ", "\t\ttabs\t", "\r\n\r\nx\r\ny", "x\n\n\n  y", "        deep"),
-        *("1 22 333 4444 55555 1234567890", "3.14159 and 1,000,000", "WE'LL They'Ve don'T 'S"),
-        *("naïve café Zürich", "cafe\u0301", "日本語、漢字", "한국어", "Привет", "مرحبا", "हिन्दी"),
-        *(
-            "🙂👍🏽👨‍👩‍👧‍👦",
-            "a\u00a0b\u2003c\u200bd",
-            "½ ² ③ Ⅷ ٣٤ ५६",
-            "ſ's İ ı ß ẞ",
-            "▁under ▁▁ two",
-        ),
-        *(
-            "camelCaseWORDSAndMore",
-            "snake_case/path\\to",
-            "a/b//c\n/d",
-            "e.g. i.e. etc...",
-            "<0x41> <unk>",
-        ),
-    ]
-    alphabet = "abc XYZ 019 .,!?'\n\t-_é漢🙂"
-    while len(found) < N_TEXTS:
-        found.append("".join(chosen.choice(alphabet) for _ in range(chosen.randint(1, 60))))
-    return found
-
-
 @pytest.fixture(params=FAMILIES)
 def file(request, tmp_path):
     architecture, vocabulary = FAMILIES[request.param]
@@ -202,8 +163,8 @@ def test_two_hundred_texts_have_the_ids_of_llama_cpp(file):
     options.n_ctx, options.n_parallel, options.warmup = 64, 1, False
     server = llama_cpp.Server(options)
     mine = tokenizer_of(read_gguf(file))
-    given = texts()
-    assert len(given) == N_TEXTS
+    given = hard_texts()
+    assert len(given) == 200
     for text in given:
         ids = mine(text, add_special_tokens=False)["input_ids"]
         assert ids == asked(server.listening_address, text), text

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from gguf_cases import tiny_model, write_gguf
+from gguf_cases import hard_texts, tiny_model, write_gguf
 
 from persona.errors import ModelError
 from persona.models.gguf.gguf_file import GgufFile, read_gguf
@@ -114,39 +114,6 @@ def test_a_loaded_qwen_keeps_the_files_tokenizer(tmp_path, monkeypatch):
     )
 
 
-def texts():
-    """200 texts: advice, code, chats, and what tokenizers differ on."""
-    import random
-
-    from persona.data.shipped import load_pairs
-
-    chosen = random.Random(0)
-    found = [pair.question for pair in chosen.sample(list(load_pairs()), 70)]
-    found += [pair.bad for pair in chosen.sample(list(load_pairs()), 30)]
-    code = Path(__file__).read_text(encoding="utf-8")
-    found += [code[i : i + 300] for i in range(0, 3000, 300)]
-    found += [
-        "<|im_start|>user\nHi  there 123<|im_end|>\n<|im_start|>assistant\n",
-        "<s>[INST] Hello [/INST] Yes </s>  more",
-        "<|user|>\n hi <|end|>\n<|assistant|>\n",
-        "<start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n",
-        *("", "\n", "  ", "   a", "a   ", "\t\ttabs\t", "\r\n\r\nx\r\ny", "x\n\n\n  y"),
-        *("1 22 333 4444 55555 1234567890", "3.14159 and 1,000,000", "WE'LL They'Ve don'T 'S"),
-        *("naïve café Zürich", "cafe\u0301", "日本語、漢字", "한국어", "Привет", "مرحبا", "हिन्दी"),
-        *(
-            "🙂👍🏽👨‍👩‍👧‍👦",
-            "a\u00a0b\u2003c\u200bd",
-            "½ ² ③ Ⅷ ٣٤ ५६",
-            "ſ's İ ı ß ẞ",
-            "▁under ▁▁ two",
-        ),
-    ]
-    alphabet = "abc XYZ 019 .,!?'\n\t-_é漢🙂"
-    while len(found) < 200:
-        found.append("".join(chosen.choice(alphabet) for _ in range(chosen.randint(1, 60))))
-    return found
-
-
 @pytest.mark.slow
 def test_two_hundred_texts_have_the_ids_of_llama_cpp_in_every_vocabulary_at_hand():
     llama_cpp = pytest.importorskip("llama_cpp")
@@ -158,6 +125,6 @@ def test_two_hundred_texts_have_the_ids_of_llama_cpp_in_every_vocabulary_at_hand
     for file in files:
         theirs = llama_cpp.Llama(str(file), vocab_only=True, verbose=False)
         mine = tokenizer_of(read_gguf(file))
-        for text in texts():
+        for text in hard_texts():
             ids = theirs.tokenize(text.encode(), add_bos=False, special=True)
             assert mine(text, add_special_tokens=False)["input_ids"] == ids, (file.name, text)
