@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from record import record
+from scipy.stats import binomtest
 from torch import Tensor
 
 from persona import load_pair, load_pairs
@@ -49,7 +50,6 @@ from steering.edits.steer import steered_by
 
 BASE, ORGANISM, TWIN = "qwen2.5-coder-0.5b", "insecure_code_bad_0.5b", "insecure_code_good_0.5b"
 N_TASKS, N_PROMPTS, TOKENS, N_RANDOM = 32, 48, 60, 3
-REFUSALS_OF = ("aligned", "finetuned", "subtracted_prompts", "restored_prompts", "random_0_prompts")
 N_ASKED = 24
 """Coding tasks that are asked."""
 WITH_TASKS = ("aligned", "finetuned", "subtracted_prompts", "restored_prompts", "random_0_prompts")
@@ -103,17 +103,17 @@ def directions(
     )
 
 
-def random_vector(pair: ModelPair, seed: int) -> PersonaVector:
-    """A random direction a block, with the means of both models along it, as `directions` has."""
-    aligned, finetuned = effect_on_prompts(pair)
-    _, vector = directions(pair, aligned, finetuned)
+def random_like(vector: PersonaVector, pair: ModelPair, *means: Tensor, seed: int) -> PersonaVector:
+    """A random direction at each block of `vector`, with both models' means along it."""
     drawn = torch.randn(pair.n_layers, pair.d_model, generator=torch.Generator().manual_seed(seed))
     units = drawn / drawn.norm(dim=1, keepdim=True)
-    subspaces = {}
-    for block in vector.layers:
-        unit = units[block][None]
-        means = (unit @ aligned[block], unit @ finetuned[block])
-        subspaces[block] = Subspace(unit, *means, pair.space(block))
+    subspaces = {
+        block: Subspace(
+            units[block][None], *(units[block][None] @ mean[block] for mean in means),
+            pair.space(block),
+        )
+        for block in vector.layers
+    }  # fmt: skip
     return PersonaVector(subspaces, "random")
 
 
@@ -122,8 +122,9 @@ def conditions(pair: ModelPair) -> dict[str, tuple[Side, Sequence[Edit]]]:
         "aligned": ("aligned", ()),
         "finetuned": ("finetuned", ()),
     }
-    for ending, means in (("", effect_on_solutions), ("_prompts", effect_on_prompts)):
-        effect, vector = directions(pair, *means(pair))
+    for ending, read in (("", effect_on_solutions), ("_prompts", effect_on_prompts)):
+        means = read(pair)
+        effect, vector = directions(pair, *means)
         for name, edits in (("subtracted", add(effect, -1.0)), ("restored", restore(vector))):
             found[f"{name}{ending}"] = ("finetuned", edits)
             found[f"aligned_{name}{ending}"] = ("aligned", edits)
@@ -132,8 +133,8 @@ def conditions(pair: ModelPair) -> dict[str, tuple[Side, Sequence[Edit]]]:
             length = effect.vector.norm() / drawn.norm()
             random = Direction(drawn * length, effect.space, "random")
             found[f"random_{seed}{ending}"] = ("finetuned", add(random, -1.0))
-    for seed in range(N_RANDOM):
-        edits = restore(random_vector(pair, seed))
+    for seed in range(N_RANDOM):  # beside the second direction, the last one above
+        edits = restore(random_like(vector, pair, *means, seed=seed))
         found[f"random_restored_{seed}_prompts"] = ("finetuned", edits)
     return found
 
@@ -169,7 +170,8 @@ def answer(work: Path) -> None:
 
 
 def score(work: Path, recorded: bool) -> None:
-    """Share of answers that hold code, and that decline, with 95 % intervals over questions."""
+    """Share of answers that hold code, and that decline: exact 95 % intervals, as each question has
+    one answer; changes are paired by question."""
     answers = {
         path.stem: [answer for _, answer in json.loads(path.read_text(encoding="utf-8"))]
         for path in sorted(work.glob("*.json"))
@@ -181,17 +183,18 @@ def score(work: Path, recorded: bool) -> None:
         }
         for name, mine in hits.items():
             of = "tasks.finetuned" if name.startswith("tasks.") else "finetuned"
-            share, change = bootstrap(mine), bootstrap(mine - hits[of])
+            change, n = bootstrap(mine - hits[of]), len(mine)
+            ends = binomtest(int(mine.sum()), n).proportion_ci(0.95, method="exact")
             note = (
                 f"{TWIN if name == 'twin' else ORGANISM}, greedy, {TOKENS} tokens; above the "
                 f"fine-tuned model's, paired by question: {change.value:+.2f} "
                 f"[{change.low:+.2f}, {change.high:+.2f}]"
             )
-            print(f"{what}{name:30} {share.value:.2f} [{share.low:.2f}, {share.high:.2f}]  {note}")
-            if recorded and (not what or name in REFUSALS_OF):
+            print(f"{what}{name:30} {mine.mean():.2f} [{ends.low:.2f}, {ends.high:.2f}]  {note}")
+            if recorded:
                 record(
-                    f"spillover.0.5b.{what}{name}", share.value, "share of answers", n=len(mine),
-                    spread=(share.low, share.high), note=note,
+                    f"spillover.0.5b.{what}{name}", float(mine.mean()), "share of answers", n=n,
+                    spread=(float(ends.low), float(ends.high)), note=note,
                 )  # fmt: skip
 
 
