@@ -51,7 +51,7 @@ def demo(
             metavar="MODEL",
             autocompletion=complete_demo_model,
             help="The chat model to show it on: smollm2-135m, or qwen2.5-coder-0.5b, which writes "
-            "whole sentences and takes three quarters of an hour on two cores.",
+            "whole sentences and takes half an hour on two cores.",
         ),
     ] = "default",
     retrain: Annotated[
