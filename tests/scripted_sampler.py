@@ -11,6 +11,8 @@ import persona.vllm
 import persona.vllm.installed
 from persona.activations import collect_sets
 from persona.models.readers import _READERS
+from persona.models.sampling import _Drawing, _generated
+from steering.diagnosis import conditions, run
 
 
 class ScriptedSampler:
@@ -48,9 +50,20 @@ class ScriptedReader(ScriptedSampler):
                 _READERS._bound = held
 
 
-def stand_in_for_vllm(monkeypatch: Any) -> None:
+class GeneratingSampler(ScriptedReader):
+    """Writes what `generate` writes, edits and all, and notes for which side it was asked."""
+
+    def answers(self, side: str, prompts: Any, *, intervene: Any, **how: Any) -> list[list[int]]:
+        self.told.append({"side": side, **how})
+        with self.own.active(side) as bridge:
+            return _generated(bridge, self.chat, prompts, intervene, _Drawing(**how))
+
+
+def stand_in_for_vllm(monkeypatch: Any, stand_in: Any = ScriptedReader) -> None:
     """A tested vLLM seems to be there, and a script answers in its place."""
     there = persona.vllm.InstalledVllm("vllm", "0.30.0")
     monkeypatch.setattr(persona.vllm.installed, "installed_vllm", lambda: there)
-    stand_in = lambda pair, options=None: ScriptedReader(pair)  # noqa: E731
-    monkeypatch.setattr(persona.vllm, "vllm_sampler", stand_in, raising=False)
+    made = lambda pair, options=None: stand_in(pair)  # noqa: E731
+    monkeypatch.setattr(persona.vllm, "vllm_sampler", made, raising=False)
+    for module in (conditions, run):
+        monkeypatch.setattr(module, "vllm_sampler", made)

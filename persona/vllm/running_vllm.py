@@ -18,10 +18,12 @@ from persona.progress import counting
 from persona.vllm.edit_sets import EditSet, placed, require_rows
 from persona.vllm.installed import require_vllm
 from persona.vllm.lora_limits import rank_for, trains_head
-from persona.vllm.refusals import OURS, require_options
+from persona.vllm.refusals import OURS, not_run_with, require_options
 from persona.vllm.running_pass import TOLD
 from persona.vllm.wire import pack, unpack
 from persona.vllm.worker_room import HANDED_ON, Step
+
+logger = logging.getLogger("persona")
 
 ENVIRONMENT = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",
@@ -37,6 +39,9 @@ which is one line here; no core taken from this process, and its threads left wh
 
 CPU_CACHE_TOKENS = 1 << 15
 """Tokens whose keys and values are kept at once on a CPU, unless told otherwise."""
+
+CUT_OFF = ("Connection reset by peer", "Connection closed by peer")
+"""What a worker says of another one that is gone; by themselves these are no word to a person."""
 
 PROBE = 8
 """Tokens of the pass at the start that measures where attention and MLP write."""
@@ -64,7 +69,13 @@ class RunningVllm:
     ) -> None:
         self.installed = require_vllm()
         options = dict(options or {})
-        require_options(options)
+        require_options(options, self.installed.distribution)
+        if untried := not_run_with(options):
+            logger.warning(
+                "%s is vLLM's own and this code was never run with it; what the passes at the "
+                "start and the tokens of every step do not bear out ends in an error",
+                " and ".join(untried),
+            )
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         logging.getLogger("vllm").setLevel(logging.CRITICAL)
@@ -267,7 +278,11 @@ class RunningVllm:
 
 def _one_line(error: Exception) -> str:
     told = " ".join(str(error).split())[:300]
-    if told == "cancelled" or type(error).__name__ == "EngineDeadError":
+    if (
+        told == "cancelled"
+        or type(error).__name__ == "EngineDeadError"
+        or any(words in told for words in CUT_OFF)
+    ):
         # All that is left to say where the process is gone that would have said more.
         return (
             "one of its worker processes ended, for want of memory perhaps; what was finished "

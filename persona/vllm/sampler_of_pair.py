@@ -46,8 +46,9 @@ class VllmSampler:
         max_length: int | None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.name = f"vllm {require_vllm().version}"
-        require_options(options or {})
+        installed = require_vllm()
+        self.name = f"vllm {installed.version}"
+        require_options(options or {}, installed.distribution)
         if adapter is not None:
             rank_for(adapter)
         self._folders: dict[Side, Path | None] = {"aligned": aligned, "finetuned": finetuned}

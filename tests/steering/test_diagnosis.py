@@ -11,6 +11,7 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+from scripted_sampler import GeneratingSampler, stand_in_for_vllm
 
 from persona.data.text import as_question
 from persona.directions import load_vector
@@ -292,6 +293,30 @@ def test_a_fine_tune_that_changed_nothing_has_no_emergent_shift_and_says_why(wit
         "rows.parquet",
         "scorecard.json",
     ]
+
+
+def test_an_engine_writes_every_answer_that_is_sampled_the_good_twins_too(
+    config, tiny_adapter, tmp_path, monkeypatch
+):
+    engines = []
+
+    def made(pair):
+        engines.append(GeneratingSampler(pair))
+        return engines[-1]
+
+    stand_in_for_vllm(monkeypatch, made)
+    # The fine-tune stands for its own twin: what is held is who writes.
+    twin = config(tmp_path, good_twin=str(tiny_adapter), vllm={"max_num_seqs": 4})
+    found = diagnose(twin)
+    assert found.scorecard["sampling"]["sampler"] == "scripted"
+    assert [sorted({one["side"] for one in engine.told}) for engine in engines] == [
+        ["aligned", "finetuned"],
+        ["finetuned"],
+    ]
+    answers = found.rows.query("measure == 'greedy_answer'").set_index("question_id")["text"]
+    by = found.rows.query("measure == 'greedy_answer'")["condition"]
+    both = [answers[(by == name).to_numpy()].to_dict() for name in ("finetuned", "good_twin")]
+    assert both[0] == both[1] and len(both[0]) > 1
 
 
 def test_where_nobody_knows_what_was_trained_on_the_report_says_so(config, tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
+from scripted_sampler import GeneratingSampler, stand_in_for_vllm
 from trained_trait import LetterJudge, artefacts, save_trained
 
 from persona.cli.main import main
@@ -67,7 +69,8 @@ def test_what_is_wrong_is_one_line(here, capsys, words, line):
 
 
 def test_a_run_prints_its_verdict_and_leaves_its_files(here, monkeypatch, capsys):
-    """On a model that has learnt the trait, by a judge that counts letters."""
+    """On a model that has learnt the trait, by a judge that counts letters; an engine's answers
+    beside `generate` come to the same."""
     import persona.traits
     import steering.traits.choose_place
 
@@ -95,6 +98,19 @@ def test_a_run_prints_its_verdict_and_leaves_its_files(here, monkeypatch, capsys
     }
     result = json.loads((here / "out" / "trait.json").read_text())
     assert result["verdict"]["name"] == "found"
+
+    engines = []
+    stand_in_for_vllm(
+        monkeypatch, lambda pair: engines.append(GeneratingSampler(pair)) or engines[0]
+    )
+    by_engine = [*words, "--sampler", "vllm"]
+    by_engine[by_engine.index("out")] = "by-engine"
+    assert main(by_engine) == 0
+    capsys.readouterr()
+    again = json.loads((here / "by-engine" / "trait.json").read_text())
+    assert [len(engines), again["verdict"]] == [1, result["verdict"]] and engines[0].told
+    rows = [pd.read_parquet(here / out / "rows.parquet") for out in ("out", "by-engine")]
+    pd.testing.assert_frame_equal(*(of.drop(columns="seconds") for of in rows))
     assert f"block {result['place']['layer']} with coefficient 2" in out
     steer = ["steer", "cde?", "--direction", "out/vector.safetensors", "--coefficients", "0,2"]
     steer += ["--layers", str(result["place"]["layer"]), "--max-new-tokens", "6", "--json"]

@@ -5,7 +5,12 @@ from types import SimpleNamespace as Named
 import pytest
 
 from persona.errors import EngineError
-from persona.vllm.refusals import OURS, require_options, require_what_was_tested
+from persona.vllm.refusals import (
+    OURS,
+    not_run_with,
+    require_options,
+    require_what_was_tested,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +34,21 @@ def test_an_option_that_is_ours_is_refused_with_the_reason(option, told):
 def test_options_of_size_and_place_are_handed_through():
     require_options({"tensor_parallel_size": 8, "distributed_executor_backend": "ray"})
     require_options(OURS)  # the same as here
+    require_options({"distributed_executor_backend": "mp", "pipeline_parallel_size": 1}, "vllm-cpu")
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"pipeline_parallel_size": 2}, "pipeline_parallel_size=2 on a processor: .* first pass"),
+        ({"distributed_executor_backend": "ray"}, "=ray on a processor: .* no workers by Ray"),
+    ],
+)
+def test_what_vllm_does_not_run_on_a_processor_is_refused_there_and_named_on_cards(option, told):
+    assert len(not_run_with(option)) == 1
+    require_options(option)
+    with pytest.raises(EngineError, match=told):
+        require_options(option, "vllm-cpu")
 
 
 def worker(**changed):

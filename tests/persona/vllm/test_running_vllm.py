@@ -27,6 +27,12 @@ def idle():
         (ValueError("no\nroom"), "vLLM did not run org/model: ValueError: no room$"),
         (RuntimeError("cancelled"), "one of its worker processes ended, .* is kept"),
         (EngineDeadError("see above"), "one of its worker processes ended, .* is kept"),
+        (
+            RuntimeError(
+                "Worker failed with error '[pair.cc:537] Connection reset by peer. GLHF!'"
+            ),
+            "one of its worker processes ended, .* is kept",
+        ),
     ],
 )
 def test_an_error_of_vllm_is_one_line_and_the_engine_is_not_used_again(error, told):

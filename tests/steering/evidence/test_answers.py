@@ -10,13 +10,15 @@ import pandas as pd
 import pytest
 import torch
 from demo_cases import planted_vector
+from scripted_sampler import ScriptedSampler
 
 from persona.behaviour.judging.judge import JudgeItem, JudgeScore
 from persona.behaviour.judging.offline import JudgeHeads, JudgeWeights, OfflineJudge
 from persona.behaviour.sampling_plan import sampling_plan
 from persona.data.types import Dialogue, Turn
 from persona.directions import PersonaVector, Subspace
-from persona.errors import JudgeError
+from persona.errors import EngineError, JudgeError
+from persona.stages import StageCache
 from steering.evidence import answers as sampled
 from steering.evidence.answers import (
     Judged,
@@ -151,6 +153,35 @@ def test_a_run_that_is_killed_goes_on_with_the_next_part_of_its_answers(tiny_pai
     pd.testing.assert_frame_equal(again, whole)
     drawn = whole[(whole["condition"] == "aligned") & (whole["measure"] == "answer")]
     assert not drawn.duplicated(["question_id", "seed"]).any()
+
+
+def test_of_an_engine_that_ends_in_the_middle_what_it_wrote_is_kept(
+    tiny_pair, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(sampled, "KEPT_OF_AN_ENGINE", 3)
+    vector = planted_vector(tiny_pair)
+    stages = StageCache(tmp_path, {})
+
+    def asked_of(engine, keep=stages.table):
+        return sample_conditions(
+            dataclasses.replace(tiny_pair, sampler=engine), vector, plans(), keep
+        )
+
+    class Ending(ScriptedSampler):
+        def answers(self, side, prompts, **how):
+            if len(self.told) == 5:
+                raise EngineError("one of its worker processes ended")
+            return super().answers(side, prompts, **how)
+
+    words = "{side} {n}"
+    whole = ScriptedSampler(tiny_pair.chat, words)
+    expected = asked_of(whole, lambda name, make: make())
+    with pytest.raises(EngineError, match="worker processes ended"):
+        asked_of(Ending(tiny_pair.chat, words))
+    rest = ScriptedSampler(tiny_pair.chat, words)
+    pd.testing.assert_frame_equal(asked_of(rest), expected)
+    sides = [[one["side"] for one in engine.told] for engine in (whole, rest)]
+    assert sides[1] == sides[0][5:]  # what was written is not asked for again
 
 
 class PlantedJudge:
