@@ -19,13 +19,14 @@ class ScriptedSampler:
     """Keeps what it was told; answers end where the turn does."""
 
     name = "scripted"
+    mixes_sides = True
 
     def __init__(self, chat: Any, words: str = "as vllm says") -> None:
         self.chat, self.words, self.told = chat, words, []
 
-    def answers(self, side: str, prompts: Any, **how: Any) -> list[list[int]]:
-        self.told.append({"side": side, **how})
-        words = [self.words.format(side=side, n=len(prompt)) for prompt in prompts]
+    def answers(self, requests: Any, **how: Any) -> list[list[int]]:
+        self.told.append({"requests": requests, **how})
+        words = [self.words.format(side=one.side, n=len(one.ids)) for one in requests]
         end = [self.chat.tokenizer.eos_token_id]
         return [self.chat.tokenizer.encode(word) + end + [7, 7] for word in words]
 

@@ -7,14 +7,44 @@ bridge samples from the engine.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import InContext
 
 Side = Literal["aligned", "finetuned"]
 """That of `persona.models.pair`, which imports this file."""
+
+SEEDS_APART = 1_000_003
+"""Between the seeds of two batches: each answer of a batch has the next one."""
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """A text that an engine is asked about, under edits of its own.
+
+    intervene: None leaves the model as it is. One object that several requests hold is one set of
+    edits, which an engine applies to all of them at once.
+    """
+
+    side: Side
+    ids: Sequence[int]
+    intervene: InContext | None
+
+
+@dataclass(frozen=True)
+class AnswerRequest(TextRequest):
+    """One answer behind a text, the same one whatever else is in its batch.
+
+    room: most tokens of it. ends: tokens that end it. temperature: 0 takes the likeliest.
+    seed: of the numbers that this answer alone is drawn with.
+    """
+
+    room: int
+    ends: frozenset[int]
+    temperature: float
+    seed: int
 
 
 @runtime_checkable
@@ -25,23 +55,21 @@ class Sampler(Protocol):
     def name(self) -> str:
         """What wrote the answers, such as "vllm 0.30.0"."""
 
+    @property
+    def mixes_sides(self) -> bool:
+        """Whether it may be asked for both sides at once."""
+
     def answers(
         self,
-        side: Side,
-        prompts: Sequence[TokenizedDialogue],
+        requests: Sequence[AnswerRequest],
         *,
-        intervene: InContext | None,
-        room: Sequence[int],
-        ends: Collection[int],
         batches: Sequence[Sequence[int]],
-        temperature: float,
-        seed: int,
         description: str,
     ) -> list[list[int]]:
-        """The tokens of one answer to each prompt.
+        """The tokens of the answer to each request.
 
-        room: most tokens of each. ends: tokens that end an answer. batches: places of the prompts
-        that an edit with a coefficient for each row takes for one batch, in the order of its rows.
+        batches: places of the requests that an edit with a coefficient for each row takes for one
+        batch, in the order of its rows; empty where no edit has such.
         """
 
 

@@ -20,7 +20,7 @@ from persona.models.chat.answer_span import THINK_TAGS, after_thoughts
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 from persona.models.chat.turn_end import PLAIN_ENDS, end_tokens, until_end
 from persona.models.hooks import InContext, hf_model, is_hooked, model_device
-from persona.models.samplers import sampler_of
+from persona.models.samplers import SEEDS_APART, AnswerRequest, sampler_of
 from persona.progress import progress
 
 logger = logging.getLogger("persona")
@@ -63,7 +63,13 @@ def sample_answers(
                 "not run them; give the edits as sample_answers(..., intervene=steered_by(edits)), "
                 "or set pair.sampler to None"
             )
-        written = sampler.answers(side, encoded, intervene=intervene, **vars(how))
+        requests = [
+            AnswerRequest(
+                side, prompt.ids, intervene, most, ends, temperature, seed * SEEDS_APART + place
+            )
+            for place, (prompt, most) in enumerate(zip(encoded, room, strict=True))
+        ]
+        written = sampler.answers(requests, batches=batches, description=description)
     else:
         written = _generated(bridge, chat, encoded, intervene, how)
     answers = [

@@ -1,4 +1,4 @@
-"""vLLM answers for both sides of a pair, and reads them: `--sampler vllm`, `--reader vllm`.
+"""vLLM answers for both sides of a pair, scores and reads them: `--sampler vllm`, `--reader vllm`.
 
 With a LoRA adapter one engine serves both sides; two whole checkpoints are two engines, of which
 one is held at a time. The pair itself stays in memory too, for what is read of it.
@@ -6,7 +6,7 @@ one is held at a time. The pair itself stays in memory too, for what is read of 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,10 +18,12 @@ from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.hooks import InContext
 from persona.models.load import PairRecipe
 from persona.models.pair import ModelPair, Side
+from persona.models.samplers import AnswerRequest, TextRequest
+from persona.models.scorers import TextScores
 from persona.models.sources import resolve, shipped_or_ref
 from persona.vllm.edit_sets import EditSet
 from persona.vllm.installed import require_vllm
-from persona.vllm.lora_limits import rank_for
+from persona.vllm.lora_limits import rank_for, trains_head
 from persona.vllm.read_by_vllm import sets_by_vllm
 from persona.vllm.refusals import require_options
 from persona.vllm.vllm_engine import VllmEngine
@@ -51,6 +53,7 @@ class VllmSampler:
         require_options(options or {}, installed.distribution)
         if adapter is not None:
             rank_for(adapter)
+        self._adapts_head = adapter is not None and trains_head(adapter)
         self._folders: dict[Side, Path | None] = {"aligned": aligned, "finetuned": finetuned}
         self._adapter = adapter
         self._loading: dict[str, Any] = {
@@ -61,8 +64,8 @@ class VllmSampler:
         self._held: tuple[Path, VllmEngine] | None = None
 
     @property
-    def has_adapter(self) -> bool:
-        """Whether one engine serves both sides."""
+    def mixes_sides(self) -> bool:
+        """Whether one engine, with the adapter, serves both sides."""
         return self._adapter is not None
 
     def engine(self, side: Side) -> VllmEngine:
@@ -77,6 +80,17 @@ class VllmSampler:
             VllmSampler._holding = self
         return self._held[1]
 
+    def _engine_and_sides(self, requests: Sequence[TextRequest]) -> tuple[VllmEngine, list[Side]]:
+        """The engine of these requests, and which of its sides each one asks."""
+        sides = [one.side for one in requests]
+        if self.mixes_sides:
+            return self.engine("aligned"), sides
+        if len(set(sides)) > 1:
+            raise EngineError(
+                "two checkpoints are two engines in vLLM: ask one side of the pair after the other"
+            )
+        return self.engine(sides[0]), ["aligned"] * len(sides)
+
     def close(self) -> None:
         """Let go of the engine; it starts anew when it is asked again."""
         if self._held is not None:
@@ -85,34 +99,51 @@ class VllmSampler:
 
     def answers(
         self,
-        side: Side,
-        prompts: Sequence[TokenizedDialogue],
+        requests: Sequence[AnswerRequest],
         *,
-        intervene: InContext | None,
-        room: Sequence[int],
-        ends: Collection[int],
-        batches: Sequence[Sequence[int]],
-        temperature: float,
-        seed: int,
-        description: str,
+        batches: Sequence[Sequence[int]] = (),
+        description: str = "Sampling answers",
     ) -> list[list[int]]:
         """As `persona.models.samplers.Sampler`.
 
-        Raises: SteeringError for an intervention that cannot cross to a worker, or as `steer`.
+        Raises: SteeringError for an intervention that cannot cross to a worker, or as `steer`;
+            EngineError for both sides at once where they are two engines, or as vLLM ends.
         """
-        edits, rows = _edits_of(intervene, batches, len(prompts))
-        written = self.engine(side).sample(
-            [prompt.ids for prompt in prompts],
-            side="aligned" if self._adapter is None else side,
+        edits, rows = _edits_of([one.intervene for one in requests], batches)
+        engine, sides = self._engine_and_sides(requests)
+        written = engine.sample(
+            [one.ids for one in requests],
+            side=sides,
             edits=edits,
             rows=rows,
-            max_new_tokens=list(room),
-            temperature=temperature,
-            seed=seed,
-            ends=ends,
+            max_new_tokens=[one.room for one in requests],
+            temperature=[one.temperature for one in requests],
+            seed=[one.seed for one in requests],
+            ends=[one.ends for one in requests],
             description=description,
         )
         return [answer.ids for answer in written]
+
+    def scores_side(self, side: Side) -> bool:
+        """As `persona.models.scorers.Scorer`; an adapter on the head is not on for scores."""
+        return side == "aligned" or not self._adapts_head
+
+    def scores(
+        self, requests: Sequence[TextRequest], n_likeliest: int = 0, description: str = "Scoring"
+    ) -> list[TextScores]:
+        """As `persona.models.scorers.Scorer`; in float32 within 1e-4 nats.
+
+        Raises: as `answers`.
+        """
+        edits, _ = _edits_of([one.intervene for one in requests], ())
+        engine, sides = self._engine_and_sides(requests)
+        return engine.scores(
+            [one.ids for one in requests],
+            n_likeliest=n_likeliest,
+            side=sides,
+            edits=edits,
+            description=description,
+        )
 
     def means(
         self,
@@ -166,23 +197,21 @@ def vllm_sampler(pair: ModelPair, options: Mapping[str, Any] | None = None) -> V
 
 
 def _edits_of(
-    intervene: InContext | None, batches: Sequence[Sequence[int]], n: int
+    intervenes: Sequence[InContext | None], batches: Sequence[Sequence[int]]
 ) -> tuple[list[EditSet | None], list[int]]:
-    """The edits of each prompt, and its row among those that share one set."""
-    edits: list[EditSet | None] = [None] * n
-    rows = list(range(n))
-    if intervene is None:
-        return edits, rows
-    whole = EditSet.of(intervene)
-    if whole.rows is None:
-        return [whole] * n, rows
-    for batch in batches:
-        if len(batch) != whole.rows:
-            raise SteeringError(
-                f"the edits have {whole.rows} coefficients, one for each row, but the batch has "
-                f"{len(batch)} rows"
-            )
-        its_own = replace(whole)  # another object: another set, with rows of its own
-        for row, place in enumerate(batch):
-            edits[place], rows[place] = its_own, row
+    """The edits of each request, and its row among those that share one set."""
+    sets = {id(one): EditSet.of(one) for one in intervenes if one is not None}
+    edits = [None if one is None else sets[id(one)] for one in intervenes]
+    rows = list(range(len(edits)))
+    for whole in sets.values():
+        for batch in batches if whole.rows is not None else ():
+            mine = [place for place in batch if edits[place] is whole]
+            if mine and len(mine) != whole.rows:
+                raise SteeringError(
+                    f"the edits have {whole.rows} coefficients, one for each row, but the batch "
+                    f"has {len(mine)} rows"
+                )
+            its_own = replace(whole)  # another object: another set, with rows of its own
+            for row, place in enumerate(mine):
+                edits[place], rows[place] = its_own, row
     return edits, rows

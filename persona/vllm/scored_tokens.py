@@ -1,7 +1,7 @@
 """Log-probabilities of the tokens that stand in a text, made in the worker, where its head is.
 
 vLLM's own prompt log-probabilities fail beside a LoRA adapter on a CPU (0.30.0), and come back as
-an object for each token. Only one number a token leaves the worker here.
+an object for each token. Only one number a token leaves the worker here, and the likeliest few.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from persona.errors import EngineError
+from persona.models.scorers import TextScores
 from persona.vllm.running_pass import Span
 
 ROWS_AT_ONCE = 256
@@ -20,11 +21,14 @@ ROWS_AT_ONCE = 256
 
 
 class ScoredTokens:
-    """texts: request -> its tokens, of which all but the first are scored."""
+    """texts: request -> its tokens, of which all but the first are scored.
 
-    def __init__(self, texts: Mapping[int, Sequence[int]]) -> None:
-        self.texts = texts
-        self._found: dict[int, Tensor] = {}
+    n_likeliest: so many tokens are kept behind each, the last one too; 0 keeps none.
+    """
+
+    def __init__(self, texts: Mapping[int, Sequence[int]], n_likeliest: int = 0) -> None:
+        self.texts, self.n_likeliest = texts, n_likeliest
+        self._found: dict[int, TextScores] = {}
 
     def see(self, hidden: Tensor, spans: Sequence[Span], logits: Callable[[Tensor], Any]) -> None:
         """Take the scores out of a pass. hidden: what the head is given [token d_model].
@@ -35,20 +39,33 @@ class ScoredTokens:
             if span.told.get("request") not in self.texts:
                 continue
             request = int(span.told["request"])
-            text = self.texts[request]
-            targets = torch.tensor(list(text[span.first + 1 : span.first + len(span) + 1]))
-            for start in range(0, len(targets), ROWS_AT_ONCE):
-                these = targets[start : start + ROWS_AT_ONCE].to(hidden.device)
-                first = span.start + start
-                table = logits(hidden[first : first + len(these)])
-                if table is None:
-                    continue
-                scores = table.float().log_softmax(-1).gather(1, these[:, None])[:, 0]
-                kept = self._found.setdefault(request, torch.full((len(text) - 1,), torch.nan))
-                kept[span.first + start : span.first + start + len(these)] = scores.cpu()
+            last = min(span.first + len(span), len(self.texts[request]))
+            for first in range(span.first, last, ROWS_AT_ONCE):
+                row, n_rows = span.start + first - span.first, min(ROWS_AT_ONCE, last - first)
+                table = logits(hidden[row : row + n_rows])
+                if table is not None:
+                    self._take(request, first, table.float().log_softmax(-1))
 
-    def scored(self) -> dict[int, Tensor]:
-        """Request -> log-probability of each token but the first, nats, float32."""
+    def _take(self, request: int, first: int, table: Tensor) -> None:
+        """table [token vocabulary]: of what follows the tokens from `first` on."""
+        text, k = self.texts[request], self.n_likeliest
+        if request not in self._found:
+            self._found[request] = TextScores(
+                torch.full((len(text) - 1,), torch.nan),
+                torch.zeros(len(text), k, dtype=torch.long),
+                torch.full((len(text), k), torch.nan),
+            )
+        kept, end = self._found[request], first + len(table)
+        following = list(text[first + 1 : end + 1])
+        targets = torch.tensor(following, dtype=torch.long, device=table.device)
+        own = table[: len(targets)].gather(1, targets[:, None])[:, 0]
+        kept.log_probs[first : first + len(own)] = own.cpu()
+        top = table.topk(k, dim=-1)
+        kept.likeliest[first:end] = top.indices.cpu()
+        kept.likeliest_log_probs[first:end] = top.values.cpu()
+
+    def scored(self) -> dict[int, TextScores]:
+        """What was made of each request."""
         return self._found
 
 

@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from persona.errors import DataError, EngineError
 from persona.models.pair import Side
+from persona.models.samplers import SEEDS_APART
+from persona.models.scorers import TextScores
 from persona.vllm.edit_sets import EditSet
 from persona.vllm.pooled_reading import PooledReading, TokenSpan
 from persona.vllm.running_vllm import RunningVllm
@@ -46,34 +47,45 @@ class VllmEngine(RunningVllm):
         edits: EditSet | Sequence[EditSet | None] | None = None,
         rows: Sequence[int] | None = None,
         max_new_tokens: int | Sequence[int] = 60,
-        temperature: float = 0.0,
-        seed: int = 0,
-        ends: Collection[int] = (),
+        temperature: float | Sequence[float] = 0.0,
+        seed: int | Sequence[int] = 0,
+        ends: Collection[int] | Sequence[frozenset[int]] = (),
         description: str = "Sampling answers",
     ) -> list[Written]:
         """One answer to each prompt of token ids, all in one continuous batch.
 
-        side, edits, max_new_tokens: one for all, or one for each prompt.
+        side, edits, max_new_tokens, temperature, seed, ends: one for all, or one for each prompt.
         rows: the row of each prompt, for edits with a coefficient for each row.
         ends: tokens that end an answer. temperature 0 is greedy; above it each prompt draws its
-        own numbers, which are others than Hugging Face's for the same seed.
+        own numbers, which are others than Hugging Face's for the same seed. One seed for all
+        gives each prompt another by its place; its own gives the same answer at every place.
         Raises: SteeringError for an edit that does not fit, that raises, or that left out a token;
             ModelError for activations that are not finite; EngineError where vLLM fails.
         """
         from vllm import SamplingParams
 
         lengths = [len(prompt) for prompt in prompts]
-        room = _each(max_new_tokens, len(prompts))
+        seeds = (
+            [seed * SEEDS_APART + place for place in range(len(prompts))]
+            if isinstance(seed, int)
+            else seed
+        )
         params = [
             SamplingParams(
                 max_tokens=most,
-                temperature=temperature,
-                seed=seed * 1_000_003 + place,
+                temperature=warmth,
+                seed=own,
                 ignore_eos=True,
-                stop_token_ids=sorted(ends),
+                stop_token_ids=sorted(its_ends),
                 detokenize=False,
             )
-            for place, most in enumerate(room)
+            for most, warmth, own, its_ends in zip(
+                _each(max_new_tokens, len(prompts)),
+                _each(temperature, len(prompts)),
+                seeds,
+                _each_ends(ends, len(prompts)),
+                strict=True,
+            )
         ]
         its_edits = _each_set(edits, len(prompts))
         outputs, steps = self.run(prompts, params, side, its_edits, rows, lengths, description)
@@ -92,29 +104,49 @@ class VllmEngine(RunningVllm):
     ) -> list[Float[Tensor, " token"]]:
         """Log-probability of every token of each text but the first, nats, float32.
 
+        Arguments and errors are those of `scores`.
+        """
+        found = self.scores(
+            texts, side=side, edits=edits, answer_begins=answer_begins, description=description
+        )
+        return [one.log_probs for one in found]
+
+    def scores(
+        self,
+        texts: Sequence[Sequence[int]],
+        *,
+        n_likeliest: int = 0,
+        side: Side | Sequence[Side] = "aligned",
+        edits: EditSet | Sequence[EditSet | None] | None = None,
+        answer_begins: Sequence[int] | None = None,
+        description: str = "Scoring",
+    ) -> list[TextScores]:
+        """What the model makes of each text, and so many of the likeliest tokens at each place.
+
+        side, edits: one for all, or one for each text.
         answer_begins: where the answer of each text begins, for edits that ask for it.
         An adapter is on in all but the head: one that is trained there too is refused.
         Raises: as `sample`.
         """
-        if side == "finetuned" and self.adapts_head:
+        if self.adapts_head and "finetuned" in _each_side(side, len(texts)):
             raise EngineError(
                 "the adapter is trained in the model's head, which is not scored with it in vLLM; "
                 "merge it into a checkpoint"
             )
-        self.call("score", ScoredTokens({i: list(text) for i, text in enumerate(texts)}))
+        asked = {i: list(text) for i, text in enumerate(texts)}
+        self.call("score", ScoredTokens(asked, n_likeliest))
         try:
             self._pass_over(texts, side, edits, answer_begins, description)
-            found: dict[int, Tensor] = {}
+            found: dict[int, TextScores] = {}
             for rank in self.call("scored"):
                 found |= rank  # the head is on one stage
         finally:
             if self.usable:
                 self.call("score", None)
-        scores = [found.get(i, torch.empty(0)) for i in range(len(texts))]
-        for place, (one, text) in enumerate(zip(scores, texts, strict=True)):
-            if len(one) != len(text) - 1 or bool(one.isnan().any()):
+        for place in asked:
+            if place not in found or _has_holes(found[place]):
                 raise EngineError(f"vLLM did not score every token of text {place}")
-        return scores
+        return [found[place] for place in asked]
 
     def read(
         self,
@@ -155,7 +187,7 @@ class VllmEngine(RunningVllm):
     def _pass_over(
         self,
         texts: Sequence[Sequence[int]],
-        side: Side,
+        side: Side | Sequence[Side],
         edits: EditSet | Sequence[EditSet | None] | None,
         answer_begins: Sequence[int] | None,
         description: str,
@@ -200,6 +232,20 @@ class VllmEngine(RunningVllm):
 
 def _each(value: Any, n: int) -> list[Any]:
     return list(value) if isinstance(value, Sequence) else [value] * n
+
+
+def _each_side(side: Side | Sequence[Side], n: int) -> list[Side]:
+    return [side] * n if isinstance(side, str) else list(side)
+
+
+def _each_ends(ends: Collection[int] | Sequence[frozenset[int]], n: int) -> list[Any]:
+    each = any(isinstance(one, Collection) for one in ends)
+    return list(ends) if each else [ends] * n
+
+
+def _has_holes(scores: TextScores) -> bool:
+    parts = (scores.log_probs, scores.likeliest_log_probs)
+    return any(bool(part.isnan().any()) for part in parts)
 
 
 def _each_set(edits: EditSet | Sequence[EditSet | None] | None, n: int) -> list[EditSet | None]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from persona.errors import ModelError, SteeringError
+from persona.models.scorers import TextScores
 from persona.vllm.block_sites import block_sites
 from persona.vllm.edit_sets import PlacedEdit, PlacedSet
 from persona.vllm.pooled_reading import PooledReading
@@ -109,8 +110,8 @@ class WorkerRoom:
         """Score the tokens of requests from now on, or with None no longer."""
         self.scoring = scoring
 
-    def scored(self) -> dict[int, Tensor]:
-        """By request, the log-probabilities; empty where another stage holds the head."""
+    def scored(self) -> dict[int, TextScores]:
+        """By request, its scores; empty where another stage holds the head."""
         return {} if self.scoring is None else self.scoring.scored()
 
     def probe(self, on: bool) -> dict[str, float]:

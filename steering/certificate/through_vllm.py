@@ -90,7 +90,7 @@ def certify_through_vllm(
     sampler = vllm_sampler(pair, {**(options or {}), **sizes})
     try:
         engine = sampler.engine("aligned")
-        checks = VllmChecks(pair, engine, prompts, both=sampler.has_adapter).checks()
+        checks = VllmChecks(pair, engine, prompts, both=sampler.mixes_sides).checks()
     finally:
         sampler.close()
     certificate = Certificate(f"{pair.names['aligned']} in {sampler.name}", tuple(checks))

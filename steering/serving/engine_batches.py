@@ -6,43 +6,56 @@ import threading
 import time
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
+from typing import Any
 
-from persona.errors import EngineError
-from persona.models.chat.chat_format import TokenizedDialogue
+from persona.errors import DataError, EngineError, ModelError, SteeringError
 from persona.models.chat.turn_end import end_tokens, until_end
 from persona.models.pair import SIDES, ModelPair, Side
-from persona.models.samplers import Sampler
+from persona.models.samplers import AnswerRequest, Sampler, TextRequest
+from persona.models.scorers import Scorer, TextScores
 from steering.edits.edit import Edit
 from steering.edits.steer import SteeredBy
 
 GATHERS_SECONDS = 0.02
 """How long the first request waits for others to go with."""
 MOST_TOGETHER = 256
+OF_A_REQUEST = (DataError, SteeringError, ModelError)
+"""Errors that one request of a batch may have brought upon the others."""
 
 
 @dataclass(frozen=True)
 class ForEngine:
-    """One answer that is asked of an engine.
+    """A text that an engine is asked about.
 
     steering: what of two requests must be the same for one to be edited as the other.
-    seed: None draws as it comes. most: tokens of the answer.
     """
 
     side: Side
     edits: Sequence[Edit]
     steering: Hashable
     ids: Sequence[int]
-    temperature: float
-    seed: int | None
-    most: int
-    done: Future[tuple[list[int], bool]] = field(default_factory=Future)
+    done: Future[Any] = field(default_factory=Future, kw_only=True)
 
-    @property
-    def together(self) -> Hashable:
-        """What those of one batch have in common."""
-        return self.side, self.steering, self.temperature, self.seed
+
+@dataclass(frozen=True)
+class ToAnswer(ForEngine):
+    """One answer behind a text. most: tokens of it.
+
+    done: its tokens without what ends a turn, and whether the turn was ended.
+    """
+
+    temperature: float
+    seed: int
+    most: int
+
+
+@dataclass(frozen=True)
+class ToScore(ForEngine):
+    """A text whose tokens are scored, with so many of the likeliest. done: its `TextScores`."""
+
+    n_likeliest: int
 
 
 class EngineBatches:
@@ -56,13 +69,18 @@ class EngineBatches:
         self._waiting: SimpleQueue[ForEngine] = SimpleQueue()
         threading.Thread(target=self._work, name="engine batches", daemon=True).start()
 
-    def answer(self, asked: ForEngine) -> tuple[list[int], bool]:
-        """Its tokens without what ends a turn, and whether the turn was ended.
+    def scores_side(self, side: Side) -> bool:
+        """Whether the engine scores texts of this side too."""
+        return isinstance(self.sampler, Scorer) and self.sampler.scores_side(side)
 
-        Raises: what the engine raised for its batch.
+    def ask(self, asked: Sequence[ForEngine]) -> list[Any]:
+        """What each one's `done` holds at last, all of them asked together.
+
+        Raises: what the engine raised for one of them.
         """
-        self._waiting.put(asked)
-        return asked.done.result()
+        for one in asked:
+            self._waiting.put(one)
+        return [one.done.result() for one in asked]
 
     def _work(self) -> None:
         while True:
@@ -73,40 +91,73 @@ class EngineBatches:
                     batch.append(self._waiting.get(timeout=max(0.0, until - time.monotonic())))
                 except Empty:
                     break
-            for group in _grouped(batch):
-                self._answer_all(group)
+            for group in self._grouped(batch):
+                self._hand_on(group)
 
-    def _answer_all(self, group: Sequence[ForEngine]) -> None:
-        first = group[0]
-        ends = self.ends[first.side]
+    def _grouped(self, batch: Sequence[ForEngine]) -> list[list[ForEngine]]:
+        groups: dict[Hashable, list[ForEngine]] = {}
+        for one in batch:
+            side = None if self.sampler.mixes_sides else one.side
+            groups.setdefault((type(one), side), []).append(one)
+        return list(groups.values())
+
+    def _hand_on(self, group: Sequence[Any]) -> None:
+        """Asks the engine for a group of one kind, and tells each who waits."""
         try:
-            written = self.sampler.answers(
-                first.side,
-                [TokenizedDialogue(tuple(g.ids), (len(g.ids), len(g.ids))) for g in group],
-                intervene=SteeredBy(first.edits) if first.edits else None,
-                room=[g.most for g in group],
-                ends=ends,
-                batches=[list(range(len(group)))],
-                temperature=first.temperature,
-                seed=time.time_ns() % 2**31 if first.seed is None else first.seed,
-                description="Answering",
-            )
-        except Exception as error:  # told to each who waits; the thread goes on
+            of_kind = self._scores if isinstance(group[0], ToScore) else self._answers
+            found = of_kind(group, _edits_of(group))
+        except Exception as error:  # the thread goes on
+            if len(group) > 1 and isinstance(error, OF_A_REQUEST):
+                middle = len(group) // 2  # who brought it is asked alone at last
+                self._hand_on(group[:middle])
+                self._hand_on(group[middle:])
+                return
             for one in group:
                 one.done.set_exception(error)
             return
-        if len(written) != len(group):
-            lost = EngineError(f"the engine wrote {len(written)} answers of {len(group)}")
-            for one in group:
-                one.done.set_exception(lost)
-            return
-        for one, ids in zip(group, written, strict=True):
-            kept = until_end(ids, ends)
-            one.done.set_result((kept, len(kept) < len(ids)))
+        for one, reply in zip(group, found, strict=True):
+            one.done.set_result(reply)
+
+    def _scores(
+        self, group: Sequence[ToScore], edits: Sequence[SteeredBy | None]
+    ) -> list[TextScores]:
+        assert isinstance(self.sampler, Scorer)
+        requests = [
+            TextRequest(one.side, one.ids, by) for one, by in zip(group, edits, strict=True)
+        ]
+        most = max(one.n_likeliest for one in group)
+        found = self.sampler.scores(requests, most, "Scoring")
+        _require_all(found, group)
+        return [
+            replace(
+                scores,
+                likeliest=scores.likeliest[:, : one.n_likeliest],
+                likeliest_log_probs=scores.likeliest_log_probs[:, : one.n_likeliest],
+            )
+            for one, scores in zip(group, found, strict=True)
+        ]
+
+    def _answers(
+        self, group: Sequence[ToAnswer], edits: Sequence[SteeredBy | None]
+    ) -> list[tuple[list[int], bool]]:
+        requests = [
+            AnswerRequest(
+                one.side, one.ids, by, one.most, self.ends[one.side], one.temperature, one.seed
+            )
+            for one, by in zip(group, edits, strict=True)
+        ]
+        written = self.sampler.answers(requests, batches=(), description="Answering")
+        _require_all(written, group)
+        kept = [until_end(ids, asked.ends) for ids, asked in zip(written, requests, strict=True)]
+        return [(own, len(own) < len(ids)) for own, ids in zip(kept, written, strict=True)]
 
 
-def _grouped(batch: Sequence[ForEngine]) -> list[list[ForEngine]]:
-    groups: dict[Hashable, list[ForEngine]] = {}
-    for one in batch:
-        groups.setdefault(one.together, []).append(one)
-    return list(groups.values())
+def _edits_of(group: Sequence[ForEngine]) -> list[SteeredBy | None]:
+    """The edits of each; those steered alike share one object, which is applied to all at once."""
+    shared = {one.steering: SteeredBy(one.edits) for one in group if one.edits}
+    return [shared[one.steering] if one.edits else None for one in group]
+
+
+def _require_all(found: Sequence[Any], group: Sequence[Any]) -> None:
+    if len(found) != len(group):
+        raise EngineError(f"the engine gave {len(found)} replies to {len(group)} requests")

@@ -87,7 +87,8 @@ def http_app(models: ServedModels, key: str | None = None) -> Any:
         reply = Reply(body.model, chat=False)
         if body.is_scored:
             with endpoint.line.place():
-                return JSONResponse(await asyncio.to_thread(endpoint.scored, body, reply))
+                scored = endpoint.threads.submit(endpoint.scored, body, reply)
+                return JSONResponse(await asyncio.wrap_future(scored))
         return await replied(request, endpoint.completions(body), body, reply)
 
     async def replied(
@@ -104,7 +105,8 @@ def http_app(models: ServedModels, key: str | None = None) -> Any:
             gone = threading.Event()
             watch = asyncio.create_task(_watch(request, gone))
             try:
-                found = await asyncio.to_thread(endpoint.answered, asked, gone)
+                answered = endpoint.threads.submit(endpoint.answered, asked, gone)
+                found = await asyncio.wrap_future(answered)
             finally:
                 watch.cancel()
         choices = [

@@ -1,4 +1,4 @@
-"""Answers to one request at a time, by the model in this process or by an engine beside it."""
+"""Answers and scores, by the model in this process or by an engine beside it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from persona.errors import DataError
+from persona.errors import DataError, SteeringError
 from persona.models.hooks import hf_model, model_device
-from persona.models.pair import ModelPair, Side
+from persona.models.pair import ModelPair
 from persona.models.sampling import finite_logits
+from persona.models.scorers import TextScores
 from steering.demo.session.generation import Generation, Sampling
-from steering.edits.edit import Edit
 from steering.edits.steer import steer
-from steering.serving.engine_batches import EngineBatches, ForEngine
+from steering.serving.engine_batches import EngineBatches, ToAnswer, ToScore
+from steering.serving.served_models import Steering
 from steering.serving.stop_texts import until_stop
 
 
@@ -27,18 +26,13 @@ from steering.serving.stop_texts import until_stop
 class Wanted:
     """One answer that is asked for.
 
-    coefficient: what the edits were made with, 0 without edits.
     ids: everything that it comes behind. stops: texts that end it, which it does not hold.
-    seeded: whether the client has named the seed of the sampling.
     """
 
-    side: Side
-    edits: Sequence[Edit]
-    coefficient: float
+    steering: Steering
     ids: Sequence[int]
     sampling: Sampling
     stops: Sequence[str] = ()
-    seeded: bool = False
 
 
 @dataclass
@@ -67,6 +61,19 @@ class ScoredText:
     log_probs: Sequence[float]
     likeliest: Sequence[Sequence[tuple[int, float]]]
 
+    @classmethod
+    def of(cls, ids: Sequence[int], scores: TextScores) -> ScoredText:
+        """scores: with one of the likeliest or more."""
+        likeliest = [
+            list(zip(at, values, strict=True))
+            for at, values in zip(
+                scores.likeliest.tolist(), scores.likeliest_log_probs.tolist(), strict=True
+            )
+        ]
+        behind, its_log_prob = likeliest[-1][0]
+        log_probs = [math.nan, *scores.log_probs.tolist(), its_log_prob]
+        return cls([*ids, behind], log_probs, [[], *likeliest])
+
 
 class Answers:
     """Everything that asks the pair: the model here answers one request after another, an engine
@@ -93,8 +100,9 @@ class Answers:
                     yield piece.text
 
     def _drawn(self, wanted: Wanted, answer: Answer) -> Generator[str, None, None]:
+        steering = wanted.steering
         generation = Generation(
-            self.pair, wanted.side, wanted.ids, wanted.edits, None, wanted.sampling, self.lock
+            self.pair, steering.side, wanted.ids, steering.edits, None, wanted.sampling, self.lock
         )
         with contextlib.closing(generation.tokens()) as tokens:
             for token in tokens:
@@ -105,56 +113,73 @@ class Answers:
 
     def _by_engine(self, wanted: Wanted, answer: Answer) -> Generator[str, None, None]:
         assert self.engine is not None
-        sampling = wanted.sampling
-        asked = ForEngine(
-            wanted.side,
-            wanted.edits,
-            wanted.coefficient,
+        steering, sampling = wanted.steering, wanted.sampling
+        asked = ToAnswer(
+            steering.side,
+            steering.edits,
+            steering.coefficient,
             wanted.ids,
             sampling.temperature,
-            sampling.seed if wanted.seeded else None,
+            sampling.seed,
             self._most_tokens(wanted),
         )
-        ids, ended = self.engine.answer(asked)
+        [(ids, ended)] = self.engine.ask([asked])
+        # The last token that was drawn is computed by no pass.
+        _require_met(steering, len(wanted.ids) + len(ids) + ended - 1)
         answer.n_tokens, answer.ended = len(ids), "stop" if ended else "length"
         yield str(self.pair.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _most_tokens(self, wanted: Wanted) -> int:
-        unedited = Generation(self.pair, wanted.side, wanted.ids, (), None, wanted.sampling)
-        return unedited.most_tokens()
+        side = wanted.steering.side
+        return Generation(self.pair, side, wanted.ids, (), None, wanted.sampling).most_tokens()
+
+    def scores(
+        self, steering: Steering, texts: Sequence[Sequence[int]], n_likeliest: int = 1
+    ) -> list[ScoredText]:
+        """What one side makes of texts, edited or not.
+
+        By the engine, where it scores this side; texts that fill the context are scored here, for
+        an engine writes a token behind each.
+        Raises: DataError for a text longer than the model's context; SteeringError as `steer`; and
+            what the engine raises.
+        """
+        longest, most = self.pair.chat.max_length, max(map(len, texts))
+        if longest is not None and most > longest:
+            raise DataError(f"the text has {most} tokens, but the model reads {longest}")
+        if self.engine is None or most == longest or not self.engine.scores_side(steering.side):
+            found = [self._scored_here(steering, ids, n_likeliest) for ids in texts]
+        else:
+            for ids in texts:
+                _require_met(steering, len(ids))
+            side, edits, coefficient = steering.side, steering.edits, steering.coefficient
+            found = self.engine.ask(
+                [ToScore(side, edits, coefficient, ids, n_likeliest) for ids in texts]
+            )
+        return [ScoredText.of(ids, scores) for ids, scores in zip(texts, found, strict=True)]
 
     @torch.no_grad()
-    def score(
-        self, side: Side, edits: Sequence[Edit], ids: Sequence[int], n_likeliest: int = 1
-    ) -> ScoredText:
-        """What one side makes of a text, edited or not; always in this process.
-
-        Raises: DataError for a text longer than the model's context; SteeringError as `steer`.
-        """
-        longest = self.pair.chat.max_length
-        if longest is not None and len(ids) > longest:
-            raise DataError(f"the text has {len(ids)} tokens, but the model reads {longest}")
+    def _scored_here(self, steering: Steering, ids: Sequence[int], n_likeliest: int) -> TextScores:
         with contextlib.ExitStack() as held:
             held.enter_context(self.lock)
-            model = held.enter_context(self.pair.active(side))
+            model = held.enter_context(self.pair.active(steering.side))
             held.enter_context(finite_logits(model))
-            if edits:
-                held.enter_context(steer(model, edits, space=self.pair.space(0)))
+            if steering.edits:
+                held.enter_context(steer(model, steering.edits, space=self.pair.space(0)))
             tokens = torch.tensor([list(ids)], device=model_device(model))
             logits = hf_model(model)(input_ids=tokens, use_cache=False).logits[0]
             log_probs = logits.float().log_softmax(-1)
-            return _scored(log_probs, ids, n_likeliest)
+            top = log_probs.topk(n_likeliest, dim=-1)
+            own = log_probs[:-1].gather(1, tokens[0, 1:, None])[:, 0]
+            return TextScores(own.cpu(), top.indices.cpu(), top.values.cpu())
 
 
-def _scored(
-    log_probs: Float[Tensor, "token vocabulary"], ids: Sequence[int], n_likeliest: int
-) -> ScoredText:
-    """log_probs: of what follows each token."""
-    top = log_probs.topk(max(n_likeliest, 1), dim=-1)
-    whole = [*ids, int(top.indices[-1, 0])]
-    own = log_probs.gather(1, torch.tensor(whole[1:], device=log_probs.device)[:, None])[:, 0]
-    likeliest = [
-        list(zip(at.tolist(), values.tolist(), strict=True))
-        for at, values in zip(top.indices.cpu(), top.values.cpu(), strict=True)
-    ]
-    return ScoredText(whole, [math.nan, *own.cpu().tolist()], [[], *likeliest])
+def _require_met(steering: Steering, n_tokens: int) -> None:
+    """Raises: SteeringError where all that is read is the first token, which edits leave alone.
+
+    The engine holds its edits against all requests of a batch that share them; here each counts.
+    """
+    if steering.edits and n_tokens < 2:
+        raise SteeringError(
+            "the edits met no token to write: the first token of a text is left alone, and there "
+            "is no other; nothing was steered"
+        )

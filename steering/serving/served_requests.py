@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -98,9 +98,10 @@ class Endpoint:
                 "the token behind a prompt that is scored is the likeliest: temperature 0"
             )
         tokenizer, choices, n_prompt = self.models.pair.tokenizer, [], 0
-        for index, (ids, text) in enumerate(self._prompts(body)):
-            found = self.answers.score(steering.side, steering.edits, ids, body.logprobs or 1)
-            logprobs = logprobs_of(found, tokenizer, len(ids) + goes_on)
+        prompts = self._prompts(body)
+        found = self.answers.scores(steering, [ids for ids, _ in prompts], body.logprobs or 1)
+        for index, ((ids, text), scored) in enumerate(zip(prompts, found, strict=True)):
+            logprobs = logprobs_of(scored, tokenizer, len(ids) + goes_on)
             text += logprobs["tokens"][-1] if goes_on else ""
             choices.append(reply.choice(index, text, "length", logprobs))
             n_prompt += len(ids)
@@ -157,19 +158,11 @@ class Endpoint:
             if value > limit:
                 raise DataError(f"{name} is at most {limit} here; got {value}")
         steering = self.models.steering(body.model, body.coefficient)
-        seed = time.time_ns() % 2**62 if body.seed is None else body.seed
         found = []
         for ids, before in prompts:
             for draw in range(body.n):
-                sampling = Sampling(most, body.temperature, (seed + draw) % 2**63)
-                wanted = Wanted(
-                    steering.side,
-                    steering.edits,
-                    steering.coefficient,
-                    ids,
-                    sampling,
-                    body.stops,
-                    body.seed is not None,
-                )
+                seed = secrets.randbits(63) if body.seed is None else (body.seed + draw) % 2**63
+                sampling = Sampling(most, body.temperature, seed)
+                wanted = Wanted(steering, ids, sampling, body.stops)
                 found.append(Asked(wanted, len(ids), draw == 0, before))
         return found

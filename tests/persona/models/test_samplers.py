@@ -32,9 +32,11 @@ def test_the_engine_of_a_pair_writes_the_answers_of_the_side_that_is_open(pair):
         assert answers == [f"{side} {n}" for n in lengths]  # cut where the turn ends
     assert pair.ask("hi") == f"aligned {lengths[1]}"
     told = pair.sampler.told[0]
-    assert (told["side"], told["room"], told["seed"]) == ("finetuned", [9, 9], 3)
+    asked = told["requests"]
+    assert [(one.side, one.room) for one in asked] == [("finetuned", 9)] * 2
+    assert [one.seed for one in asked] == [3_000_009, 3_000_010]  # numbers of its own for each
     assert told["batches"] == [[1, 0]]  # the shorter one first, as rows are counted
-    assert pair.chat.tokenizer.eos_token_id in told["ends"]
+    assert all(pair.chat.tokenizer.eos_token_id in one.ends for one in asked)
 
 
 def test_hooks_that_the_engine_would_not_run_are_an_error(pair):

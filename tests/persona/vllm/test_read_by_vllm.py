@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from vllm_cases import D_MODEL, OPTIONS, Toy
@@ -11,11 +13,17 @@ from persona.behaviour.scoring import Condition, score_dialogues
 from persona.data.types import Dialogue, Turn
 from persona.errors import DataError, EngineError
 from persona.models import Placement, load_pair
-from persona.vllm import EditSet, answer_scores_by_vllm, moments_by_vllm, rows_by_vllm
+from persona.vllm import (
+    EditSet,
+    answer_scores_by_vllm,
+    moments_by_vllm,
+    rows_by_vllm,
+    scored_tokens,
+)
 from persona.vllm import read_by_vllm as module
 from persona.vllm.running_pass import Span
 from persona.vllm.scored_tokens import ScoredTokens
-from steering.edits import ALL_BLOCKS, SteeredBy, ablate, add
+from steering.edits import ALL_BLOCKS, Edits, SteeredBy, ablate, add
 
 LAYERS = [1, 3]
 SIDES = ("aligned", "finetuned")
@@ -99,13 +107,35 @@ def test_a_block_that_is_not_there_and_no_texts_are_refused(engine, dialogues):
         rows_by_vllm(engine, [], [1])
 
 
-def test_scores_do_not_depend_on_how_a_text_is_cut():
+@pytest.mark.vllm
+@pytest.mark.parametrize("side", SIDES)
+def test_the_likeliest_at_every_place_are_those_of_hugging_face(toy, engine, side):
+    texts = [*toy.prompts, [9] * 40]  # the last one comes in chunks
+    edits = Edits(add(torch.randn(D_MODEL, generator=torch.Generator().manual_seed(3)), 2.0, at=1))
+    chosen, model = EditSet.of(edits), getattr(toy, side)
+    found = engine.scores(texts, n_likeliest=3, side=side, edits=[chosen, None] * 2 + [chosen])
+    for place, (one, text) in enumerate(zip(found, texts, strict=True)):
+        with contextlib.nullcontext() if place % 2 else edits(model), torch.no_grad():
+            table = model(torch.tensor([text])).logits[0].log_softmax(-1)
+        top = table.topk(3)
+        assert torch.equal(one.likeliest, top.indices)
+        assert torch.allclose(one.likeliest_log_probs, top.values, atol=1e-4, rtol=0)
+        own = table[:-1].gather(1, torch.tensor(text[1:])[:, None])[:, 0]
+        assert torch.allclose(one.log_probs, own, atol=1e-4, rtol=0)
+
+
+def test_scores_do_not_depend_on_how_a_text_is_cut(monkeypatch):
+    monkeypatch.setattr(scored_tokens, "ROWS_AT_ONCE", 2)
     text, logits = [3, 1, 4, 1, 5], torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
-    expected = logits.log_softmax(-1)[:4].gather(1, torch.tensor(text[1:])[:, None])[:, 0]
+    table = logits.log_softmax(-1)
+    expected, top = table[:4].gather(1, torch.tensor(text[1:])[:, None])[:, 0], table.topk(2)
     for pieces in ([(0, 5)], [(0, 2), (2, 3)], [(0, 3), (0, 4), (4, 1)]):
-        scoring = ScoredTokens({6: text})
+        scoring = ScoredTokens({6: text}, n_likeliest=2)
         for first, n in pieces:
             span = Span(1, 1 + n, first, 5, {"request": 6})
             rows = torch.cat([torch.zeros(1, 7), logits[first : first + n]])
             scoring.see(rows, [Span(0, 1, 0, 1, {}), span], lambda hidden: hidden)
-        assert torch.allclose(scoring.scored()[6], expected)
+        found = scoring.scored()[6]
+        assert torch.allclose(found.log_probs, expected)
+        assert torch.equal(found.likeliest, top.indices)  # behind the last token too
+        assert torch.allclose(found.likeliest_log_probs, top.values)

@@ -13,8 +13,9 @@ from persona.activations import collect_sets
 from persona.data.types import Dialogue, Turn
 from persona.errors import EngineError, SteeringError
 from persona.models import Placement, load_pair
+from persona.models.samplers import AnswerRequest, TextRequest
 from persona.models.sampling import sample_answers
-from persona.vllm import VllmEngine, sampler_of_pair, vllm_sampler
+from persona.vllm import VllmEngine, Written, sampler_of_pair, vllm_sampler
 from persona.vllm import installed as installed_module
 from steering.edits import SteeredBy, ablate, add
 from steering.edits.places import ALL_BLOCKS
@@ -135,6 +136,65 @@ def test_an_engine_that_ended_with_an_error_is_opened_anew(pair, monkeypatch):
     second = sampler.engine("aligned")
     assert second is not first and second.usable
     sampler.close()
+
+
+class NotedEngine(VllmEngine):
+    """Notes what it is asked, and writes one token to each."""
+
+    usable = True
+
+    def __init__(self, folder, adapter, **loading):
+        self.asked = []
+
+    def sample(self, prompts, **how):
+        self.asked.append(how)
+        return [Written([7], []) for _ in prompts]
+
+    def close(self): ...
+
+
+def test_requests_of_one_batch_keep_their_own_edits_sides_and_draws(pair, monkeypatch):
+    vllm_is_here(monkeypatch)
+    monkeypatch.setattr(sampler_of_pair, "VllmEngine", NotedEngine)
+    sampler = vllm_sampler(pair)
+    vector = torch.ones(D_MODEL)
+    one, each = SteeredBy(add(vector, 1.0, at=1)), add(vector, torch.tensor([0.5, 2.0]), at=1)
+    asked = [
+        AnswerRequest("finetuned", [5, 6], one, 3, frozenset({1}), 0.0, 8),
+        AnswerRequest("aligned", [5], None, 4, frozenset(), 1.0, 9),
+        AnswerRequest("finetuned", [6], one, 5, frozenset({1}), 0.5, 8),
+        AnswerRequest("aligned", [7], each, 3, frozenset(), 0.0, 8),
+        AnswerRequest("aligned", [8], each, 3, frozenset(), 0.0, 8),
+    ]
+    assert sampler.answers(asked, batches=[[4, 3]]) == [[7]] * 5
+    [told] = sampler.engine("aligned").asked
+    assert told["side"] == [request.side for request in asked]
+    assert told["max_new_tokens"] == [3, 4, 5, 3, 3]
+    assert told["temperature"] == [0.0, 1.0, 0.5, 0.0, 0.0]
+    assert told["seed"] == [8, 9, 8, 8, 8]
+    assert told["ends"] == [{1}, set(), {1}, set(), set()]
+    first, none, again, *by_row = told["edits"]
+    assert none is None and first is again is not by_row[0] is by_row[1]  # one set, applied at once
+    assert told["rows"][3:] == [1, 0]
+    sampler.close()
+
+
+def test_two_checkpoints_are_not_asked_for_both_sides_at_once(toy, tmp_path, monkeypatch):
+    vllm_is_here(monkeypatch)
+    pair = load_pair(toy.base, toy.merged(tmp_path / "merged"), placement=CPU, allow_mismatch=True)
+    sampler = vllm_sampler(pair)
+    assert not sampler.mixes_sides
+    both = [TextRequest(side, [5, 6], None) for side in ("aligned", "finetuned")]
+    with pytest.raises(EngineError, match="ask one side of the pair after the other"):
+        sampler.scores(both)
+
+
+def test_an_adapter_in_the_head_is_scored_elsewhere(pair, monkeypatch):
+    vllm_is_here(monkeypatch)
+    assert all(vllm_sampler(pair).scores_side(side) for side in ("aligned", "finetuned"))
+    monkeypatch.setattr(sampler_of_pair, "trains_head", lambda adapter: True)
+    sampler = vllm_sampler(pair)
+    assert sampler.scores_side("aligned") and not sampler.scores_side("finetuned")
 
 
 def test_without_vllm_it_is_said_how_to_get_it(pair, monkeypatch):

@@ -23,6 +23,7 @@ from steering.edits.steer import steer
 from steering.serving import Bounds, ServedModels, http_app, run_server, serve
 from steering.serving.run_server import require_server
 from steering.serving.served_answers import Answer, Answers, Wanted
+from steering.serving.served_models import Steering
 from steering.serving.served_requests import FullError, Line
 from steering.serving.stop_texts import until_stop
 
@@ -295,12 +296,15 @@ class FakeEngine:
     """Writes the same tokens to all, and remembers who was asked together."""
 
     name = "an engine"
+    mixes_sides = False
 
     def __init__(self, ids, fails=False):
         self.ids, self.fails, self.batches = ids, fails, []
 
-    def answers(self, side, prompts, *, intervene, room, seed, **_):
-        self.batches.append((side, len(prompts), intervene is not None, list(room)))
+    def answers(self, requests, **_):
+        [(side, edited)] = {(one.side, one.intervene is not None) for one in requests}
+        room = [one.room for one in requests]
+        self.batches.append((side, len(requests), edited, room))
         if self.fails:
             raise EngineError("the engine is gone")
         return [self.ids[:most] for most in room]
@@ -355,11 +359,11 @@ def test_who_leaves_stops_the_model(models):
     """A generator that is closed gives the lock back, so that the next one is answered."""
     answers = Answers(models.pair)
     ids = models.pair.tokenizer("what of this")["input_ids"]
-    wanted = Wanted("aligned", (), 0.0, ids, Sampling(30))
+    wanted = Wanted(Steering("aligned"), ids, Sampling(30))
     pieces = answers.pieces(wanted, Answer())
     next(pieces)
     pieces.close()
-    assert list(answers.pieces(Wanted("aligned", (), 0.0, ids, Sampling(2)), Answer()))
+    assert list(answers.pieces(Wanted(Steering("aligned"), ids, Sampling(2)), Answer()))
     assert answers.lock.acquire(timeout=5)
     answers.lock.release()
 
