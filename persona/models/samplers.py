@@ -17,7 +17,12 @@ Side = Literal["aligned", "finetuned"]
 """That of `persona.models.pair`, which imports this file."""
 
 SEEDS_APART = 1_000_003
-"""Between the seeds of two batches: each answer of a batch has the next one."""
+"""Answers that one seed has numbers for, before those of the next seed begin."""
+
+
+def seeds_of_answers(seed: int, n: int) -> list[int]:
+    """A seed for each of n answers that are drawn together under one."""
+    return [seed * SEEDS_APART + place for place in range(n)]
 
 
 @dataclass(frozen=True)

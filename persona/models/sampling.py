@@ -20,7 +20,7 @@ from persona.models.chat.answer_span import THINK_TAGS, after_thoughts
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
 from persona.models.chat.turn_end import PLAIN_ENDS, end_tokens, until_end
 from persona.models.hooks import InContext, hf_model, is_hooked, model_device
-from persona.models.samplers import SEEDS_APART, AnswerRequest, sampler_of
+from persona.models.samplers import AnswerRequest, sampler_of, seeds_of_answers
 from persona.progress import progress
 
 logger = logging.getLogger("persona")
@@ -64,10 +64,10 @@ def sample_answers(
                 "or set pair.sampler to None"
             )
         requests = [
-            AnswerRequest(
-                side, prompt.ids, intervene, most, ends, temperature, seed * SEEDS_APART + place
+            AnswerRequest(side, prompt.ids, intervene, most, ends, temperature, its_own)
+            for prompt, most, its_own in zip(
+                encoded, room, seeds_of_answers(seed, len(room)), strict=True
             )
-            for place, (prompt, most) in enumerate(zip(encoded, room, strict=True))
         ]
         written = sampler.answers(requests, batches=batches, description=description)
     else:

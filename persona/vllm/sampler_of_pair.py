@@ -109,6 +109,8 @@ class VllmSampler:
         Raises: SteeringError for an intervention that cannot cross to a worker, or as `steer`;
             EngineError for both sides at once where they are two engines, or as vLLM ends.
         """
+        if not requests:
+            return []
         edits, rows = _edits_of([one.intervene for one in requests], batches)
         engine, sides = self._engine_and_sides(requests)
         written = engine.sample(
@@ -135,6 +137,8 @@ class VllmSampler:
 
         Raises: as `answers`.
         """
+        if not requests:
+            return []
         edits, _ = _edits_of([one.intervene for one in requests], ())
         engine, sides = self._engine_and_sides(requests)
         return engine.scores(

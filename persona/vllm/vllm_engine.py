@@ -11,7 +11,7 @@ from torch import Tensor
 
 from persona.errors import DataError, EngineError
 from persona.models.pair import Side
-from persona.models.samplers import SEEDS_APART
+from persona.models.samplers import seeds_of_answers
 from persona.models.scorers import TextScores
 from persona.vllm.edit_sets import EditSet
 from persona.vllm.pooled_reading import PooledReading, TokenSpan
@@ -65,11 +65,7 @@ class VllmEngine(RunningVllm):
         from vllm import SamplingParams
 
         lengths = [len(prompt) for prompt in prompts]
-        seeds = (
-            [seed * SEEDS_APART + place for place in range(len(prompts))]
-            if isinstance(seed, int)
-            else seed
-        )
+        seeds = seeds_of_answers(seed, len(prompts)) if isinstance(seed, int) else seed
         params = [
             SamplingParams(
                 max_tokens=most,

@@ -50,8 +50,10 @@ class EngineHere:
 
     @contextlib.contextmanager
     def opened(self, one):
+        # A text of one token alone meets no edit; an engine says so of a whole set of edits only.
+        edited = one.intervene is not None and len(one.ids) > 1
         with self.pair.active(one.side) as bridge, torch.no_grad():
-            with one.intervene(bridge) if one.intervene else contextlib.nullcontext():
+            with one.intervene(bridge) if edited else contextlib.nullcontext():
                 yield lambda ids: hf_model(bridge)(input_ids=torch.tensor([ids])).logits[0]
 
     def note(self, requests):
