@@ -63,7 +63,8 @@ class Asked:
 class Endpoint:
     """From bodies to answers.
 
-    threads: where streamed answers are waited for, one for each request that may be here.
+    threads: where answers are waited for; enough for every request that may be here, so that an
+    engine is handed all of them together.
     """
 
     def __init__(self, models: ServedModels) -> None:

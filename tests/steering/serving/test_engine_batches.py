@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import threading
@@ -19,7 +20,7 @@ from steering.demo.session.vector import Setting, from_persona_vector
 from steering.serving import ServedModels, engine_batches, http_app
 from steering.serving.served_answers import Answers
 
-pytest.importorskip("httpx")
+httpx = pytest.importorskip("httpx")
 TestClient = pytest.importorskip("starlette.testclient").TestClient
 
 ASKED = {"prompt": "what of this", "temperature": 0, "max_tokens": 6}
@@ -151,6 +152,23 @@ def test_requests_that_differ_in_everything_go_together_and_are_answered_as_alon
     asked = [one for batch in engine.batches for one in batch]
     edits = [one.intervene for one in asked if one.intervene is not None]
     assert len(edits) == 3 and len(set(map(id, edits))) == 2  # those of 1.0 are applied at once
+
+
+def test_all_that_wait_go_together_however_few_the_cores(served, monkeypatch):
+    engine, client = served()
+    n = 40  # more than the threads that an event loop has of its own
+    monkeypatch.setattr(engine_batches, "GATHERS_SECONDS", 5)
+    monkeypatch.setattr(engine_batches, "MOST_TOGETHER", n)
+    body = {**ASKED, "model": "aligned", "max_tokens": 1}
+
+    async def asked():
+        transport = httpx.ASGITransport(client.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as one:
+            posts = (one.post("/v1/completions", json=body) for _ in range(n))
+            return await asyncio.gather(*posts)
+
+    assert {reply.status_code for reply in asyncio.run(asked())} == {200}
+    assert [len(batch) for batch in engine.batches] == [n]
 
 
 def test_a_prompt_is_scored_by_the_engine_as_in_this_process(here, served, together, monkeypatch):
