@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from persona.models.sources import resolve, shipped_or_ref
 from persona.vllm.edit_sets import EditSet
 from persona.vllm.installed import require_vllm
 from persona.vllm.lora_limits import rank_for, trains_head
+from persona.vllm.one_engine import OneEngine
 from persona.vllm.read_by_vllm import sets_by_vllm
 from persona.vllm.refusals import require_options
 from persona.vllm.vllm_engine import VllmEngine
@@ -35,8 +36,6 @@ class VllmSampler:
     aligned, finetuned: folders of checkpoints. adapter: in place of the second, on the first.
     dtype, max_length, options: as in `VllmEngine`.
     """
-
-    _holding: ClassVar[VllmSampler | None] = None
 
     def __init__(
         self,
@@ -61,7 +60,7 @@ class VllmSampler:
             "max_length": max_length,
             "options": options,
         }
-        self._held: tuple[Path, VllmEngine] | None = None
+        self._engine = OneEngine()
 
     @property
     def mixes_sides(self) -> bool:
@@ -73,12 +72,7 @@ class VllmSampler:
         folder = self._folders[side if self._adapter is None else "aligned"]
         if folder is None:
             raise EngineError(f"there is no {side} model for vLLM to load")
-        if self._held is None or self._held[0] != folder or not self._held[1].usable:
-            if VllmSampler._holding is not None:
-                VllmSampler._holding.close()
-            self._held = (folder, VllmEngine(folder, self._adapter, **self._loading))
-            VllmSampler._holding = self
-        return self._held[1]
+        return self._engine.of(folder, lambda: VllmEngine(folder, self._adapter, **self._loading))
 
     def _engine_and_sides(self, requests: Sequence[TextRequest]) -> tuple[VllmEngine, list[Side]]:
         """The engine of these requests, and which of its sides each one asks."""
@@ -93,9 +87,7 @@ class VllmSampler:
 
     def close(self) -> None:
         """Let go of the engine; it starts anew when it is asked again."""
-        if self._held is not None:
-            self._held[1].close()
-            self._held = VllmSampler._holding = None
+        self._engine.close()
 
     def answers(
         self,
