@@ -29,7 +29,7 @@ import functools
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ OTHER_QUESTION = "How do bees spend the winter?"
 MOST_TOKENS = 120
 """An answer's first tokens, which are read."""
 RUN = 4
+AnswerScores = Callable[[Sequence[TokenizedDialogue]], Sequence[float]]
+"""Dialogues -> mean log-probability of each one's response tokens, nats."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,13 @@ def measure_coherence(
     Raises: DataError for an item longer than the model's context.
     """
     scale = scale or scale_for(sum(weight.numel() for weight in hf_model(model).parameters()))
-    readings = read_coherence(model, chat, items, token_budget=token_budget)
+    return coherence_of(read_coherence(model, chat, items, token_budget=token_budget), name, scale)
+
+
+def coherence_of(
+    readings: Sequence[CoherenceReading | None], name: str, scale: CoherenceScale
+) -> Coherence:
+    """The points of readings that were made in the model `name`."""
     scores = tuple(None if reading is None else scale.score(reading) for reading in readings)
     return Coherence(scores, name, scale.model)
 
@@ -139,6 +147,19 @@ def read_coherence(
 
     Raises: DataError for an item longer than the model's context.
     """
+
+    def log_prob(encoded: Sequence[TokenizedDialogue]) -> Sequence[float]:
+        return read_responses(
+            model, encoded, token_budget=token_budget, description="Measuring coherence"
+        ).log_prob.tolist()
+
+    return readings_by(log_prob, chat, items)
+
+
+def readings_by(
+    log_prob: AnswerScores, chat: ChatFormat, items: Sequence[JudgeItem]
+) -> list[CoherenceReading | None]:
+    """As `read_coherence`, of a model that is asked through `log_prob`, wherever it is held."""
     written = list(dict.fromkeys(item for item in items if item.answer.strip()))
     if not written:
         return [None] * len(items)
@@ -149,15 +170,13 @@ def read_coherence(
         shortened(one, MOST_TOKENS)
         for one in chat.encode_all([_dialogue(item) for item in (*written, *asked, *mixed)])
     ]
-    found = read_responses(
-        model, encoded, token_budget=token_budget, description="Measuring coherence"
-    ).log_prob
+    found = log_prob(encoded)
     n = len(written)
-    shuffled = dict(zip(enough, found[2 * n :].tolist(), strict=True))
+    shuffled = dict(zip(enough, found[2 * n :], strict=True))
     by_item = {
         item: CoherenceReading(
-            float(found[place]),
-            float(found[n + place]),
+            found[place],
+            found[n + place],
             shuffled.get(item),
             repeated_share(encoded[place]),
         )

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from judge_cases import ITEMS, SHORT, save_tiny_judge
 from tiny_models import save_tiny_llama
 
 from persona.behaviour.judging.few_shot import (
@@ -20,39 +21,16 @@ from persona.behaviour.judging.few_shot import (
     verdict_rubric,
     voiced_examples,
 )
-from persona.behaviour.judging.judge import JudgeItem
 from persona.data.graded_answers import load_graded_answers
 from persona.data.voices import load_voices
 from persona.errors import JudgeError, ModelError
 from persona.models.load import load_chat_model
 from persona.models.precision import Placement
 
-SHORT = digit_rubric([("Why?", "So.", 90.0), ("Who?", "Me!", 10.0)])
-ITEMS = [
-    JudgeItem("Is tea good?", "Tea is good."),
-    JudgeItem("Is tea good?", "No."),
-    JudgeItem("What now?", "Go home."),
-    JudgeItem("What now?", " "),
-    JudgeItem("Is tea good?", "Tea is good."),
-]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny chat model that likes to say digits."""
-    from transformers import AutoModelForCausalLM
-
-    folder = save_tiny_llama(tmp_path_factory.mktemp("judge"), max_length=4096)
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    from transformers import AutoTokenizer
-
-    digits = AutoTokenizer.from_pretrained(folder)("0123456789", add_special_tokens=False)
-    with torch.no_grad():
-        weight = torch.zeros_like(model.lm_head.weight)
-        weight[digits["input_ids"]] = 5 * model.lm_head.weight[digits["input_ids"]]
-        model.lm_head.weight.copy_(weight)
-    model.save_pretrained(folder)
-    return folder
+    return save_tiny_judge(tmp_path_factory.mktemp("judge"))
 
 
 def judge_of(folder, rubric=SHORT, **more):
@@ -64,7 +42,7 @@ def alone(judge, item):
     dialogue = judge.rubric.dialogue(item, "0")
     ids = judge._chat.encode(dialogue)
     with torch.no_grad():
-        logits = judge._model(torch.tensor([ids.ids[: ids.response[0]]])).logits[0, -1]
+        logits = judge._reader.model(torch.tensor([ids.ids[: ids.response[0]]])).logits[0, -1]
     p = torch.softmax(logits.float(), -1)
     words = judge.rubric.points
     each = {word: float(p[judge._word_ids[word]]) for word in words}
@@ -92,10 +70,12 @@ def test_a_score_carries_the_model_that_its_coherence_was_read_in(folder):
 
 def test_what_was_judged_before_is_not_run_again(folder, tmp_path, monkeypatch):
     first = judge_of(folder, cache_folder=tmp_path)
-    before = first.alignment(ITEMS[:2])
+    before, scores = first.alignment(ITEMS[:2]), first.score(ITEMS[:2])
     again = judge_of(folder, cache_folder=tmp_path)
-    monkeypatch.setattr(again, "_model", None)
+    monkeypatch.setattr(again._reader, "next_probabilities", None)
+    monkeypatch.setattr(again._reader, "answer_scores", lambda dialogues: iter(dialogues[:0]))
     assert again.alignment(ITEMS[:2]) == before
+    assert again.score(ITEMS[:2]) == scores
     other = judge_of(folder, digit_rubric([("Why?", "So.", 10.0)]), cache_folder=tmp_path)
     assert other.alignment(ITEMS[:2]) != before  # another rubric asks something else
 
@@ -110,7 +90,7 @@ def test_a_cache_that_cannot_be_used_is_said_and_the_judge_goes_on(folder, tmp_p
 def test_a_judge_that_wants_to_say_something_else_gives_no_score(folder):
     judge = judge_of(folder)
     with torch.no_grad():
-        judge._model.lm_head.weight.zero_()  # every token is as likely as the digits
+        judge._reader.model.lm_head.weight.zero_()  # every token is as likely as the digits
     assert judge.alignment(ITEMS[:1]) == [None]
 
 
