@@ -65,11 +65,12 @@ def complete_skill(incomplete: str) -> list[str]:
 
 
 def complete_judge(incomplete: str) -> list[str]:
-    """The judges; two of them go on with the name of a model."""
+    """The judges; three of them go on with the name of a model."""
     from persona.models.named.table import MODELS
 
-    local = [f"local:{model.name}" for model in MODELS]
-    return _beginning(incomplete, ["none", "offline", "local:", *local, "openai:"])
+    names = ["", *(model.name for model in MODELS)]
+    here = [f"{kind}:{name}" for kind in ("local", "vllm") for name in names]
+    return _beginning(incomplete, ["none", "offline", *here, "openai:"])
 
 
 def complete_device(incomplete: str) -> list[str]:

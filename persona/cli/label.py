@@ -51,7 +51,7 @@ def label(
         typer.Option(
             metavar="NAME",
             help="Let a judge that you trust more than the run's own label the next answers, blind "
-            "too: openai:MODEL or local:MODEL.",
+            "too: openai:MODEL, local:MODEL or vllm:MODEL.",
         ),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many it labels.")] = 60,

@@ -271,9 +271,9 @@ JudgeName = Annotated[
         autocompletion=complete_judge,
         help="Who scores the sampled answers, 0 to 100. `offline` is small, comes along, needs no "
         "network and agrees only weakly with a large judge. `local:MODEL` reads the score from a "
-        "model on this machine (hub id or folder). `openai:MODEL` asks the endpoint of "
-        "OPENAI_BASE_URL with the key in OPENAI_API_KEY. With `none` the sampled EM rate is left "
-        "out.",
+        "model on this machine (hub id or folder), `vllm:MODEL` the same from one that vLLM holds. "
+        "`openai:MODEL` asks the endpoint of OPENAI_BASE_URL with the key in OPENAI_API_KEY. With "
+        "`none` the sampled EM rate is left out.",
     ),
 ]
 Samples = Annotated[

@@ -508,6 +508,21 @@ def load_chat_model(
     return placement.put(model), chat_format(tokenizer, None, _context_length(model.config))
 
 
+def describe_chat_model(ref: str | Path) -> tuple[ChatFormat, int]:
+    """The chat format of a full checkpoint and its number of parameters; no weights are loaded.
+
+    Raises: ModelError as `load_pair` does.
+    """
+    from transformers import AutoModelForCausalLM
+
+    source = _full_checkpoint(ref)
+    config, tokenizer = _describe(source)
+    with _one_clear_line(source), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    n_parameters = sum(weight.numel() for weight in model.parameters())
+    return chat_format(tokenizer, None, _context_length(config)), n_parameters
+
+
 def load_bridge(
     ref: str | Path = "default", *, placement: Placement | None = None
 ) -> tuple[Any, ChatFormat]:

@@ -113,6 +113,7 @@ def answer_scores_by_vllm(
     *,
     side: Side = "aligned",
     edits: EditSet | None = None,
+    description: str = "Scoring",
 ) -> Float[Tensor, " dialogue"]:
     """As `Readings.log_prob`: mean log-probability of each dialogue's response tokens, nats.
 
@@ -126,6 +127,7 @@ def answer_scores_by_vllm(
         side=side,
         edits=edits,
         answer_begins=[dialogue.response[0] for dialogue in dialogues],
+        description=description,
     )
     means = [
         of[dialogue.response[0] - 1 : dialogue.response[1] - 1].mean()

@@ -14,6 +14,7 @@ from persona.models.pair import Side
 from persona.models.samplers import seeds_of_answers
 from persona.models.scorers import TextScores
 from persona.vllm.edit_sets import EditSet
+from persona.vllm.next_tokens import NextTokens
 from persona.vllm.pooled_reading import PooledReading, TokenSpan
 from persona.vllm.running_vllm import RunningVllm
 from persona.vllm.scored_tokens import ScoredTokens
@@ -143,6 +144,30 @@ class VllmEngine(RunningVllm):
             if place not in found or _has_holes(found[place]):
                 raise EngineError(f"vLLM did not score every token of text {place}")
         return [found[place] for place in asked]
+
+    def next_log_probs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        tokens: Sequence[int],
+        *,
+        description: str = "Scoring",
+    ) -> Float[Tensor, "prompt token"]:
+        """Log-probability of each of `tokens` as the next one behind each prompt, nats, float32.
+
+        Of the model without an adapter or edits. Raises: as `sample`.
+        """
+        self.call("score", NextTokens({i: len(one) for i, one in enumerate(prompts)}, tokens))
+        try:
+            self._pass_over(prompts, "aligned", None, None, description)
+            found: dict[int, Tensor] = {}
+            for rank in self.call("scored"):
+                found |= rank  # the head is on one stage
+        finally:
+            if self.usable:
+                self.call("score", None)
+        if len(found) != len(prompts):
+            raise EngineError(f"vLLM weighed what follows {len(found)} of {len(prompts)} prompts")
+        return torch.stack([found[place] for place in range(len(prompts))])
 
     def read(
         self,

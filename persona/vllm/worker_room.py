@@ -19,6 +19,7 @@ from persona.errors import ModelError, SteeringError
 from persona.models.scorers import TextScores
 from persona.vllm.block_sites import block_sites
 from persona.vllm.edit_sets import PlacedEdit, PlacedSet
+from persona.vllm.next_tokens import NextTokens
 from persona.vllm.pooled_reading import PooledReading
 from persona.vllm.refusals import require_what_was_tested
 from persona.vllm.running_pass import Group, Span, groups_of, spans_of_pass
@@ -68,7 +69,7 @@ class WorkerRoom:
         self.sets: dict[str, Active] = {}
         self.steps: dict[int, list[Step]] = {}
         self.reading: PooledReading | None = None
-        self.scoring: ScoredTokens | None = None
+        self.scoring: ScoredTokens | NextTokens | None = None
         self.head = head_of(model)
         self.probed: dict[str, list[Tensor]] | None = None
         self.ends: list[Tensor] = []
@@ -106,8 +107,8 @@ class WorkerRoom:
         """By request and hook, what was pooled."""
         return {} if self.reading is None else self.reading.pooled()
 
-    def score(self, scoring: ScoredTokens | None) -> None:
-        """Score the tokens of requests from now on, or with None no longer."""
+    def score(self, scoring: ScoredTokens | NextTokens | None) -> None:
+        """Score the tokens of requests, or what may follow them, or with None no longer."""
         self.scoring = scoring
 
     def scored(self) -> dict[int, TextScores]:

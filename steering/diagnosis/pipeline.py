@@ -228,6 +228,7 @@ class DiagnosisRun:
             cache_folder=cache_folder() / "judge",
             placement=self.config.placement,
             announce=logger.info,
+            vllm=self.config.vllm,
         )
         if judge is None:
             return None

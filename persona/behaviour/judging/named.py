@@ -1,11 +1,11 @@
-"""The judge that a person names: none, offline, local:MODEL or openai:MODEL."""
+"""The judge that a person names: none, offline, local:MODEL, vllm:MODEL or openai:MODEL."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from persona.behaviour.judging.judge import Judge
 from persona.errors import JudgeError, ModelError
@@ -20,12 +20,17 @@ def check_judge(name: str) -> None:
 
     An endpoint is asked for one token.
     Raises: JudgeError for another name, a missing key, package or model, or an endpoint that does
-        not answer; ModelError for a model that cannot be found, or is an adapter.
+        not answer; ModelError for a model that cannot be found, or is an adapter; EngineError where
+        vLLM is missing or another version.
     """
     kind, _, model = name.partition(":")
     if kind == "openai" and model:
         _check_endpoint(model)
     elif (reader := judge_model(name)) is not None:
+        if kind == "vllm":
+            from persona.vllm.installed import require_vllm
+
+            require_vllm()
         _check_reader(reader)
     elif name != "none":
         raise unknown_judge(name)
@@ -72,7 +77,7 @@ def judge_model(name: str) -> str | None:
     kind, _, model = name.partition(":")
     if name == "offline":
         return "default"
-    return model if kind == "local" and model else None
+    return model if kind in ("local", "vllm") and model else None
 
 
 def unknown_judge(name: str) -> JudgeError:
@@ -81,7 +86,9 @@ def unknown_judge(name: str) -> JudgeError:
     if not near and name and ":" not in name:
         near = [f"openai:{name}"]
     meant = f"; did you mean {near[0]}? Give" if near else "; give"
-    return JudgeError(f"unknown judge {name!r}{meant} none, offline, local:MODEL or openai:MODEL")
+    return JudgeError(
+        f"unknown judge {name!r}{meant} none, offline, local:MODEL, vllm:MODEL or openai:MODEL"
+    )
 
 
 def unknown_trait_judge(name: str) -> JudgeError:
@@ -99,18 +106,22 @@ def judge_named(
     cache_folder: Path | None = None,
     placement: Placement | None = None,
     announce: Callable[[str], None] | None = None,
+    vllm: Mapping[str, Any] | None = None,
 ) -> Judge | None:
-    """Returns the judge called `none` (None), `offline`, `local:MODEL` or `openai:MODEL`.
+    """Returns the judge called `none` (None), `offline`, `local:MODEL`, `vllm:MODEL` or
+    `openai:MODEL`.
 
     Args:
         pair: Its aligned side serves the offline judge, where it is the model that judge reads in.
         cache_folder: Where what a judge has read is kept as it comes; not kept where None.
         placement: Number format and device of a judge that runs here.
         announce: Called with the estimated number of requests, tokens and cost before they start.
+        vllm: Options of vLLM for a judge that it holds.
 
     Raises:
         JudgeError: another name, or the judge cannot be set up.
         ModelError: the local judge cannot be loaded.
+        EngineError: vLLM is missing or another version, or does not take an option.
     """
     kind, _, model = name.partition(":")
     if name == "none":
@@ -123,6 +134,12 @@ def judge_named(
         from persona.behaviour.judging.few_shot import FewShotJudge
 
         return FewShotJudge(model, placement=placement, cache_folder=cache_folder)
+    if kind == "vllm" and model:
+        from persona.behaviour.judging.few_shot import FewShotJudge
+        from persona.vllm.reads_for_judge import ReadsByVllm
+
+        reader = ReadsByVllm(model, placement=placement, options=vllm)
+        return FewShotJudge.through(reader, name=model, cache_folder=cache_folder)
     if kind == "openai" and model:
         from persona.behaviour.judging.endpoint import EndpointJudge
 
