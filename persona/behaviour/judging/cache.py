@@ -74,13 +74,16 @@ class JudgeCache:
 
     def put(self, key: str, probabilities: Mapping[str, float]) -> None:
         """Keeps the token probabilities of a request."""
+        self.put_all({key: probabilities})
+
+    def put_all(self, found: Mapping[str, Mapping[str, float]]) -> None:
+        """Keeps those of several requests, by their keys, in one write to the disk."""
         if self._database is None:
             return
+        rows = [(key, json.dumps(probabilities)) for key, probabilities in found.items()]
         try:
             with self._database:
-                self._database.execute(
-                    "insert or replace into answers values (?, ?)", (key, json.dumps(probabilities))
-                )
+                self._database.executemany("insert or replace into answers values (?, ?)", rows)
         except sqlite3.Error as error:
             self._give_up(error)
 

@@ -299,10 +299,11 @@ class FewShotJudge:
         left = {key: one for key, one in zip(keys, dialogues, strict=True) if key not in known}
         rest = iter(left)
         for scores in self._reader.answer_scores(list(left.values())):
-            for key, score in zip(islice(rest, len(scores)), scores, strict=True):
-                known[key] = max(math.exp(score), sys.float_info.min)
-                if cache is not None:
-                    cache.put(key, {TOKEN: known[key]})
+            found = [max(math.exp(score), sys.float_info.min) for score in scores]
+            these = dict(zip(islice(rest, len(found)), found, strict=True))
+            if cache is not None:
+                cache.put_all({key: {TOKEN: p} for key, p in these.items()})
+            known |= these
         return [math.log(known[key]) for key in keys]
 
     def _points(self, probability_of: Mapping[str, float]) -> float | None:
@@ -336,10 +337,13 @@ class FewShotJudge:
         )
         rest = iter([item for group in by_question.values() for item in group])
         for table in tables:
-            for item, row in zip(islice(rest, len(table)), table.tolist(), strict=True):
-                known[item] = dict(zip(self._word_ids, row, strict=True))
-                if cache is not None:
-                    cache.put(keys[item], known[item])
+            found = [dict(zip(self._word_ids, row, strict=True)) for row in table.tolist()]
+            these = dict(zip(islice(rest, len(found)), found, strict=True))
+            if cache is not None:
+                cache.put_all(
+                    {keys[item]: probability_of for item, probability_of in these.items()}
+                )
+            known |= these
         return known
 
     def _prompt(self, item: JudgeItem) -> tuple[int, ...]:
