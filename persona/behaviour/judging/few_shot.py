@@ -293,8 +293,8 @@ class FewShotJudge:
             self._key("coherence", one.response[0], one.response[1], *one.ids) for one in dialogues
         ]
         known: dict[str, float] = {}
-        for key in keys if cache is not None else ():
-            if (kept := cache.get(key)) is not None and kept.get(TOKEN):
+        for key in keys:
+            if cache is not None and TOKEN in (kept := cache.get(key) or {}):
                 known[key] = kept[TOKEN]
         left = {key: one for key, one in zip(keys, dialogues, strict=True) if key not in known}
         rest = iter(left)
@@ -340,9 +340,7 @@ class FewShotJudge:
             found = [dict(zip(self._word_ids, row, strict=True)) for row in table.tolist()]
             these = dict(zip(islice(rest, len(found)), found, strict=True))
             if cache is not None:
-                cache.put_all(
-                    {keys[item]: probability_of for item, probability_of in these.items()}
-                )
+                cache.put_all({keys[item]: words for item, words in these.items()})
             known |= these
         return known
 

@@ -8,8 +8,9 @@ from collections import namedtuple
 
 import pytest
 
-from persona.errors import DataError, ModelError, PersonaError, SeveralErrors
+from persona.errors import DataError, EngineError, ModelError, PersonaError, SeveralErrors
 from persona.run_lock import alone_in
+from persona.vllm import installed
 from steering.diagnosis import DiagnosisRequest, look_ahead
 from steering.diagnosis.preflight import ROOM_BESIDE, bytes_kept
 
@@ -98,6 +99,15 @@ def test_a_model_against_itself_is_refused(request_of, tiny_llama):
 def test_an_adapter_cannot_judge(request_of, tiny_adapter):
     with pytest.raises(ModelError, match="a full model is needed to judge"):
         look_ahead(request_of(judge=f"local:{tiny_adapter}"))
+
+
+def test_a_judge_held_by_vllm_is_looked_for_and_needs_vllm(request_of, tiny_llama, monkeypatch):
+    there = installed.InstalledVllm("vllm", "0.30.0")
+    monkeypatch.setattr(installed, "installed_vllm", lambda: there)
+    assert look_ahead(request_of(judge=f"vllm:{tiny_llama}")).judge_reads.path == tiny_llama
+    monkeypatch.setattr(installed, "installed_vllm", lambda: None)
+    with pytest.raises(EngineError, match="vLLM is not installed"):
+        look_ahead(request_of(judge=f"vllm:{tiny_llama}"))
 
 
 def test_a_judge_without_its_key_is_told(request_of, monkeypatch):
