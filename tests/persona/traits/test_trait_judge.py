@@ -43,7 +43,7 @@ def local(tiny_pair, monkeypatch):
                 row[tiny_pair.tokenizer.convert_tokens_to_ids(word)] = value
         return rows
 
-    import persona.behaviour.judging.few_shot as module
+    import persona.behaviour.judging.judge_reader as module
 
     monkeypatch.setattr(module, "next_logits", logits)
     with tiny_pair.active("aligned") as bridge:
