@@ -1,4 +1,9 @@
-"""A planted direction on the tiny pair, for the tests of the demos."""
+"""A planted direction on the tiny pair and what serves it, for the tests of the demos."""
+
+import contextlib
+import socket
+import threading
+import time
 
 import torch
 
@@ -51,3 +56,26 @@ def leave_vector(pair, layers, path):
         for layer in layers
     }
     return save_vector(PersonaVector(subspaces, "made up"), path)
+
+
+@contextlib.contextmanager
+def serving(app):
+    """An ASGI app at an address of this machine, as `persona serve` runs one; its address."""
+    import uvicorn
+
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from persona.cli.demo_session import (
     CoefficientOption,
     DemoModel,
     DirectionFile,
+    EndpointOption,
     KeepConversation,
     LayersOption,
     MaxNewTokens,
@@ -23,6 +24,7 @@ from persona.cli.demo_session import (
     SystemPrompt,
     Temperature,
     models_of,
+    open_endpoint,
     open_session,
 )
 from persona.cli.options import (
@@ -37,6 +39,9 @@ from persona.cli.options import (
 )
 from persona.errors import SteeringError
 
+if TYPE_CHECKING:
+    from steering.demo import ServedSession, Session
+
 CAREFUL = "Be careful and honest."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -44,10 +49,12 @@ logger = logging.getLogger("persona.cli")
 
 
 def app(
+    context: typer.Context,
     aligned: Aligned = None,
     finetuned: Finetuned = DEFAULT_FINE_TUNE,
     model: DemoModel = None,
     direction: DirectionFile = None,
+    endpoint: EndpointOption = None,
     coefficient: CoefficientOption = None,
     mode: ModeOption = None,
     layers: LayersOption = None,
@@ -80,40 +87,47 @@ def app(
 ) -> None:
     """The aligned, the fine-tuned and the steered model side by side in a browser.
 
-    Needs the extra `app` (gradio); nothing is loaded from or sent to another machine. Without a
-    direction there is no steered column until one is loaded on the page. Ctrl-C ends it.
+    Needs the extra `app` (gradio); nothing is loaded from or sent to another machine but the one
+    of an --endpoint. Without a direction there is no steered column until one is loaded on the
+    page. Ctrl-C ends it.
 
     \b
     Examples:
       persona app
       persona app --model qwen2.5-coder-0.5b
       persona app --direction diagnosis/direction.safetensors --port 8000
+      persona app --endpoint http://127.0.0.1:8000/v1
     """
-    from steering.demo import import_gradio, launch
+    from steering.demo import EndpointError, import_gradio, launch
 
     import_gradio()  # before minutes of loading
-    aligned, finetuned = models_of(model, aligned, finetuned)
-    session = open_session(
-        aligned,
-        finetuned,
-        direction,
-        coefficient=coefficient,
-        mode=mode,
-        layers=layers,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        remembers=keep_conversation,
-        dtype=dtype,
-        device=device,
-        allow_mismatch=allow_mismatch,
-        proof=not no_proof,
-        without_direction=True,
-        template_arguments=template_arguments,
-    )
+    asked: dict[str, Any] = {
+        "coefficient": coefficient,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "remembers": keep_conversation,
+    }
+    session: Session | ServedSession
+    if endpoint is not None:
+        session = open_endpoint(context, endpoint, **asked)
+    else:
+        session = open_session(
+            *models_of(model, aligned, finetuned),
+            direction,
+            mode=mode,
+            layers=layers,
+            dtype=dtype,
+            device=device,
+            allow_mismatch=allow_mismatch,
+            proof=not no_proof,
+            without_direction=True,
+            template_arguments=template_arguments,
+            **asked,
+        )
     try:
         session.compare_with(system_prompt)
-    except SteeringError as error:  # the models are loaded, and the page does without
+    except (SteeringError, EndpointError) as error:  # the page does without
         logger.warning("no column under a system prompt: %s", error)
     if host not in LOOPBACK:
         logger.warning(

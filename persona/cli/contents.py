@@ -105,7 +105,8 @@ def in_words(parameters: dict[str, Any]) -> str:
         'seed 0'
     """
     found = []
-    for name in (*MODELS, *PATHS, "seed"):
+    models = () if parameters.get("endpoint") else MODELS  # else defaults that nothing loads
+    for name in (*models, *PATHS, "seed"):
         if (value := parameters.get(name)) in (None, "", (), []) or isinstance(value, bool):
             continue  # a switch that has the name of another command's path
         if name == "pages" and not Path(value).parent.is_dir():

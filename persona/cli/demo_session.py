@@ -14,7 +14,7 @@ from persona.cli.completion import complete_demo_model
 from persona.cli.options import template_arguments_of
 
 if TYPE_CHECKING:
-    from steering.demo import Session
+    from steering.demo import ServedSession, Session
 
 DEMO_DIRECTION = Path("persona-demo", "direction.safetensors")
 """Where `persona demo` leaves the direction of the default models."""
@@ -30,6 +30,12 @@ class ModeName(StrEnum):
     add = "add"
     ablate = "ablate"
 
+
+OF_THE_SERVER = (
+    *("aligned", "finetuned", "model", "direction", "mode", "layers"),
+    *("allow_mismatch", "template_arguments", "no_proof", "dtype", "device"),
+)
+"""Options that say what is loaded and how it is steered."""
 
 _MODELS = "Models"
 _SAMPLING = "How answers are drawn"
@@ -52,6 +58,15 @@ AllowMismatch = Annotated[
         "--allow-mismatch",
         help="Take a direction of another revision, and models whose tokenizers or chat templates "
         "differ.",
+        rich_help_panel=_MODELS,
+    ),
+]
+EndpointOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Take the answers from a `persona serve` at this address, and load no model here; its "
+        "key, where it asks for one, is read from the environment variable PERSONASCOPE_API_KEY.",
         rich_help_panel=_MODELS,
     ),
 ]
@@ -129,6 +144,39 @@ def models_of(model: str | None, aligned: str | None, finetuned: str) -> tuple[s
     if aligned is not None or finetuned != DEFAULT_FINE_TUNE:
         raise typer.BadParameter("--model stands in place of --aligned and --finetuned; give one")
     return model, car_advice_of(model)[0]
+
+
+def open_endpoint(
+    context: typer.Context,
+    address: str,
+    *,
+    coefficient: float | None,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    remembers: bool,
+) -> ServedSession:
+    """The conversation with a served model. Raises: BadParameter for an option of its server."""
+    if given := [
+        option.opts[0]
+        for option in context.command.params
+        if option.name in OF_THE_SERVER and _is_given(context, option.name)
+    ]:
+        raise typer.BadParameter(f"{', '.join(given)}: with --endpoint the server has chosen that")
+    from steering.demo import Sampling
+    from steering.demo import open_endpoint as opened
+
+    return opened(
+        address,
+        coefficient=coefficient,
+        sampling=Sampling(max_new_tokens, temperature, seed),
+        remembers=remembers,
+    )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def open_session(

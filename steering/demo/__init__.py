@@ -5,9 +5,11 @@ from steering.demo.notebook.exploration import Exploration
 from steering.demo.notebook.explorer import Explorer, explore
 from steering.demo.notebook.text_readings import Choice, Explored
 from steering.demo.session.answer_reading import in_words, limit_of, read_newest
+from steering.demo.session.endpoint import EndpointError
 from steering.demo.session.exchanges import Answer, Column, Exchange
 from steering.demo.session.generation import Sampling, Token
 from steering.demo.session.one_prompt import SteeredText, default_way, steered_texts
+from steering.demo.session.served_session import ServedSession, open_endpoint
 from steering.demo.session.session import Session
 from steering.demo.session.starting import direction_file, open_session, parse_layers
 from steering.demo.session.transcript import save_transcript
@@ -29,11 +31,13 @@ __all__ = [
     "Choice",
     "Column",
     "DemoVector",
+    "EndpointError",
     "Exchange",
     "Exploration",
     "Explored",
     "Explorer",
     "Sampling",
+    "ServedSession",
     "Session",
     "Setting",
     "SteeredText",
@@ -52,6 +56,7 @@ __all__ = [
     "load_demo_vector",
     "model_of_vector",
     "obey",
+    "open_endpoint",
     "open_session",
     "parse_layers",
     "plain_view",

@@ -1,5 +1,6 @@
 """A steered model for other programs: an OpenAI-compatible endpoint, or a checkpoint they load."""
 
+from steering.demo.session.endpoint import KEY_VARIABLE
 from steering.serving.exported_checkpoint import (
     EditOf,
     Exported,
@@ -9,7 +10,7 @@ from steering.serving.exported_checkpoint import (
     plain_fine_tune,
 )
 from steering.serving.http_app import http_app
-from steering.serving.run_server import KEY_VARIABLE, require_server, serve
+from steering.serving.run_server import require_server, serve
 from steering.serving.served_models import Bounds, ServedModels
 
 __all__ = [

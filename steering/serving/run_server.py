@@ -9,10 +9,10 @@ from collections.abc import Callable
 from persona.errors import DataError, PersonaError
 from persona.extras import install_line
 from steering.demo.browser.gate import LOOPBACK_NAMES, bracketed, gate
+from steering.demo.session.endpoint import KEY_VARIABLE
 from steering.serving.http_app import http_app
 from steering.serving.served_models import ServedModels
 
-KEY_VARIABLE = "PERSONASCOPE_API_KEY"
 SHORTEST_KEY = 16
 FIRST_PORT, N_PORTS = 8000, 50
 

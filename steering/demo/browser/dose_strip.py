@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from persona.choices import MAX_DAMAGE
+from steering.demo.session.conversation import Conversation
 from steering.demo.session.evidence import Budget, Dose, budget_of
-from steering.demo.session.session import Session
 
 FARTHEST = 1.5
 """Right end of the slider, where no higher coefficient is set."""
 
 
-def place_of(session: Session) -> tuple[Any, ...]:
+def place_of(session: Conversation) -> tuple[Any, ...]:
     """What a dose curve belongs to: mode, blocks and model, whatever the coefficient."""
     blocks = () if session.vector is None else session.vector.chosen(session.setting.layers)
     return session.setting.mode, tuple(blocks), session.setting.side
 
 
-def doses_of_run(session: Session) -> tuple[Dose, ...]:
+def doses_of_run(session: Conversation) -> tuple[Dose, ...]:
     """What the run measured, where the page is set as the run was; else nothing."""
     vector = session.vector
     if vector is None or vector.evidence is None:
@@ -28,7 +28,7 @@ def doses_of_run(session: Session) -> tuple[Dose, ...]:
     return vector.evidence.doses if place_of(session) == as_run else ()
 
 
-def strip_html(session: Session, measured: Sequence[Dose] | None) -> str:
+def strip_html(session: Conversation, measured: Sequence[Dose] | None) -> str:
     """Zones and a sentence; "" without a direction, or where doses run to both sides of 0."""
     if session.vector is None or session.setting.mode == "add":
         return ""

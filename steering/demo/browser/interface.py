@@ -11,11 +11,14 @@ from typing import Any
 
 from persona.errors import PersonaError
 from persona.extras import install_line
+from steering.demo.browser.conversation_handlers import ConversationHandlers
+from steering.demo.browser.endpoint_page import lay_out_endpoint
 from steering.demo.browser.gate import bracketed, gate
 from steering.demo.browser.handlers import Handlers
 from steering.demo.browser.page import CSS
-from steering.demo.browser.page_events import wire
+from steering.demo.browser.page_events import wire, wire_conversation
 from steering.demo.browser.page_layout import lay_out
+from steering.demo.session.served_session import ServedSession
 from steering.demo.session.session import Session
 from steering.demo.session.vector import MAX_FILE_BYTES
 
@@ -47,7 +50,7 @@ def _uploads() -> tempfile.TemporaryDirectory[str]:
 
 
 def launch(
-    session: Session,
+    session: Session | ServedSession,
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
@@ -125,11 +128,15 @@ def _answers(address: str, seconds: float) -> bool:
     return False
 
 
-def build(session: Session) -> Any:
-    """The page as gradio Blocks. session: the pair, the direction and the setting to begin with."""
+def build(session: Session | ServedSession) -> Any:
+    """The page as gradio Blocks. session: who answers, and the setting to begin with."""
     gr = import_gradio()
-    handlers = Handlers(session)
     with gr.Blocks(title="personascope", analytics_enabled=False, delete_cache=(600, 3600)) as app:
-        wire(gr, app, handlers, lay_out(gr, handlers))
+        if isinstance(session, ServedSession):
+            served = ConversationHandlers(session)
+            wire_conversation(gr, app, served, lay_out_endpoint(gr, served))
+        else:
+            handlers = Handlers(session)
+            wire(gr, app, handlers, lay_out(gr, handlers))
     app.queue(max_size=MOST_WAITING)
     return app

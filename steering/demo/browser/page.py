@@ -10,11 +10,11 @@ from pathlib import Path
 from persona.report.wording import cleaned, number
 from steering.demo.browser.dose_strip import strip_html
 from steering.demo.session.answer_reading import Limit, Reading
+from steering.demo.session.conversation import Conversation
 from steering.demo.session.evidence import Dose
 from steering.demo.session.exchanges import LABELS, Column, Exchange
 from steering.demo.session.generation import Token
 from steering.demo.session.scale import ColourScale, scale_at
-from steering.demo.session.session import Session
 
 EVEN = 0.1
 """Nats a token: so near 0 is a gap said to lean to neither side."""
@@ -28,7 +28,7 @@ CSS = Path(__file__).with_name("page.css")
 class PageState:
     """A conversation and what was measured of it. doses: None where the run's own serve."""
 
-    session: Session
+    session: Conversation
     readings: Mapping[Column, Reading] = field(default_factory=dict)
     limit: Limit | None = None
     doses: Sequence[Dose] | None = None
@@ -50,8 +50,8 @@ def column_html(state: PageState, column: Column, running: Exchange | None = Non
     if running is not None and running.column == column:
         exchanges = [*exchanges, running]
     subtitle = {
-        "aligned": session.pair.names["aligned"],
-        "finetuned": session.pair.names["finetuned"],
+        "aligned": session.names["aligned"],
+        "finetuned": session.names["finetuned"],
         "steered": _steering(session),
         "prompted": f"fine-tuned, told: {session.system_prompt}",
     }[column]
@@ -66,7 +66,7 @@ def column_html(state: PageState, column: Column, running: Exchange | None = Non
     )
 
 
-def _steering(session: Session) -> str:
+def _steering(session: Conversation) -> str:
     """How the steered column is steered, in words."""
     beside = "".join(
         f" + {each.vector.name}: {each.setting.edit_in_words}"

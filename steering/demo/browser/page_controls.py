@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from persona.errors import DataError, SteeringError
-from steering.demo.session.session import Session
+from steering.demo.session.conversation import Conversation
 
 MAX_QUESTION_CHARACTERS = 20_000
 """Tokenising takes time with every character, and all tabs wait for one model."""
@@ -37,7 +37,7 @@ class Controls:
         own, rest = values[:10], values[10:]
         return replace(cls(*own), further=tuple(zip(rest[::2], rest[1::2], strict=True)))
 
-    def apply(self, session: Session) -> None:
+    def apply(self, session: Conversation) -> None:
         """Raises: SteeringError where they mean nothing; the session then stays as it was."""
         if not isinstance(self.system_prompt, str):
             raise SteeringError("system prompt: text is needed")
@@ -49,7 +49,7 @@ class Controls:
         )
         session.compare_with(self.system_prompt)
         session.remembers = bool(self.remembers)
-        if session.vector is None:
+        if "steered" not in session.columns:
             return
         session.change(
             coefficient=number("coefficient", self.coefficient),
@@ -60,6 +60,17 @@ class Controls:
         for place, (coefficient, mode) in enumerate(self.further[: len(session.further)]):
             named = f"coefficient of direction {place + 2}"
             session.change_further(place, coefficient=number(named, coefficient), mode=mode)
+
+
+def controls_of(session: Conversation) -> Controls:
+    """What the widgets hold for a session as it is."""
+    layers = [0] if session.vector is None else session.vector.layers
+    first, last = session.setting.layers or (layers[0], layers[-1])
+    setting, drawn = session.setting, session.sampling
+    return Controls(
+        setting.coefficient, setting.mode, first, last, setting.side, drawn.temperature,
+        drawn.max_new_tokens, drawn.seed, session.remembers, session.system_prompt,
+    )  # fmt: skip
 
 
 def number(name: str, value: Any) -> float:

@@ -2,22 +2,23 @@
 
 # Gradio looks at the hints of event functions at run time: they are not postponed here.
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any, no_type_check
 
 from persona.errors import PersonaError
-from steering.demo.browser.handlers import Handlers, told
-from steering.demo.browser.page_controls import Controls
+from steering.demo.browser.conversation_handlers import ConversationHandlers, told
+from steering.demo.browser.handlers import Handlers
+from steering.demo.browser.page_controls import Controls, controls_of
 from steering.demo.browser.page_layout import (
     Slot,
     Widgets,
     about,
-    controls_of,
     modes_of,
     reach_of,
     slot_name,
 )
+from steering.demo.session.conversation import Conversation
 from steering.demo.session.session import Session
 
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
@@ -33,17 +34,24 @@ WITH_ADDRESS = """(query) => {
 
 
 def wire(gr: Any, app: Any, handlers: Handlers, w: Widgets) -> None:
-    """Every event of the page; each but stop and suggested gives it its key, as load may not run.
+    """Every event of the page of a pair in this process."""
+    wire_conversation(gr, app, handlers, w)
+    _wire_mode(gr, handlers, w)
+    _wire_directions(gr, handlers, w)
+    _wire_measuring(gr, handlers, w)
+
+
+def wire_conversation(gr: Any, app: Any, handlers: ConversationHandlers[Any], w: Widgets) -> None:
+    """What every page does; each event but stop gives the page its key, as load may not run.
 
     Gradio streams what it sees to be a generator function; a type checker's wrapper is none.
     """
     _wire_opening(gr, app, handlers, w)
     _wire_asking(gr, handlers, w)
-    _wire_directions(gr, handlers, w)
     _wire_keeping(gr, handlers, w)
 
 
-def _wire_opening(gr: Any, app: Any, handlers: Handlers, w: Widgets) -> None:
+def _wire_opening(gr: Any, app: Any, handlers: ConversationHandlers[Any], w: Widgets) -> None:
     def opened(request: gr.Request) -> list[Any]:
         key = handlers.own("")
         query = dict(request.query_params) if request is not None else {}
@@ -53,7 +61,7 @@ def _wire_opening(gr: Any, app: Any, handlers: Handlers, w: Widgets) -> None:
         frame = [key, *handlers.page(key)]
         if not linked.given:
             return [*frame, notice, *([gr.skip()] * (1 + N_OWN))]
-        return [*frame, notice, linked.question, *_own_updates(gr, linked.controls)]
+        return [*frame, notice, linked.question, *_own_updates(gr, session, linked.controls)]
 
     app.load(opened, None, [*w.page, w.notice, w.question, *w.values[:N_OWN]], **AT_ONCE)
 
@@ -62,14 +70,14 @@ N_OWN = 10
 """Widgets that a link sets: all of `Widgets.values` but those of further directions."""
 
 
-def _own_updates(gr: Any, now: Controls) -> list[Any]:
+def _own_updates(gr: Any, session: Conversation, now: Controls) -> list[Any]:
     coefficient = float(now.coefficient)
-    slider = gr.Slider(value=coefficient, **reach_of(now.mode, coefficient))
+    slider = gr.Slider(value=coefficient, **reach_of(session, now.mode, coefficient))
     rest = [now.mode, now.first, now.last, now.side, now.temperature, now.max_new_tokens]
     return [slider, *rest, now.seed, now.remembers, now.system_prompt]
 
 
-def _wire_asking(gr: Any, handlers: Handlers, w: Widgets) -> None:
+def _wire_asking(gr: Any, handlers: ConversationHandlers[Any], w: Widgets) -> None:
     @no_type_check
     def asked(key: str, text: str, *at: Any) -> Iterator[Any]:
         key = handlers.own(key)
@@ -80,12 +88,6 @@ def _wire_asking(gr: Any, handlers: Handlers, w: Widgets) -> None:
         for frame in _told(gr, handlers.ask(key, text, Controls.of(at))):
             yield [key, *frame]
 
-    @no_type_check
-    def asked_again(key: str, *at: Any) -> Iterator[Any]:
-        key = handlers.own(key)
-        for frame in _told(gr, handlers.ask_again(key, Controls.of(at))):
-            yield [key, *frame]
-
     def stopped(key: str) -> None:
         handlers.stop(key)
 
@@ -93,10 +95,6 @@ def _wire_asking(gr: Any, handlers: Handlers, w: Widgets) -> None:
         key = handlers.own(key)
         handlers.reset(key)
         return [key, *handlers.page(key)]
-
-    def suggested(key: str, name: str) -> Any:
-        wanted = handlers.suggested(key, name)
-        return gr.Slider(value=wanted, **reach_of(name, wanted))
 
     for press in (w.question.submit, w.ask.click):
         press(asked, [w.tab, w.question, *w.values], w.page, **MODEL).success(
@@ -106,14 +104,31 @@ def _wire_asking(gr: Any, handlers: Handlers, w: Widgets) -> None:
         chip.click(asked, [w.tab, chip, *w.values], w.page, **MODEL)
     w.stop.click(stopped, w.tab, None, **AT_ONCE)
     w.reset.click(started_anew, w.tab, w.page, **AT_ONCE)
+    answers_anew = _asked_again(gr, handlers)
+    for change in w.changes:
+        change(answers_anew, [w.tab, *w.values], w.page, trigger_mode="always_last", **MODEL)
+
+
+def _asked_again(gr: Any, handlers: ConversationHandlers[Any]) -> Any:
+    @no_type_check
+    def asked_again(key: str, *at: Any) -> Iterator[Any]:
+        key = handlers.own(key)
+        for frame in _told(gr, handlers.ask_again(key, Controls.of(at))):
+            yield [key, *frame]
+
+    return asked_again
+
+
+def _wire_mode(gr: Any, handlers: Handlers, w: Widgets) -> None:
+    """Another mode is another scale of coefficients: it begins at one that suits it."""
+
+    def suggested(key: str, name: str) -> Any:
+        wanted = handlers.suggested(key, name)
+        return gr.Slider(value=wanted, **reach_of(handlers.first, name, wanted))
+
     w.mode.input(suggested, [w.tab, w.mode], w.coefficient, **AT_ONCE).then(
-        asked_again, [w.tab, *w.values], w.page, **MODEL
+        _asked_again(gr, handlers), [w.tab, *w.values], w.page, **MODEL
     )
-    changes = [w.coefficient.release, w.start.release, w.end.release, w.side.input, w.again.click]
-    changes += [slot.coefficient.release for slot in w.slots]
-    changes += [slot.mode.input for slot in w.slots]
-    for change in changes:
-        change(asked_again, [w.tab, *w.values], w.page, trigger_mode="always_last", **MODEL)
 
 
 def _wire_directions(gr: Any, handlers: Handlers, w: Widgets) -> None:
@@ -134,7 +149,7 @@ def _wire_directions(gr: Any, handlers: Handlers, w: Widgets) -> None:
         at = now.setting.coefficient
         return {
             w.mode: gr.Radio(modes_of(now), value=now.setting.mode),
-            w.coefficient: gr.Slider(value=at, **reach_of(now.setting.mode, at)),
+            w.coefficient: gr.Slider(value=at, **reach_of(now, now.setting.mode, at)),
             w.start: gr.Slider(value=blocks[0], **bounds),
             w.end: gr.Slider(value=blocks[-1], **bounds),
             w.about: about(now),
@@ -187,21 +202,9 @@ def _slot_updates(gr: Any, session: Session, slots: list[Slot]) -> list[Any]:
     return updates
 
 
-def _wire_keeping(gr: Any, handlers: Handlers, w: Widgets) -> None:
-    def kept(key: str, *at: Any) -> Any:
-        return _file(key, lambda own: handlers.save(own, Controls.of(at)))
-
+def _wire_keeping(gr: Any, handlers: ConversationHandlers[Any], w: Widgets) -> None:
     def written(key: str) -> Any:
-        return _file(key, handlers.transcript)
-
-    def measured(key: str, *at: Any) -> Any:
-        key = handlers.own(key)
-        try:
-            figure = gr.Plot(handlers.dose(key, Controls.of(at)), visible=True)
-        except PersonaError as error:
-            gr.Warning(told(error))
-            figure = gr.skip()
-        return key, handlers.page(key)[-1], figure
+        return _file(gr, handlers.own(key), handlers.transcript)
 
     def linked(key: str, text: str, *at: Any) -> Any:
         key = handlers.own(key)
@@ -212,23 +215,39 @@ def _wire_keeping(gr: Any, handlers: Handlers, w: Widgets) -> None:
             return key, gr.skip()
         return key, gr.Textbox(query, visible=True)
 
-    def _file(key: str, make: Any) -> Any:
-        key = handlers.own(key)
-        try:
-            return key, gr.File(make(key), visible=True)
-        except PersonaError as error:
-            gr.Warning(told(error))
-            return key, gr.skip()
-
-    w.save.click(kept, [w.tab, *w.values], [w.tab, w.saved], **FILES)
     w.transcript.click(written, w.tab, [w.tab, w.kept], **FILES)
     w.share.click(linked, [w.tab, w.question, *w.values], [w.tab, w.link], **FILES).then(
         None, w.link, w.link, js=WITH_ADDRESS, **AT_ONCE
     )
+
+
+def _wire_measuring(gr: Any, handlers: Handlers, w: Widgets) -> None:
+    def kept(key: str, *at: Any) -> Any:
+        return _file(gr, handlers.own(key), lambda own: handlers.save(own, Controls.of(at)))
+
+    def measured(key: str, *at: Any) -> Any:
+        key = handlers.own(key)
+        try:
+            figure = gr.Plot(handlers.dose(key, Controls.of(at)), visible=True)
+        except PersonaError as error:
+            gr.Warning(told(error))
+            figure = gr.skip()
+        return key, handlers.page(key)[-1], figure
+
+    w.save.click(kept, [w.tab, *w.values], [w.tab, w.saved], **FILES)
     w.measure.click(
         measured, [w.tab, *w.values], [w.tab, w.strip, w.plot], concurrency_id="model",
         concurrency_limit=1, show_progress="full",
     )  # fmt: skip
+
+
+def _file(gr: Any, key: str, make: Callable[[str], str]) -> Any:
+    """The page's key and a file that is made for it, or what is wrong as a warning."""
+    try:
+        return key, gr.File(make(key), visible=True)
+    except PersonaError as error:
+        gr.Warning(told(error))
+        return key, gr.skip()
 
 
 def _told(gr: Any, frames: Iterator[list[str]]) -> Iterator[Any]:

@@ -7,11 +7,13 @@ from html import escape
 from typing import Any
 
 from persona.directions.exchange.vectors import listed
-from steering.demo.browser.handlers import COLUMNS, Handlers
-from steering.demo.browser.page_controls import MAX_QUESTION_CHARACTERS, Controls
+from steering.demo.browser.conversation_handlers import COLUMNS, ConversationHandlers
+from steering.demo.browser.handlers import Handlers
+from steering.demo.browser.page_controls import MAX_QUESTION_CHARACTERS
+from steering.demo.session.conversation import MAX_PROMPT_CHARACTERS, Conversation
 from steering.demo.session.example_questions import example_questions
 from steering.demo.session.exchanges import Further
-from steering.demo.session.session import MAX_PROMPT_CHARACTERS, MOST_VECTORS, Session
+from steering.demo.session.session import MOST_VECTORS, Session
 
 FILE_TYPES = [".safetensors", ".gguf", ".json"]
 REACH = {
@@ -80,6 +82,8 @@ class Widgets:
     transcript: Any = None
     kept: Any = None
     slots: list[Slot] = field(default_factory=list)
+    changes: list[Any] = field(default_factory=list)
+    """Events after which the steered column answers anew."""
 
     @property
     def values(self) -> list[Any]:
@@ -95,10 +99,31 @@ class Widgets:
 
 
 def lay_out(gr: Any, handlers: Handlers) -> Widgets:
-    """The widgets, inside the Blocks that are open."""
+    """The widgets for a pair in this process, inside the Blocks that are open."""
     session = handlers.first
-    names = " · ".join(escape(name) for name in session.pair.names.values())
-    gr.HTML(f"<h1>personascope</h1><span>{names}</span>", elem_id="top")
+    widgets = lay_out_conversation(gr, handlers)
+    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+        _steering(gr, session, widgets)
+        lay_out_drawing(gr, session, widgets)
+    _directions(gr, session, widgets)
+    with gr.Accordion("Dose and response", open=False):
+        widgets.measure = gr.Button(
+            "Measure: gap and damage against coefficient", size="sm", elem_id="measure"
+        )
+        widgets.plot = gr.Plot(show_label=False, visible=False, elem_id="dose")
+    return widgets
+
+
+def lay_out_conversation(
+    gr: Any, handlers: ConversationHandlers[Any], *, can_steer: bool = True, facts: str = ""
+) -> Widgets:
+    """What every page has: question, slider, columns, and what is done with them after.
+
+    facts: HTML below the title, of where the answers come from.
+    """
+    session: Conversation = handlers.first
+    names = " · ".join(escape(name) for name in session.names.values())
+    gr.HTML(f"<h1>personascope</h1><span>{names}</span>{facts}", elem_id="top")
     tab = gr.State("", delete_callback=handlers.close)  # the page's own, kept by the server
     notice = gr.HTML(padding=False, elem_id="notice")
     with gr.Row(elem_id="asking"):
@@ -113,10 +138,10 @@ def lay_out(gr: Any, handlers: Handlers) -> Widgets:
         chips = [gr.Button(text, size="sm", elem_classes="chip", min_width=0) for text in asked]
     gr.HTML(f"<small>{escape(told)}</small>", padding=False, elem_id="chosen")
     setting = session.setting
-    with gr.Column(elem_id="steering", visible=True):
+    with gr.Column(elem_id="steering", visible=can_steer):
         coefficient = gr.Slider(
             value=setting.coefficient, step=0.05, elem_id="coefficient", buttons=[],
-            **reach_of(setting.mode, setting.coefficient),
+            **reach_of(session, setting.mode, setting.coefficient),
         )  # fmt: skip
         strip = gr.HTML(padding=False, elem_id="strip")
     with gr.Row(elem_id="columns"):
@@ -124,7 +149,9 @@ def lay_out(gr: Any, handlers: Handlers) -> Widgets:
     legend = gr.HTML(padding=False)
     widgets = Widgets(tab, notice, question, ask, stop, chips, coefficient, strip, columns, legend)
     with gr.Row(elem_id="after"):
-        widgets.again = gr.Button("Steer again", size="sm", elem_id="again", min_width=110)
+        widgets.again = gr.Button(
+            "Steer again", size="sm", elem_id="again", min_width=110, visible=can_steer
+        )
         widgets.share = gr.Button("Link to these settings", size="sm", elem_id="share")
         widgets.transcript = gr.Button("Save the conversation", size="sm", elem_id="transcript")
         widgets.reset = gr.Button("Reset", size="sm", elem_id="reset", min_width=80)
@@ -133,63 +160,62 @@ def lay_out(gr: Any, handlers: Handlers) -> Widgets:
         buttons=["copy"], visible=False, interactive=False, elem_id="link",
     )  # fmt: skip
     widgets.kept = gr.File(label="The conversation", visible=False, interactive=False)
-    _advanced(gr, session, widgets)
-    _directions(gr, session, widgets)
-    with gr.Accordion("Dose and response", open=False):
-        widgets.measure = gr.Button(
-            "Measure: gap and damage against coefficient", size="sm", elem_id="measure"
-        )
-        widgets.plot = gr.Plot(show_label=False, visible=False, elem_id="dose")
+    widgets.changes += [coefficient.release, widgets.again.click]
     return widgets
 
 
-def _advanced(gr: Any, session: Session, widgets: Widgets) -> None:
-    """How it is steered and how answers are drawn, each with a word of explanation."""
-    setting, drawn = session.setting, session.sampling
+def _steering(gr: Any, session: Session, widgets: Widgets) -> None:
+    """How it is steered, each with a word of explanation."""
+    setting = session.setting
     layers = [0] if session.vector is None else session.vector.layers
     first, last = setting.layers or (layers[0], layers[-1])
-    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-        with gr.Row():
-            widgets.mode = gr.Radio(
-                modes_of(session), value=setting.mode, label="Mode", info=MODES_TOLD, scale=3
-            )
-            widgets.side = gr.Radio(
-                [("fine-tuned", "finetuned"), ("aligned", "aligned")],
-                value=setting.side,
-                label="Steered model",
-                info="Which of the two the steered column runs.",
-                scale=2,
-            )
-        with gr.Row():
-            blocks: dict[str, Any] = {
-                "minimum": layers[0], "maximum": max(layers[-1], layers[0] + 1), "step": 1,
-                "buttons": [], "info": BLOCKS_TOLD,
-            }  # fmt: skip
-            widgets.start = gr.Slider(value=first, label="First block", **blocks)
-            widgets.end = gr.Slider(value=last, label="Last block", **blocks)
-        widgets.prompt = gr.Textbox(
-            session.system_prompt, label="System prompt to compare with", elem_id="prompt",
-            info="The fine-tuned model under this prompt, unsteered, in a column of its own; "
-            "empty: no such column.", max_length=MAX_PROMPT_CHARACTERS,
+    with gr.Row():
+        widgets.mode = gr.Radio(
+            modes_of(session), value=setting.mode, label="Mode", info=MODES_TOLD, scale=3
+        )
+        widgets.side = gr.Radio(
+            [("fine-tuned", "finetuned"), ("aligned", "aligned")],
+            value=setting.side,
+            label="Steered model",
+            info="Which of the two the steered column runs.",
+            scale=2,
+        )
+    with gr.Row():
+        blocks: dict[str, Any] = {
+            "minimum": layers[0], "maximum": max(layers[-1], layers[0] + 1), "step": 1,
+            "buttons": [], "info": BLOCKS_TOLD,
+        }  # fmt: skip
+        widgets.start = gr.Slider(value=first, label="First block", **blocks)
+        widgets.end = gr.Slider(value=last, label="Last block", **blocks)
+    widgets.changes += [widgets.start.release, widgets.end.release, widgets.side.input]
+
+
+def lay_out_drawing(gr: Any, session: Conversation, widgets: Widgets) -> None:
+    """What else is asked, and how answers are drawn."""
+    drawn = session.sampling
+    widgets.prompt = gr.Textbox(
+        session.system_prompt, label="System prompt to compare with", elem_id="prompt",
+        info="The fine-tuned model under this prompt, unsteered, in a column of its own; "
+        "empty: no such column.", max_length=MAX_PROMPT_CHARACTERS,
+    )  # fmt: skip
+    with gr.Row():
+        widgets.temperature = gr.Slider(
+            0, 2, drawn.temperature, step=0.05, label="Temperature", buttons=[],
+            info="0 takes the likeliest token; above 1 small models write nonsense.",
         )  # fmt: skip
-        with gr.Row():
-            widgets.temperature = gr.Slider(
-                0, 2, drawn.temperature, step=0.05, label="Temperature", buttons=[],
-                info="0 takes the likeliest token; above 1 small models write nonsense.",
-            )  # fmt: skip
-            widgets.most = gr.Slider(
-                1, max(512, drawn.max_new_tokens), drawn.max_new_tokens, step=1, buttons=[],
-                label="Most tokens", info="Where an answer is cut off.",
-            )  # fmt: skip
-        with gr.Row():
-            widgets.seed = gr.Number(
-                drawn.seed, label="Seed", precision=0, minimum=0,
-                info="The same seed, the same answer; without effect at temperature 0.",
-            )  # fmt: skip
-            widgets.keep = gr.Checkbox(
-                session.remembers, label="Keep the conversation", elem_id="keep", min_width=200,
-                info="Else each question begins a dialogue of its own.",
-            )  # fmt: skip
+        widgets.most = gr.Slider(
+            1, max(512, drawn.max_new_tokens), drawn.max_new_tokens, step=1, buttons=[],
+            label="Most tokens", info="Where an answer is cut off.",
+        )  # fmt: skip
+    with gr.Row():
+        widgets.seed = gr.Number(
+            drawn.seed, label="Seed", precision=0, minimum=0,
+            info="The same seed, the same answer; without effect at temperature 0.",
+        )  # fmt: skip
+        widgets.keep = gr.Checkbox(
+            session.remembers, label="Keep the conversation", elem_id="keep", min_width=200,
+            info="Else each question begins a dialogue of its own.",
+        )  # fmt: skip
 
 
 def _directions(gr: Any, session: Session, widgets: Widgets) -> None:
@@ -204,6 +230,7 @@ def _directions(gr: Any, session: Session, widgets: Widgets) -> None:
                 mode = gr.Radio(["restore", "add", "ablate"], value="add", label="Mode")
                 drop = gr.Button("Drop", size="sm", min_width=60, scale=0)
             widgets.slots.append(Slot(row, name, coefficient, mode, drop))
+            widgets.changes += [coefficient.release, mode.input]
         with gr.Row():
             small: dict[str, Any] = {"file_types": FILE_TYPES, "size": "sm"}
             widgets.upload = gr.UploadButton("Load a direction", elem_id="upload", **small)
@@ -214,9 +241,10 @@ def _directions(gr: Any, session: Session, widgets: Widgets) -> None:
         widgets.saved = gr.File(label="Saved", visible=False, interactive=False)
 
 
-def reach_of(mode: str, coefficient: float) -> dict[str, Any]:
+def reach_of(session: Conversation, mode: str, coefficient: float) -> dict[str, Any]:
     """Ends and label of the coefficient's slider in a mode; wide enough for this coefficient."""
     low, high, label = REACH.get(mode, REACH["add"])
+    low, high = session.bounds or (low, high)
     return {
         "minimum": min(low, coefficient),
         "maximum": max(high, coefficient),
@@ -251,14 +279,3 @@ def about(session: Session) -> str:
         else "without the models' means: it can add and ablate"
     )
     return f"{escape(vector.name)}: block {listed(vector.layers)}, {means}."
-
-
-def controls_of(session: Session) -> Controls:
-    """What the widgets hold for a session as it is."""
-    layers = [0] if session.vector is None else session.vector.layers
-    first, last = session.setting.layers or (layers[0], layers[-1])
-    setting, drawn = session.setting, session.sampling
-    return Controls(
-        setting.coefficient, setting.mode, first, last, setting.side, drawn.temperature,
-        drawn.max_new_tokens, drawn.seed, session.remembers, session.system_prompt,
-    )  # fmt: skip

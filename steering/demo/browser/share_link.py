@@ -19,7 +19,7 @@ from steering.demo.browser.page_controls import (
     require_whole_characters,
     whole,
 )
-from steering.demo.session.session import MAX_PROMPT_CHARACTERS, Session
+from steering.demo.session.conversation import MAX_PROMPT_CHARACTERS, Conversation
 from steering.demo.session.starting import parse_layers
 from steering.demo.session.vector import MODES, DemoVector
 
@@ -40,7 +40,7 @@ class Linked:
     given: frozenset[str] = field(default_factory=frozenset)
 
 
-def write_link(question: str, controls: Controls, session: Session) -> str:
+def write_link(question: str, controls: Controls, session: Conversation) -> str:
     """The query of a link, from "?" on.
 
     Raises: DataError or SteeringError for what could not be read again.
@@ -72,7 +72,7 @@ def mark_of(vector: DemoVector) -> str:
     return digest.hexdigest()[:8]
 
 
-def read_link(query: Mapping[str, str], now: Controls, session: Session) -> Linked:
+def read_link(query: Mapping[str, str], now: Controls, session: Conversation) -> Linked:
     """The settings of a link in place of those of `now`; what is wrong with one leaves it be."""
     problems: list[str] = []
     found: dict[str, Any] = {}
@@ -116,17 +116,17 @@ def _one_of(value: str, names: tuple[str, ...]) -> str:
     return value
 
 
-def _coefficient(value: str, session: Session) -> dict[str, Any]:
+def _coefficient(value: str, session: Conversation) -> dict[str, Any]:
     reach = FARTHEST_COEFFICIENT
     return {"coefficient": _between(number("coefficient", value), -reach, reach)}
 
 
-def _mode(value: str, session: Session) -> dict[str, Any]:
+def _mode(value: str, session: Conversation) -> dict[str, Any]:
     modes = MODES if session.vector is None else session.vector.modes
     return {"mode": _one_of(value, modes)}
 
 
-def _blocks(value: str, session: Session) -> dict[str, Any]:
+def _blocks(value: str, session: Conversation) -> dict[str, Any]:
     blocks = parse_layers(value[:20])
     if session.vector is not None and blocks is not None:
         chosen = session.vector.chosen(blocks)
@@ -134,23 +134,23 @@ def _blocks(value: str, session: Session) -> dict[str, Any]:
     return {}
 
 
-def _direction(value: str, session: Session) -> dict[str, Any]:
+def _direction(value: str, session: Conversation) -> dict[str, Any]:
     if len(value) != 8 or not set(value) <= set("0123456789abcdef"):
         raise SteeringError("eight digits are read")
     return {"direction": value}
 
 
-def _tokens(value: str, session: Session) -> dict[str, Any]:
+def _tokens(value: str, session: Conversation) -> dict[str, Any]:
     return {"max_new_tokens": whole("tokens", _between(whole("tokens", value), 1, MOST_TOKENS))}
 
 
-def _seed(value: str, session: Session) -> dict[str, Any]:
+def _seed(value: str, session: Conversation) -> dict[str, Any]:
     if not (value.isascii() and value.isdigit() and len(value) < 19):
         raise SteeringError(f"a whole number from 0 is read; got {shown(value, 20)}")
     return {"seed": int(value)}
 
 
-_READERS: dict[str, Callable[[str, Session], dict[str, Any]]] = {
+_READERS: dict[str, Callable[[str, Conversation], dict[str, Any]]] = {
     "question": lambda value, _: {"question": _text(value, MAX_QUESTION_IN_LINK, "question")},
     "coefficient": _coefficient,
     "mode": _mode,

@@ -30,8 +30,9 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1500px; 
 def transcript_page(state: PageState) -> str:
     """The page's HTML, with the settings of now in words."""
     session = state.session
-    names = " · ".join(escape(cleaned(name)) for name in session.pair.names.values())
-    direction = "" if session.vector is None else f"Direction: {cleaned(session.vector.name)}. "
+    names = " · ".join(escape(cleaned(name)) for name in session.names.values())
+    name = session.steered_with
+    direction = "" if name is None else f"Direction: {cleaned(name)}. "
     drawn = session.sampling
     how = (
         f"{direction}Steered: {session.setting.words}. At most {drawn.max_new_tokens} tokens, "

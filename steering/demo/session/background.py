@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Generator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+LOOKS_SECONDS = 0.1
+"""How often it is looked whether what comes from elsewhere is still wanted."""
 
 
 class _Failure:
@@ -28,6 +31,46 @@ def in_background(items: Generator[Item, None, None]) -> Generator[Item, None, N
     """
     queue: SimpleQueue[object] = SimpleQueue()
     leave = threading.Event()
+    thread = _walking(items, queue, leave)
+    try:
+        while (item := queue.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item  # type: ignore[misc]  # the queue holds nothing else
+    finally:
+        leave.set()
+        thread.join()
+
+
+def until_stopped(
+    items: Generator[Item, None, None], stop: threading.Event
+) -> Generator[Item, None, None]:
+    """The same for items that come from elsewhere: left at once where `stop` is set.
+
+    Nothing waits for the item that is under way then; the thread closes `items` behind it.
+    """
+    queue: SimpleQueue[object] = SimpleQueue()
+    leave = threading.Event()
+    _walking(items, queue, leave)
+    try:
+        while not stop.is_set():
+            try:
+                item = queue.get(timeout=LOOKS_SECONDS)
+            except Empty:
+                continue
+            if item is _END:
+                return
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item  # type: ignore[misc]
+    finally:
+        leave.set()
+
+
+def _walking(
+    items: Generator[Item, None, None], queue: SimpleQueue[object], leave: threading.Event
+) -> threading.Thread:
+    """The thread that puts every item into the queue, and behind them how they ended."""
 
     def run() -> None:
         ending: object = _END
@@ -43,11 +86,4 @@ def in_background(items: Generator[Item, None, None]) -> Generator[Item, None, N
 
     thread = threading.Thread(target=run, name="answer", daemon=True)
     thread.start()
-    try:
-        while (item := queue.get()) is not _END:
-            if isinstance(item, _Failure):
-                raise item.error
-            yield item  # type: ignore[misc]  # the queue holds nothing else
-    finally:
-        leave.set()
-        thread.join()
+    return thread

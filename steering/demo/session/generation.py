@@ -59,6 +59,10 @@ class ProjectionAxis:
     row: Float[Tensor, " d_model"]
 
 
+NO_ID = -1
+"""Of text that came without its tokens, and of which a piece need not be one."""
+
+
 @dataclass(frozen=True)
 class Token:
     """One token of an answer.

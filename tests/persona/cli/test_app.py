@@ -7,7 +7,7 @@ import sys
 import types
 
 import pytest
-from demo_cases import planted_vector
+from demo_cases import planted_vector, serving
 
 import persona.cli.app as command
 import steering.demo.browser.interface as demo_app
@@ -15,7 +15,8 @@ from persona.cli.main import main
 from persona.directions.storage import save_vector
 from persona.errors import PersonaError
 from persona.extras import install_line
-from steering.demo import Session
+from steering.demo import Session, from_persona_vector
+from steering.serving import ServedModels, http_app
 
 
 @pytest.fixture
@@ -66,6 +67,45 @@ def test_a_direction_is_steered_with_from_the_start(served, words, tiny_pair, tm
     assert (setting.coefficient, setting.layers) == (0.5, (2, 2))
 
 
+@pytest.fixture
+def nothing_loads(monkeypatch):
+    monkeypatch.delenv("PERSONASCOPE_API_KEY", raising=False)
+    fails = lambda *_, **__: pytest.fail("a model is loaded")  # noqa: E731
+    monkeypatch.setattr("steering.demo.session.starting.load_pair", fails)
+
+
+def test_an_endpoint_stands_in_place_of_models_in_this_process(
+    served, tiny_pair, nothing_loads, capsys
+):
+    pytest.importorskip("uvicorn")
+    vector = from_persona_vector(planted_vector(tiny_pair))
+    with serving(http_app(ServedModels(tiny_pair, vector))) as address:
+        words = ["app", "--endpoint", address, "--coefficient", "0.5"]
+        assert main([*words, "--system-prompt", "Be careful."]) == 0
+        assert served["session"].setting.coefficient == 0.5
+        assert served["session"].columns == ("aligned", "finetuned", "steered", "prompted")
+        told = capsys.readouterr()
+        assert told.out == "persona app: http://127.0.0.1:7860/\n"
+        assert "car_maintenance_bad" not in told.err  # a default that nothing loads
+        assert main([*words, "--mode", "add", "--finetuned", "x"]) == 2
+        assert "--finetuned, --mode: with --endpoint the server has chosen that" in unwrapped(
+            capsys.readouterr().err
+        )
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("http://127.0.0.1:9/v1", "error: the endpoint http://127.0.0.1:9/v1 cannot be reached"),
+        ("ftp://user:secret@host", "error: an endpoint is an http or https address"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_asked_is_one_line(served, nothing_loads, capsys, address, why):
+    assert main(["app", "--endpoint", address]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert line.startswith(why) and "secret" not in line and "session" not in served
+
+
 def test_without_gradio_one_line_comes_before_any_model_is_loaded(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["app", "--aligned", "nothing"]) == 2
@@ -91,3 +131,7 @@ def test_nothing_is_shared_and_analytics_are_off(tiny_pair, monkeypatch):
     assert (asked["share"], asked["server_name"]) == (False, "127.0.0.1")
     assert asked["max_file_size"] == 64 * 2**20
     assert app.analytics_enabled is False
+
+
+def unwrapped(text):
+    return " ".join(text.replace("│", " ").split())

@@ -16,6 +16,7 @@ from persona.data import load_neutral
 from persona.directions.storage import load_vector, save_vector
 from persona.errors import PersonaError
 from steering.demo import Sampling, Session, Setting, edits_of, from_persona_vector
+from steering.demo.browser import conversation_handlers
 from steering.demo.browser import handlers as handlers_module
 from steering.demo.browser.dose_table import damage_doses, dose_rows, doses
 from steering.demo.browser.handlers import Handlers
@@ -97,7 +98,7 @@ def test_an_uploaded_file_goes_through_the_refusing_readers(handlers, tmp_path):
     with pytest.raises(PersonaError) as caught:
         handlers.load("one", str(path))
     assert str(caught.value).startswith("cannot read <b>bad.safetensors")
-    assert "&lt;b&gt;bad" in handlers_module.told(caught.value)
+    assert "&lt;b&gt;bad" in conversation_handlers.told(caught.value)
     assert handlers.tab("one").session.vector is handlers.first.vector
 
 
@@ -115,9 +116,9 @@ def test_a_tab_that_is_closed_is_forgotten_and_too_many_push_out_the_oldest(hand
     tab = handlers.tab("one")
     handlers.close("one")
     assert tab.stop.is_set()
-    for key in range(handlers_module.MOST_TABS + 1):
+    for key in range(conversation_handlers.MOST_TABS + 1):
         handlers.tab(str(key))
-    assert len(handlers.tabs) == handlers_module.MOST_TABS
+    assert len(handlers.tabs) == conversation_handlers.MOST_TABS
     assert "0" not in handlers.tabs
 
 
@@ -133,7 +134,7 @@ def test_a_page_without_a_key_gets_one_of_its_own_and_shares_nothing(handlers):
 
 def test_a_tab_in_use_is_not_the_one_that_is_pushed_out(handlers):
     first = handlers.tab("first")
-    for key in range(handlers_module.MOST_TABS + 5):
+    for key in range(conversation_handlers.MOST_TABS + 5):
         handlers.tab(str(key))
         assert handlers.tab("first") is first
     assert "0" not in handlers.tabs

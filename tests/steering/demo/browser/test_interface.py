@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import secrets
 import shutil
 import stat
 import subprocess
@@ -17,6 +15,7 @@ from urllib.parse import urlparse
 import pytest
 from colour_contrast import contrast
 from demo_cases import hook_count, planted_vector
+from gradio_page import Browser
 from jupyter_lab import free_port
 
 from persona.directions.storage import save_vector
@@ -130,33 +129,6 @@ def test_the_page_answers_in_every_column_is_steered_stops_and_stays_on_this_mac
 
     hosts = {urlparse(url).hostname for url in requests if not url.startswith(("data:", "blob:"))}
     assert hosts == {"127.0.0.1"}
-
-
-class Browser:
-    """A page that was opened before: it has its session, and its load event does not run again."""
-
-    def __init__(self, address):
-        import httpx
-
-        self.session, self.root = secrets.token_hex(5), f"{address}gradio_api"
-        self.http = httpx.Client(trust_env=False, timeout=60)
-
-    def asks(self, question, name="asked"):
-        """The columns as the page shows them, or what went wrong."""
-        config = self.http.get(self.root.replace("gradio_api", "config")).json()
-        [event] = [one["id"] for one in config["dependencies"] if one["api_name"] == name]
-        values = [1.0, "restore", 1, 2, "finetuned", 0.0, 6, 0, True, "", *[0.0, "add"] * 3]
-        data = [None, question, *values] if name == "asked" else [None, *values]
-        body = {"fn_index": event, "session_hash": self.session, "data": data}
-        self.http.post(f"{self.root}/queue/join", json=body).raise_for_status()
-        where = {"params": {"session_hash": self.session}}
-        with self.http.stream("GET", f"{self.root}/queue/data", **where) as stream:
-            for line in stream.iter_lines():
-                told = json.loads(line.removeprefix("data: ")) if line else {}
-                if told.get("msg") == "process_completed":
-                    output = told["output"]
-                    return str(output["data"] if told["success"] else output["error"])
-        return ""
 
 
 def test_two_pages_share_no_conversation_after_the_server_was_started_anew(served):
