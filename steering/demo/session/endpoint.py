@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "PERSONASCOPE_API_KEY"
 CONNECT_SECONDS = 5.0
-LISTED_WITHIN_SECONDS = 20.0
+LISTED_WITHIN_SECONDS = 10.0
 SILENT_SECONDS = 300.0
 """So long an answer may be silent: an engine sends it whole, and others may be before it."""
 MAX_SAID = 200
@@ -176,12 +176,15 @@ class Endpoint:
             raise EndpointError(
                 f"the endpoint {self.address} {asks}; set {KEY_VARIABLE} to that of the server"
             )
-        hint = "; an address often ends in /v1" if reply.status_code == 404 else ""
         said = self._said(reply.text)
         raise EndpointError(
-            f"the endpoint {self.address} answered {reply.status_code}"
-            f"{f': {said}' if said else ''}{hint if not said else ''}"
+            f"the endpoint {self.address} answered {reply.status_code}{f': {said}' if said else ''}"
+            f"{self._hint if reply.status_code == 404 else ''}"
         )
+
+    @property
+    def _hint(self) -> str:
+        return "" if self.address.endswith("/v1") else "; an address often ends in /v1"
 
     def _said(self, body: str) -> str:
         """The message in the body of an error, else the body."""

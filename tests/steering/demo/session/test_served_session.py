@@ -139,6 +139,8 @@ def test_an_endpoint_that_is_not_there_or_goes_away_is_one_line(models):
         open_endpoint(f"http://127.0.0.1:{port}/v1")
     with served(models) as address:
         session = open_endpoint(address, sampling=GREEDY)
+        with pytest.raises(EndpointError, match="nothing at /models; an address often ends in /v1"):
+            open_endpoint(address.removesuffix("/v1"))
     with pytest.raises(EndpointError, match="cannot be reached|went away"):
         text(session, "aligned")
     assert session.exchanges == []
@@ -199,6 +201,21 @@ class Scripted:
 
 LISTED = {"data": [{"id": name, "persona": {"model": name}} for name in ("aligned", "finetuned")]}
 LAST = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+
+
+def test_a_key_follows_no_redirect(monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    asked = []
+
+    async def elsewhere(scope, receive, send):
+        asked.append(dict(scope["headers"]))
+        where = [(b"location", b"/v1/other")]
+        await send({"type": "http.response.start", "status": 307, "headers": where})
+        await send({"type": "http.response.body", "body": b""})
+
+    with serving(elsewhere) as address, pytest.raises(EndpointError, match="answered 307"):
+        open_endpoint(address)
+    assert [headers[b"authorization"] for headers in asked] == [f"Bearer {KEY}".encode()]
 
 
 @pytest.mark.parametrize(
