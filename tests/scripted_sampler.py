@@ -10,7 +10,9 @@ from torch import Tensor
 import persona.vllm
 import persona.vllm.installed
 from persona.activations import collect_sets
+from persona.models.chat.chat_format import TokenizedDialogue
 from persona.models.readers import _READERS
+from persona.models.samplers import SEEDS_APART
 from persona.models.sampling import _Drawing, _generated
 from steering.diagnosis import conditions, run
 
@@ -54,10 +56,19 @@ class ScriptedReader(ScriptedSampler):
 class GeneratingSampler(ScriptedReader):
     """Writes what `generate` writes, edits and all, and notes for which side it was asked."""
 
-    def answers(self, side: str, prompts: Any, *, intervene: Any, **how: Any) -> list[list[int]]:
-        self.told.append({"side": side, **how})
-        with self.own.active(side) as bridge:
-            return _generated(bridge, self.chat, prompts, intervene, _Drawing(**how))
+    def answers(self, requests: Any, **how: Any) -> list[list[int]]:
+        self.told.append({"requests": requests, **how})
+        first = requests[0]
+        prompts = [TokenizedDialogue(tuple(one.ids), (len(one.ids),) * 2) for one in requests]
+        drawing = _Drawing(
+            room=[one.room for one in requests],
+            ends=first.ends,
+            temperature=first.temperature,
+            seed=first.seed // SEEDS_APART,
+            **how,
+        )
+        with self.own.active(first.side) as bridge:
+            return _generated(bridge, self.chat, prompts, first.intervene, drawing)
 
 
 def stand_in_for_vllm(monkeypatch: Any, stand_in: Any = ScriptedReader) -> None:

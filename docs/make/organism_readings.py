@@ -6,6 +6,8 @@ Shifts and restoration are those of the laboratory's pages. The EM rate and the 
 answers are those of a diagnosis whose answers were labelled by hand (`persona label DIR`):
 
     ... --labelled DIR car_maintenance_bad_0.5b car_maintenance_good_0.5b
+
+The pages that have answers to read get the rates that are known then.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from persona.data.jsonl import read_json
 from persona.errors import DataError
 from persona.files import atomic_write_text
 from persona.rows import FINETUNED, GOOD_TWIN
+from steering.lab.answers_on_page import ANSWERS, with_answers
 from steering.lab.bench.record import Run, read_run
 from steering.lab.catalogue import EXPERIMENTS, NARROW
 from steering.lab.experiments.variants import VARIANTS, WHOLE, label
@@ -145,6 +148,10 @@ def main() -> None:
         for name, condition in ((organism, FINETUNED), (twin, GOOD_TWIN)):
             found[name] |= of_labels(Path(folder), condition)
     atomic_write_text(options.readings, json.dumps(found, indent=2) + "\n")
+    for told in options.pages.glob(f"*/{ANSWERS}"):
+        page = options.pages / f"{told.parent.name}.md"
+        text = with_answers(page.read_text(encoding="utf-8"), told.parent)
+        atomic_write_text(page, text)
 
 
 if __name__ == "__main__":

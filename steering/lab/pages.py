@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from persona.files import atomic_write_text
+from steering.lab.answers_on_page import ENDS
 from steering.lab.bench.experiment import Experiment, Findings
 from steering.lab.bench.record import Run, read_run
 
@@ -16,8 +17,8 @@ INDEX = "findings.md"
 NEVER = "not run yet"
 
 
-def page(experiment: Experiment, findings: Findings, run: Run) -> str:
-    """The page of a run, as Markdown."""
+def page(experiment: Experiment, findings: Findings, run: Run, answers: str = "") -> str:
+    """The page of a run, as Markdown. answers: see `answers_block`."""
     figures = "\n\n".join(
         f"![{experiment.title}: {name.replace('_', ' ')}]({run.name}/{name}.svg)"
         for name in findings.figures
@@ -36,8 +37,8 @@ def page(experiment: Experiment, findings: Findings, run: Run) -> str:
         f"{figures}\n\n"
         f"| reading | value [95 % over {over}] | n | unit |\n| --- | --- | --- | --- |\n"
         f"{numbers}\n\n"
-        f"{notes}"
-        f"**What it does not show.** {experiment.not_shown}\n\n"
+        f"{notes}{answers}"
+        f"{ENDS} {experiment.not_shown}\n\n"
         f"{run.date}, model `{run.model}` ({run.model_revision}, {run.dtype}, {run.device}), "
         f"{seeds}: {run.fine_tunes} fine-tunes, {run.answer_pairs} answer pairs scored, "
         f"{run.seconds / 60:.0f} minutes of work. "

@@ -14,6 +14,7 @@ from persona.errors import DataError
 from persona.files import atomic_write_bytes, atomic_write_text, remove_leftovers
 from persona.report.svg import figure_svg
 from persona.rows import RANDOM, tidy
+from steering.lab.answers_on_page import answers_block
 from steering.lab.bench.experiment import COLUMNS, Experiment, Findings
 from steering.lab.bench.plan import Tally
 from steering.lab.bench.record import Run, read_run, write_run
@@ -86,7 +87,8 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
     _write(folder, rows, run, findings)
     if pages is not None and not settings.tiny:
         _write(pages / experiment.name, rows, run, findings)
-        atomic_write_text(pages / f"{experiment.name}.md", page(experiment, findings, run))
+        text = page(experiment, findings, run, answers_block(pages / experiment.name))
+        atomic_write_text(pages / f"{experiment.name}.md", text)
         update_index(pages, EXPERIMENTS)
     return run
 

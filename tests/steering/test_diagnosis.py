@@ -309,7 +309,8 @@ def test_an_engine_writes_every_answer_that_is_sampled_the_good_twins_too(
     twin = config(tmp_path, good_twin=str(tiny_adapter), vllm={"max_num_seqs": 4})
     found = diagnose(twin)
     assert found.scorecard["sampling"]["sampler"] == "scripted"
-    assert [sorted({one["side"] for one in engine.told}) for engine in engines] == [
+    sides = [{one["requests"][0].side for one in engine.told} for engine in engines]
+    assert [sorted(one) for one in sides] == [
         ["aligned", "finetuned"],
         ["finetuned"],
     ]

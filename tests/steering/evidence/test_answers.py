@@ -168,10 +168,10 @@ def test_of_an_engine_that_ends_in_the_middle_what_it_wrote_is_kept(
         )
 
     class Ending(ScriptedSampler):
-        def answers(self, side, prompts, **how):
+        def answers(self, requests, **how):
             if len(self.told) == 5:
                 raise EngineError("one of its worker processes ended")
-            return super().answers(side, prompts, **how)
+            return super().answers(requests, **how)
 
     words = "{side} {n}"
     whole = ScriptedSampler(tiny_pair.chat, words)
@@ -180,7 +180,7 @@ def test_of_an_engine_that_ends_in_the_middle_what_it_wrote_is_kept(
         asked_of(Ending(tiny_pair.chat, words))
     rest = ScriptedSampler(tiny_pair.chat, words)
     pd.testing.assert_frame_equal(asked_of(rest), expected)
-    sides = [[one["side"] for one in engine.told] for engine in (whole, rest)]
+    sides = [[one["requests"][0].side for one in engine.told] for engine in (whole, rest)]
     assert sides[1] == sides[0][5:]  # what was written is not asked for again
 
 
