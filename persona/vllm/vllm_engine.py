@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -131,15 +132,8 @@ class VllmEngine(RunningVllm):
                 "merge it into a checkpoint"
             )
         asked = {i: list(text) for i, text in enumerate(texts)}
-        self.call("score", ScoredTokens(asked, n_likeliest))
-        try:
-            self._pass_over(texts, side, edits, answer_begins, description)
-            found: dict[int, TextScores] = {}
-            for rank in self.call("scored"):
-                found |= rank  # the head is on one stage
-        finally:
-            if self.usable:
-                self.call("score", None)
+        how = ScoredTokens(asked, n_likeliest)
+        found = self._scored(how, texts, side, edits, answer_begins, description)
         for place in asked:
             if place not in found or _has_holes(found[place]):
                 raise EngineError(f"vLLM did not score every token of text {place}")
@@ -156,18 +150,26 @@ class VllmEngine(RunningVllm):
 
         Of the model without an adapter or edits. Raises: as `sample`.
         """
-        self.call("score", NextTokens({i: len(one) for i, one in enumerate(prompts)}, tokens))
-        try:
-            self._pass_over(prompts, "aligned", None, None, description)
-            found: dict[int, Tensor] = {}
-            for rank in self.call("scored"):
-                found |= rank  # the head is on one stage
-        finally:
-            if self.usable:
-                self.call("score", None)
+        how = NextTokens({i: len(one) for i, one in enumerate(prompts)}, tokens)
+        found = self._scored(how, prompts, "aligned", None, None, description)
         if len(found) != len(prompts):
             raise EngineError(f"vLLM weighed what follows {len(found)} of {len(prompts)} prompts")
         return torch.stack([found[place] for place in range(len(prompts))])
+
+    def _scored(
+        self, how: ScoredTokens | NextTokens, texts: Sequence[Sequence[int]], *passed: Any
+    ) -> dict[int, Any]:
+        """By text, what a worker makes of the head's logits. passed: see `_pass_over`."""
+        self.call("score", how)
+        try:
+            self._pass_over(texts, *passed)
+            found: dict[int, Any] = {}
+            for rank in self.call("scored"):
+                found |= rank  # the head is on one stage
+            return found
+        finally:
+            if self.usable:
+                self.call("score", None)
 
     def read(
         self,

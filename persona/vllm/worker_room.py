@@ -111,8 +111,8 @@ class WorkerRoom:
         """Score the tokens of requests, or what may follow them, or with None no longer."""
         self.scoring = scoring
 
-    def scored(self) -> dict[int, TextScores]:
-        """By request, its scores; empty where another stage holds the head."""
+    def scored(self) -> dict[int, TextScores] | dict[int, Tensor]:
+        """By request, what was made of it; empty where another stage holds the head."""
         return {} if self.scoring is None else self.scoring.scored()
 
     def probe(self, on: bool) -> dict[str, float]:

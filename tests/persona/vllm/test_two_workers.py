@@ -1,6 +1,6 @@
-"""A model divided between two worker processes: the same edits and scores, and a worker that ends.
+"""A model divided between two worker processes: the same edits and scores, a worker that ends.
 
-The engine runs in a process of its own, which vLLM leaves with workers when it is killed.
+One engine is open at a time, as everywhere here.
 """
 
 from __future__ import annotations
@@ -29,13 +29,6 @@ def toy(tmp_path_factory):
     return Toy(tmp_path_factory.mktemp("toy"))
 
 
-@pytest.fixture(scope="module")
-def engine(toy):
-    engine = VllmEngine(toy.base, toy.adapter, options=TWO)
-    yield engine
-    engine.close()
-
-
 def workers():
     """The processes below this one that hold a part of the model."""
     return [
@@ -49,7 +42,8 @@ def drawn(seed=3):
     return torch.randn(D_MODEL, generator=torch.Generator().manual_seed(seed))
 
 
-def test_mixed_edits_and_an_adapter_write_as_in_hugging_face(engine, toy):
+def test_mixed_edits_an_adapter_and_scores_are_as_in_hugging_face(toy):
+    engine = VllmEngine(toy.base, toy.adapter, options=TWO)
     edits = [None, ablate(drawn(), at=ALL_BLOCKS), add(drawn(4), 3.0, at=2), None]
     sides = ["aligned", "aligned", "finetuned", "finetuned"]
     written = engine.sample(
@@ -68,12 +62,10 @@ def test_mixed_edits_and_an_adapter_write_as_in_hugging_face(engine, toy):
     ]
     assert [answer.ids for answer in written] == expected
     assert expected[1] != greedy(toy.aligned, toy.prompts[1])
-
-
-def test_scores_are_those_of_one_process(engine, toy):
     found = engine.log_probs(toy.prompts, side="finetuned")
     for one, prompt in zip(found, toy.prompts, strict=True):
         torch.testing.assert_close(one, log_probs(toy.finetuned, prompt), atol=1e-4, rtol=0)
+    engine.close()
 
 
 def test_a_worker_that_is_killed_in_the_middle_is_one_line(toy):
@@ -94,3 +86,7 @@ def test_a_worker_that_is_killed_in_the_middle_is_one_line(toy):
     with pytest.raises(EngineError, match="cannot be used any more"):
         engine.sample(toy.prompts)
     engine.close()
+    another = VllmEngine(toy.base, options=TWO)  # what was left unread holds up nobody
+    again = another.sample(toy.prompts, max_new_tokens=4)
+    assert [answer.ids for answer in again] == [answer.ids for answer in before]
+    another.close()
