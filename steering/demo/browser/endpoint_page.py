@@ -43,7 +43,7 @@ def facts_of(session: ServedSession) -> str:
         return f"{where} It has no direction, so there is no steered column."
     most = steering.coefficient_at_most
     return (
-        f"{where} Steered there: {steering.direction}, {steering.mode} at block "
+        f"{where} Steered there: {steering.direction}, {steering.mode} at blocks "
         f"{listed(sorted(steering.layers))} of the {session.setting.model_in_words}, coefficient "
         f"{-most:g} to {most:g}, its own {steering.coefficient:g}."
     )

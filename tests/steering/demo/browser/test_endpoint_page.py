@@ -75,7 +75,7 @@ def test_what_reads_activations_is_not_there_and_the_page_says_so(session):
     assert (slider.minimum, slider.maximum, slider.value) == (-4.0, 4.0, 1.0)
     [top] = [block.value for block in shown if getattr(block, "elem_id", "") == "top"]
     assert NOT_HERE in top and session.endpoint.address in top
-    assert "&lt;b&gt;planted, restore at block 1-2 of the fine-tuned model" in top
+    assert "&lt;b&gt;planted, restore at blocks 1-2 of the fine-tuned model" in top
     assert "coefficient -4 to 4, its own 1" in top and KEY not in top
 
 
