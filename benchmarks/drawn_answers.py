@@ -20,6 +20,7 @@ from persona import load_pair
 from persona.behaviour.judging.judge import JudgeItem
 from persona.behaviour.judging.offline import OfflineJudge
 from persona.behaviour.sampling_plan import sampling_plan
+from persona.models.pair import SIDES
 from persona.rows import FINETUNED, GOOD_TWIN
 from persona.stages import StageCache
 from steering.evidence.answers import Plans, asked_rows, sample_good_twin
@@ -34,7 +35,12 @@ def drawn(work: Path, organism: str, twin: str | None) -> pd.DataFrame:
     if twin is not None:
         pairs[GOOD_TWIN] = load_pair(BASE, twin, beside=first)
     plans = Plans(sampling_plan("read", first.chat), sampling_plan("rate", first.chat))
-    stages = StageCache(work / ".stages", {"aligned": BASE, "organism": organism, "twin": twin})
+    made_of = {
+        "files": [[pair.files(side) for side in SIDES] for pair in pairs.values()],
+        "precision": first.precision,
+        "plans": [plans.read.facts(), plans.rate.facts()],
+    }
+    stages = StageCache(work / ".stages", made_of)
     parts = [asked_rows(plans)]
     for condition, pair in pairs.items():
 

@@ -102,6 +102,12 @@ def plans_of(config: DiagnoseConfig, chat: ChatFormat | None, questions: Questio
     )
 
 
+def _for_judge(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What vLLM is told for a judge: its examples are longer than what a cap is made for."""
+    kept = (options or {}).items()
+    return None if options is None else {k: v for k, v in kept if k != "max_model_len"}
+
+
 class DiagnosisRun:
     """The stages of one diagnosis over one pair."""
 
@@ -228,7 +234,7 @@ class DiagnosisRun:
             cache_folder=cache_folder() / "judge",
             placement=self.config.placement,
             announce=logger.info,
-            vllm=self.config.vllm,
+            vllm=_for_judge(self.config.vllm),
         )
         if judge is None:
             return None

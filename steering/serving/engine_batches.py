@@ -21,8 +21,6 @@ from steering.edits.steer import SteeredBy
 GATHERS_SECONDS = 0.02
 """How long the first request waits for others to go with."""
 MOST_TOGETHER = 256
-OF_A_REQUEST = (DataError, SteeringError, ModelError)
-"""Errors that one request of a batch may have brought upon the others."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +104,13 @@ class EngineBatches:
         try:
             of_kind = self._scores if isinstance(group[0], ToScore) else self._answers
             found = of_kind(group, _edits_of(group))
-        except Exception as error:  # the thread goes on
-            if len(group) > 1 and isinstance(error, OF_A_REQUEST):
-                middle = len(group) // 2  # who brought it is asked alone at last
-                self._hand_on(group[:middle])
-                self._hand_on(group[middle:])
-                return
-            for one in group:
-                one.done.set_exception(error)
+        except BaseException as error:  # a panic too: the thread goes on, or all wait for ever
+            parts = _apart(group, error)
+            for part in parts:
+                self._hand_on(part)
+            told = error if isinstance(error, Exception) else EngineError(f"it ended: {error!r}")
+            for one in group if not parts else ():
+                one.done.set_exception(told)
             return
         for one, reply in zip(group, found, strict=True):
             one.done.set_result(reply)
@@ -150,6 +147,23 @@ class EngineBatches:
         _require_all(written, group)
         kept = [until_end(ids, asked.ends) for ids, asked in zip(written, requests, strict=True)]
         return [(own, len(own) < len(ids)) for own, ids in zip(kept, written, strict=True)]
+
+
+def _apart(group: Sequence[Any], error: BaseException) -> list[Sequence[Any]]:
+    """What is asked anew of a group that ended with an error; nothing where all are told of it.
+
+    An error of a text comes before anything runs, so halves find whose it is. One of edits or of
+    activations that are not finite may have ended the engine, which starts anew each time: those
+    that are steered alike are told together.
+    """
+    if len(group) > 1 and isinstance(error, DataError):
+        middle = len(group) // 2
+        return [group[:middle], group[middle:]]
+    alike: dict[Hashable, list[Any]] = {}
+    if isinstance(error, SteeringError | ModelError):
+        for one in group:
+            alike.setdefault((one.side, one.steering), []).append(one)
+    return list(alike.values()) if len(alike) > 1 else []
 
 
 def _edits_of(group: Sequence[ForEngine]) -> list[SteeredBy | None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from persona.errors import DataError, SteeringError
+from persona.models.chat.turn_end import PLAIN_ENDS
 from persona.models.hooks import hf_model, model_device
 from persona.models.pair import ModelPair
 from persona.models.sampling import finite_logits
@@ -126,8 +127,15 @@ class Answers:
         [(ids, ended)] = self.engine.ask([asked])
         # The last token that was drawn is computed by no pass.
         _require_met(steering, len(wanted.ids) + len(ids) + ended - 1)
+        chat = self.pair.chat
+        text = str(
+            chat.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+        whole = min((text.find(m) for m in PLAIN_ENDS if m in text), default=len(text))
+        if chat.source == "plain" and whole < len(text):
+            text, ended = text[:whole], True
         answer.n_tokens, answer.ended = len(ids), "stop" if ended else "length"
-        yield str(self.pair.tokenizer.decode(ids, skip_special_tokens=True))
+        yield text
 
     def _most_tokens(self, wanted: Wanted) -> int:
         side = wanted.steering.side

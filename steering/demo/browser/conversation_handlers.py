@@ -124,8 +124,8 @@ class ConversationHandlers(Generic[Talk]):
         require_readable(question)
         tab = self.tab(key)
         session = tab.session
+        tab.stop.clear()  # first: a served model may take its time to take the settings
         controls.apply(session)
-        tab.stop.clear()
         tab.readings = {}
         for column in sorted(session.columns, key=ANSWER_ORDER.index):
             if not tab.stop.is_set():

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "PERSONASCOPE_API_KEY"
 CONNECT_SECONDS = 5.0
 LISTED_WITHIN_SECONDS = 10.0
+COUNTED_WITHIN_SECONDS = 60.0
+"""For one token behind a prompt, on a server that may be busy with others."""
 SILENT_SECONDS = 300.0
 """So long an answer may be silent: an engine sends it whole, and others may be before it."""
 MAX_SAID = 200
@@ -105,7 +107,9 @@ class Endpoint:
         """Tokens that the model reads of a request. Raises: EndpointError."""
         with self._plainly():
             reply = self._client.post(
-                f"{self.address}/chat/completions", json={**request, "max_tokens": 1}
+                f"{self.address}/chat/completions",
+                json={**request, "max_tokens": 1},
+                timeout=COUNTED_WITHIN_SECONDS,
             )
         self._require_success(reply)
         try:
@@ -113,11 +117,20 @@ class Endpoint:
         except (ValueError, KeyError, TypeError) as error:
             raise self._other_form() from error
 
-    def pieces(self, request: Mapping[str, Any]) -> Generator[tuple[str, str], None, None]:
+    def pieces(
+        self, request: Mapping[str, Any], served: Mapping[str, ServedModel]
+    ) -> Generator[tuple[str, str], None, None]:
         """The answer to a request as it comes: text, and behind the last one why it ended.
 
+        served: what the names stood for when the page was made; a server that was started anew
+        with another direction answers under the same names.
         Raises: EndpointError, also where the answer breaks off.
         """
+        if self.models() != served:
+            raise EndpointError(
+                f"the endpoint {self.address} serves something else than when this began; start "
+                "anew with --endpoint"
+            )
         with (
             self._plainly(),
             self._client.stream(
@@ -204,16 +217,20 @@ class Endpoint:
 
 @dataclass
 class StreamedAnswer:
-    """One answer of an endpoint in the making. stop: what leaves it, whatever is under way."""
+    """One answer of an endpoint in the making. stop: what leaves it, whatever is under way.
+
+    served: what the endpoint's names have to stand for, still.
+    """
 
     endpoint: Endpoint
     request: Mapping[str, Any]
     stop: threading.Event
+    served: Mapping[str, ServedModel]
     ended: str = ""
 
     def tokens(self) -> Generator[Token, None, None]:
         """Its pieces, which need not be tokens. Raises: EndpointError."""
-        pieces = until_stopped(self.endpoint.pieces(self.request), self.stop)
+        pieces = until_stopped(self.endpoint.pieces(self.request, self.served), self.stop)
         with contextlib.closing(pieces):
             for text, ended in pieces:
                 self.ended = ended

@@ -89,11 +89,16 @@ class ServedSession(Conversation):
         self.setting = wanted
 
     def require_prompt_shown(self, system_prompt: str) -> None:
-        """A template that shows none leaves the model as many tokens to read as before."""
+        """A template that shows none leaves the model as many tokens to read, however long it is.
+
+        A template may have a prompt of its own where none is given, so two are compared.
+        """
         plain = as_dialogue([], "A question.")
         read = [
-            self.endpoint.n_prompt_tokens(self._request("finetuned", dialogue))
-            for dialogue in (plain, with_system_prompt(plain, system_prompt))
+            self.endpoint.n_prompt_tokens(
+                self._request("finetuned", with_system_prompt(plain, prompt))
+            )
+            for prompt in (system_prompt, f"{system_prompt} {system_prompt}")
         ]
         if read[0] == read[1]:
             raise SteeringError("the chat template of the endpoint's model shows no system prompt")
@@ -104,7 +109,7 @@ class ServedSession(Conversation):
         request = self._request(MODEL_OF[exchange.column], dialogue)
         if exchange.column == "steered":
             request["coefficient"] = self.setting.coefficient
-        return StreamedAnswer(self.endpoint, request, stop)
+        return StreamedAnswer(self.endpoint, request, stop, self.served)
 
     def _request(self, model: str, dialogue: Dialogue) -> dict[str, Any]:
         return {

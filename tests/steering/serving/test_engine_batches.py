@@ -12,7 +12,7 @@ import pytest
 import torch
 from demo_cases import planted_vector
 
-from persona.errors import DataError, EngineError
+from persona.errors import DataError, EngineError, ModelError
 from persona.models.hooks import hf_model
 from persona.models.pair import SIDES
 from persona.models.scorers import TextScores
@@ -34,6 +34,10 @@ MIXED = [
     {"model": "steered", "coefficient": 1.0, "prompt": "that"},
 ]
 SCORED = {"temperature": 0, "max_tokens": 1, "echo": True}
+
+
+class PanicError(BaseException):
+    """As one of a library in Rust, which is no Exception."""
 
 
 class EngineHere:
@@ -212,6 +216,28 @@ def test_only_whose_request_it_was_is_told_of_its_error(served, together, more):
     bodies = [{**ASKED, "model": "aligned", "prompt": [5, n], **more} for n in (7, 8, 9, 10, 11)]
     assert [r.status_code for r in together(client, bodies)] == [200, 200, 400, 200, 200]
     assert len(engine.batches[0]) == 5
+
+
+def test_an_error_that_may_have_ended_the_engine_is_told_to_those_who_are_steered_alike(
+    served, together
+):
+    engine, client = served(refuses=9, error=ModelError)
+    bodies = [
+        {**ASKED, "model": model, "prompt": [5, n]}
+        for model in ("aligned", "finetuned")
+        for n in (7, 8, 9 if model == "finetuned" else 10)
+    ]
+    found = [reply.status_code for reply in together(client, bodies)]
+    assert found[:3] == [200] * 3 and 200 not in found[3:]
+    assert [len(batch) for batch in engine.batches] == [6, 3, 3]  # not again and again
+
+
+def test_a_panic_in_the_engine_is_told_and_the_next_request_is_answered(served, together):
+    _, client = served(refuses=9, error=PanicError)
+    body = {**ASKED, "model": "aligned", "prompt": [5, 9]}
+    assert [reply.status_code for reply in together(client, [body])] == [500]
+    body["prompt"] = [5, 8]
+    assert [reply.status_code for reply in together(client, [body])] == [200]
 
 
 def test_an_engine_that_is_gone_is_asked_once(served, together):

@@ -112,7 +112,7 @@ def test_a_link_sets_the_coefficient_and_cannot_set_what_the_server_has_chosen(s
 def test_after_an_answer_that_broke_off_nothing_is_shown_as_being_written(session, monkeypatch):
     handlers = ConversationHandlers(session)
 
-    def breaking(request):
+    def breaking(request, served):
         yield "So", ""
         raise EndpointError("it broke off")
 

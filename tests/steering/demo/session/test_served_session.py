@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import socket
 import threading
@@ -109,7 +110,7 @@ def test_an_endpoint_without_a_direction_has_no_steered_column(models, tiny_pair
         with served(models) as other:
             steered = open_endpoint(other, sampling=GREEDY)
         steered.endpoint.address = address  # the server was started anew, without one
-        with pytest.raises(EndpointError, match="404: there is no model 'steered' here"):
+        with pytest.raises(EndpointError, match="serves something else than when this began"):
             text(steered, "steered")
 
 
@@ -201,6 +202,17 @@ class Scripted:
 
 LISTED = {"data": [{"id": name, "persona": {"model": name}} for name in ("aligned", "finetuned")]}
 LAST = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+
+
+def test_a_server_that_serves_something_else_by_now_gives_no_answer_under_the_old_name():
+    app = Scripted(pieces=("so", "."), ending=LAST)
+    with serving(app) as address:
+        session = open_endpoint(address)
+        assert text(session, "aligned") == "so."
+        app.listed = copy.deepcopy(LISTED)
+        app.listed["data"][1]["persona"]["model"] = "another fine-tune"
+        with pytest.raises(EndpointError, match="serves something else than when this began"):
+            text(session, "aligned")
 
 
 def test_a_key_follows_no_redirect(monkeypatch):
