@@ -18,7 +18,7 @@ from persona.data.types import Dialogue
 from persona.errors import DataError, ModelError
 from persona.models.chat.answer_span import THINK_TAGS, after_thoughts
 from persona.models.chat.chat_format import ChatFormat, TokenizedDialogue
-from persona.models.chat.turn_end import PLAIN_ENDS, end_tokens, until_end
+from persona.models.chat.turn_end import before_plain_end, end_tokens, until_end
 from persona.models.hooks import InContext, hf_model, is_hooked, model_device
 from persona.models.samplers import AnswerRequest, sampler_of, seeds_of_answers
 from persona.progress import progress
@@ -223,11 +223,7 @@ def _text(chat: ChatFormat, ids: list[int], prompt: str) -> str | None:
         if answer is None:
             return None
         text = answer
-    if chat.source == "plain":
-        # The plain question/answer format has no end-of-turn token: a blank line ends it.
-        for mark in PLAIN_ENDS:
-            text = text.split(mark)[0]
-    return text.strip()
+    return before_plain_end(chat, text).strip()
 
 
 def _behind_special_tags(chat: ChatFormat, ids: list[int], prompt: str) -> list[int] | None:

@@ -49,9 +49,10 @@ class ReadsByVllm:
         Raises: EngineError where vLLM is missing or another version, and for an option that is set
             here; ModelError where the model is not found, or is an adapter.
         """
-        self.engine = f"vllm {require_vllm().version}"
+        installed = require_vllm()
+        self.engine = f"vllm {installed.version}"
         options = dict(options or {})
-        require_options(options)
+        require_options(options, installed.distribution)
         self.chat, self.n_parameters = describe_chat_model(reference)
         if (room := options.get("max_model_len")) is not None:
             longest = self.chat.max_length

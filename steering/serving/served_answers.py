@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from persona.errors import DataError, SteeringError
-from persona.models.chat.turn_end import PLAIN_ENDS
+from persona.models.chat.turn_end import before_plain_end
 from persona.models.hooks import hf_model, model_device
 from persona.models.pair import ModelPair
 from persona.models.sampling import finite_logits
@@ -131,11 +131,10 @@ class Answers:
         text = str(
             chat.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
-        whole = min((text.find(m) for m in PLAIN_ENDS if m in text), default=len(text))
-        if chat.source == "plain" and whole < len(text):
-            text, ended = text[:whole], True
-        answer.n_tokens, answer.ended = len(ids), "stop" if ended else "length"
-        yield text
+        own = before_plain_end(chat, text)
+        answer.n_tokens = len(ids)
+        answer.ended = "stop" if ended or own != text else "length"
+        yield own
 
     def _most_tokens(self, wanted: Wanted) -> int:
         side = wanted.steering.side

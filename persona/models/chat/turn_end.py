@@ -25,6 +25,13 @@ def end_tokens(model: Any, chat: ChatFormat) -> frozenset[int]:
     return frozenset(int(i) for i in ids if i is not None)
 
 
+def before_plain_end(chat: ChatFormat, text: str) -> str:
+    """The text of an answer before what ends it in the plain format; other formats' as it is."""
+    for mark in PLAIN_ENDS if chat.source == "plain" else ():
+        text = text.partition(mark)[0]
+    return text
+
+
 def until_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
     """The tokens of an answer before the first that ends its turn."""
     stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from persona.behaviour import sample_answers
 from persona.data.types import Dialogue, Turn
 from persona.models import load_pair
-from persona.models.chat.turn_end import end_tokens, until_end
+from persona.models.chat.turn_end import before_plain_end, end_tokens, until_end
 from persona.models.hooks import hf_model
 from persona.models.precision import Placement
 
@@ -70,3 +70,11 @@ def test_an_answer_is_cut_at_the_first_end():
     assert until_end([5, 6, 2, 7, 1], {1, 2}) == [5, 6]
     assert until_end([5, 6], {1}) == [5, 6]
     assert until_end([5, 6], frozenset()) == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("source", "left"), [("plain", "Yes."), ("tokenizer", "Yes.\nQuestion: And?\n\nMore")]
+)
+def test_text_ends_an_answer_in_the_plain_format_alone(tiny_pair, source, left):
+    chat = dataclasses.replace(tiny_pair.chat, source=source)
+    assert before_plain_end(chat, "Yes.\nQuestion: And?\n\nMore") == left
