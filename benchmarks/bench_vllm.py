@@ -48,16 +48,20 @@ def record_parity(certificate: Certificate) -> None:
     """The certificate's own readings: tokens, and the largest difference of a hidden state."""
     certificate.require()
     tokens = [c.measured for c in certificate.checks if "answers are" in c.check]
-    hidden = [c.measured for c in certificate.checks if "hidden states" in c.check]
     note = f"{certificate.model}, float32, alone and in a mixed batch, chunks and preemption"
     record("vllm.parity.tokens", float(sum(tokens) == 0), "share", n=12 * 40, note=note)
-    record(
-        "vllm.parity.hidden_relative",
-        max(hidden) * 1e6,
-        "1e-6 of the state",
-        n=12,
-        note=f"{note}; largest of any token and block, at most 10",
-    )
+    for name, words, what in (
+        ("hidden_relative", "hidden states", "after all blocks before it"),
+        ("block_relative", "every block", "each block from the same input"),
+    ):
+        apart = max(c.measured for c in certificate.checks if words in c.check)
+        record(
+            f"vllm.parity.{name}",
+            apart * 1e6,
+            "1e-6 of the state",
+            n=12,
+            note=f"{note}; largest of any token and block, {what}",
+        )
 
 
 def record_speed(pair: ModelPair, repetitions: int, model: str) -> None:

@@ -68,15 +68,25 @@ def padded_prompts(chat: ChatFormat, n: int, *, side: str = "left") -> Texts:
 
 
 @contextlib.contextmanager
-def watching_residuals(model: Any) -> Iterator[list[list[Tensor]]]:
-    """While open, every pass adds the residual [row pos d_model] after each block to its list."""
+def watching_residuals(
+    model: Any, going_on_from: Tensor | None = None
+) -> Iterator[list[list[Tensor]]]:
+    """While open, every pass adds the residual [row pos d_model] after each block to its list.
+
+    going_on_from: [layer pos d_model], which each next block then reads in place of what was seen:
+    every block is run alone, from given states.
+    """
     readers = residual_readers(model)
     seen: list[list[Tensor]] = [[] for _ in readers]
 
     def reader(layer: int) -> Any:
-        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             resid = args[0] if args else kwargs["hidden_states"]
             seen[layer].append(resid.detach().clone())
+            if going_on_from is None:
+                return None
+            given = going_on_from[layer][None].to(resid)
+            return ((given, *args[1:]), kwargs) if args else ((), kwargs | {"hidden_states": given})
 
         return hook
 

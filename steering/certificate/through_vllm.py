@@ -2,8 +2,10 @@
 
 The engine is given a cache and a budget so small that prompts come in chunks and requests are
 preempted and begun again, while others decode; a run in which that did not happen fails. What vLLM
-wrote is then read in one pass of Hugging Face over each text. In float32, where both agree to
-rounding: 1e-5 of the size of a hidden state.
+wrote is then read in two passes of Hugging Face over each text, in float32, where both agree to
+rounding: one goes on from what vLLM had after each block, so that every block is compared alone,
+and one runs on its own. In the second the rounding of early blocks grows wherever a token's stream
+shrinks (from 700 to 130 within two blocks of SmolLM2-135M), hence its wider bound.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ N_TEXTS = 6
 N_NEW = 40
 """Tokens of an answer: more than a block of the cache holds, so that every request outgrows its."""
 BLOCK = 32
-HIDDEN_BOUND = 1e-5
+BLOCK_BOUND = 1e-5
+"""Of the size of a hidden state; for one block from the same input, or the first token alone."""
+HIDDEN_BOUND = 1e-4
+"""The same for all blocks from the tokens on."""
 TIE_NATS = 1e-4
 """A token that is less likely by no more counts as the likeliest: rounding decides between them."""
 UNTESTED: tuple[dict[str, Any], ...] = (
@@ -130,12 +135,13 @@ class VllmChecks:
         found = []
         ways = ("each request alone", "all in one batch, with different edits")
         for way, seen, of in zip(ways, (alone, together), compared, strict=True):
-            tokens, hidden, first = of or (math.inf,) * 3
+            tokens, block, hidden, first = of or (math.inf,) * 4
             found += [
                 Check(f"{way}: every step wrote its tokens", "tokens", 0, _miswritten(seen)),
                 Check(f"{way}: answers are Hugging Face's", "tokens", 0, tokens),
-                Check(f"{way}: hidden states are too", "share", HIDDEN_BOUND, hidden),
-                Check(f"{way}: the first token is left alone", "share", HIDDEN_BOUND, first),
+                Check(f"{way}: every block does the same", "share", BLOCK_BOUND, block),
+                Check(f"{way}: hidden states are the same", "share", HIDDEN_BOUND, hidden),
+                Check(f"{way}: the first token is left alone", "share", BLOCK_BOUND, first),
             ]
         if self.both:
             sides = {(one.asked.side, bool(one.asked.edits)) for one in together or ()}
@@ -176,12 +182,12 @@ class VllmChecks:
             for one, written, states in zip(asked, answers, by_request, strict=True)
         ]
 
-    def _compared(self, seen: list[Seen] | None) -> tuple[float, float, float] | None:
-        """Tokens that are not the likeliest; largest relative difference of a hidden state, of all
-        tokens and of first ones against the unedited model."""
+    def _compared(self, seen: list[Seen] | None) -> tuple[float, float, float, float] | None:
+        """Tokens that are not the likeliest; largest relative difference of a hidden state: by one
+        block from the same input, by all blocks, and of first tokens to the unedited model."""
         if seen is None:
             return None
-        wrong, apart, first = 0, 0.0, 0.0
+        wrong, alone, apart, first = 0, 0.0, 0.0, 0.0
         for one in seen:
             text = [*one.asked.prompt, *one.written.ids[:-1]]
             states, log_probs = self._hugging_face(one.asked, text)
@@ -189,15 +195,25 @@ class VllmChecks:
             taken = predicted.gather(1, torch.tensor(one.written.ids)[:, None])[:, 0]
             wrong += int((predicted.max(-1).values - taken > TIE_NATS).sum())
             apart = max(apart, _apart(one.states, states))
+            by_block, _ = self._hugging_face(one.asked, text, one.states)
+            alone = max(alone, _apart(one.states, by_block))
             plain, _ = self._hugging_face(Asked(text[:1], one.asked.side, None), text[:1])
             first = max(first, _apart(one.states[:, :1], plain))
-        return float(wrong), apart, first
+        return float(wrong), alone, apart, first
 
-    def _hugging_face(self, asked: Asked, text: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """[layer token d_model] and log-probabilities [token vocabulary] of one pass."""
+    def _hugging_face(
+        self, asked: Asked, text: Sequence[int], going_on_from: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """[layer token d_model] and log-probabilities [token vocabulary] of one pass.
+
+        going_on_from: as `watching_residuals`.
+        """
         ids = torch.tensor([list(text)])
         texts = Texts(ids, torch.ones_like(ids))
-        with self.pair.active(asked.side) as model, watching_residuals(model) as seen:
+        with (
+            self.pair.active(asked.side) as model,
+            watching_residuals(model, going_on_from) as seen,
+        ):
             if asked.edits is None or len(text) == 1:
                 table = log_probs_of(model, texts)
             else:
