@@ -21,6 +21,7 @@ from persona.cli.demo_session import (
     CoefficientOption,
     DemoModel,
     DirectionFile,
+    EndpointOption,
     KeepConversation,
     LayersOption,
     MaxNewTokens,
@@ -28,6 +29,7 @@ from persona.cli.demo_session import (
     SystemPrompt,
     Temperature,
     models_of,
+    open_endpoint,
     open_session,
 )
 from persona.cli.options import (
@@ -46,16 +48,18 @@ from persona.errors import PersonaError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from steering.demo import Session, View
+    from steering.demo import Conversation, View
 
 EXIT_BAD_INPUT = 2
 
 
 def chat(
+    context: typer.Context,
     aligned: Aligned = None,
     finetuned: Finetuned = DEFAULT_FINE_TUNE,
     model: DemoModel = None,
     direction: DirectionFile = None,
+    endpoint: EndpointOption = None,
     coefficient: CoefficientOption = None,
     mode: ModeOption = None,
     layers: LayersOption = None,
@@ -86,40 +90,47 @@ def chat(
     """Ask the aligned, the fine-tuned and the steered model the same, and steer while chatting.
 
     A line that begins with / changes something; /help lists what. Reads questions line by line
-    where standard input is a pipe or a file.
+    where standard input is a pipe or a file. With --endpoint only the coefficient can be changed.
 
     \b
     Examples:
       persona chat
       persona chat --direction diagnosis/direction.safetensors --mode add --layers 19
       printf 'How do I save money?\\n/coef 0\\nAnd how fast?\\n' | persona chat --json
+      persona chat --endpoint http://127.0.0.1:8000/v1
     """
-    aligned, finetuned = models_of(model, aligned, finetuned)
-    session = open_session(
-        aligned,
-        finetuned,
-        direction,
-        coefficient=coefficient,
-        mode=mode,
-        layers=layers,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        remembers=keep_conversation,
-        system_prompt=system_prompt,
-        dtype=dtype,
-        device=device,
-        allow_mismatch=allow_mismatch,
-        template_arguments=template_arguments,
-        proof=not no_proof,
-    )
+    asked: dict[str, Any] = {
+        "coefficient": coefficient,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "remembers": keep_conversation,
+    }
+    session: Conversation
+    if endpoint is not None:
+        session = open_endpoint(context, endpoint, **asked)
+        session.compare_with(system_prompt)
+    else:
+        session = open_session(
+            *models_of(model, aligned, finetuned),
+            direction,
+            mode=mode,
+            layers=layers,
+            system_prompt=system_prompt,
+            dtype=dtype,
+            device=device,
+            allow_mismatch=allow_mismatch,
+            template_arguments=template_arguments,
+            proof=not no_proof,
+            **asked,
+        )
     if sys.stdin.isatty() and sys.stdout.isatty() and not json_output:
         _talk(session, colour)
     elif not _answer_lines(session, json_output):
         raise typer.Exit(EXIT_BAD_INPUT)
 
 
-def _talk(session: Session, colour: bool) -> None:
+def _talk(session: Conversation, colour: bool) -> None:
     """Questions from the keyboard until /quit or Ctrl-D."""
     from rich.console import Console
     from rich.markup import escape
@@ -151,11 +162,16 @@ def _talk(session: Session, colour: bool) -> None:
             console.print(escape(f"error: {error}"), style="red")
 
 
-def _measure(session: Session, console: Console) -> None:
-    """Under the answers: the gap of the question, and whether the steered text holds."""
-    from steering.demo import in_words, limit_of, read_newest
+def _measure(session: Conversation, console: Console) -> None:
+    """Under the answers: the gap of the question, and whether the steered text holds.
 
-    if any(each.answer.ended == "stopped" for each in session.exchanges[-1:]):
+    Nothing of models that are served elsewhere, whose activations are not read.
+    """
+    from steering.demo import Session, in_words, limit_of, read_newest
+
+    if not isinstance(session, Session) or any(
+        each.answer.ended == "stopped" for each in session.exchanges[-1:]
+    ):
         return
     with contextlib.redirect_stdout(sys.stderr):
         told = in_words(read_newest(session), limit_of(session))
@@ -163,7 +179,7 @@ def _measure(session: Session, console: Console) -> None:
         console.print(line, style="dim", highlight=False)
 
 
-def _answer_lines(session: Session, as_json: bool) -> bool:
+def _answer_lines(session: Conversation, as_json: bool) -> bool:
     """Questions from a pipe; whether every line could be done. A wrong line stops none after it."""
     from steering.demo import plain_view
 
@@ -181,7 +197,9 @@ def _answer_lines(session: Session, as_json: bool) -> bool:
     return all_done
 
 
-def _handle(line: str, session: Session, view: AbstractContextManager[View], note: Any) -> bool:
+def _handle(
+    line: str, session: Conversation, view: AbstractContextManager[View], note: Any
+) -> bool:
     """Do one line, a command or a question; whether to go on."""
     line = line.strip()
     if not line:

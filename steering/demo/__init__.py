@@ -5,6 +5,7 @@ from steering.demo.notebook.exploration import Exploration
 from steering.demo.notebook.explorer import Explorer, explore
 from steering.demo.notebook.text_readings import Choice, Explored
 from steering.demo.session.answer_reading import in_words, limit_of, read_newest
+from steering.demo.session.conversation import Conversation
 from steering.demo.session.endpoint import EndpointError
 from steering.demo.session.exchanges import Answer, Column, Exchange
 from steering.demo.session.generation import Sampling, Token
@@ -30,6 +31,7 @@ __all__ = [
     "Answer",
     "Choice",
     "Column",
+    "Conversation",
     "DemoVector",
     "EndpointError",
     "Exchange",

@@ -59,6 +59,11 @@ class Conversation(ABC):
         """The direction's name; None where there is none, and then no steered column."""
 
     @property
+    @abstractmethod
+    def origin(self) -> dict[str, Any]:
+        """What a transcript says of the models beside their names, JSON-able."""
+
+    @property
     def bounds(self) -> tuple[float, float] | None:
         """Least and highest coefficient, where somebody else has set them."""
         return None
@@ -175,6 +180,7 @@ class Conversation(ABC):
             alone=not (self.remembers and before),
             system_prompt=self.system_prompt if column == "prompted" else "",
             further=self.further if column == "steered" else (),
+            steered_with=self.steered_with if column == "steered" else None,
         )
         dialogue = as_dialogue([] if exchange.alone else before, question)
         if exchange.system_prompt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from steering.demo.session.generation import Sampling, Token
+from steering.demo.session.generation import NO_ID, Sampling, Token
 from steering.demo.session.vector import DemoVector, Setting
 
 Column = Literal["aligned", "finetuned", "steered", "prompted"]
@@ -28,6 +28,11 @@ class Answer:
     def text(self) -> str:
         return "".join(token.text for token in self.tokens)
 
+    @property
+    def in_tokens(self) -> bool:
+        """Whether it came token by token; else what is called so are pieces of its text."""
+        return all(token.id != NO_ID for token in self.tokens)
+
 
 @dataclass(frozen=True, eq=False)
 class Further:
@@ -43,6 +48,7 @@ class Exchange:
 
     setting: how it was steered, None for the columns that are not.
     vector, layer: along what and after which block the projections were read, None where none were.
+    steered_with: the direction's name, None for the columns that are not steered.
     alone: whether the question began a dialogue of its own, or came after those before it.
     system_prompt: what the model was told before, "" for nothing.
     further: the vectors that steered beside the first.
@@ -58,3 +64,4 @@ class Exchange:
     alone: bool = True
     system_prompt: str = ""
     further: tuple[Further, ...] = ()
+    steered_with: str | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from persona.data.types import Dialogue
+from persona.directions.exchange.vectors import listed
 from persona.errors import SteeringError
 from persona.models.pair import SIDES, Side
 from steering.demo.session.conversation import Conversation, as_dialogue
@@ -63,6 +64,25 @@ class ServedSession(Conversation):
     @property
     def steered_with(self) -> str | None:
         return None if self.steering is None else self.steering.direction
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        steering = None if self.steering is None else self.steering.model_dump()
+        return {"endpoint": self.endpoint.address, "steered": steering}
+
+    @property
+    def facts(self) -> str:
+        """Where the answers come from, and what `steered` stands for there."""
+        where = f"Answers come from {self.endpoint.address}."
+        steering = self.steering
+        if steering is None:
+            return f"{where} It has no direction, so there is no steered column."
+        most = steering.coefficient_at_most
+        return (
+            f"{where} Steered there: {steering.direction}, {steering.mode} at blocks "
+            f"{listed(sorted(steering.layers))} of the {self.setting.model_in_words}, coefficient "
+            f"{-most:g} to {most:g}, its own {steering.coefficient:g}."
+        )
 
     @property
     def bounds(self) -> tuple[float, float] | None:

@@ -47,6 +47,14 @@ class Session(Conversation):
     def steered_with(self) -> str | None:
         return None if self.vector is None else self.vector.name
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        return {
+            "revisions": dict(self.pair.revisions),
+            "projection": "of the residual that predicts the token, after the block `layer` "
+            "(0-based), toward the trait, in residual-stream units",
+        }
+
     def load(self, vector: DemoVector) -> None:
         """Steer with another vector from now on, at the setting that suits it."""
         self.vector, self.setting = vector, vector.default_setting

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from persona.files import atomic_write_text
+from steering.demo.session.conversation import Conversation
 from steering.demo.session.exchanges import Exchange
-from steering.demo.session.session import Session
+from steering.demo.session.generation import NO_ID
 
 
-def save_transcript(session: Session, path: str | Path) -> Path:
+def save_transcript(session: Conversation, path: str | Path) -> Path:
     """Write one line about the session, then one for each answer in the order given; the path."""
     head = {
         "type": "session",
-        "aligned": session.pair.names["aligned"],
-        "finetuned": session.pair.names["finetuned"],
-        "revisions": dict(session.pair.revisions),
-        "projection": "of the residual that predicts the token, after the block `layer` (0-based), "
-        "toward the trait, in residual-stream units",
+        "aligned": session.names["aligned"],
+        "finetuned": session.names["finetuned"],
+        **session.origin,
     }
     lines = [head, *(exchange_record(exchange) for exchange in session.exchanges)]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -30,7 +29,7 @@ def save_transcript(session: Session, path: str | Path) -> Path:
 
 
 def exchange_record(exchange: Exchange) -> dict[str, Any]:
-    """One answer, JSON-able."""
+    """One answer, JSON-able; without tokens where an endpoint sent it in pieces of text."""
     return {
         "type": "answer",
         "column": exchange.column,
@@ -40,12 +39,14 @@ def exchange_record(exchange: Exchange) -> dict[str, Any]:
         "alone": exchange.alone,
         "setting": None if exchange.setting is None else dataclasses.asdict(exchange.setting),
         "sampling": dataclasses.asdict(exchange.sampling),
-        "direction": None if exchange.vector is None else exchange.vector.name,
+        "direction": exchange.steered_with if exchange.vector is None else exchange.vector.name,
         "system_prompt": exchange.system_prompt,
         "further": [
             {"direction": each.vector.name, "setting": dataclasses.asdict(each.setting)}
             for each in exchange.further
         ],
         "layer": exchange.layer,
-        "tokens": [[token.text, token.projection] for token in exchange.answer.tokens],
+        "tokens": [
+            [token.text, token.projection] for token in exchange.answer.tokens if token.id != NO_ID
+        ],
     }

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from persona.report.wording import cleaned
+from steering.demo.session.conversation import Conversation
 from steering.demo.session.exchanges import LABELS, Column, Exchange
 from steering.demo.session.generation import Token
 from steering.demo.session.scale import ColourScale, scale_at
-from steering.demo.session.session import Session
 from steering.demo.session.transcript import exchange_record
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ class View(Protocol):
 
 
 @contextmanager
-def plain_view(session: Session, write: Callable[[str], None], as_json: bool) -> Iterator[View]:
+def plain_view(
+    session: Conversation, write: Callable[[str], None], as_json: bool
+) -> Iterator[View]:
     """One block of text or one line of JSON for each answer, once it is complete."""
 
     class Plain:
@@ -51,7 +53,7 @@ def plain_view(session: Session, write: Callable[[str], None], as_json: bool) ->
 
 
 @contextmanager
-def live_view(session: Session, console: Console, colour: bool) -> Iterator[View]:
+def live_view(session: Conversation, console: Console, colour: bool) -> Iterator[View]:
     """Columns that fill while the models write; what stays is the last state."""
     from rich.live import Live
 
@@ -83,7 +85,7 @@ def live_view(session: Session, console: Console, colour: bool) -> Iterator[View
 
 
 def _keep_beside(
-    session: Session,
+    session: Conversation,
     shown: dict[Column, list[Token]],
     done: dict[Column, Exchange],
 ) -> None:
@@ -105,12 +107,15 @@ def ending(exchange: Exchange) -> str:
         case "stopped":
             return " … (stopped)"
         case "length":
-            return f" … (cut at {len(exchange.answer.tokens)} tokens)"
+            n = len(exchange.answer.tokens)
+            return (
+                f" … (cut at {f'{n} tokens' if exchange.answer.in_tokens else 'the most tokens'})"
+            )
     return ""
 
 
 def _columns(
-    session: Session,
+    session: Conversation,
     shown: dict[Column, list[Token]],
     done: dict[Column, Exchange],
     width: int,
@@ -139,7 +144,7 @@ def _columns(
     return table
 
 
-def _scale(session: Session, done: list[Exchange]) -> ColourScale | None:
+def _scale(session: Conversation, done: list[Exchange]) -> ColourScale | None:
     axis = session.axis()
     if axis is None or session.vector is None:
         return None

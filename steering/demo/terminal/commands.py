@@ -8,7 +8,9 @@ from pathlib import Path
 
 from persona.directions.exchange.vectors import listed
 from persona.errors import DataError, PersonaError, SteeringError
+from steering.demo.session.conversation import Conversation
 from steering.demo.session.example_questions import example_questions
+from steering.demo.session.served_session import ServedSession
 from steering.demo.session.session import Session
 from steering.demo.session.starting import parse_layers
 from steering.demo.session.transcript import save_transcript
@@ -41,7 +43,7 @@ class Reply:
     leave: bool = False
 
 
-def obey(line: str, session: Session) -> Reply:
+def obey(line: str, session: Conversation) -> Reply:
     """Do what a line such as "/coef 1.5" says.
 
     Raises: PersonaError for an unknown command or one that is not possible; nothing then changes.
@@ -52,58 +54,61 @@ def obey(line: str, session: Session) -> Reply:
     return command(session, argument.strip())
 
 
-def _coefficient(session: Session, argument: str) -> Reply:
+def _coefficient(session: Conversation, argument: str) -> Reply:
     session.change(coefficient=_number(argument, "/coef", "1.5"))
     return _shown(session)
 
 
-def _mode(session: Session, argument: str) -> Reply:
+def _mode(session: Conversation, argument: str) -> Reply:
     session.change(mode=_one_of(argument.lower(), "/mode", ("restore", "add", "ablate")))
     return _shown(session)
 
 
-def _layers(session: Session, argument: str) -> Reply:
+def _layers(session: Conversation, argument: str) -> Reply:
     session.change(layers=parse_layers(argument))
     return _shown(session)
 
 
-def _side(session: Session, argument: str) -> Reply:
+def _side(session: Conversation, argument: str) -> Reply:
     word = argument.lower().replace("-", "")
     session.change(side=_one_of(word, "/on", ("aligned", "finetuned")))
     return _shown(session)
 
 
-def _seed(session: Session, argument: str) -> Reply:
+def _seed(session: Conversation, argument: str) -> Reply:
     session.change_sampling(seed=_whole(argument, "/seed", "7"))
     return Reply(f"seed {session.sampling.seed}")
 
 
-def _temperature(session: Session, argument: str) -> Reply:
+def _temperature(session: Conversation, argument: str) -> Reply:
     session.change_sampling(temperature=_number(argument, "/temperature", "0.7"))
     return Reply(f"temperature {session.sampling.temperature:g}")
 
 
-def _tokens(session: Session, argument: str) -> Reply:
+def _tokens(session: Conversation, argument: str) -> Reply:
     session.change_sampling(max_new_tokens=_whole(argument, "/tokens", "120"))
     return Reply(f"at most {session.sampling.max_new_tokens} tokens an answer")
 
 
-def _keep(session: Session, argument: str) -> Reply:
+def _keep(session: Conversation, argument: str) -> Reply:
     session.remembers = _one_of(argument.lower(), "/keep", ("on", "off")) == "on"
     if session.remembers:
         return Reply("each question comes after those before it")
     return Reply("each question begins a dialogue of its own")
 
 
-def _again(session: Session, argument: str) -> Reply:
+def _again(session: Conversation, argument: str) -> Reply:
     if not session.of("steered"):
         raise DataError("nothing was asked yet")
     return Reply(again=True)
 
 
-def _shown(session: Session, argument: str = "") -> Reply:
-    assert session.vector is not None
+def _shown(session: Conversation, argument: str = "") -> Reply:
+    if isinstance(session, ServedSession):
+        now = f" Now {session.setting.coefficient:g}." if session.steering else ""
+        return Reply(session.facts + now)
     setting, vector = session.setting, session.vector
+    assert vector is not None
     n_blocks = len(vector.chosen(setting.layers))
     warning = (
         f"; the shift is added at each of {n_blocks} blocks and piles up, so a coefficient near "
@@ -120,47 +125,49 @@ def _shown(session: Session, argument: str = "") -> Reply:
     )
 
 
-def _load(session: Session, argument: str) -> Reply:
-    path = _path(argument, "/load", "direction.safetensors")
-    session.load(load_demo_vector(path, session.pair))
-    assert session.vector is not None
-    return Reply("\n".join([*session.vector.notes, _shown(session).text]))
+def _load(session: Conversation, argument: str) -> Reply:
+    here = _of_models_here(session, "/load")
+    vector = load_demo_vector(_path(argument, "/load", "direction.safetensors"), here.pair)
+    here.load(vector)
+    return Reply("\n".join([*vector.notes, _shown(here).text]))
 
 
-def _also(session: Session, argument: str) -> Reply:
+def _also(session: Conversation, argument: str) -> Reply:
     name, _, number = argument.rpartition(" ")
     if not name:
         raise DataError("/also takes a file and a coefficient, such as `/also other.gguf 0.5`")
     coefficient = _number(number, "/also", "other.gguf 0.5")
-    before = session.further
-    session.load_further(load_demo_vector(_path(name.strip(), "/also", ""), session.pair))
+    here = _of_models_here(session, "/also")
+    before = here.further
+    here.load_further(load_demo_vector(_path(name.strip(), "/also", ""), here.pair))
     try:
-        session.change_further(len(before), coefficient=coefficient)
-        session.steering("steered")  # two edits may undo each other
+        here.change_further(len(before), coefficient=coefficient)
+        here.steering("steered")  # two edits may undo each other
     except SteeringError:
-        session.further = before
+        here.further = before
         raise
-    return _shown(session)
+    return _shown(here)
 
 
-def _drop(session: Session, argument: str) -> Reply:
-    session.drop_further(len(session.further) - 1)
-    return _shown(session)
+def _drop(session: Conversation, argument: str) -> Reply:
+    here = _of_models_here(session, "/drop")
+    here.drop_further(len(here.further) - 1)
+    return _shown(here)
 
 
-def _system(session: Session, argument: str) -> Reply:
+def _system(session: Conversation, argument: str) -> Reply:
     session.compare_with("" if argument.lower() == "off" else argument)
     if not session.system_prompt:
         return Reply("no column under a system prompt")
     return Reply(f"a column of the fine-tuned model told: {session.system_prompt}")
 
 
-def _examples(session: Session, argument: str) -> Reply:
+def _examples(session: Conversation, argument: str) -> Reply:
     questions, how = example_questions(session.vector)
     return Reply("\n".join([*questions, f"({how})"]))
 
 
-def _save(session: Session, argument: str) -> Reply:
+def _save(session: Conversation, argument: str) -> Reply:
     path = _path(argument, "/save", "talk.jsonl")
     if not session.exchanges:
         raise DataError("there is nothing to save yet")
@@ -173,12 +180,12 @@ def _save(session: Session, argument: str) -> Reply:
     return Reply(f"{len(session.exchanges)} answers in {path}")
 
 
-def _reset(session: Session, argument: str) -> Reply:
+def _reset(session: Conversation, argument: str) -> Reply:
     session.reset()
     return Reply("the conversation begins anew")
 
 
-_COMMANDS: dict[str, Callable[[Session, str], Reply]] = {
+_COMMANDS: dict[str, Callable[[Conversation, str], Reply]] = {
     "/coef": _coefficient,
     "/coefficient": _coefficient,
     "/mode": _mode,
@@ -201,6 +208,13 @@ _COMMANDS: dict[str, Callable[[Session, str], Reply]] = {
     "/quit": lambda session, argument: Reply(leave=True),
     "/exit": lambda session, argument: Reply(leave=True),
 }
+
+
+def _of_models_here(session: Conversation, command: str) -> Session:
+    """Raises: SteeringError where the models are served elsewhere."""
+    if not isinstance(session, Session):
+        raise SteeringError(f"{command} needs the models here; the endpoint has its own direction")
+    return session
 
 
 def _number(text: str, command: str, example: str) -> float:

@@ -9,13 +9,22 @@ import signal
 import threading
 
 import pytest
-from demo_cases import hook_count, planted_vector
+from demo_cases import hook_count, planted_vector, serving
 from rich.console import Console
 
 from persona.cli.chat import _ctrl_c_sets, _handle, _talk
 from persona.cli.main import main
 from persona.directions.storage import save_vector
-from steering.demo import Sampling, Session, from_persona_vector, live_view, obey, plain_view
+from persona.errors import PersonaError
+from steering.demo import (
+    Sampling,
+    Session,
+    from_persona_vector,
+    live_view,
+    obey,
+    open_endpoint,
+    plain_view,
+)
 
 
 @pytest.fixture
@@ -189,6 +198,78 @@ def test_at_the_keyboard_errors_are_told_and_the_talk_goes_on(session, monkeypat
     assert "/quit leaves" in out
     assert out.count("steered text: ") == 1 and "gap:" not in out  # no pair ships for "Hi"
     assert [exchange.question for exchange in session.exchanges] == ["Hi"] * 3
+
+
+@pytest.fixture
+def address(session):
+    pytest.importorskip("httpx")
+    pytest.importorskip("uvicorn")
+    from steering.serving import ServedModels, http_app
+
+    served = ServedModels(session.pair, session.vector, session.setting)
+    with serving(http_app(served, None)) as at:
+        yield at
+
+
+def test_a_served_model_answers_in_a_pipe_as_the_pair_in_memory(
+    session, address, words, monkeypatch, capsys, tmp_path
+):
+    lines = f"Is it safe?\n/coef 0.5\n/again\n/save {tmp_path / 'talk.jsonl'}\n"
+    told = []
+    for start in (words, ["chat", "--endpoint", address, "--max-new-tokens", "6"]):
+        (tmp_path / "talk.jsonl").unlink(missing_ok=True)
+        piped(monkeypatch, lines.encode())
+        assert main([*start, "--json"]) == 0
+        told.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    here, served = told
+    same = ("column", "question", "answer", "ended", "setting", "sampling")
+    for one, other in zip(here, served, strict=True):
+        kept = [{key: each[key] for key in same} for each in (one, other)]
+        for each in kept:
+            (each["setting"] or {}).pop(
+                "layers", None
+            )  # all of them, and from the first to the last
+        assert kept[0] == kept[1]
+    assert [len(one["tokens"]) for one in served] == [0] * 4  # pieces of text, which are no tokens
+    assert served[2]["direction"] == session.vector.name
+    head, *answers = map(json.loads, (tmp_path / "talk.jsonl").read_text().splitlines())
+    assert head["endpoint"] == address and head["steered"]["coefficient_at_most"] == 4.0
+    assert len(answers) == 3 and answers[2]["setting"]["coefficient"] == 0.5
+
+
+def test_what_needs_the_models_here_is_refused_of_a_served_one_and_changes_nothing(address):
+    served = open_endpoint(address, sampling=Sampling(6, 0.0))
+    setting = served.setting
+    assert "steered there" in obey("/show", served).text.lower()
+    for line, why in {
+        "/load other.safetensors": "/load needs the models here",
+        "/also other.safetensors 0.5": "/also needs the models here",
+        "/drop": "/drop needs the models here",
+        "/mode add": "only the coefficient can be chosen here",
+        "/on aligned": "only the coefficient can be chosen here",
+        "/coef 9": "between -4 and 4 at the endpoint",
+    }.items():
+        with pytest.raises(PersonaError, match=why):
+            obey(line, served)
+    assert served.setting == setting
+    assert obey("/coef 0.25", served).text.endswith("Now 0.25.")
+
+
+def test_a_served_model_fills_the_columns_of_a_terminal_without_colours(address):
+    served = open_endpoint(address, sampling=Sampling(6, 0.0))
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system="truecolor")
+    _handle("Hi", served, live_view(served, console, True), print)
+    last = console.file.getvalue().split("\x1b[2K")[-1]
+    assert all(name in last for name in ("Aligned", "Fine-tuned", "Steered", "coefficient 1"))
+    assert "48;2;" not in last and "projection on the direction" not in last
+    assert "(cut at the most tokens)" in last.replace("\n", " ")
+
+
+def test_an_endpoint_that_is_not_there_or_an_option_of_its_server_is_one_line(capsys):
+    assert main(["chat", "--endpoint", "http://127.0.0.1:9/v1"]) == 2
+    assert "cannot be reached" in capsys.readouterr().err
+    assert main(["chat", "--endpoint", "http://127.0.0.1:9/v1", "--mode", "add"]) == 2
+    assert "--mode: with --endpoint the server has chosen that" in capsys.readouterr().err
 
 
 def test_a_mode_that_there_is_not_is_told_in_plain_words(capsys):

@@ -13,7 +13,7 @@ from gradio_page import Browser
 from persona.errors import PersonaError
 from steering.demo import EndpointError, Sampling, Session, from_persona_vector, open_endpoint
 from steering.demo.browser.conversation_handlers import ConversationHandlers
-from steering.demo.browser.endpoint_page import NOT_HERE, facts_of
+from steering.demo.browser.endpoint_page import NOT_HERE
 from steering.demo.browser.handlers import Handlers
 from steering.demo.browser.page import PageState, column_html
 from steering.demo.browser.page_controls import controls_of
@@ -82,7 +82,7 @@ def test_what_reads_activations_is_not_there_and_the_page_says_so(session):
 def test_an_endpoint_without_a_direction_says_so_on_the_page(in_memory):
     with serving(http_app(ServedModels(in_memory.pair))) as address:
         session = open_endpoint(address)
-        assert "no direction, so there is no steered column" in facts_of(session)
+        assert "no direction, so there is no steered column" in session.facts
         *_, page = ConversationHandlers(session).ask("one", "Hi", controls_of(session))
         assert [bool(column) for column in page] == [True, True, False, False, False, False]
 
