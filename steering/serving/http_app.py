@@ -24,7 +24,7 @@ from steering.serving.replies import (
 from steering.serving.request_bodies import ChatBody, CompletionBody, read_body
 from steering.serving.served_answers import Answer
 from steering.serving.served_models import ServedModels, UnknownModelError
-from steering.serving.served_requests import Asked, Endpoint, FullError
+from steering.serving.served_requests import Asked, FullError, ServedRequests
 
 logger = logging.getLogger("persona")
 
@@ -39,7 +39,7 @@ def http_app(models: ServedModels, key: str | None = None) -> Any:
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
 
-    endpoint, since = Endpoint(models), int(time.time())
+    requests, since = ServedRequests(models), int(time.time())
 
     def refusal(status: int, message: str) -> Response:
         more = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
@@ -80,32 +80,32 @@ def http_app(models: ServedModels, key: str | None = None) -> Any:
 
     async def chat(request: Request) -> Response:
         body = read_body(ChatBody, await _json(request))
-        return await replied(request, endpoint.chat(body), body, Reply(body.model, chat=True))
+        return await replied(request, requests.chat(body), body, Reply(body.model, chat=True))
 
     async def completions(request: Request) -> Response:
         body = read_body(CompletionBody, await _json(request))
         reply = Reply(body.model, chat=False)
         if body.is_scored:
-            with endpoint.line.place():
-                scored = endpoint.threads.submit(endpoint.scored, body, reply)
+            with requests.line.place():
+                scored = requests.threads.submit(requests.scored, body, reply)
                 return JSONResponse(await asyncio.wrap_future(scored))
-        return await replied(request, endpoint.completions(body), body, reply)
+        return await replied(request, requests.completions(body), body, reply)
 
     async def replied(
         request: Request, asked: Sequence[Asked], body: Any, reply: Reply
     ) -> Response:
         if body.stream:
-            place = endpoint.line.place()
+            place = requests.line.place()
             place.__enter__()
             return StreamingResponse(
-                _events(endpoint, asked, reply, place, _counts(body)),
+                _events(requests, asked, reply, place, _counts(body)),
                 media_type="text/event-stream",
             )
-        with endpoint.line.place():
+        with requests.line.place():
             gone = threading.Event()
             watch = asyncio.create_task(_watch(request, gone))
             try:
-                answered = endpoint.threads.submit(endpoint.answered, asked, gone)
+                answered = requests.threads.submit(requests.answered, asked, gone)
                 found = await asyncio.wrap_future(answered)
             finally:
                 watch.cancel()
@@ -137,7 +137,7 @@ def http_app(models: ServedModels, key: str | None = None) -> Any:
 
 
 async def _events(
-    endpoint: Endpoint,
+    requests: ServedRequests,
     asked: Sequence[Asked],
     reply: Reply,
     place: contextlib.AbstractContextManager[None],
@@ -149,14 +149,14 @@ async def _events(
         for index, one in enumerate(asked):
             yield _event(reply.chunk(index, one.before, first=True))
             answer = Answer()
-            pieces = endpoint.answers.pieces(one.wanted, answer)
-            pulled = endpoint.threads.submit(next, pieces, None)
+            pieces = requests.answers.pieces(one.wanted, answer)
+            pulled = requests.threads.submit(next, pieces, None)
             try:
                 while (piece := await asyncio.wrap_future(pulled)) is not None:
                     yield _event(reply.chunk(index, piece))
-                    pulled = endpoint.threads.submit(next, pieces, None)
+                    pulled = requests.threads.submit(next, pieces, None)
             finally:
-                endpoint.threads.submit(_closed_after, pulled, pieces)
+                requests.threads.submit(_closed_after, pulled, pieces)
             n_new += answer.n_tokens
             yield _event(reply.chunk(index, None, answer.ended))
         if counts:

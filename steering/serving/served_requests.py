@@ -60,7 +60,7 @@ class Asked:
     before: str = ""
 
 
-class Endpoint:
+class ServedRequests:
     """From bodies to answers.
 
     threads: where answers are waited for; enough for every request that may be here, so that an
