@@ -32,7 +32,7 @@ test: $(STAMP)-test ## install with the test extras, run the quick tests and the
 	$(BIN)/python -m pytest $(QUICK) $(ARGS)
 
 test-slow: $(STAMP)-slow ## run the long tests
-	$(BIN)/python -m pytest -m "slow and not vllm" -n $(WORKERS) --dist load $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not vllm" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-newest: ## make an environment of the newest of everything, run the quick tests there, say what differs
 	@$(MAKE) --no-print-directory VENV="$(NEWEST)" "$(NEWEST)/bin/pip"
