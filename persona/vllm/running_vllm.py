@@ -22,6 +22,7 @@ from persona.vllm.refusals import OURS, not_run_with, require_options
 from persona.vllm.running_pass import TOLD
 from persona.vllm.wire import pack, unpack
 from persona.vllm.worker_room import HANDED_ON, Step
+from persona.vllm.worker_sockets import WorkerSockets
 
 logger = logging.getLogger("persona")
 
@@ -97,6 +98,7 @@ class RunningVllm:
             from vllm import LLM
 
             self.llm: Any = LLM(str(model), **{**chosen, **options, **OURS})
+            self._sockets = WorkerSockets(self.llm)
         self._adapter = self._lora(adapter)
         self.adapts_head = adapter is not None and trains_head(Path(adapter))
         ranks = self.call("describe")
@@ -115,10 +117,12 @@ class RunningVllm:
         """Let go of the model; an engine that is closed cannot be used again."""
         import gc
 
-        if self._fault is None:
-            self._fault = "it was closed"
-            with contextlib.suppress(Exception):
-                self.llm.llm_engine.engine_core.shutdown()
+        if self.llm is None:
+            return
+        self._fault = self._fault or "it was closed"
+        with contextlib.suppress(Exception):
+            self.llm.llm_engine.engine_core.shutdown()
+        self._sockets.close()
         self.llm = None
         gc.collect()
 
