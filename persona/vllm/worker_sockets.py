@@ -12,7 +12,7 @@ from typing import Any
 
 
 class WorkerSockets:
-    """Those of one `vllm.LLM`, found while it runs; none where its one worker is in this process."""
+    """Those of one `vllm.LLM`, found while it runs; none where its one worker is in here."""
 
     def __init__(self, llm: Any) -> None:
         core = getattr(llm.llm_engine.engine_core, "engine_core", None)
