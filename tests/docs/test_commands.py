@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 import typer
-from demo_cases import leave_vector
+from demo_cases import leave_vector, serving
 from finished_run import leave_run
 from scripted_sampler import stand_in_for_vllm
 from tiny_models import TEMPLATE, save_tiny_adapter, save_tiny_llama
@@ -229,10 +229,21 @@ def test_a_wrong_word_in_an_example_is_found(parsed):
         assert ended == 2 and "o such" in said
 
 
+@pytest.fixture
+def served(tiny_pair):
+    pytest.importorskip("uvicorn")
+    from steering.serving import ServedModels, http_app
+
+    with serving(http_app(ServedModels(tiny_pair))) as address:
+        yield address
+
+
 @pytest.mark.parametrize("command", of_kind(RUN))
-def test_what_can_run_runs_and_says_something(command, in_world, monkeypatch, capsys):
+def test_what_can_run_runs_and_says_something(command, in_world, monkeypatch, capsys, request):
     words = words_of(command)
-    if words[0] in ("steer", "chat"):
+    if "--endpoint" in words:
+        words[words.index("--endpoint") + 1] = request.getfixturevalue("served")
+    elif words[0] in ("steer", "chat"):
         words = [*words, *PLAIN, "--max-new-tokens", "6"]
     if "--sampler" in words:
         stand_in_for_vllm(monkeypatch)
