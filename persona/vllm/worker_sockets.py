@@ -7,8 +7,12 @@ engine of the process never starts.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
+
+LONGEST_END_SECONDS = 20.0
+"""vLLM waits for its workers, then asks them to end, then kills them."""
 
 
 class WorkerSockets:
@@ -16,15 +20,27 @@ class WorkerSockets:
 
     def __init__(self, llm: Any) -> None:
         core = getattr(llm.llm_engine.engine_core, "engine_core", None)
-        self._sockets = [*_sockets_of(getattr(core, "model_executor", None))]
+        executor = getattr(core, "model_executor", None)
+        self._workers = [*(getattr(executor, "workers", None) or ())]
+        self._sockets = [*_sockets_of(executor)]
         for socket in self._sockets:
             socket.linger = 0  # nothing that was not read holds up whoever closes it
 
     def close(self) -> None:
-        """Close them and their contexts; once the workers have ended."""
+        """Close them and their contexts, once vLLM has done with them.
+
+        Where a worker died, a thread of vLLM's own ends the others, and then still uses them.
+        """
+        until = time.monotonic() + LONGEST_END_SECONDS
+        while any(map(_in_use, self._workers)) and time.monotonic() < until:
+            time.sleep(0.05)
         for context in {id(socket.context): socket.context for socket in self._sockets}.values():
             context.destroy(linger=0)
         self._sockets.clear()
+
+
+def _in_use(worker: Any) -> bool:
+    return getattr(worker, "worker_response_mq", None) is not None
 
 
 def _sockets_of(executor: Any) -> Iterator[Any]:

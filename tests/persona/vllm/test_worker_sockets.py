@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,6 +42,26 @@ def test_sockets_and_contexts_of_every_queue_are_closed():
     sockets.close()
     assert all(context.closed for context in contexts)
     assert all(queue._spin_condition.local_notify_socket.closed for queue in queues)
+
+
+def test_they_are_not_closed_under_a_thread_that_ends_the_workers():
+    queue = Queue()
+    model = llm(queue)
+    worker = SimpleNamespace(worker_response_mq=queue)
+    model.llm_engine.engine_core.engine_core.model_executor.workers = [worker]
+    found = []
+
+    def end():
+        time.sleep(0.3)
+        found.append(queue.local_socket.closed)
+        worker.worker_response_mq = None
+
+    ending = threading.Thread(target=end)
+    sockets = WorkerSockets(model)
+    ending.start()
+    sockets.close()
+    ending.join()
+    assert found == [False] and queue.local_socket.closed
 
 
 def test_an_engine_whose_worker_is_in_this_process_has_none():
