@@ -11,6 +11,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+NAMES = (
+    *("local_socket", "remote_socket"),
+    *("local_notify_socket", "write_cancel_socket", "read_cancel_socket"),
+)
+"""What vLLM 0.30 calls them, in a queue and in what wakes its readers."""
 LONGEST_END_SECONDS = 20.0
 """vLLM waits for its workers, then asks them to end, then kills them."""
 
@@ -48,12 +53,6 @@ def _sockets_of(executor: Any) -> Iterator[Any]:
         getattr(executor, "rpc_broadcast_mq", None),
         *(getattr(executor, "response_mqs", None) or ()),
     ]
-    if not any(queues):
-        return
-    import zmq
-
     for queue in filter(None, queues):
         for holder in (queue, getattr(queue, "_spin_condition", None)):
-            for value in getattr(holder, "__dict__", {}).values():
-                if isinstance(value, zmq.Socket):
-                    yield value
+            yield from filter(None, (getattr(holder, name, None) for name in NAMES))

@@ -65,7 +65,10 @@ def test_mixed_edits_an_adapter_and_scores_are_as_in_hugging_face(toy):
     found = engine.log_probs(toy.prompts, side="finetuned")
     for one, prompt in zip(found, toy.prompts, strict=True):
         torch.testing.assert_close(one, log_probs(toy.finetuned, prompt), atol=1e-4, rtol=0)
+    sockets = [*engine._sockets._sockets]
     engine.close()
+    # Of the queue to the workers, and of one back from each.
+    assert len(sockets) >= 6 and all(socket.closed for socket in sockets)
 
 
 def test_a_worker_that_is_killed_in_the_middle_is_one_line(toy):
