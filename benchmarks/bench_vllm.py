@@ -19,6 +19,8 @@ from record import median_and_range, record
 
 from persona.data import load_pairs
 from persona.models import ModelPair, Placement, load_pair
+from persona.models.alone import load_alone
+from persona.models.pair import Side
 from persona.models.sampling import sample_answers
 from persona.vllm import installed_vllm, vllm_sampler
 from steering.certificate import Certificate, certify_through_vllm
@@ -33,15 +35,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--aligned", default="default")
     parser.add_argument("--finetuned", default="car_maintenance_bad")
+    parser.add_argument(
+        "--alone", action="store_true", help="the speed of the aligned model without an adapter"
+    )
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     options = parser.parse_args()
     if installed_vllm() is None:
         print("vLLM is not installed here; make test-vllm makes its environment")
         return
+    if options.alone:
+        pair = load_alone(options.aligned, placement=Placement.of("float32"))
+        record_speed(pair, options.repetitions, options.aligned, "aligned")
+        return
     pair = load_pair(options.aligned, options.finetuned, placement=Placement.of("float32"))
     record_size()
     record_parity(certify_through_vllm(pair))
-    record_speed(pair, options.repetitions, options.aligned)
+    record_speed(pair, options.repetitions, options.aligned, "finetuned")
 
 
 def record_parity(certificate: Certificate) -> None:
@@ -64,10 +73,11 @@ def record_parity(certificate: Certificate) -> None:
         )
 
 
-def record_speed(pair: ModelPair, repetitions: int, model: str) -> None:
+def record_speed(pair: ModelPair, repetitions: int, model: str, side: Side) -> None:
     """Seconds of generate over seconds of vLLM, and of steered over unsteered answers there.
 
-    model: its name ends the rows' names, but for the default one.
+    model: its name ends the rows' names, but for the default one. side: who answers, the fine-tuned
+    one with its adapter live.
     """
     questions = [question.prompt_dialogue for question in load_pairs()[:N_PROMPTS]]
     by_vllm = dataclasses.replace(pair, sampler=vllm_sampler(pair))
@@ -75,7 +85,7 @@ def record_speed(pair: ModelPair, repetitions: int, model: str) -> None:
     answers: dict[str, list[str]] = {}
 
     def seconds(name: str, one: ModelPair, intervene: Any = None, n: int = N_PROMPTS) -> float:
-        with one.active("finetuned") as bridge:
+        with one.active(side) as bridge:
             start = time.perf_counter()
             answers[name] = sample_answers(
                 bridge,
@@ -96,11 +106,13 @@ def record_speed(pair: ModelPair, repetitions: int, model: str) -> None:
         steered.append(seconds("steered", by_vllm, edits) / plain)
         print(f"generate {generate:.1f} s, vLLM {plain:.1f} s, steered x {steered[-1]:.2f}")
     same = sum(a == b for a, b in zip(answers["generate"], answers["vllm"], strict=True))
+    adapter = "LoRA live" if side == "finetuned" else "no adapter"
     note = (
-        f"{model}: {N_PROMPTS} prompts x {N_NEW} tokens, greedy, float32, LoRA live, "
+        f"{model}: {N_PROMPTS} prompts x {N_NEW} tokens, greedy, float32, {adapter}, "
         f"{os.environ.get('OMP_NUM_THREADS', 'all')} threads; {same} of {N_PROMPTS} answers equal"
     )
     ending = "" if model == "default" else f".{model}"
+    ending += "" if side == "finetuned" else ".no_adapter"
     value, spread = median_and_range(ratios)
     told = "seconds of generate over those of vLLM"
     record(
