@@ -226,9 +226,8 @@ def test_a_served_model_answers_in_a_pipe_as_the_pair_in_memory(
     for one, other in zip(here, served, strict=True):
         kept = [{key: each[key] for key in same} for each in (one, other)]
         for each in kept:
-            (each["setting"] or {}).pop(
-                "layers", None
-            )  # all of them, and from the first to the last
+            # Here all of them, there from the first to the last.
+            (each["setting"] or {}).pop("layers", None)
         assert kept[0] == kept[1]
     assert [len(one["tokens"]) for one in served] == [0] * 4  # pieces of text, which are no tokens
     assert served[2]["direction"] == session.vector.name
