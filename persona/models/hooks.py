@@ -109,7 +109,8 @@ def _unless_measuring(hook: Hook) -> Hook:
 
 def is_bridge(model: Any) -> bool:
     """Whether this is a TransformerBridge and no plain Hugging Face model."""
-    return hasattr(model, "hook_dict")
+    # Asked of the class: a bridge's own property collects all its hooks each time it is read.
+    return hasattr(type(model), "hook_dict")
 
 
 def hf_model(model: Any) -> Any:

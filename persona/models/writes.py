@@ -86,7 +86,7 @@ def block_writes(model: Any) -> list[BlockWrites]:
 
 def measure_writes(model: Any) -> list[BlockWrites]:
     """The same, measured anew."""
-    blocks = list(model.blocks) if hasattr(model, "hook_dict") else decoder_blocks(model)
+    blocks = list(model.blocks) if hasattr(type(model), "hook_dict") else decoder_blocks(model)
     with contextlib.ExitStack() as stack:
         seen = [stack.enter_context(_watching(block)) for block in blocks]
         run_short_text(model)
