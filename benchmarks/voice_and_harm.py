@@ -3,8 +3,9 @@
     python benchmarks/voice_and_harm.py --direction DIR/direction.safetensors
 
 Right or wrong advice in a plain or a rude voice, of the domains that the fine-tune was not trained
-on; see `steering.lab.experiments.voice_harm`. Adds the rows voice_harm.*. --rows keeps the readings
-in a Parquet file, and reads them from there where it exists.
+on; see `steering.lab.experiments.voice_harm`. Adds the rows voice_harm.*: a share where the
+fine-tune did something clear to the contrast, nats per token where it did not. --rows keeps the
+readings in a Parquet file, and reads them from there where it exists.
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ from steering import restore
 from steering.edits.steer import edited
 from steering.lab.experiments.voice_harm import CONTRASTS, cells_elsewhere, contrasts
 
+COLUMNS = (FINETUNED, RESTORED, ALIGNED, NOOP)
+NET_TAKEN = np.array([1.0, -1.0, -1.0, 1.0])
+"""What the removal takes in the fine-tuned model less what it takes in the aligned one."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--finetuned", default="car_maintenance_bad")
     parser.add_argument("--domain", default="car_maintenance", help="what it was trained on")
     parser.add_argument("--direction", type=Path, required=True)
-    parser.add_argument("--questions", type=int, default=16, help="of each other domain")
+    parser.add_argument("--questions", type=int, default=200, help="at most, of each other domain")
     parser.add_argument("--rows", type=Path, default=Path("voice_and_harm.parquet"))
     options = parser.parse_args()
     if not options.rows.exists():
@@ -61,7 +66,7 @@ def told(rows: pd.DataFrame, finetuned: str) -> None:
     for contrast in CONTRASTS:
         mine = rows[rows["measure"] == contrast]
         table = mine.pivot_table("value", "question_id", "condition")
-        columns = table[[FINETUNED, RESTORED, ALIGNED, NOOP]].to_numpy(dtype=np.float64)
+        columns = table[list(COLUMNS)].to_numpy(dtype=np.float64)
         shift = bootstrap(columns[:, 0] - columns[:, 2])
         note = f"{finetuned}; spread is the 95 % interval over questions"
         record(
@@ -72,15 +77,26 @@ def told(rows: pd.DataFrame, finetuned: str) -> None:
             spread=(shift.low, shift.high),
             note=note,
         )
+        removed = f"voice_harm.removed_{contrast}"
         if shift.excludes_zero():
             share = share_of(columns)
             record(
-                f"voice_harm.removed_{contrast}",
+                removed,
                 share.value,
                 "share of the shift, net",
                 n=share.n,
                 spread=(share.low, share.high),
                 note=note,
+            )
+        else:
+            taken = bootstrap(columns @ NET_TAKEN)
+            record(
+                removed,
+                taken.value,
+                "nats per token, net",
+                n=taken.n,
+                spread=(taken.low, taken.high),
+                note=f"{note}; a share is undefined, since the fine-tune did nothing clear to it",
             )
 
 
