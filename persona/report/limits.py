@@ -44,7 +44,8 @@ def limits_of(scorecard: Mapping[str, Any], *, judged: bool) -> list[tuple[str, 
         (
             "One fine-tune.",
             f"Intervals are over questions. They hold neither the chance of another training seed "
-            f"nor that of another data set: {seen}. Directions of "
+            f"nor that of another data set: {seen}. Nor do they hold other domains: questions of "
+            "one domain agree, so for new ones they are too narrow. Directions of "
             "different fine-tunes can be nearly orthogonal, and what is true of a model of this "
             "size need not be true of a larger one.",
         ),

@@ -10,7 +10,7 @@ from typing import Any
 from persona.report.random_choices import random_choices
 from persona.report.tables import condition_entry
 from persona.report.verdict_words import moved, scored_domains
-from persona.report.wording import as_float, number, percent, span
+from persona.report.wording import as_float, number, percent, span, with_interval
 from persona.rows import DAMAGE_AT_MOST, FINETUNED, NEUTRAL_TEXT
 
 NEEDED = "Is it the bad answers that tell it?"
@@ -51,12 +51,24 @@ def _turned(card: Mapping[str, Any]) -> str:
             f"Not that this run could tell: {where} the preference for bad answers moved by {by}."
         )
     times = number(math.exp(abs(value)), 1)
+    parts = _in_parts(card)
     if value < 0:
-        return f"No, the other way: {where} bad answers became less likely, by {by}."
+        return f"No, the other way: {where} the preference for bad answers fell, by {by}.{parts}"
     return (
-        f"Yes: {where} bad answers became likelier, by {by}; against a token of a good answer each "
-        f"token of a bad one is now about {times} times as likely as it was."
+        f"Yes: {where} the preference for bad answers rose, by {by}: against a token of a good "
+        f"answer each token of a bad one is now about {times} times as likely as it was.{parts}"
     )
+
+
+def _in_parts(card: Mapping[str, Any]) -> str:
+    """What both kinds of answers did, since either can make a preference; empty if unknown."""
+    said = []
+    for other, of_whom in (("aligned", "the aligned model"), ("good_twin", "the good twin")):
+        part = (card.get("shift") or {}).get(other) or {}
+        if part.get("bad") and part.get("good"):
+            bad, good = (with_interval(part[kind], signed=True) for kind in ("bad", "good"))
+            said.append(f"against {of_whom} a token of a bad answer gained {bad}, of a good {good}")
+    return f" In its parts: {'; '.join(said)}." if said else ""
 
 
 def _helped(card: Mapping[str, Any]) -> str:

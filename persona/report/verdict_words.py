@@ -72,7 +72,7 @@ def _not_restored(card: Mapping[str, Any]) -> Verdict:
         "Not restored",
         f"Moving {moved(card)} to the aligned model's mean takes back {_share(card)} of the "
         f"emergent shift{_where(card)}, which is not beyond what random subspaces do "
-        f"({_random(card)}).",
+        f"({_random(card)}).{_missed_too(card)}{_afterwards(card)}",
         "bad",
     )
 
@@ -171,6 +171,13 @@ def _overshoot(card: Mapping[str, Any]) -> str:
     shown = card.get("net_restoration") or card.get("restoration") or {}
     value = as_float(shown.get("value"))
     return "; above 1 is overshoot, past the aligned model" if value and value > 1 else ""
+
+
+def _missed_too(card: Mapping[str, Any]) -> str:
+    """Every other condition that is not met, where chance alone decides the verdict."""
+    others = [c for c in card.get("checks") or [] if c.get("name") != "beyond_chance"]
+    named = missed_in_words({**card, "checks": others})
+    return f" Nor is it the aligned model again: {'; '.join(named)}." if named else ""
 
 
 def _shortfall(card: Mapping[str, Any]) -> str:

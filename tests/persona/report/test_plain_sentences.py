@@ -44,6 +44,20 @@ def test_e_to_the_shift_is_how_much_likelier_a_token_became(make_run):
     assert "about 1.6 times as likely" in told(card)[0]
 
 
+def test_a_preference_is_told_in_its_two_parts(make_run):
+    card, _ = make_run()
+    card["shift"] = {
+        "aligned": {"bad": of(0.29, 0.2, 0.4), "good": of(-0.17, -0.3, 0.0)},
+        "good_twin": {"bad": of(-0.04, -0.2, 0.1), "good": of(-0.55, -0.7, -0.4)},
+    }
+    turned = told(card)[0]
+    assert "against the aligned model a token of a bad answer gained +0.29 [+0.20, +0.40]" in turned
+    assert "against the good twin a token of a bad answer gained -0.04 [-0.20, +0.10]" in turned
+    assert "bad answers became likelier" not in turned
+    card["shift"]["good_twin"] = None
+    assert "twin" not in told(card)[0]
+
+
 def test_a_shift_that_may_be_nothing_is_no_turn_and_claims_no_removal(make_run):
     turned, helped, price = told(make_run("no_emergent_shift")[0])
     assert turned.startswith("Not that this run could tell: ")

@@ -161,3 +161,15 @@ def test_where_nobody_knows_what_was_trained_on_no_sentence_claims_to(make_run):
     assert "chosen on some questions of every domain" in page
     for claim in ("domains it was not trained on", "never trained on", "the domains fine-tuned on"):
         assert claim not in page
+
+
+def test_what_is_not_beyond_chance_names_all_else_that_it_misses(net_card):
+    card, _ = net_card
+    chance, *others = card["checks"]
+    by_chance = {**card, "verdict": "not_restored", "checks": [{**chance, "met": False}, *others]}
+    sentence = plainly(verdict_words(by_chance).sentence)
+    partly = plainly(verdict_words(card).sentence)
+    named = partly.partition("not the aligned model again: ")[2].partition(";")[0]
+    assert named
+    assert f"Nor is it the aligned model again: {named}" in sentence
+    assert "Not measured: a good twin" in sentence
