@@ -172,13 +172,12 @@ def beginning(answer: str) -> str:
 
 
 def keep(folder: Path) -> None:
-    """The rows of a finished demo that these pages are made of."""
+    """The rows of a finished demo that these pages are made of, and all that its numbers are."""
     rows = read_run(folder).rows
-    scored = rows["stage"].eq("score") & rows["measure"].eq("gap") & rows["split"].eq("held_out")
-    shown = scored & rows["condition"].isin(SHOWN)
+    scored = rows["stage"].eq("score")
     said = rows["stage"].eq("sample") & rows["measure"].isin(["question", "greedy_answer"])
     ROWS.parent.mkdir(exist_ok=True)
-    rows[shown | said | rows["stage"].eq(NULL_SCREEN)].to_parquet(ROWS, index=False)
+    rows[scored | said | rows["stage"].eq(NULL_SCREEN)].to_parquet(ROWS, index=False)
 
 
 def relative_to(page: Path, part: str) -> str:
