@@ -1,4 +1,4 @@
-"""Ways to take a direction out of the default organism, at equal damage: a table of findings.md.
+"""Ways to take a direction out of the default organism, at equal distance: a table of findings.md.
 
 The direction is the model effect on good answers, from car questions alone. Every way runs over its
 strengths on neutral text; the strengths at which KL(fine-tuned || edited) there reaches each level
@@ -167,7 +167,7 @@ class Comparison:
         return score_pairs(self.pair, self.questions, conditions)
 
     def way(self, name: str) -> pd.DataFrame:
-        """Rows of one way at its strengths of equal damage, and of its random directions."""
+        """Rows of one way at its strengths of equal distance, and of its random directions."""
         make, strengths = WAYS[name]
         made = self.made()
         curve = score_neutral(

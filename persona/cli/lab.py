@@ -52,6 +52,14 @@ def lab(
             help="The aligned model: hub id, folder, GGUF file, or `default`.",
         ),
     ] = None,
+    drawn_anew: Annotated[
+        bool,
+        typer.Option(
+            "--redraw",
+            help="Make page, numbers and figures anew from the rows beside the page; runs no "
+            "model.",
+        ),
+    ] = False,
     tiny: Annotated[
         bool,
         typer.Option("--tiny", help="Few questions and steps, to see it run; writes no page."),
@@ -79,10 +87,18 @@ def lab(
       persona lab --list
       persona lab car --seeds 0,1,2
       persona lab insecure_code --tiny --out try-it
+      persona lab car --redraw
     """
     from persona.errors import DataError
     from persona.models import Placement
-    from steering.lab import EXPERIMENTS, LabSettings, experiment, last_run, run_experiment
+    from steering.lab import (
+        EXPERIMENTS,
+        LabSettings,
+        experiment,
+        last_run,
+        redraw,
+        run_experiment,
+    )
 
     known_pages = pages if pages.parent.is_dir() else None
     if show_list:
@@ -107,6 +123,12 @@ def lab(
         return
     if name is None:
         raise DataError(f"name an experiment, one of {', '.join(EXPERIMENTS)}, or pass --list")
+    if drawn_anew:
+        again = redraw(experiment(name), pages)
+        typer.echo(
+            json.dumps(vars(again), indent=2) if json_output else f"{name}: {again.headline}"
+        )
+        return
     settings = LabSettings(out, base, _numbers(seeds), Placement.of(dtype, device), tiny)
     with contextlib.redirect_stdout(sys.stderr):
         require_ready(out, *([] if base is None else [base]))

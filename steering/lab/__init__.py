@@ -11,7 +11,7 @@ from steering.lab.bench.record import Run
 from steering.lab.bench.settings import LabSettings
 from steering.lab.bench.workbench import Workbench, middle_blocks
 from steering.lab.catalogue import EXPERIMENTS, experiment
-from steering.lab.run_experiment import last_run, run_experiment
+from steering.lab.run_experiment import last_run, redraw, run_experiment
 
 __all__ = [
     "EXPERIMENTS",
@@ -26,5 +26,6 @@ __all__ = [
     "experiment",
     "last_run",
     "middle_blocks",
+    "redraw",
     "run_experiment",
 ]

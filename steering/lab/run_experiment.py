@@ -7,6 +7,7 @@ import datetime
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -75,9 +76,7 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
         seconds=round(base.steps.seconds, 1),
         fine_tunes=tally.done.fine_tunes,
         answer_pairs=tally.done.answer_pairs,
-        numbers=tuple(
-            {"label": n.label, **vars(n.estimate), "unit": n.unit} for n in findings.numbers
-        ),
+        numbers=_numbers(findings),
         facts={str(seed): dict(found) for seed, found in facts.items()},
     )
     folder = settings.out / experiment.name
@@ -87,10 +86,45 @@ def run_experiment(experiment: Experiment, settings: LabSettings, pages: Path | 
     _write(folder, rows, run, findings)
     if pages is not None and not settings.tiny:
         _write(pages / experiment.name, rows, run, findings)
-        text = page(experiment, findings, run, answers_block(pages / experiment.name))
-        atomic_write_text(pages / f"{experiment.name}.md", text)
-        update_index(pages, EXPERIMENTS)
+        _write_page(pages, experiment, findings, run)
     return run
+
+
+def redraw(experiment: Experiment, pages: Path) -> Run:
+    """Makes numbers, figures and page of the run in `pages` anew from its rows; runs no model.
+
+    Words, intervals and figures are today's, rows and date those of the run.
+    Raises: DataError where there is no such run, or its rows lack what the report reads.
+    """
+    folder = pages / experiment.name
+    run = read_run(folder / READINGS)
+    if run is None or not (folder / ROWS).is_file():
+        raise DataError(f"{folder} holds no finished run of {experiment.name} to be drawn anew")
+    rows = pd.read_parquet(folder / ROWS)
+    try:
+        findings = experiment.report(
+            tidy(rows, COLUMNS), {int(seed): found for seed, found in run.facts.items()}
+        )
+    except KeyError as missing:
+        raise DataError(
+            f"the rows of {folder} are older than the report: they lack {missing}"
+        ) from missing
+    run = dataclasses.replace(
+        run, title=experiment.title, headline=findings.headline, numbers=_numbers(findings)
+    )
+    _write(folder, rows, run, findings)
+    _write_page(pages, experiment, findings, run)
+    return run
+
+
+def _numbers(findings: Findings) -> tuple[dict[str, Any], ...]:
+    return tuple({"label": n.label, **vars(n.estimate), "unit": n.unit} for n in findings.numbers)
+
+
+def _write_page(pages: Path, experiment: Experiment, findings: Findings, run: Run) -> None:
+    text = page(experiment, findings, run, answers_block(pages / experiment.name))
+    atomic_write_text(pages / f"{experiment.name}.md", text)
+    update_index(pages, EXPERIMENTS)
 
 
 def of_seed(rows: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from persona.data.types import AnswerPair
 from persona.data.voices import VOICES, Voice
 from persona.intervals import Estimate, net_taken_back, taken_back
 from persona.report.figures import dots, training_course
+from persona.report.verdict_checks import LACKED_BY_VERSION_1
 from persona.rows import (
     ALIGNED,
     FINETUNED,
@@ -150,7 +151,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     )
     card = next(found["scorecard"] for found in facts.values() if "scorecard" in found)
     null = card["random_restoration"]
-    notes = [f"Verdict of the scorecard for the first seed: {card['verdict']}."]
+    notes = [_verdict_note(card)]
     steps = {seed: found["alarm_step"] for seed, found in facts.items() if "alarm_step" in found}
     if steps:
         notes.insert(0, f"Alarm on the way, calibrated on the good twin's: {rung(steps)}.")
@@ -162,12 +163,14 @@ def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     return Findings(figures, _numbers(rows, restored), headline, tuple(notes))
 
 
+def _verdict_note(card: Mapping[str, Any]) -> str:
+    said = f"Verdict of the scorecard for the first seed: {card['verdict']}."
+    claimed = card["verdict"] in ("restored", "partly_restored")
+    older = claimed and card.get("schema_version") == 1
+    return f"{said} Mind: {LACKED_BY_VERSION_1}." if older else said
+
+
 def _random_note(null: Mapping[str, Any]) -> str:
-    if "largest" not in null:  # a page of before the scorecard counted
-        return (
-            f"97.5 % of {null['n']} random directions take back less than {null['p97_5']:+.0%} "
-            "(first seed)."
-        )
     return (
         f"{null['did_as_much']} of {null['n']} random directions took back as much, the largest "
         f"{null['largest']:+.0%} (first seed)."
@@ -212,6 +215,13 @@ def _net(rows: pd.DataFrame, restored: Estimate) -> Estimate:
 
 def _part(rows: pd.DataFrame, answers: str, first: str, second: str) -> Estimate:
     return difference(rows, f"log_prob_{answers}", "held_out", first, second)
+
+
+def _damage(rows: pd.DataFrame) -> Estimate:
+    """Above the better of the two models over all texts: what the fine-tune did is not free."""
+    fine_tuned = difference(rows, "neutral_ce_nats", "neutral", FINETUNED)
+    better = FINETUNED if fine_tuned.value < 0 else ALIGNED
+    return difference(rows, "neutral_ce_nats", "neutral", RESTORED, better)
 
 
 def _voices(rows: pd.DataFrame) -> list[Voice]:
@@ -267,4 +277,5 @@ def _numbers(rows: pd.DataFrame, restored: Estimate) -> tuple[Number, ...]:
         shift("projection, good twin", "projection", "held_out", GOOD_TWIN, UNITS),
         shift("neutral text, fine-tuned", "neutral_ce_nats", "neutral", FINETUNED, nats),
         shift("neutral text, restored", "neutral_ce_nats", "neutral", RESTORED, nats),
+        Number("neutral text, restored − the better of both", _damage(rows), nats),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -13,7 +14,7 @@ from persona.data import load_pairs
 from persona.directions import PersonaVector
 from persona.intervals import Estimate
 from persona.organisms import Recipe
-from persona.report.figures import curves
+from persona.report.figures import curves, dots
 from persona.rows import ALIGNED, FINETUNED, RESTORED, ZERO_ABLATED
 from steering.edits.edit import Edit
 from steering.edits.from_directions import ablate, add, restore
@@ -22,7 +23,7 @@ from steering.lab.bench.estimates import difference, level, paired, rows_where
 from steering.lab.bench.experiment import UNITS, Facts, Findings, Measured, Number, signed
 from steering.lab.bench.plan import Plan
 from steering.lab.bench.workbench import Workbench
-from steering.lab.experiments.equal_damage import (
+from steering.lab.experiments.equal_distance import (
     DRIFT,
     SHARES,
     against_finetuned,
@@ -33,12 +34,16 @@ from steering.lab.experiments.equal_damage import (
     the_aligned_model,
 )
 
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
 DOMAIN = "car_maintenance"
 ELSEWHERE = ("home_repair", "food_safety", "work_relationships", "computer_security")
 """Domains of the out-of-domain good answers; they leave the score."""
 EPOCHS = 2.0
 BIAS = "bias_edit"
 TRAINED = {"in_domain": (DOMAIN,), "out_of_domain": ELSEWHERE}
+FROM_ALIGNED = "KL from the aligned model on neutral text (nats per token)"
 EDITS: dict[str, tuple[float, ...]] = {
     RESTORED: (0.25, 0.5, 1.0, 1.5),
     ZERO_ABLATED: (0.5, 1.0),
@@ -133,6 +138,8 @@ def report(rows: pd.DataFrame, facts: Facts) -> Findings:
         for way, points in compared.items()
         for drift, e in points
     ]
+    left = _left_to_aligned(rows)
+    numbers += [Number(f"{FROM_ALIGNED}: {name}", distance) for name, (distance, _) in left.items()]
     n = panels[TITLES["gap"][1]]["in_domain"][0][1].n
     by_count = curves(
         panels,
@@ -143,7 +150,7 @@ def report(rows: pd.DataFrame, facts: Facts) -> Findings:
     )
     by_drift = curves(
         {"fall of the gap held out (nats per token)": compared},
-        title="Ways back at equal damage",
+        title="Ways back at equal distance from the fine-tuned model",
         subtitle="interpolated between the strengths of each way; ribbons are 95 % intervals",
         axis="drift on neutral text, KL(fine-tuned ‖ brought back), nats per token",
     )
@@ -154,7 +161,45 @@ def report(rows: pd.DataFrame, facts: Facts) -> Findings:
         "taken back at the largest drift that all ways reach: "
         + ", ".join(f"{_words(way)} {e.value:+.2f}" for way, e in last.items())
     )
-    return Findings({"figure": by_count, "equal_damage": by_drift}, tuple(numbers), headline)
+    figures = {"figure": by_count, "equal_distance": by_drift, "left": _front(left)}
+    return Findings(figures, tuple(numbers), headline)
+
+
+def _left_to_aligned(rows: pd.DataFrame) -> dict[str, tuple[Estimate, Estimate]]:
+    """Way and strength -> its KL from the aligned model on neutral text, and its gap above it.
+
+    The distance from the fine-tuned model charges a way for coming home; this one does not.
+    """
+    aligned = rows_where(rows, condition=ALIGNED)
+
+    def read(name: str, chosen: pd.DataFrame) -> tuple[Estimate, Estimate]:
+        gap = difference(pd.concat([chosen, aligned]), "gap", "held_out", name)
+        return level(chosen, "neutral_kl_nats", "neutral", name), gap
+
+    found = {_words(FINETUNED): read(FINETUNED, rows_where(rows, condition=FINETUNED))}
+    for name in TRAINED:
+        mine = rows_where(rows, condition=name)
+        for n in sorted(mine["n_answers"].dropna().astype(int).unique().tolist()):
+            found[f"{n} good answers {_words(name)}"] = read(name, rows_where(mine, n_answers=n))
+    for name, strengths_of in EDITS.items():
+        mine = rows_where(rows, condition=name)
+        for strength in strengths_of:
+            found[f"{_words(name)}, {strength:g}"] = read(
+                name, rows_where(mine, coefficient=strength)
+            )
+    return {name: both for name, both in found.items() if both[0].n and both[1].n}
+
+
+def _front(left: Mapping[str, tuple[Estimate, Estimate]]) -> Figure:
+    return dots(
+        {
+            FROM_ALIGNED: {name: distance for name, (distance, _) in left.items()},
+            TITLES["gap"][1]: {name: gap for name, (_, gap) in left.items()},
+        },
+        title="What is left of the way to the aligned model",
+        subtitle="right is farther from the aligned model; bars are 95 % intervals",
+        axis="nats per token",
+    )
 
 
 def _at_equal_drift(rows: pd.DataFrame) -> dict[str, list[tuple[float, Estimate]]]:

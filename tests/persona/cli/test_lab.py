@@ -52,6 +52,13 @@ def test_an_unknown_or_missing_name_is_one_line_that_names_the_experiments(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_page_without_a_run_is_not_drawn_anew(tmp_path, capsys):
+    assert main(["lab", "car", "--redraw", "--pages", str(tmp_path)]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert "holds no finished run of car" in error
+
+
 def test_a_base_that_is_not_there_is_one_line(tmp_path, capsys):
     words = ["lab", "car", "--tiny", "--out", str(tmp_path / "out")]
     assert main([*words, "--base", str(tmp_path / "nothing")]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from steering.lab import (
     Workbench,
     experiment,
     last_run,
+    redraw,
     run_experiment,
 )
 from steering.lab.bench.experiment import Number
@@ -167,6 +169,41 @@ def test_the_index_in_the_tree_says_what_the_pages_say(root):
     text = (root / "docs" / "findings.md").read_text()
     held = text.partition(BEGIN)[2].partition(END)[0].strip()
     assert held == index(root / "docs" / "findings", EXPERIMENTS)
+
+
+def test_a_page_is_drawn_anew_from_its_rows_in_todays_words(real, tmp_path):
+    pages = tmp_path / "findings"
+    before = run_experiment(made(), dataclasses.replace(real, seeds=(0, 2)), pages)
+    rows = (pages / "car" / "rows.parquet").read_bytes()
+
+    def report(rows, facts):
+        assert set(facts) == {0, 2}
+        return dataclasses.replace(findings(), headline=f"{rows['value'].sum():g} in all")
+
+    def measure(bench):
+        raise AssertionError("a model was run")
+
+    after = redraw(dataclasses.replace(made(measure), title="Motors", report=report), pages)
+    assert after == dataclasses.replace(before, title="Motors", headline="2 in all")
+    text = (pages / "car.md").read_text()
+    assert text.startswith("# Motors")
+    assert "**Result.** 2 in all." in text
+    assert pd.read_parquet(pages / "car" / "rows.parquet").equals(pd.read_parquet(BytesIO(rows)))
+
+
+def test_what_cannot_be_drawn_anew_is_one_line_and_stays(real, tmp_path):
+    pages = tmp_path / "findings"
+    with pytest.raises(DataError, match="holds no finished run of car"):
+        redraw(made(), pages)
+    run_experiment(made(), real, pages)
+    page = (pages / "car.md").read_text()
+
+    def report(rows, facts):
+        raise KeyError("gap in a rude voice")
+
+    with pytest.raises(DataError, match="older than the report: they lack 'gap in a rude voice'"):
+        redraw(dataclasses.replace(made(), report=report), pages)
+    assert (pages / "car.md").read_text() == page
 
 
 def test_a_tiny_run_writes_no_page(settings, tmp_path):

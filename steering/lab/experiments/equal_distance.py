@@ -1,8 +1,8 @@
 """Ways of bringing a model back, compared where they have moved it equally far on neutral text.
 
 Drift is KL(fine-tuned || brought back) on neutral text, nats per token: 0 where nothing was done.
-It is the damage at which `benchmarks/compare_edits.py` compares edits; an edit without an effect
-elsewhere has none.
+`benchmarks/compare_edits.py` compares edits by it too. It is no damage: the aligned model itself is
+far away by it, so what is left to the aligned model belongs beside.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 from persona.behaviour.gap import score_neutral
 from persona.behaviour.scoring import Condition
 from persona.data.types import Dialogue, Turn
-from steering.lab.experiments.equal_damage import (
+from steering.lab.experiments.equal_distance import (
     DRIFT,
     Strength,
     against_finetuned,
