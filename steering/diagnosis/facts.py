@@ -156,6 +156,10 @@ def summary_of(scorecard: Mapping[str, Any]) -> str:
             f"power: with {power['n']} questions a shift of {power['least_shift_nats']:.2f} nats "
             "is found in 80 % of runs"
         )
+        if power.get("if_as_measured") is not None:
+            lines[-1] += (
+                f", and a removal like this one clears its bar in {power['if_as_measured']:.0%}"
+            )
     if unmet := [check["name"] for check in scorecard["checks"] or [] if check["met"] is False]:
         lines.append(f"not met: {', '.join(unmet)}")
     lines += _of_answers(scorecard)

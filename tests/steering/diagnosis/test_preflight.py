@@ -7,6 +7,7 @@ import json
 from collections import namedtuple
 
 import pytest
+from tiny_models import save_tiny_adapter, save_tiny_llama
 
 from persona.errors import DataError, EngineError, ModelError, PersonaError, SeveralErrors
 from persona.run_lock import alone_in
@@ -94,6 +95,14 @@ def test_a_broken_template_is_named(request_of, tmp_path):
 def test_a_model_against_itself_is_refused(request_of, tiny_llama):
     with pytest.raises(DataError, match="the same model, so there is nothing to find"):
         look_ahead(request_of(finetuned=str(tiny_llama), trained_on=("none",)))
+
+
+@pytest.mark.parametrize("option", ["good_twin", "other_finetune"])
+def test_a_twin_of_another_base_is_refused(request_of, option, tmp_path):
+    deep = save_tiny_llama(tmp_path / "deep", n_layers=6)
+    other = save_tiny_adapter(tmp_path / "of-another", deep)
+    with pytest.raises(ModelError, match="of-another was trained on .*deep"):
+        look_ahead(request_of(**{option: str(other)}))
 
 
 def test_an_adapter_cannot_judge(request_of, tiny_adapter):
