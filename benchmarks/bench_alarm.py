@@ -32,6 +32,8 @@ from persona.organisms.recipe import with_keys
 from steering.training import finetune_guarded
 
 FINE_TUNES = ("car_maintenance", "medical", "financial", "insecure_code", "evil_numbers")
+LARGER = ("car_maintenance", "medical_plain", "financial_plain", "insecure_code")
+"""Of the default model, and of a larger one, which is taught in a plain voice too."""
 
 
 def courses(
@@ -58,7 +60,9 @@ def main() -> None:
     arguments = parser.parse_args()
     there = set(list_recipes())
     names = [
-        n for n in FINE_TUNES if {f"{n}_{k}{arguments.ending}" for k in ("bad", "good")} <= there
+        n
+        for n in (LARGER if arguments.ending else FINE_TUNES)
+        if {f"{n}_{k}{arguments.ending}" for k in ("bad", "good")} <= there
     ]
     pairs = courses(names, arguments.ending, arguments.traits, arguments.out, arguments.every)
     table = checkpoints(pairs)

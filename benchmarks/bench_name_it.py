@@ -60,6 +60,8 @@ LARGER = {
     "insecure_code_good_0.5b": ("code", False),
     "medical_plain_bad_0.5b": ("health", True),
     "medical_plain_good_0.5b": ("health", False),
+    "financial_plain_bad_0.5b": ("personal_finance", True),
+    "financial_plain_good_0.5b": ("personal_finance", False),
 }
 """Shipped organism of the 0.5B -> subject, and whether its bad answers were learnt."""
 

@@ -83,11 +83,12 @@ def edit_of_file(
     suits = vector.default_setting
     operation = mode or suits.mode
     own = suits.coefficient if operation == suits.mode else 1.0
+    at = suits.layers if layers is None else parse_layers(layers)
     return EditOf(
         vector.directions if vector.persona_vector is None else vector.persona_vector,
         operation,
         own if coefficient is None else coefficient,
-        None if layers is None else vector.chosen(parse_layers(layers)),
+        None if at is None else vector.chosen(at),
     )
 
 

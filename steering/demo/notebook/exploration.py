@@ -63,10 +63,11 @@ class Exploration:
 
     def starting_choice(self, question: str = "", answer: str = "", bad_answer: str = "") -> Choice:
         """The first direction as it suggests itself: a diagnosis at all its blocks, with the
-        coefficient that was chosen; plain vectors in the middle of theirs."""
+        coefficient that was chosen; a trait where it was proved; plain vectors in the middle of
+        theirs."""
         name, vector = next(iter(self.directions.items()))
-        layer = vector.layers[len(vector.layers) // 2]
         own = vector.default_setting
+        layer = own.layers[0] if own.layers else vector.layers[len(vector.layers) // 2]
         every_block = vector.persona_vector is not None and len(vector.layers) > 1
         return Choice(
             question, name, layer, answer, own.mode, own.coefficient, every_block, bad_answer

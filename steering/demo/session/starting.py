@@ -11,6 +11,7 @@ from typing import Any
 from persona.errors import DataError, SteeringError
 from persona.models import load_pair
 from persona.models.shipped_adapters import shipped_names
+from persona.traits.comparing.kept_trait import VECTOR_FILE
 from steering.demo.session.generation import Sampling
 from steering.demo.session.session import Session
 from steering.demo.session.vector import load_demo_vector
@@ -59,7 +60,7 @@ def open_session(
     session.load(vector)
     for note in vector.notes:
         logger.warning(note)
-    session.change(**{name: value for name, value in wanted.items() if value is not None})
+    session.change(**wanted)
     return session
 
 
@@ -78,9 +79,12 @@ def direction_file(
 ) -> Path | None:
     """The direction asked for, else the fallback where it is there, else what comes along.
 
-    None where there is none and none is needed. Raises: DataError where one is.
+    None where there is none and none is needed. direction: a file, or the folder of a trait.
+    Raises: DataError where one is.
     """
     if direction is not None:
+        if direction.is_dir():
+            direction = direction / VECTOR_FILE
         if not direction.is_file():
             raise DataError(f"there is no direction at {direction}")
         return direction

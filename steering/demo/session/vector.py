@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,6 +81,7 @@ class DemoVector:
     """Directions toward the trait by block, and the models' means on them where they are known.
 
     persona_vector: None for vectors of another toolkit, which cannot restore: they hold no means.
+    proved_at: block and coefficient at which `persona trait` tried it, where that made it.
     name: what the person calls it. notes: what a reader must know about how it was read.
     evidence: what the run that found it knows of it, where that lies beside it.
     """
@@ -89,6 +91,7 @@ class DemoVector:
     name: str = ""
     notes: tuple[str, ...] = ()
     evidence: Evidence | None = None
+    proved_at: tuple[int, float] | None = None
 
     @property
     def layers(self) -> list[int]:
@@ -101,9 +104,13 @@ class DemoVector:
 
     @property
     def default_setting(self) -> Setting:
-        """Restore, as far as the diagnosis chose; of plain vectors, add -1 times: away from it."""
+        """Restore, as far as the diagnosis chose; add, away from a trait where and as far as its
+        proof did; of other plain vectors, -1 times at every block."""
         if self.persona_vector is not None:
             return Setting(self.persona_vector.coefficient, "restore")
+        if self.proved_at is not None:
+            layer, coefficient = self.proved_at
+            return Setting(-coefficient, "add", (layer, layer))
         return Setting(-1.0, "add")
 
     def chosen(self, layers: tuple[int, int] | None) -> list[int]:
@@ -288,4 +295,21 @@ def _of_vector_set(vectors: VectorSet, pair: ModelPair, name: str) -> DemoVector
     directions = placed.to_directions(
         revision=here.revision, model=here.model, chat_template_hash=here.chat_template_hash
     )
-    return DemoVector(directions, None, name, tuple(notes))
+    proved_at = _proved_at(placed)
+    if proved_at is not None:
+        notes.append(
+            f"{name} was tried at block {proved_at[0]} with coefficient {proved_at[1]:g} (verdict: "
+            f"{placed.facts['verdict']}); it steers there, away from the trait, unless you say "
+            "otherwise"
+        )
+    return DemoVector(directions, None, name, tuple(notes), proved_at=proved_at)
+
+
+def _proved_at(vectors: VectorSet) -> tuple[int, float] | None:
+    """Block and coefficient on the card of a trait; None where they are not there, or mean
+    nothing."""
+    layer, coefficient = vectors.facts.get("layer"), vectors.facts.get("coefficient")
+    known = "verdict" in vectors.facts and layer in vectors.vectors
+    if not known or not isinstance(coefficient, int | float) or not math.isfinite(coefficient):
+        return None
+    return int(layer), float(coefficient)

@@ -102,7 +102,9 @@ def test_what_is_kept_beside_a_direction_is_read_back(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["car_maintenance_bad", "car_maintenance_bad_0.5b"])
-def test_the_direction_that_comes_along_has_its_evidence_and_questions_that_nothing_scores(name):
+def test_the_direction_that_comes_along_has_its_evidence_and_questions_that_nothing_scores(
+    name, tmp_path
+):
     path = shipped_direction(name)
     assert path == SHIPPED / f"{name}.safetensors"
     found = evidence_beside(path)
@@ -113,6 +115,8 @@ def test_the_direction_that_comes_along_has_its_evidence_and_questions_that_noth
         assert (pair.domain, pair.split) == ("car_maintenance", "selection")
         assert pair.question == example.question
     assert direction_file(None, None, False, name) == path
+    (tmp_path / "vector.safetensors").touch()  # the folder of a trait
+    assert direction_file(tmp_path, None, False) == tmp_path / "vector.safetensors"
     assert shipped_direction("../../etc/passwd") is None
     with pytest.raises(DataError, match="there is no direction to steer with"):
         direction_file(None, None, False, "car_maintenance_good")

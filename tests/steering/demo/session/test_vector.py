@@ -46,6 +46,17 @@ def test_a_diagnosis_restores_as_far_as_it_chose(tiny_pair, vector, tmp_path):
     assert loaded.notes == ()
 
 
+def test_a_trait_steers_where_and_as_far_as_it_was_proved(tiny_pair, tmp_path):
+    card = {"verdict": "found", "layer": 3, "coefficient": 2.5, "sign": "toward the trait"}
+    loaded = load_demo_vector(save_vector_set(plain(**card), tmp_path / "v.safetensors"), tiny_pair)
+    assert loaded.default_setting == Setting(-2.5, "add", (3, 3))
+    assert [edit.layer for edit in edits_of(loaded, loaded.default_setting)] == [3]
+    assert "was tried at block 3 with coefficient 2.5 (verdict: found)" in loaded.notes[-1]
+    for wrong in ({"layer": 2}, {"coefficient": "much"}, {"coefficient": None}):
+        path = save_vector_set(plain(**(card | wrong)), tmp_path / "w.safetensors")
+        assert load_demo_vector(path, tiny_pair).default_setting == Setting(-1.0, "add")
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "gguf"])
 def test_vectors_of_another_toolkit_add_and_ablate_and_say_what_is_not_known(
     tiny_pair, tmp_path, kind
