@@ -207,7 +207,7 @@ def read_fine_tune(
         tuple(written),
         tuple(said),
         seed,
-        tuple(_notes(pair)),
+        tuple(_notes(pair.tokenizer, written)),
         naming,
     )
 
@@ -295,7 +295,8 @@ def _effects(
         if float(effect.norm()) <= ALIKE * float(read["aligned"][name].norm()):
             raise DataError(
                 f"{pair.names['finetuned']} and {pair.names['aligned']} do not differ at block "
-                f"{layer} ({name}): there is nothing to read"
+                f"{layer} ({name}): there is nothing to read. A change of the output embedding "
+                "alone shows in no block"
             )
     return found
 
@@ -368,13 +369,19 @@ def _of_written(pair: ModelPair, lens: Lens, one: WrittenDirection, seed: int) -
     return tokens_of_direction(name, lens, one.layer, one.vector, pair.tokenizer, seed=seed)
 
 
-def _notes(pair: ModelPair) -> list[str]:
+def _notes(tokenizer: Any, written: Sequence[WrittenDirection]) -> list[str]:
     """Raises nothing: what cannot be read well is said."""
-    words = [pair.tokenizer.decode([i]) for i in range(min(len(pair.tokenizer), 2000))]
-    pieces = sum("\ufffd" in word for word in words)
+    notes = []
+    words = [tokenizer.decode([i]) for i in range(min(len(tokenizer), 2000))]
+    pieces = sum(len(word.strip()) <= 1 or "\ufffd" in word for word in words)
     if pieces > len(words) // 2:
-        return [
-            "the tokens of this tokenizer are pieces of characters: the lists cannot be read as "
-            "words"
-        ]
-    return []
+        notes.append(
+            "the tokens of this tokenizer are single characters or pieces of them: the lists "
+            "cannot be read as words"
+        )
+    if not written:
+        notes.append(
+            "no weight that writes to the stream of a block was changed (an adapter on the "
+            "embeddings alone, or on what only reads): no direction of a changed weight is listed"
+        )
+    return notes

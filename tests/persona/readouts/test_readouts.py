@@ -26,6 +26,7 @@ from persona.readouts import (
     written_directions,
 )
 from persona.readouts.amplified import amplified
+from persona.readouts.fine_tune_reading import _notes
 from persona.readouts.jacobian import SKIPPED, jacobians
 from persona.readouts.lens import token_directions
 from persona.readouts.weight_change import written_map
@@ -284,6 +285,25 @@ def test_a_model_against_itself_is_one_line(tiny_pair):
     pair = dataclasses.replace(tiny_pair, open_side=lambda side: tiny_pair.open_side("aligned"))
     with pytest.raises(DataError, match="do not differ"):
         read_fine_tune(pair, jacobian=False, amounts=())
+
+
+def test_what_cannot_be_read_as_words_is_said(tiny_pair):
+    from transformers import ByT5Tokenizer
+
+    written = written_directions(tiny_pair)
+    bytes_alone = _notes(ByT5Tokenizer(), written)
+    assert len(bytes_alone) == 1
+    assert "cannot be read as words" in bytes_alone[0]
+
+    class Words:
+        def __len__(self):
+            return 100
+
+        def decode(self, ids):
+            return "x" if ids[0] < 40 else "word"
+
+    assert _notes(Words(), written) == []
+    assert "no weight that writes to the stream" in _notes(Words(), [])[0]
 
 
 def test_a_whole_reading_of_a_tiny_pair(tiny_pair, monkeypatch, tmp_path):
