@@ -309,7 +309,8 @@ def _proved_at(vectors: VectorSet) -> tuple[int, float] | None:
     """Block and coefficient on the card of a trait; None where they are not there, or mean
     nothing."""
     layer, coefficient = vectors.facts.get("layer"), vectors.facts.get("coefficient")
-    known = "verdict" in vectors.facts and layer in vectors.vectors
-    if not known or not isinstance(coefficient, int | float) or not math.isfinite(coefficient):
+    if "verdict" not in vectors.facts or not isinstance(layer, int) or layer not in vectors.vectors:
         return None
-    return int(layer), float(coefficient)
+    if not isinstance(coefficient, int | float) or not math.isfinite(coefficient):
+        return None
+    return layer, float(coefficient)
