@@ -77,27 +77,17 @@ def told(rows: pd.DataFrame, finetuned: str) -> None:
             spread=(shift.low, shift.high),
             note=note,
         )
-        removed = f"voice_harm.removed_{contrast}"
-        if shift.excludes_zero():
-            share = share_of(columns)
-            record(
-                removed,
-                share.value,
-                "share of the shift, net",
-                n=share.n,
-                spread=(share.low, share.high),
-                note=note,
-            )
-        else:
-            taken = bootstrap(columns @ NET_TAKEN)
-            record(
-                removed,
-                taken.value,
-                "nats per token, net",
-                n=taken.n,
-                spread=(taken.low, taken.high),
-                note=f"{note}; a share is undefined, since the fine-tune did nothing clear to it",
-            )
+        clear = shift.excludes_zero()
+        taken = share_of(columns) if clear else bootstrap(columns @ NET_TAKEN)
+        undefined = "; a share is undefined, since the fine-tune did nothing clear to it"
+        record(
+            f"voice_harm.removed_{contrast}",
+            taken.value,
+            "share of the shift, net" if clear else "nats per token, net",
+            n=taken.n,
+            spread=(taken.low, taken.high),
+            note=note if clear else note + undefined,
+        )
 
 
 if __name__ == "__main__":
