@@ -386,7 +386,7 @@ def rows_to_record(work: Path, table: pd.DataFrame) -> None:
     tokens = asked_for["n_trials"] * asked_for["tokens_a_trial"]
     front = table[table["way"].str.startswith("[Trial")]
     best = max((row for _, row in front.iterrows()), key=lambda row: row["net_restoration"].value)
-    ours = table.set_index("way").loc["persona demo"]
+    ours = table[table["way"] == "persona demo"].iloc[0]
     record(
         "heretic.front.forward_passes_ratio",
         tokens / SEARCH_TOKENS,
