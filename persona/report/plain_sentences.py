@@ -67,7 +67,9 @@ def _in_parts(card: Mapping[str, Any]) -> str:
         part = (card.get("shift") or {}).get(other) or {}
         if part.get("bad") and part.get("good"):
             bad, good = (with_interval(part[kind], signed=True) for kind in ("bad", "good"))
-            said.append(f"against {of_whom} a token of a bad answer gained {bad}, of a good {good}")
+            said.append(
+                f"against {of_whom} a token of a bad answer gained {bad} nats, of a good one {good}"
+            )
     return f" In its parts: {'; '.join(said)}." if said else ""
 
 

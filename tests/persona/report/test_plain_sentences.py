@@ -51,7 +51,10 @@ def test_a_preference_is_told_in_its_two_parts(make_run):
         "good_twin": {"bad": of(-0.04, -0.2, 0.1), "good": of(-0.55, -0.7, -0.4)},
     }
     turned = told(card)[0]
-    assert "against the aligned model a token of a bad answer gained +0.29 [+0.20, +0.40]" in turned
+    assert (
+        "against the aligned model a token of a bad answer gained +0.29 [+0.20, +0.40] nats"
+        in turned
+    )
     assert "against the good twin a token of a bad answer gained -0.04 [-0.20, +0.10]" in turned
     assert "bad answers became likelier" not in turned
     card["shift"]["good_twin"] = None
